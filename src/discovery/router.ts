@@ -1,0 +1,44 @@
+import type { CID } from 'multiformats/cid'
+import type { AbortOptions } from '../base/index.ts'
+
+/** A peer that claims to have something. A hint, never a proof. */
+export interface Provider {
+  peerId: string
+  /** May be empty when the peer's addresses are known from elsewhere. */
+  multiaddrs: string[]
+}
+
+export interface FindOptions extends AbortOptions {
+  /** Called once for each peer that was asked. */
+  onAsked?: (peerId: string) => void
+}
+
+export interface RouterStatus {
+  /** Things that are kept announced. */
+  keys: number
+  /** Things whose announcement is due and not yet sent. */
+  backlog: number
+  /** How late the oldest due announcement is, in milliseconds. */
+  lagMs: number
+  /** Announcements sent since start. */
+  announced: number
+  failed: number
+  /** When the whole set was last fully announced, milliseconds since 1970. */
+  sweptAt: number | undefined
+}
+
+/**
+ * Who has what, in the whole swarm. Two implementations: the DHT (discovery/dht-router.ts) and one in memory for
+ * simulation (discovery/memory-router.ts); one compliance suite runs on both. Knows nothing of models: keys are CIDs.
+ */
+export interface ContentRouter {
+  start: () => Promise<void>
+  stop: () => Promise<void>
+  /** Keeps `cids` announced from now on. Returns at once: the queue is durable and worked off in the background. `urgent` ones go first and at once. */
+  announce: (cids: Iterable<CID>, options?: { urgent?: boolean }) => void
+  /** Stops refreshing `cids`. What is out there expires by itself. */
+  withdraw: (cids: Iterable<CID>) => void
+  /** Yields each provider once, as found, never this node itself; ends when the search is exhausted. */
+  findProviders: (cid: CID, options?: FindOptions) => AsyncIterable<Provider>
+  status: () => RouterStatus
+}

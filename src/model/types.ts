@@ -1,0 +1,63 @@
+import type { CID } from 'multiformats/cid'
+
+/** One file of a model. `path` uses `/`, is relative, and obeys the rules in model/path.ts. `size` in bytes. */
+export interface ManifestFile {
+  path: string
+  size: number
+  index: CID
+}
+
+/** A model: its files, sorted by path (by UTF-16 code unit, which for the allowed characters is byte order). */
+export interface Manifest {
+  version: 1
+  files: ManifestFile[]
+}
+
+/**
+ * A file: `sizes[i]` bytes of block `blocks[i]`, one after the other, are its content; `sizes` add up to `size`.
+ * An empty file has no blocks. `sha256` is the 32-byte digest of the whole content, `chunker` the name of the cutter.
+ */
+export interface FileIndex {
+  version: 1
+  size: number
+  sha256: Uint8Array
+  chunker: string
+  blocks: CID[]
+  sizes: number[]
+}
+
+/** A value with its canonical DAG-CBOR bytes and the CID of those. */
+export interface Encoded<T> {
+  cid: CID
+  bytes: Uint8Array
+  value: T
+}
+
+/** A manifest and the indexes of its files: `indexes[i]` belongs to `manifest.value.files[i]`. */
+export interface Model {
+  manifest: Encoded<Manifest>
+  indexes: Array<Encoded<FileIndex>>
+}
+
+/** Reads `length` bytes at `offset` of the file that is being cut; fewer only at its end. */
+export type ReadAt = (offset: number, length: number) => Promise<Uint8Array>
+
+/** Says where a file is cut: yields the sizes of its blocks, in order, which add up to `size`. Same bytes, same cuts. */
+export type Chunker = (size: number, readAt: ReadAt) => Promise<Iterable<number>>
+
+/** One tensor of a safetensors file. `shape` in elements; `offset` in bytes from the start of the file; `length` in bytes. */
+export interface Tensor {
+  name: string
+  dtype: string
+  shape: number[]
+  offset: number
+  length: number
+}
+
+/** A run of consecutive blocks of one file, at most SHARD_BYTES_MAX bytes: blocks `first` to `first + count - 1`. */
+export interface Shard {
+  cid: CID
+  first: number
+  count: number
+  bytes: number
+}

@@ -1,0 +1,237 @@
+import type { AbortOptions, Clock, Emitter, Logger, ProgressOptions, Random } from '../base/index.ts'
+import type { ContentRouter, RouterStatus } from '../discovery/router.ts'
+import type { Tensor } from '../model/types.ts'
+import type { GcResult, ModelStore, RemoveResult, StoreStatus, VerifyProgress, VerifyResult } from '../storage/store.ts'
+
+export interface AddOptions extends AbortOptions, ProgressOptions<AddProgress> {
+  /** Reference the user's files instead of copying them. Default false. */
+  inPlace?: boolean
+  /** Follow symbolic links instead of refusing them. Default false. */
+  follow?: boolean
+}
+
+export interface AddProgress {
+  bytesDone: number
+  bytesTotal: number
+  /** The file that is being read. */
+  path: string
+}
+
+export interface AddResult {
+  cid: string
+  files: number
+  bytes: number
+  blocks: number
+  /** Bytes of blocks that were not here before. */
+  newBytes: number
+  seconds: number
+  /** What was left out and why, in words for a person: empty directories. */
+  warnings: string[]
+}
+
+export interface LoadOptions extends AbortOptions, ProgressOptions<LoadProgress> {
+  /** Only files whose path matches one of these globs (picomatch); default all. */
+  include?: string[]
+  /** `sequential` fetches in file order; default `rarest`. */
+  order?: 'rarest' | 'sequential'
+  /** Give up when no provider was found for this long. Default `transfer.providerTimeoutMs`. */
+  providerTimeoutMs?: number
+}
+
+export interface LoadProgress {
+  /** `finding`: looking for a provider or fetching metadata; `loading`: blocks; `done`. */
+  phase: 'finding' | 'loading' | 'done'
+  /** Bytes verified and recorded, of the wanted files; includes what was here before. */
+  bytesDone: number
+  bytesTotal: number
+  /** Bytes per second over the last seconds. */
+  rate: number
+  /** Peers that have delivered lately. */
+  peers: number
+  /** Seconds; undefined while unknown. */
+  secondsLeft: number | undefined
+}
+
+export interface LoadResult {
+  cid: string
+  /** The directory of the complete files. Undefined in memory. */
+  path: string | undefined
+  bytes: number
+  seconds: number
+  /** Block bytes that came over the network for this load. */
+  fetchedBytes: number
+  /** Bytes that were here before, or copied from other local files. */
+  reusedBytes: number
+  /** Block bytes received and thrown away (endgame losers, cut transfers). */
+  duplicateBytes: number
+  /** Block bytes by the peer they came from. */
+  peers: Record<string, number>
+}
+
+/** A model being read while it may still load. */
+export interface OpenModel {
+  readonly cid: string
+  readonly files: readonly OpenFile[]
+  /** Resolves when all wanted files are complete. */
+  readonly done: Promise<LoadResult>
+  progress: () => LoadProgress
+  /** Resolves when bytes [offset, offset + length) of the file are verified and on disk; moves them to the front of the fetch. */
+  waitFor: (path: string, offset: number, length: number, options?: AbortOptions) => Promise<void>
+  /** waitFor, then the bytes. */
+  read: (path: string, offset: number, length: number, options?: AbortOptions) => Promise<Uint8Array>
+  /** Leaves the load; it ends when the last one has left. */
+  close: () => void
+}
+
+export interface OpenFile {
+  path: string
+  size: number
+  sha256: string
+  /** The file on disk, sparse while incomplete. Undefined in memory. */
+  localPath: string | undefined
+  complete: boolean
+  wanted: boolean
+}
+
+export interface ModelSummary {
+  cid: string
+  files: number
+  bytes: number
+  presentBytes: number
+  complete: boolean
+  pinned: boolean
+  published: boolean
+  addedAt: number
+  usedAt: number
+  path: string | undefined
+}
+
+export interface ModelDetails extends ModelSummary {
+  fileList: Array<{ path: string, size: number, blocks: number, presentBlocks: number, sha256: string, chunker: string, inPlace: boolean, tensors: Tensor[] | undefined }>
+  /** Peers known to hold some of it. */
+  holders: Array<{ peerId: string, presentBytes: number, complete: boolean }>
+  shards: number
+  blocks: number
+}
+
+export interface TransferStatus {
+  cid: string
+  startedAt: number
+  progress: LoadProgress
+  peers: Record<string, number>
+  /** How many callers wait for it. */
+  callers: number
+}
+
+export interface PeerStatus {
+  peerId: string
+  multiaddrs: string[]
+  connected: boolean
+  direction: 'inbound' | 'outbound' | undefined
+  /** How block bytes travel to this peer. */
+  transport: 'stream'
+  /** Bytes per second over the last seconds. */
+  receiveRate: number
+  sendRate: number
+  receivedBytes: number
+  sentBytes: number
+  /** 0 (useless) to 1 (perfect). */
+  score: number
+  banned: boolean
+  banReason: string | undefined
+  latencyMs: number | undefined
+}
+
+export interface NodeStatus {
+  peerId: string
+  version: string
+  multiaddrs: string[]
+  startedAt: number
+  uptimeSeconds: number
+  peersConnected: number
+  models: { count: number, complete: number, pinned: number, bytes: number }
+  transfers: number
+  storage: StoreStatus
+  announce: RouterStatus
+  labels: Record<string, string>
+  /** What an operator should look at, in words; empty when all is well. */
+  problems: string[]
+}
+
+export interface NodeEvents {
+  'model:added': { cid: string }
+  'model:loaded': { cid: string }
+  'model:removed': { cid: string }
+  'load:started': { cid: string }
+  'load:failed': { cid: string, error: Error }
+  'peer:connected': { peerId: string }
+  'peer:disconnected': { peerId: string }
+  'peer:banned': { peerId: string, reason: string }
+  'volume:state': { writable: boolean, error?: Error }
+}
+
+/** A running node. Made by createNode(), which has started it. */
+export interface ShoalNode {
+  readonly peerId: string
+  readonly events: Emitter<NodeEvents>
+  multiaddrs: () => string[]
+  /** Connects to a peer by address. Throws JoinFailedError, SwarmKeyError. */
+  connect: (multiaddr: string, options?: AbortOptions) => Promise<string>
+  add: (path: string, options?: AddOptions) => Promise<AddResult>
+  load: (cid: string, options?: LoadOptions) => Promise<LoadResult>
+  open: (cid: string, options?: LoadOptions) => Promise<OpenModel>
+  models: () => ModelSummary[]
+  /** Details of a model held here; throws ModelNotFoundError. */
+  show: (cid: string) => Promise<ModelDetails>
+  remove: (cid: string) => Promise<RemoveResult>
+  pin: (cid: string) => Promise<void>
+  unpin: (cid: string) => Promise<void>
+  gc: (options?: { dryRun?: boolean }) => Promise<GcResult>
+  verify: (cid?: string, options?: AbortOptions & ProgressOptions<VerifyProgress>) => Promise<VerifyResult>
+  transfers: () => TransferStatus[]
+  peers: () => PeerStatus[]
+  status: () => Promise<NodeStatus>
+  /** The swarm key and addresses others need to join, as a token. */
+  invite: () => string
+  /** Ends open work, stops within `timeoutMs` (default 5,000) and leaves no timer, socket or listener. Idempotent. */
+  stop: () => Promise<void>
+}
+
+/** Policies, all optional; the defaults are in config/default.json5 and node/defaults.ts. Times in milliseconds, sizes in bytes. */
+export interface NodeSettings {
+  listen: string[]
+  /** Addresses told to others instead of the ones listened on. */
+  announceAddresses: string[]
+  /** Multiaddrs (with /p2p/<id>) dialled at start and again while no peer is connected. */
+  join: string[]
+  labels: Record<string, string>
+  storage: { quota: number | undefined, directIo: 'auto' | 'on' | 'off', slots: number, syncBytes: number, syncIntervalMs: number }
+  announce: { mode: 'adaptive' | 'all' | 'shards', periodMs: number, concurrency: number }
+  transfer: {
+    providerTimeoutMs: number
+    requestTimeoutMs: number
+    peersMax: number
+    serverRequestsPerPeer: number
+    uploadBytesPerSecond: number | undefined
+    downloadBytesPerSecond: number | undefined
+  }
+  network: { maxConnections: number, inboundPerSecond: number, openSwarm: boolean }
+}
+
+/** Everything a node touches can be given; what is not given is the real thing. */
+export interface NodeInit {
+  /** Where everything lives. Without it, the node keeps all in memory. */
+  dataDirectory?: string
+  /** 32 bytes. Without it: DIR/swarm.key, made at first start; for a memory node a fresh one. */
+  swarmKey?: Uint8Array
+  settings?: PartialSettings
+  /** `memory` uses libp2p's in-process transport, listening on /memory/<something>. Default `tcp`. */
+  transport?: 'tcp' | 'memory'
+  clock?: Clock
+  random?: Random
+  logger?: Logger
+  store?: ModelStore
+  router?: ContentRouter
+}
+
+export type PartialSettings = { [K in keyof NodeSettings]?: NodeSettings[K] extends unknown[] | Record<string, string> ? NodeSettings[K] : Partial<NodeSettings[K]> }

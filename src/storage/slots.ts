@@ -1,0 +1,87 @@
+import { BLOCK_BYTES_MAX, PAGE_BYTES } from '../base/index.ts'
+
+const SLOT_BYTES = BLOCK_BYTES_MAX + PAGE_BYTES
+
+/**
+ * Room for one block. `prepare` lays the view out so that the block sits at the same offset modulo 4 KiB as in its
+ * file, which lets the aligned inside go out with O_DIRECT straight from here.
+ */
+export class Slot {
+  /** The whole page-aligned slab. */
+  readonly slab: Uint8Array
+  /** The block's own bytes within the slab; empty until `prepare`. */
+  bytes: Uint8Array
+  /** Where `bytes` starts in the slab: file offset modulo 4 KiB. */
+  lead = 0
+  readonly #release: (slot: Slot) => void
+  #held = false
+
+  constructor (slab: Uint8Array, release: (slot: Slot) => void) {
+    this.slab = slab
+    this.bytes = slab.subarray(0, 0)
+    this.#release = release
+  }
+
+  prepare (fileOffset: number, length: number): Uint8Array {
+    if (length > BLOCK_BYTES_MAX) throw new RangeError(`a slot holds ${BLOCK_BYTES_MAX} bytes, not ${length}`)
+    this.lead = fileOffset % PAGE_BYTES
+    this.bytes = this.slab.subarray(this.lead, this.lead + length)
+    return this.bytes
+  }
+
+  /** Called by the pool only. */
+  take (): void { this.#held = true }
+
+  /** Gives the slot back; further calls do nothing. */
+  release (): void {
+    if (!this.#held) return
+    this.#held = false
+    this.#release(this)
+  }
+}
+
+/**
+ * A fixed number of page-aligned block slots: the bound on block memory. The slabs lie in one WebAssembly.Memory, whose
+ * buffer is page-aligned; pages are touched, and so paid for, only when first used, and the most recently used slot is
+ * handed out first, so that a light load stays within a few of them.
+ */
+export class SlotPool {
+  readonly size: number
+  readonly #free: Slot[] = []
+  readonly #waiting: Array<(slot: Slot) => void> = []
+
+  constructor (size: number) {
+    this.size = size
+    const pages = Math.ceil(size * SLOT_BYTES / 65536)
+    const memory = new WebAssembly.Memory({ initial: pages, maximum: pages })
+    for (let i = size - 1; i >= 0; i--) {
+      this.#free.push(new Slot(new Uint8Array(memory.buffer, i * SLOT_BYTES, SLOT_BYTES), slot => { this.#give(slot) }))
+    }
+  }
+
+  get free (): number { return this.#free.length }
+
+  tryAcquire (): Slot | undefined {
+    const slot = this.#free.pop()
+    slot?.take()
+    return slot
+  }
+
+  /** Calls `then` with a slot, at once if one is free, else in turn. The returned function gives up waiting. */
+  acquire (then: (slot: Slot) => void): () => void {
+    const slot = this.tryAcquire()
+    if (slot !== undefined) { then(slot); return () => undefined }
+    this.#waiting.push(then)
+    return () => {
+      const at = this.#waiting.indexOf(then)
+      if (at >= 0) this.#waiting.splice(at, 1)
+    }
+  }
+
+  #give (slot: Slot): void {
+    const next = this.#waiting.shift()
+    if (next === undefined) { this.#free.push(slot); return }
+    slot.take()
+    next(slot)
+  }
+}

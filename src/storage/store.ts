@@ -1,0 +1,180 @@
+import type { CID } from 'multiformats/cid'
+import type { AbortOptions, Bitfield, Emitter, ProgressOptions } from '../base/index.ts'
+import type { Encoded, FileIndex, Manifest, Model } from '../model/types.ts'
+import type { Slot, SlotPool } from './slots.ts'
+
+/** A file this node knows the index of. Shared by all models that contain the same file. */
+export interface StoredFile {
+  /** The file index CID, as a string: the key of this file. */
+  readonly key: string
+  readonly index: FileIndex
+  /** `offsets[i]` is where block i starts, in bytes. */
+  readonly offsets: Float64Array
+  /** The recorded blocks: verified, written and synced. A live view that only the store changes. */
+  readonly present: Bitfield
+  readonly presentBytes: number
+  /** Where the bytes are: files/<key> (sparse while incomplete), or the user's own file when referenced in place. Undefined in memory. */
+  readonly path: string | undefined
+  readonly inPlace: boolean
+}
+
+/** A model this node holds, in full or in part. */
+export interface StoredModel {
+  readonly cid: string
+  readonly manifest: Encoded<Manifest>
+  /** In manifest order. The same StoredFile may stand twice when two paths have equal content. */
+  readonly files: readonly StoredFile[]
+  readonly pinned: boolean
+  /** True when it was added here, false when it was loaded from the swarm. */
+  readonly published: boolean
+  /** Bytes of all files. */
+  readonly bytes: number
+  readonly presentBytes: number
+  readonly complete: boolean
+  /** Milliseconds since 1970. */
+  readonly addedAt: number
+  readonly usedAt: number
+  /** models/<cid>: its complete files stand here under their paths as hard links. Undefined in memory and for files in place. */
+  readonly directory: string | undefined
+}
+
+/** Where a recorded block is. */
+export interface BlockLocation {
+  readonly file: StoredFile
+  readonly block: number
+  readonly offset: number
+  readonly size: number
+}
+
+export interface StoreEvents {
+  /** Blocks were recorded as present (after their sync). `blocks` are positions in the file's index. */
+  'blocks:present': { file: StoredFile, blocks: number[] }
+  /** Blocks were found bad or gone and are no longer recorded. */
+  'blocks:lost': { file: StoredFile, blocks: number[] }
+  'file:complete': { file: StoredFile }
+  'model:removed': { cid: string }
+  /** The volume went read-only after `error`, or writable again. */
+  'volume:state': { writable: boolean, error?: Error }
+}
+
+export interface StoreStatus {
+  /** Bytes of blocks held (a block counts once per file it is in; files in place count zero). */
+  heldBytes: number
+  quotaBytes: number | undefined
+  volumeFreeBytes: number | undefined
+  writable: boolean
+  /** Why the volume is read-only. */
+  error: string | undefined
+  slots: { size: number, free: number }
+  directIo: boolean
+}
+
+/** What a model was built from when it is added. */
+export interface PutModelOptions extends AbortOptions {
+  /** Default false. */
+  published?: boolean
+}
+
+export interface RemoveResult {
+  cid: string
+  /** Bytes of blocks that no other model shares. */
+  freedBytes: number
+}
+
+export interface GcResult {
+  removed: RemoveResult[]
+  freedBytes: number
+  /** Bytes of leftovers (abandoned imports, files no model names) that were removed too. */
+  leftoverBytes: number
+}
+
+export interface BadBlock {
+  model: string
+  path: string
+  block: number
+  cid: string
+  reason: string
+}
+
+export interface VerifyProgress { bytesDone: number, bytesTotal: number }
+export interface VerifyResult { blocks: number, bytes: number, bad: BadBlock[] }
+
+/**
+ * A file on its way in. Write its blocks in any order, then `commit` with the finished index, or `abort`.
+ * The bytes live in a temporary file of the same volume until then.
+ */
+export interface FileImport {
+  /** Writes `slot.bytes` at `offset`. The slot may be released when the promise resolves. */
+  write: (offset: number, slot: Slot) => Promise<void>
+  /**
+   * Makes it durable and names it by its index: after this every block is recorded as present. If the file is here
+   * already the import is dropped and the missing blocks of the held one are filled from it.
+   * Returns the stored file and how many of its bytes no other file here had.
+   */
+  commit: (index: Encoded<FileIndex>) => Promise<{ file: StoredFile, newBytes: number }>
+  abort: () => Promise<void>
+}
+
+/** What guards a file that is referenced in place: when any of these changes, its blocks are withdrawn. */
+export interface FileGuard { path: string, size: number, mtimeMs: number, ino: number }
+
+/**
+ * Blocks and models on this machine. Two implementations: file-backed (storage/file-store.ts) and in memory
+ * (storage/memory-store.ts); one compliance suite (test/compliance/store.ts) runs on both.
+ *
+ * Order of effects: verify (by the caller) -> write -> fdatasync -> record -> event. Removing runs the other way round.
+ * Only ENOENT means "not found"; every other system error surfaces as DiskError or OutOfSpaceError.
+ */
+export interface ModelStore {
+  readonly events: Emitter<StoreEvents>
+  readonly slots: SlotPool
+
+  /** Opens (creates, or rebuilds the catalog of) the data directory. Throws StoreLockedError, StoreVersionError, DiskError. */
+  start: () => Promise<void>
+  /** Syncs and records what is written, closes everything. */
+  stop: () => Promise<void>
+  status: () => Promise<StoreStatus>
+
+  models: () => StoredModel[]
+  model: (cid: string) => StoredModel | undefined
+  /**
+   * Registers a verified model: makes its sparse files, and fills blocks that are here in other files by copying them
+   * locally. Idempotent. Makes room first: evicts, then throws QuotaExceededError or OutOfSpaceError.
+   */
+  putModel: (model: Model, options?: PutModelOptions) => Promise<StoredModel>
+  setPinned: (cid: string, pinned: boolean) => Promise<void>
+  /** Marks it as used now (for least-recently-used eviction). */
+  touchModel: (cid: string) => Promise<void>
+  /** A model in use is not evicted and its files are not deleted. Call the returned function to let go. */
+  holdModel: (cid: string) => () => void
+  /** Throws ModelNotFoundError. */
+  removeModel: (cid: string) => Promise<RemoveResult>
+  /** Evicts least recently used cached models down to the quota, never pinned, published or held ones; removes leftovers. */
+  gc: (options?: { dryRun?: boolean }) => Promise<GcResult>
+  verify: (cid: string | undefined, options?: AbortOptions & ProgressOptions<VerifyProgress>) => Promise<VerifyResult>
+
+  /** Starts an import of `size` bytes. `cloneFrom`: reflink that path in; undefined is returned when the file system cannot. */
+  importFile: (size: number) => Promise<FileImport>
+  cloneFile: (path: string, size: number) => Promise<(FileImport & { path: string }) | undefined>
+  /** Records a user's file as held in place; all its blocks count as present while the guard holds. */
+  referenceFile: (index: Encoded<FileIndex>, guard: FileGuard) => Promise<{ file: StoredFile, newBytes: number }>
+
+  /** The bytes of a manifest or file index this node has. */
+  metadata: (cid: CID) => Uint8Array | undefined
+  /** Where a recorded block is, in whichever file. */
+  findBlock: (cid: CID) => BlockLocation | undefined
+  /**
+   * Reads a recorded block into `slot` (which it prepares). Returns false, having withdrawn the block, when it is no longer what was
+   * recorded (a file in place that changed, a truncated file).
+   */
+  readBlock: (location: BlockLocation, slot: Slot) => Promise<boolean>
+  /** Reads any recorded range of a file; throws DiskError when it cannot. Meant for small reads (headers, tensors in memory stores). */
+  readRange: (file: StoredFile, offset: number, length: number) => Promise<Uint8Array>
+  /**
+   * Writes a verified block from `slot` at its place. Resolves when the bytes are written (the slot may be released);
+   * the block is recorded, and `blocks:present` told, after the next sync. Writing a recorded block is a no-op.
+   */
+  writeBlock: (file: StoredFile, block: number, slot: Slot) => Promise<void>
+  /** Syncs and records everything written so far. */
+  flush: () => Promise<void>
+}

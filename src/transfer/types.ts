@@ -1,0 +1,110 @@
+import type { Libp2p } from '@libp2p/interface'
+import type { CID } from 'multiformats/cid'
+import type { AbortOptions, Clock, Emitter, Logger, Random } from '../base/index.ts'
+import type { ModelStore, StoredModel } from '../storage/store.ts'
+
+export interface ExchangeComponents {
+  network: Libp2p
+  store: ModelStore
+  clock: Clock
+  random: Random
+  logger: Logger
+}
+
+export interface ExchangeSettings {
+  /** A peer that owes us bytes and sends none for this long is timed out. */
+  requestTimeoutMs: number
+  /** Peers a load talks to at once. */
+  peersMax: number
+  serverRequestsPerPeer: number
+  uploadBytesPerSecond: number | undefined
+  downloadBytesPerSecond: number | undefined
+}
+
+export interface ExchangeEvents {
+  'peer:banned': { peerId: string, reason: string }
+  /** A peer asked for our inventory of this model, so it holds or loads some of it itself. */
+  'peer:interested': { model: string, peerId: string }
+}
+
+export interface PeerTransferStatus {
+  peerId: string
+  transport: 'stream'
+  /** Bytes per second over the last seconds. */
+  receiveRate: number
+  sendRate: number
+  receivedBytes: number
+  sentBytes: number
+  score: number
+  banned: boolean
+  banReason: string | undefined
+}
+
+/**
+ * Moves bytes between this node and its peers: serves what the store has recorded, fetches what a load lacks.
+ * Decides nothing about what should be where.
+ */
+export interface Exchange {
+  readonly events: Emitter<ExchangeEvents>
+  start: () => Promise<void>
+  /** Ends open requests and streams, and refuses new ones. */
+  stop: () => Promise<void>
+  /**
+   * The verified bytes of a manifest or file index, from the first of `peers` that has it (asked a few at a time).
+   * Throws NoProviderError when all of them lack it or fail. A peer that sends wrong bytes is banned.
+   */
+  fetchMetadata: (cid: CID, peers: string[], bytesMax: number, options?: AbortOptions) => Promise<{ bytes: Uint8Array, from: string }>
+  /** Starts fetching the missing blocks of a model the store knows. One fetch a model; the node shares it between callers. */
+  fetchModel: (init: ModelFetchInit) => ModelFetch
+  peers: () => PeerTransferStatus[]
+  isBanned: (peerId: string) => boolean
+  /** The peers whose inventory of this model is known now, with how many of its block bytes they have recorded. */
+  holders: (model: string) => Array<{ peerId: string, presentBytes: number, complete: boolean }>
+}
+
+export interface ModelFetchInit {
+  model: StoredModel
+  /** Positions in `model.files` to fetch; default all. */
+  files?: number[]
+  order?: 'rarest' | 'sequential'
+}
+
+export interface ModelFetchStats {
+  /** Bytes of the wanted files, and how many of them are recorded. */
+  bytesTotal: number
+  bytesDone: number
+  /** Block bytes that arrived for this fetch, by peer, and in all; duplicates not counted. */
+  fetchedBytes: number
+  peers: Record<string, number>
+  /** Block bytes received and thrown away. */
+  duplicateBytes: number
+  /** Bytes per second over the last seconds. */
+  rate: number
+  /** Peers that delivered in the last seconds. */
+  activePeers: number
+  /** Peers whose inventory is open. */
+  connectedPeers: number
+}
+
+export interface ModelFetchEvents {
+  /** Something was recorded. Not more than ten times a second. */
+  progress: ModelFetchStats
+  /** No known peer has any of the missing blocks: the node should look for more providers. Told again each few seconds while so. */
+  starved: { missingBlocks: number }
+  /** A peer left the fetch: gone, banned, or it does not know the model. */
+  'peer:left': { peerId: string, reason: string }
+}
+
+export interface ModelFetch {
+  readonly events: Emitter<ModelFetchEvents>
+  /** Resolves when every wanted block is recorded. Rejects only on a store error or stop; lack of peers is told by `starved`. */
+  readonly done: Promise<void>
+  /** Opens the peer's inventory (dialling it if need be) and fetches from it what it has. Idempotent; never throws. */
+  addPeer: (peerId: string) => void
+  /** Widens the wanted files. */
+  addFiles: (files: number[]) => void
+  /** Moves a range of a file to the front and resolves when it is recorded. Rejects with the signal's reason or when the fetch ends first. */
+  want: (file: number, offset: number, length: number, options?: AbortOptions) => Promise<void>
+  stats: () => ModelFetchStats
+  stop: () => Promise<void>
+}
