@@ -208,7 +208,10 @@ export interface NodeSettings {
   storage: { quota: number | undefined, directIo: 'auto' | 'on' | 'off', slots: number, syncBytes: number, syncIntervalMs: number }
   announce: { mode: 'adaptive' | 'all' | 'shards', periodMs: number, concurrency: number }
   transfer: {
+    /** How long a load looks for a first provider. */
     providerTimeoutMs: number
+    /** How long a load that has begun waits while no known peer has what it lacks. */
+    stallTimeoutMs: number
     requestTimeoutMs: number
     peersMax: number
     serverRequestsPerPeer: number

@@ -1,0 +1,164 @@
+import type { CID } from 'multiformats/cid'
+import {
+  FILE_INDEX_BYTES_MAX, MANIFEST_BYTES_MAX, NoProviderError, asError, sleep, throwIfAborted, type Clock, type Logger, type Random, shuffle
+} from '../base/index.ts'
+import type { ContentRouter } from '../discovery/router.ts'
+import { checkModel, decodeFileIndex, decodeManifest, type Encoded, type FileIndex, type Model } from '../model/index.ts'
+import type { Exchange } from '../transfer/types.ts'
+import type { PeerBook } from './peer-book.ts'
+
+export interface FindComponents {
+  exchange: Exchange
+  router: ContentRouter
+  peers: PeerBook
+  clock: Clock
+  random: Random
+  logger: Logger
+}
+
+/** Connected peers asked directly, beside the search: in a rack that is everyone, in a large swarm the search does the work. */
+const NEIGHBOURS_ASKED_MAX = 16
+/** Between two searches for something nobody had. */
+const SEARCH_AGAIN_MS = 1_000
+const INDEXES_AT_ONCE = 8
+
+/**
+ * Who might have `cid`: connected peers first, then the search's answers. Each peer once. `asked` collects who was
+ * asked in any way, so that "nobody has it" can say how many that were.
+ */
+export async function * candidates (components: FindComponents, cid: CID, asked: Set<string>, signal: AbortSignal): AsyncGenerator<string> {
+  const { exchange, peers, router, random } = components
+  const seen = new Set<string>()
+  for (const peerId of shuffle(random, peers.connected()).slice(0, NEIGHBOURS_ASKED_MAX)) {
+    if (exchange.isBanned(peerId)) continue
+    seen.add(peerId)
+    yield peerId
+  }
+  for await (const provider of router.findProviders(cid, { signal, onAsked: peerId => { asked.add(peerId) } })) {
+    await peers.learn(provider)
+    if (seen.has(provider.peerId) || exchange.isBanned(provider.peerId)) continue
+    seen.add(provider.peerId)
+    yield provider.peerId
+  }
+}
+
+/**
+ * The verified manifest and file indexes of a model, from whoever has them first. Searches until `timeoutMs` has
+ * passed; then throws NoProviderError, which says how many peers were asked. A peer that answers with wrong bytes is
+ * banned by the exchange and the search goes on; bytes that match their CID but are no valid model end it
+ * (InvalidManifestError, InvalidFileIndexError): no other peer can have better ones.
+ */
+export async function findModel (components: FindComponents, cid: CID, timeoutMs: number, signal: AbortSignal): Promise<{ model: Model, from: Set<string> }> {
+  const asked = new Set<string>()
+  const from = new Set<string>()
+  const manifestBytes = await search(components, cid, MANIFEST_BYTES_MAX, { asked, from, timeoutMs, signal })
+  const manifest = decodeManifest(cid, manifestBytes)
+
+  const indexes: Array<Encoded<FileIndex>> = []
+  const wanted = new Map<string, CID>()
+  for (const file of manifest.value.files) wanted.set(file.index.toString(), file.index)
+  const byCid = new Map<string, Encoded<FileIndex>>()
+  const queue = [...wanted.values()]
+  const failed = new AbortController()
+  const either = AbortSignal.any([signal, failed.signal])
+  const workers = Array.from({ length: Math.min(INDEXES_AT_ONCE, queue.length) }, async () => {
+    for (let index = queue.shift(); index !== undefined; index = queue.shift()) {
+      const bytes = await search(components, index, FILE_INDEX_BYTES_MAX, { asked, from, timeoutMs, signal: either, first: from, model: cid })
+      byCid.set(index.toString(), decodeFileIndex(index, bytes))
+    }
+  })
+  try {
+    await Promise.all(workers)
+  } catch (error) {
+    failed.abort(error)
+    await Promise.allSettled(workers)
+    throw error
+  }
+  for (const file of manifest.value.files) {
+    const index = byCid.get(file.index.toString())
+    if (index !== undefined) indexes.push(index)
+  }
+  checkModel(manifest.value, indexes.map(index => index.value))
+  return { model: { manifest, indexes }, from }
+}
+
+interface SearchOptions {
+  asked: Set<string>
+  /** Collects who had it. */
+  from: Set<string>
+  timeoutMs: number
+  signal: AbortSignal
+  /** Asked before anyone is searched for. */
+  first?: Set<string>
+  /** Whose providers are searched when `first` do not have it: file indexes are not announced by themselves. */
+  model?: CID
+}
+
+async function search (components: FindComponents, cid: CID, bytesMax: number, options: SearchOptions): Promise<Uint8Array> {
+  const { exchange, clock, logger } = components
+  const { asked, from } = options
+  const deadline = new AbortController()
+  const cancel = clock.setTimeout(() => { deadline.abort() }, options.timeoutMs)
+  const signal = AbortSignal.any([options.signal, deadline.signal])
+  const ask = async (peers: string[]): Promise<Uint8Array | undefined> => {
+    for (const peer of peers) asked.add(peer)
+    try {
+      const answer = await exchange.fetchMetadata(cid, peers, bytesMax, { signal })
+      from.add(answer.from)
+      return answer.bytes
+    } catch (error) {
+      throwIfAborted(options.signal)
+      logger.debug({ cid: cid.toString(), peers, error: asError(error).message }, 'peers do not have it')
+      return undefined
+    }
+  }
+  try {
+    if (options.first !== undefined && options.first.size > 0) {
+      const bytes = await ask([...options.first])
+      if (bytes !== undefined) return bytes
+    }
+    while (!signal.aborted) {
+      const searching = new AbortController()
+      try {
+        const bytes = await firstAnswer(candidates(components, options.model ?? cid, asked, AbortSignal.any([signal, searching.signal])), ask)
+        if (bytes !== undefined) return bytes
+      } catch (error) {
+        throwIfAborted(options.signal)
+        logger.debug({ cid: cid.toString(), error: asError(error).message }, 'search failed')
+      } finally {
+        searching.abort()
+      }
+      await sleep(clock, SEARCH_AGAIN_MS, signal).catch(() => undefined) // the loop's condition tells what the signal said
+    }
+    throwIfAborted(options.signal)
+    throw nobody(cid, asked.size)
+  } finally {
+    cancel()
+  }
+}
+
+/** Asks peers as they come, a few at a time, and returns the first answer without waiting for the search to end. */
+async function firstAnswer (peers: AsyncGenerator<string>, ask: (peers: string[]) => Promise<Uint8Array | undefined>): Promise<Uint8Array | undefined> {
+  const open = new Set<Promise<void>>()
+  let found: Uint8Array | undefined
+  let next: Promise<IteratorResult<string>> | undefined = peers.next()
+  while (next !== undefined || open.size > 0) {
+    const mayAskMore: boolean = open.size < INDEXES_AT_ONCE
+    const step: IteratorResult<string> | undefined = await Promise.race([...(next !== undefined && mayAskMore ? [next] : []), ...[...open].map(async asking => { await asking; return undefined })])
+    if (found !== undefined) return found
+    if (step === undefined) continue
+    if (step.done === true) { next = undefined; continue }
+    const asking: Promise<void> = ask([step.value]).then(bytes => { found ??= bytes }).finally(() => { open.delete(asking) })
+    asking.catch(() => undefined) // raced above
+    open.add(asking)
+    next = peers.next()
+    next.catch(() => undefined) // raced above, or left behind when an answer came first
+  }
+  return found
+}
+
+function nobody (cid: CID, asked: number): Error {
+  if (asked === 0) return new NoProviderError(`nobody to ask for ${cid}: this node knows no other peer; join a swarm with an invite (shoal daemon --join INVITE)`)
+  return new NoProviderError(`no peer has ${cid}: ${asked} ${asked === 1 ? 'peer was' : 'peers were'} asked; check the CID, and that a node which holds it is up`)
+}
+

@@ -1,0 +1,405 @@
+import picomatch from 'picomatch'
+import type { CID } from 'multiformats/cid'
+import {
+  FileNotFoundError, NodeStoppedError, NoProviderError, UsageError, abortReason, asError, throwIfAborted, type AbortOptions
+} from '../base/index.ts'
+import { parseModelCid } from '../model/index.ts'
+import type { ModelStore, StoredModel } from '../storage/store.ts'
+import type { ModelFetch, ModelFetchStats } from '../transfer/types.ts'
+import { candidates, findModel, type FindComponents } from './find-model.ts'
+import type { LoadOptions, LoadProgress, LoadResult, NodeSettings, OpenFile, OpenModel, TransferStatus } from './types.ts'
+
+export interface LoadComponents extends FindComponents { store: ModelStore }
+
+export interface LoadHooks {
+  /** The model is registered and its first bytes may come: others can be told at once. */
+  onRegistered: (model: StoredModel) => void
+  onLoaded: (model: StoredModel) => void
+}
+
+/** Between two searches for more providers while blocks are lacking that no known peer has. */
+const SEARCH_AGAIN_MS = 2_000
+/** Between two searches while a load runs well: peers that joined meanwhile help too. */
+const SEARCH_MORE_MS = 10_000
+
+/**
+ * All loads of this node. Callers that load the same model share one fetch: each waits with its own signal, progress
+ * and wanted files, and the fetch ends when the last one has left. What was fetched stays.
+ */
+export class Loads {
+  readonly #components: LoadComponents
+  readonly #settings: NodeSettings['transfer']
+  readonly #hooks: LoadHooks
+  readonly #shared = new Map<string, SharedLoad>()
+  #stopped = false
+
+  constructor (components: LoadComponents, settings: NodeSettings['transfer'], hooks: LoadHooks) {
+    this.#components = components
+    this.#settings = settings
+    this.#hooks = hooks
+  }
+
+  get size (): number { return this.#shared.size }
+
+  /**
+   * Resolves when the model's files are known; their bytes may still be on their way (`done`, `waitFor`).
+   * Throws InvalidCidError, NoProviderError, InvalidManifestError, UsageError, and what the store throws.
+   */
+  async open (text: string, options: LoadOptions = {}): Promise<OpenModel> {
+    if (this.#stopped) throw new NodeStoppedError('the node is stopping')
+    throwIfAborted(options.signal)
+    const cid = parseModelCid(text)
+    const key = cid.toString()
+    let shared = this.#shared.get(key)
+    if (shared === undefined) {
+      const created = new SharedLoad(this.#components, this.#settings, this.#hooks, cid, options)
+      this.#shared.set(key, shared = created)
+      void created.ended.finally(() => { if (this.#shared.get(key) === created) this.#shared.delete(key) })
+    }
+    return await shared.join(options)
+  }
+
+  transfers (): TransferStatus[] {
+    return [...this.#shared.values()].filter(shared => !shared.idle).map(shared => shared.status())
+  }
+
+  /** True while somebody loads or reads it. */
+  has (cid: string): boolean { return this.#shared.has(cid) }
+
+  async stop (): Promise<void> {
+    this.#stopped = true
+    const open = [...this.#shared.values()]
+    await Promise.all(open.map(async shared => { await shared.end(new NodeStoppedError('the node is stopping; the load can be resumed when it is back')) }))
+  }
+}
+
+/** One fetch of one model, with everybody who waits for it. */
+class SharedLoad {
+  /** Resolves when nobody needs it any more. */
+  readonly ended: Promise<void>
+  readonly #components: LoadComponents
+  readonly #settings: NodeSettings['transfer']
+  readonly #hooks: LoadHooks
+  readonly #cid: CID
+  readonly #key: string
+  readonly #startedAt: number
+  readonly #stopping = new AbortController()
+  readonly #prepared: Promise<StoredModel>
+  readonly #callers = new Set<object>()
+  readonly #asked = new Set<string>()
+  #fetch: ModelFetch | undefined
+  #letGo: () => void = () => undefined
+  #resolveEnded: () => void = () => undefined
+  #model: StoredModel | undefined
+  #searching = false
+  #starvedSince: number | undefined
+  #cancelSearch: () => void = () => undefined
+
+  constructor (components: LoadComponents, settings: NodeSettings['transfer'], hooks: LoadHooks, cid: CID, options: LoadOptions) {
+    this.#components = components
+    this.#settings = settings
+    this.#hooks = hooks
+    this.#cid = cid
+    this.#key = cid.toString()
+    this.#startedAt = components.clock.now()
+    this.ended = new Promise(resolve => { this.#resolveEnded = resolve })
+    this.#prepared = this.#prepare(options)
+    this.#prepared.catch(() => undefined) // each caller awaits it in join()
+  }
+
+  /** No caller left, or nothing to fetch: not shown as a transfer. */
+  get idle (): boolean { return this.#callers.size === 0 || this.#model?.complete === true }
+
+  async join (options: LoadOptions): Promise<OpenModel> {
+    const caller = {}
+    this.#callers.add(caller)
+    options.onProgress?.(this.#progress(undefined))
+    try {
+      const model = await withSignal(this.#prepared, options.signal)
+      return new OpenShared(this, caller, model, this.#wanted(model, options.include), options)
+    } catch (error) {
+      await this.leave(caller)
+      throw error
+    }
+  }
+
+  async leave (caller: object): Promise<void> {
+    if (!this.#callers.delete(caller) || this.#callers.size > 0) return
+    await this.end(new NodeStoppedError('nobody waits for this load any more'))
+  }
+
+  async end (reason: Error): Promise<void> {
+    if (!this.#stopping.signal.aborted) this.#stopping.abort(reason)
+    this.#cancelSearch()
+    await this.#fetch?.stop()
+    this.#letGo()
+    this.#resolveEnded()
+  }
+
+  get components (): LoadComponents { return this.#components }
+
+  /** The fetch, widened to these files; undefined when they are all here. */
+  fetchOf (model: StoredModel, files: number[], order: LoadOptions['order']): ModelFetch | undefined {
+    if (files.every(file => model.files[file]?.present.full === true)) return undefined
+    if (this.#fetch !== undefined) {
+      this.#fetch.addFiles(files)
+      return this.#fetch
+    }
+    const { exchange, logger } = this.#components
+    const fetch = this.#fetch = exchange.fetchModel({ model, files, ...(order === undefined ? {} : { order }) })
+    const offInterested = exchange.events.on('peer:interested', ({ model: wanted, peerId }) => { if (wanted === this.#key) fetch.addPeer(peerId) })
+    const offStarved = fetch.events.on('starved', () => { this.#starved() })
+    const offProgress = fetch.events.on('progress', () => { this.#starvedSince = undefined })
+    const finished = (): void => {
+      offInterested(); offStarved(); offProgress()
+      this.#cancelSearch()
+      if (this.#fetch === fetch) this.#fetch = undefined
+    }
+    fetch.done.then(() => { finished(); if (model.complete) this.#hooks.onLoaded(model) }, error => {
+      finished()
+      logger.debug({ cid: this.#key, error: asError(error).message }, 'load ended early')
+    })
+    for (const peerId of this.#asked) fetch.addPeer(peerId)
+    this.#search()
+    return fetch
+  }
+
+  status (): TransferStatus {
+    return {
+      cid: this.#key,
+      startedAt: this.#startedAt,
+      progress: this.#progress(this.#fetch?.stats()),
+      peers: this.#fetch?.stats().peers ?? {},
+      callers: this.#callers.size
+    }
+  }
+
+  async #prepare (options: LoadOptions): Promise<StoredModel> {
+    const { store } = this.#components
+    const known = store.model(this.#key)
+    if (known !== undefined) {
+      this.#letGo = store.holdModel(this.#key)
+      this.#model = known
+      await store.touchModel(this.#key)
+      if (!known.complete) this.#hooks.onRegistered(known)
+      return known
+    }
+    const { model, from } = await findModel(this.#components, this.#cid, options.providerTimeoutMs ?? this.#settings.providerTimeoutMs, this.#stopping.signal)
+    for (const peerId of from) this.#asked.add(peerId)
+    const stored = await store.putModel(model, { signal: this.#stopping.signal })
+    this.#letGo = store.holdModel(this.#key)
+    this.#model = stored
+    if (this.#stopping.signal.aborted) this.#letGo()
+    throwIfAborted(this.#stopping.signal)
+    this.#hooks.onRegistered(stored)
+    return stored
+  }
+
+  #wanted (model: StoredModel, include: string[] | undefined): number[] {
+    const all = model.files.map((_, position) => position)
+    if (include === undefined || include.length === 0) return all
+    const matches = picomatch(include, { dot: true })
+    const wanted = all.filter(position => matches(model.manifest.value.files[position]?.path ?? ''))
+    if (wanted.length === 0) throw new UsageError(`no file of ${this.#key} matches ${include.join(', ')}; see its files with: shoal show ${this.#key}`)
+    return wanted
+  }
+
+  /** Looks for providers and adds them to the fetch, again and again while it lasts, sooner while it starves. */
+  #search (): void {
+    const fetch = this.#fetch
+    if (fetch === undefined || this.#searching || this.#stopping.signal.aborted) return
+    this.#searching = true
+    this.#cancelSearch()
+    const { clock, logger } = this.#components
+    const run = async (): Promise<void> => {
+      for await (const peerId of candidates(this.#components, this.#cid, this.#asked, this.#stopping.signal)) {
+        this.#asked.add(peerId)
+        fetch.addPeer(peerId)
+      }
+    }
+    run().catch(error => { logger.debug({ cid: this.#key, error: asError(error).message }, 'search for providers failed') }).finally(() => {
+      this.#searching = false
+      if (this.#fetch !== fetch) return
+      this.#cancelSearch = clock.setTimeout(() => { this.#search() }, this.#starvedSince === undefined ? SEARCH_MORE_MS : SEARCH_AGAIN_MS)
+    })
+  }
+
+  #starved (): void {
+    const { clock } = this.#components
+    const now = clock.monotonic()
+    this.#starvedSince ??= now
+    if (now - this.#starvedSince > this.#settings.stallTimeoutMs) {
+      const done = this.#fetch?.stats()
+      void this.end(new NoProviderError(`nobody has the rest of ${this.#key}: ${done?.bytesDone ?? 0} of ${done?.bytesTotal ?? 0} bytes are here and stay, ${this.#asked.size} peers were asked; load again when a holder is up`))
+      return
+    }
+    this.#search()
+  }
+
+  #progress (stats: ModelFetchStats | undefined): LoadProgress {
+    return progressOf(stats, this.#model)
+  }
+
+  /** Why it ended, for those who wait. */
+  reason (fallback: unknown): Error {
+    const { signal } = this.#stopping
+    return signal.aborted ? abortReason(signal) : asError(fallback)
+  }
+}
+
+/** One caller's view of a shared load. */
+class OpenShared implements OpenModel {
+  readonly cid: string
+  readonly done: Promise<LoadResult>
+  readonly #shared: SharedLoad
+  readonly #caller: object
+  readonly #model: StoredModel
+  readonly #wanted: Set<number>
+  readonly #fetch: ModelFetch | undefined
+  readonly #options: LoadOptions
+  readonly #reusedBytes: number
+  readonly #started: number
+  #result: LoadResult | undefined
+
+  constructor (shared: SharedLoad, caller: object, model: StoredModel, wanted: number[], options: LoadOptions) {
+    this.cid = model.cid
+    this.#shared = shared
+    this.#caller = caller
+    this.#model = model
+    this.#wanted = new Set(wanted)
+    this.#options = options
+    this.#started = shared.components.clock.monotonic()
+    this.#reusedBytes = sum(new Set(wanted.map(file => model.files[file])), file => file?.presentBytes ?? 0)
+    this.#fetch = shared.fetchOf(model, wanted, options.order)
+    this.done = this.#wait()
+    this.done.catch(() => undefined) // whoever does not await it has other ways to learn
+  }
+
+  get files (): readonly OpenFile[] {
+    return this.#model.manifest.value.files.map(({ path, size }, position) => {
+      const file = this.#model.files[position]
+      return {
+        path,
+        size,
+        sha256: Buffer.from(file?.index.sha256 ?? []).toString('hex'),
+        localPath: file?.path,
+        complete: file?.present.full ?? false,
+        wanted: this.#wanted.has(position)
+      }
+    })
+  }
+
+  progress (): LoadProgress {
+    if (this.#result !== undefined) return { phase: 'done', bytesDone: this.#result.bytes, bytesTotal: this.#result.bytes, rate: 0, peers: 0, secondsLeft: 0 }
+    return progressOf(this.#fetch?.stats(), this.#model)
+  }
+
+  async waitFor (path: string, offset: number, length: number, options: AbortOptions = {}): Promise<void> {
+    const position = this.#position(path)
+    const file = this.#model.files[position]
+    if (file === undefined || offset < 0 || length < 0 || offset + length > file.index.size) {
+      throw new UsageError(`${path} has ${file?.index.size ?? 0} bytes; bytes ${offset} to ${offset + length} are not in it`)
+    }
+    if (file.present.full || length === 0) return
+    const fetch = this.#fetch ?? this.#shared.fetchOf(this.#model, [position], this.#options.order)
+    try {
+      await fetch?.want(position, offset, length, options)
+    } catch (error) {
+      throwIfAborted(options.signal)
+      throw this.#shared.reason(error)
+    }
+  }
+
+  async read (path: string, offset: number, length: number, options: AbortOptions = {}): Promise<Uint8Array> {
+    await this.waitFor(path, offset, length, options)
+    const file = this.#model.files[this.#position(path)]
+    if (file === undefined) throw new FileNotFoundError(`${this.cid} has no file ${path}`)
+    return await this.#shared.components.store.readRange(file, offset, length)
+  }
+
+  close (): void {
+    void this.#shared.leave(this.#caller)
+  }
+
+  #position (path: string): number {
+    const position = this.#model.manifest.value.files.findIndex(file => file.path === path)
+    if (position < 0) throw new FileNotFoundError(`${this.cid} has no file ${path}; see its files with: shoal show ${this.cid}`)
+    return position
+  }
+
+  async #wait (): Promise<LoadResult> {
+    const { onProgress, signal } = this.#options
+    const off = onProgress === undefined ? undefined : this.#fetch?.events.on('progress', stats => { onProgress(progressOf(stats, this.#model)) })
+    try {
+      if (this.#fetch !== undefined) await withSignal(this.#wantedDone(this.#fetch), signal)
+    } catch (error) {
+      throwIfAborted(signal)
+      throw this.#shared.reason(error)
+    } finally {
+      off?.()
+    }
+    const stats = this.#fetch?.stats()
+    const files = [...this.#wanted].map(position => this.#model.files[position])
+    const bytes = sum(files, file => file?.index.size ?? 0)
+    this.#result = {
+      cid: this.cid,
+      path: this.#model.directory,
+      bytes,
+      seconds: (this.#shared.components.clock.monotonic() - this.#started) / 1000,
+      fetchedBytes: stats?.fetchedBytes ?? 0,
+      reusedBytes: this.#reusedBytes,
+      duplicateBytes: stats?.duplicateBytes ?? 0,
+      peers: stats?.peers ?? {}
+    }
+    onProgress?.(this.progress())
+    return this.#result
+  }
+
+  /** The fetch may have been widened by others: this caller is done when its own files are. */
+  async #wantedDone (fetch: ModelFetch): Promise<void> {
+    const own = [...this.#wanted].filter(position => this.#model.files[position]?.present.full !== true)
+    await Promise.race([
+      fetch.done,
+      Promise.all(own.map(async position => { await fetch.complete(position) }))
+    ])
+  }
+}
+
+function progressOf (stats: ModelFetchStats | undefined, model: StoredModel | undefined): LoadProgress {
+  if (stats === undefined) {
+    if (model === undefined) return { phase: 'finding', bytesDone: 0, bytesTotal: 0, rate: 0, peers: 0, secondsLeft: undefined }
+    return { phase: 'loading', bytesDone: model.presentBytes, bytesTotal: model.bytes, rate: 0, peers: 0, secondsLeft: undefined }
+  }
+  const left = stats.bytesTotal - stats.bytesDone
+  return {
+    phase: 'loading',
+    bytesDone: stats.bytesDone,
+    bytesTotal: stats.bytesTotal,
+    rate: stats.rate,
+    peers: stats.activePeers,
+    secondsLeft: stats.rate > 0 ? left / stats.rate : undefined
+  }
+}
+
+/** Waits for shared work under one's own signal: leaving does not end it. */
+async function withSignal<T> (work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return await work
+  throwIfAborted(signal)
+  let off = (): void => undefined
+  const aborted = new Promise<never>((_resolve, reject) => {
+    const onAbort = (): void => { reject(abortReason(signal)) }
+    signal.addEventListener('abort', onAbort, { once: true })
+    off = () => { signal.removeEventListener('abort', onAbort) }
+  })
+  try {
+    return await Promise.race([work, aborted])
+  } finally {
+    off()
+  }
+}
+
+function sum<T> (items: Iterable<T>, of: (item: T) => number): number {
+  let total = 0
+  for (const item of items) total += of(item)
+  return total
+}

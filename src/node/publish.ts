@@ -1,0 +1,217 @@
+import { open, type FileHandle } from 'node:fs/promises'
+import { availableParallelism } from 'node:os'
+import { createHash } from 'node:crypto'
+import { pipe } from 'it-pipe'
+import type { CID } from 'multiformats/cid'
+import { MiB, SourceChangedError, UnreadableSourceError, asError, systemCode, throwIfAborted, type Clock } from '../base/index.ts'
+import { encodeFileIndex, encodeManifest, hashBlock, planBlocks, type Encoded, type FileIndex, type ManifestFile } from '../model/index.ts'
+import { SlotPool, type FileImport, type ModelStore, type Slot } from '../storage/index.ts'
+import { Sha256Thread } from './sha256-pool.ts'
+import { listSource, type SourceFile } from './source-files.ts'
+import type { AddOptions, AddResult } from './types.ts'
+
+export interface PublishComponents { store: ModelStore, clock: Clock }
+
+/** Blocks of one file between read and stored. Four keep reading, hashing and writing busy at once. */
+const BLOCKS_AHEAD = 4
+/** Below this a file is hashed where it is: waking another thread costs more. */
+const THREAD_WORTH_BYTES = 1 * MiB
+
+interface PublishedBlock { cid: CID, size: number }
+interface FileResult { entry: ManifestFile, index: Encoded<FileIndex>, newBytes: number }
+
+/**
+ * The journey of `add`: list the files, and for each: plan its blocks, then read -> hash -> store, name it by its index;
+ * at last name the model by its manifest and put it into the store. Announcing is the caller's. Nothing is visible as
+ * a model until all of it is durable.
+ */
+export async function publish (components: PublishComponents, path: string, options: AddOptions = {}): Promise<AddResult & { model: string }> {
+  const started = components.clock.monotonic()
+  const tree = await listSource(path, { follow: options.follow ?? false, signal: options.signal })
+  const results: FileResult[] = []
+  let bytesDone = 0
+  const told = (file: SourceFile) => (bytes: number): void => {
+    bytesDone += bytes
+    options.onProgress?.({ bytesDone, bytesTotal: tree.bytes, path: file.modelPath })
+  }
+
+  const threads = Math.min(Math.max(1, availableParallelism() - 1), 4, tree.files.length)
+  const queue = tree.files.map((file, position) => ({ file, position }))
+  const failed = new AbortController()
+  const signal = options.signal === undefined ? failed.signal : AbortSignal.any([options.signal, failed.signal])
+  const workers = Array.from({ length: threads }, async () => {
+    using publisher = new FilePublisher(components.store, options.inPlace ?? false, signal)
+    for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
+      results[next.position] = await publisher.publish(next.file, told(next.file))
+    }
+  })
+  try {
+    await Promise.all(workers)
+  } catch (error) {
+    failed.abort(error)
+    await Promise.allSettled(workers)
+    throw error
+  }
+
+  const manifest = encodeManifest({ version: 1, files: results.map(result => result.entry) })
+  const model = { manifest, indexes: results.map(result => result.index) }
+  await components.store.putModel(model, { published: true, signal: options.signal })
+  const cid = manifest.cid.toString()
+  return {
+    model: cid,
+    cid,
+    files: tree.files.length,
+    bytes: tree.bytes,
+    blocks: results.reduce((sum, result) => sum + result.index.value.blocks.length, 0),
+    newBytes: results.reduce((sum, result) => sum + result.newBytes, 0),
+    seconds: (components.clock.monotonic() - started) / 1000,
+    warnings: tree.warnings
+  }
+}
+
+/** Publishes files one after the other with its own slots and its own hash thread, made when first needed. */
+class FilePublisher implements Disposable {
+  readonly #store: ModelStore
+  readonly #inPlace: boolean
+  readonly #signal: AbortSignal
+  readonly #slots = new SlotPool(BLOCKS_AHEAD, { shared: true })
+  #thread: Sha256Thread | undefined
+
+  constructor (store: ModelStore, inPlace: boolean, signal: AbortSignal) {
+    this.#store = store
+    this.#inPlace = inPlace
+    this.#signal = signal
+  }
+
+  async publish (file: SourceFile, onBytes: (bytes: number) => void): Promise<FileResult> {
+    throwIfAborted(this.#signal)
+    const { guard } = file
+    const clone = this.#inPlace ? undefined : await this.#store.cloneFile(guard.path, guard.size)
+    const target = this.#inPlace ? undefined : clone ?? await this.#store.importFile(guard.size)
+    try {
+      const handle = await open(clone?.path ?? guard.path, 'r').catch(error => { throw unreadable(guard.path, error) })
+      try {
+        const index = await this.#hashAndStore(handle, file, clone === undefined ? target : undefined, onBytes)
+        if (clone === undefined) await checkUnchanged(handle, file)
+        const { newBytes } = target === undefined
+          ? await this.#store.referenceFile(index, guard)
+          : await target.commit(index)
+        return { entry: { path: file.modelPath, size: guard.size, index: index.cid }, index, newBytes }
+      } finally {
+        await handle.close()
+      }
+    } catch (error) {
+      await target?.abort()
+      throw error
+    }
+  }
+
+  /** The pipeline. Without `target` the bytes are where they belong already. */
+  async #hashAndStore (handle: FileHandle, file: SourceFile, target: FileImport | undefined, onBytes: (bytes: number) => void): Promise<Encoded<FileIndex>> {
+    const { size, path } = file.guard
+    const { chunker, sizes } = await planBlocks(file.modelPath, size, async (offset, length) => {
+      const bytes = Buffer.alloc(length)
+      return bytes.subarray(0, await readFully(handle, bytes, offset, path))
+    })
+    const sha256 = this.#sha256(size)
+    const blocks = await pipe(
+      readBlocks(handle, sizes, this.#slots, path, this.#signal),
+      source => storeBlocks(source, sha256, target, onBytes),
+      async source => {
+        const cids: CID[] = []
+        for await (const block of source) cids.push(block.cid)
+        return cids
+      }
+    )
+    return encodeFileIndex({ version: 1, size, sha256: await sha256.finish(), chunker, blocks, sizes: [...sizes] })
+  }
+
+  #sha256 (size: number): { add: (bytes: Uint8Array) => Promise<void>, finish: () => Promise<Uint8Array> } {
+    if (size < THREAD_WORTH_BYTES) {
+      const hash = createHash('sha256')
+      return { add: async bytes => { hash.update(bytes) }, finish: async () => new Uint8Array(hash.digest()) }
+    }
+    return this.#thread ??= new Sha256Thread()
+  }
+
+  [Symbol.dispose] (): void {
+    void this.#thread?.stop()
+  }
+}
+
+interface ReadBlock { slot: Slot, offset: number }
+
+async function * readBlocks (handle: FileHandle, sizes: readonly number[], slots: SlotPool, path: string, signal: AbortSignal): AsyncGenerator<ReadBlock> {
+  let offset = 0
+  for (const size of sizes) {
+    throwIfAborted(signal)
+    const slot = await new Promise<Slot>(resolve => { slots.acquire(resolve) })
+    try {
+      const read = await readFully(handle, slot.prepare(offset, size), offset, path)
+      if (read < size) throw changed(path)
+    } catch (error) {
+      slot.release()
+      throw error
+    }
+    yield { slot, offset }
+    offset += size
+  }
+}
+
+/**
+ * Hashes each block twice (BLAKE3 here, SHA-256 on the thread) and stores it, all three at once, while the next one is
+ * read. Yields in file order. Whatever happens, no slot is left in flight when it ends.
+ */
+async function * storeBlocks (
+  source: AsyncIterable<ReadBlock>,
+  sha256: { add: (bytes: Uint8Array) => Promise<void> },
+  target: FileImport | undefined,
+  onBytes: (bytes: number) => void
+): AsyncGenerator<PublishedBlock> {
+  const open: Array<Promise<PublishedBlock>> = []
+  try {
+    for await (const { slot, offset } of source) {
+      const size = slot.bytes.length
+      const hashed = sha256.add(slot.bytes)
+      const written = target?.write(offset, slot)
+      const cid = hashBlock(slot.bytes)
+      const settled = Promise.allSettled([hashed, written]).then(outcomes => {
+        slot.release()
+        for (const outcome of outcomes) if (outcome.status === 'rejected') throw asError(outcome.reason)
+        onBytes(size)
+        return { cid, size }
+      })
+      settled.catch(() => undefined) // told when it is awaited below; until then it is not unhandled
+      open.push(settled)
+      const first = open.length >= BLOCKS_AHEAD - 1 ? open.shift() : undefined
+      if (first !== undefined) yield await first
+    }
+    for (let next = open.shift(); next !== undefined; next = open.shift()) yield await next
+  } finally {
+    await Promise.allSettled(open)
+  }
+}
+
+async function readFully (handle: FileHandle, into: Uint8Array, offset: number, path: string): Promise<number> {
+  let filled = 0
+  while (filled < into.length) {
+    const { bytesRead } = await handle.read(into, filled, into.length - filled, offset + filled).catch(error => { throw unreadable(path, error) })
+    if (bytesRead === 0) break
+    filled += bytesRead
+  }
+  return filled
+}
+
+async function checkUnchanged (handle: FileHandle, { guard }: SourceFile): Promise<void> {
+  const now = await handle.stat()
+  if (now.size !== guard.size || now.mtimeMs !== guard.mtimeMs || now.ino !== guard.ino) throw changed(guard.path)
+}
+
+function changed (path: string): Error {
+  return new SourceChangedError(`${path} changed while it was added; add again when nobody writes to it`)
+}
+
+function unreadable (path: string, error: unknown): Error {
+  const why = systemCode(error) ?? asError(error).message
+  return new UnreadableSourceError(`cannot read ${path} (${why}); check that the daemon's user may read it`, { cause: error })
+}
