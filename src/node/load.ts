@@ -14,7 +14,10 @@ export interface LoadComponents extends FindComponents { store: ModelStore }
 export interface LoadHooks {
   /** The model is registered and its first bytes may come: others can be told at once. */
   onRegistered: (model: StoredModel) => void
+  /** The fetch ended, done or not: what is here now can be announced. */
+  onEnded: (model: StoredModel) => void
   onLoaded: (model: StoredModel) => void
+  onFailed: (cid: string, error: Error) => void
 }
 
 /** Between two searches for more providers while blocks are lacking that no known peer has. */
@@ -64,7 +67,7 @@ export class Loads {
   }
 
   /** True while somebody loads or reads it. */
-  has (cid: string): boolean { return this.#shared.has(cid) }
+  has (cid: string): boolean { return this.#shared.get(cid)?.idle === false }
 
   async stop (): Promise<void> {
     this.#stopped = true
@@ -155,9 +158,16 @@ class SharedLoad {
       this.#cancelSearch()
       if (this.#fetch === fetch) this.#fetch = undefined
     }
-    fetch.done.then(() => { finished(); if (model.complete) this.#hooks.onLoaded(model) }, error => {
+    fetch.done.then(() => {
       finished()
-      logger.debug({ cid: this.#key, error: asError(error).message }, 'load ended early')
+      this.#hooks.onEnded(model)
+      if (model.complete) this.#hooks.onLoaded(model)
+    }, error => {
+      finished()
+      const reason = this.reason(error)
+      logger.info({ cid: this.#key, error: reason.message }, 'load ended early')
+      this.#hooks.onEnded(model)
+      this.#hooks.onFailed(this.#key, reason)
     })
     for (const peerId of this.#asked) fetch.addPeer(peerId)
     this.#search()

@@ -40,9 +40,13 @@ export async function publish (components: PublishComponents, path: string, opti
   const failed = new AbortController()
   const signal = options.signal === undefined ? failed.signal : AbortSignal.any([options.signal, failed.signal])
   const workers = Array.from({ length: threads }, async () => {
-    using publisher = new FilePublisher(components.store, options.inPlace ?? false, signal)
-    for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
-      results[next.position] = await publisher.publish(next.file, told(next.file))
+    const publisher = new FilePublisher(components.store, options.inPlace ?? false, signal)
+    try {
+      for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
+        results[next.position] = await publisher.publish(next.file, told(next.file))
+      }
+    } finally {
+      await publisher.stop()
     }
   })
   try {
@@ -70,7 +74,7 @@ export async function publish (components: PublishComponents, path: string, opti
 }
 
 /** Publishes files one after the other with its own slots and its own hash thread, made when first needed. */
-class FilePublisher implements Disposable {
+class FilePublisher {
   readonly #store: ModelStore
   readonly #inPlace: boolean
   readonly #signal: AbortSignal
@@ -134,8 +138,8 @@ class FilePublisher implements Disposable {
     return this.#thread ??= new Sha256Thread()
   }
 
-  [Symbol.dispose] (): void {
-    void this.#thread?.stop()
+  async stop (): Promise<void> {
+    await this.#thread?.stop()
   }
 }
 

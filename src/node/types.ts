@@ -1,4 +1,5 @@
 import type { AbortOptions, Clock, Emitter, Logger, ProgressOptions, Random } from '../base/index.ts'
+import type { LinkLimiter } from '../discovery/link-limiter.ts'
 import type { ContentRouter, RouterStatus } from '../discovery/router.ts'
 import type { Tensor } from '../model/types.ts'
 import type { GcResult, ModelStore, RemoveResult, StoreStatus, VerifyProgress, VerifyResult } from '../storage/store.ts'
@@ -235,6 +236,8 @@ export interface NodeInit {
   logger?: Logger
   store?: ModelStore
   router?: ContentRouter
+  /** Caps what goes over the wire, for tests and benches. */
+  linkLimiter?: LinkLimiter
 }
 
 export type PartialSettings = { [K in keyof NodeSettings]?: NodeSettings[K] extends unknown[] | Record<string, string> ? NodeSettings[K] : Partial<NodeSettings[K]> }

@@ -1,0 +1,114 @@
+/**
+ * The in-process API. A node adds models, loads them from its peers, and serves what it holds:
+ *
+ * ```ts
+ * import { createNode } from 'shoal'
+ *
+ * const a = await createNode({ dataDirectory: '/tmp/a', settings: { listen: ['/ip4/127.0.0.1/tcp/0'] } })
+ * const { cid } = await a.add('/models/llama')
+ *
+ * const { addresses, swarmKey } = decodeInvite(a.invite())
+ * const b = await createNode({ dataDirectory: '/tmp/b', swarmKey, settings: { listen: ['/ip4/127.0.0.1/tcp/0'], join: addresses } })
+ * const { path, peers } = await b.load(cid)
+ *
+ * await Promise.all([a.stop(), b.stop()])
+ * ```
+ *
+ * docs/examples/two-nodes.ts runs this. Many nodes may live in one process; nothing is shared between them.
+ */
+import { join } from 'node:path'
+import { mkdir } from 'node:fs/promises'
+import { Emitter, asError, silentLogger, systemClock, systemRandom } from '../base/index.ts'
+import { createDhtRouter, createNetwork, loadSwarmKey } from '../discovery/index.ts'
+import { createFileStore, createMemoryStore } from '../storage/index.ts'
+import { createExchange } from '../transfer/index.ts'
+import { Announcer } from './announcer.ts'
+import { Loads } from './load.ts'
+import { Node } from './node.ts'
+import { PeerBook } from './peer-book.ts'
+import { resolveSettings } from './settings.ts'
+import type { NodeEvents, NodeInit, ShoalNode } from './types.ts'
+
+export { decodeInvite, encodeInvite } from '../discovery/index.ts'
+export { defaultSettings, resolveSettings } from './settings.ts'
+export { version } from './version.ts'
+export type * from './types.ts'
+
+/**
+ * Starts a node; it is ready when this resolves. Throws StoreLockedError (another process has the data directory),
+ * StoreVersionError (written by a newer version), DiskError, ConfigError.
+ *
+ * The order below is the order of dependence: what is started later uses what was started before, and stop() goes the
+ * other way. If a part fails to start, the ones before it are stopped again.
+ */
+export async function createNode (init: NodeInit = {}): Promise<ShoalNode> {
+  const settings = resolveSettings(init.settings)
+  const clock = init.clock ?? systemClock
+  const random = init.random ?? systemRandom
+  const logger = init.logger ?? silentLogger
+  const directory = init.dataDirectory
+  const transport = init.transport ?? 'tcp'
+  const started: Array<() => Promise<void>> = []
+  try {
+    if (directory !== undefined) await mkdir(directory, { recursive: true, mode: 0o700 })
+
+    const store = init.store ?? (directory === undefined
+      ? createMemoryStore({ clock, random, logger: logger.child({ component: 'storage' }), settings: settings.storage })
+      : createFileStore({ directory, clock, random, logger: logger.child({ component: 'storage' }), settings: settings.storage }))
+    await store.start()
+    started.push(async () => { await store.stop() })
+
+    const swarmKey = settings.network.openSwarm ? undefined : init.swarmKey ?? await loadSwarmKey(directory, random)
+    const network = await createNetwork({
+      clock,
+      transport,
+      logger: logger.child({ component: 'network' }),
+      listen: settings.listen,
+      announceAddresses: settings.announceAddresses,
+      openSwarm: settings.network.openSwarm,
+      maxConnections: settings.network.maxConnections,
+      inboundPerSecond: settings.network.inboundPerSecond,
+      ...(directory === undefined ? {} : { dataDirectory: directory }),
+      ...(swarmKey === undefined ? {} : { swarmKey }),
+      ...(init.linkLimiter === undefined ? {} : { linkLimiter: init.linkLimiter })
+    })
+    await network.start()
+    started.push(async () => { await network.stop() })
+
+    const exchange = createExchange({ network, store, clock, random, logger: logger.child({ component: 'exchange' }) }, settings.transfer)
+    await exchange.start()
+    started.push(async () => { await exchange.stop() })
+
+    const router = init.router ?? createDhtRouter({
+      network,
+      clock,
+      random,
+      logger: logger.child({ component: 'router' }),
+      settings: settings.announce,
+      ...(directory === undefined ? {} : { queueFile: join(directory, 'announce.sqlite') })
+    })
+    await router.start()
+    started.push(async () => { await router.stop() })
+
+    const peers = new PeerBook({ network, clock, logger: logger.child({ component: 'peers' }) }, { join: settings.join })
+    const announcer = new Announcer({ store, router, exchange }, settings.announce.mode)
+    const events = new Emitter<NodeEvents>(error => { logger.error({ error: asError(error).message }, 'a listener threw') })
+    const loads = new Loads({ store, exchange, router, peers, clock, random, logger: logger.child({ component: 'loads' }) }, settings.transfer, {
+      onRegistered: model => { announcer.model(model); events.emit('load:started', { cid: model.cid }) },
+      onEnded: model => { announcer.files(model) },
+      onLoaded: model => { events.emit('model:loaded', { cid: model.cid }) },
+      onFailed: (cid, error) => { events.emit('load:failed', { cid, error }) }
+    })
+    network.addEventListener('peer:connect', event => { events.emit('peer:connected', { peerId: event.detail.toString() }) })
+    network.addEventListener('peer:disconnect', event => { events.emit('peer:disconnected', { peerId: event.detail.toString() }) })
+    exchange.events.on('peer:banned', detail => { events.emit('peer:banned', detail) })
+    store.events.on('model:removed', detail => { events.emit('model:removed', detail) })
+    store.events.on('volume:state', detail => { events.emit('volume:state', detail) })
+    announcer.start()
+    peers.start()
+    return new Node({ network, store, router, exchange, peers, loads, announcer, clock, logger: logger.child({ component: 'node' }) }, { settings, swarmKey, events })
+  } catch (error) {
+    for (const stop of started.reverse()) await stop().catch(stopError => { logger.warn({ error: asError(stopError).message }, 'a part did not stop cleanly') })
+    throw error
+  }
+}

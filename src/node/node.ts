@@ -1,0 +1,313 @@
+import type { Libp2p } from '@libp2p/interface'
+import {
+  Emitter, ModelNotFoundError, NodeStoppedError, asError, systemClock, type AbortOptions, type Clock, type Logger, type ProgressOptions
+} from '../base/index.ts'
+import { encodeInvite, type ContentRouter } from '../discovery/index.ts'
+import { parseModelCid, readSafetensors, shardsOf, type Tensor } from '../model/index.ts'
+import type { GcResult, ModelStore, RemoveResult, StoredFile, StoredModel, VerifyProgress, VerifyResult } from '../storage/store.ts'
+import type { Exchange } from '../transfer/types.ts'
+import type { Announcer } from './announcer.ts'
+import type { Loads } from './load.ts'
+import type { PeerBook } from './peer-book.ts'
+import { problemsOf } from './problems.ts'
+import { publish } from './publish.ts'
+import type {
+  AddOptions, AddResult, LoadOptions, LoadResult, ModelDetails, ModelSummary, NodeEvents, NodeSettings, NodeStatus, OpenModel, PeerStatus, ShoalNode,
+  TransferStatus
+} from './types.ts'
+import { version } from './version.ts'
+
+export interface NodeComponents {
+  network: Libp2p
+  store: ModelStore
+  router: ContentRouter
+  exchange: Exchange
+  peers: PeerBook
+  loads: Loads
+  announcer: Announcer
+  clock: Clock
+  logger: Logger
+}
+
+const STOP_TIMEOUT_MS = 5_000
+
+/** The public face of a running node: each method is one sentence over the parts; the journeys have files of their own. */
+export class Node implements ShoalNode {
+  readonly peerId: string
+  readonly events: Emitter<NodeEvents>
+  readonly #components: NodeComponents
+  readonly #settings: NodeSettings
+  readonly #swarmKey: Uint8Array | undefined
+  readonly #startedAt: number
+  readonly #startedMonotonic: number
+  readonly #stopping = new AbortController()
+  readonly #adding = new Set<Promise<unknown>>()
+  #stopped: Promise<void> | undefined
+
+  constructor (components: NodeComponents, init: { settings: NodeSettings, swarmKey: Uint8Array | undefined, events: Emitter<NodeEvents> }) {
+    this.#components = components
+    this.#settings = init.settings
+    this.#swarmKey = init.swarmKey
+    this.events = init.events
+    this.peerId = components.network.peerId.toString()
+    this.#startedAt = components.clock.now()
+    this.#startedMonotonic = components.clock.monotonic()
+  }
+
+  multiaddrs (): string[] {
+    return this.#components.network.getMultiaddrs().map(address => address.toString())
+  }
+
+  async connect (address: string, options: AbortOptions = {}): Promise<string> {
+    this.#check()
+    return await this.#components.peers.connect(address, options.signal)
+  }
+
+  async add (path: string, options: AddOptions = {}): Promise<AddResult> {
+    this.#check()
+    const { store, announcer, clock } = this.#components
+    const signal = this.#signal(options.signal)
+    const adding = publish({ store, clock }, path, { ...options, signal })
+    this.#adding.add(adding)
+    try {
+      const result = await adding
+      const model = this.#model(result.cid)
+      announcer.model(model)
+      announcer.files(model)
+      this.events.emit('model:added', { cid: result.cid })
+      return result
+    } finally {
+      this.#adding.delete(adding)
+    }
+  }
+
+  async load (cid: string, options: LoadOptions = {}): Promise<LoadResult> {
+    const model = await this.open(cid, options)
+    try {
+      return await model.done
+    } finally {
+      model.close()
+    }
+  }
+
+  async open (cid: string, options: LoadOptions = {}): Promise<OpenModel> {
+    this.#check()
+    return await this.#components.loads.open(cid, options)
+  }
+
+  models (): ModelSummary[] {
+    return this.#components.store.models().map(summary)
+  }
+
+  async show (cid: string): Promise<ModelDetails> {
+    this.#check()
+    const { store, exchange } = this.#components
+    const model = this.#model(cid)
+    const fileList: ModelDetails['fileList'] = []
+    for (const [position, { path, size }] of model.manifest.value.files.entries()) {
+      const file = model.files[position]
+      if (file === undefined) continue
+      fileList.push({
+        path,
+        size,
+        blocks: file.index.blocks.length,
+        presentBlocks: file.present.count,
+        sha256: Buffer.from(file.index.sha256).toString('hex'),
+        chunker: file.index.chunker,
+        inPlace: file.inPlace,
+        tensors: await tensorsOf(store, file)
+      })
+    }
+    const files = new Set(model.files)
+    return {
+      ...summary(model),
+      fileList,
+      holders: exchange.holders(model.cid),
+      shards: [...files].reduce((sum, file) => sum + shardsOf(file.index).length, 0),
+      blocks: [...files].reduce((sum, file) => sum + file.index.blocks.length, 0)
+    }
+  }
+
+  async remove (cid: string): Promise<RemoveResult> {
+    this.#check()
+    const { store, announcer } = this.#components
+    const model = this.#model(cid)
+    // Told last when it came, told first when it goes; if the store refuses, it is announced again.
+    announcer.withdraw(model)
+    try {
+      return await store.removeModel(model.cid)
+    } catch (error) {
+      announcer.model(model)
+      announcer.files(model)
+      throw error
+    }
+  }
+
+  async pin (cid: string): Promise<void> {
+    this.#check()
+    await this.#components.store.setPinned(this.#model(cid).cid, true)
+  }
+
+  async unpin (cid: string): Promise<void> {
+    this.#check()
+    await this.#components.store.setPinned(this.#model(cid).cid, false)
+  }
+
+  async gc (options: { dryRun?: boolean } = {}): Promise<GcResult> {
+    this.#check()
+    // What an add has stored belongs to no model until the add is done: it must not look like a leftover.
+    await Promise.allSettled(this.#adding)
+    const before = new Map(this.#components.store.models().map(model => [model.cid, model]))
+    const result = await this.#components.store.gc(options)
+    if (options.dryRun !== true) {
+      for (const { cid } of result.removed) {
+        const model = before.get(cid)
+        if (model !== undefined) this.#components.announcer.withdraw(model)
+      }
+    }
+    return result
+  }
+
+  async verify (cid?: string, options: AbortOptions & ProgressOptions<VerifyProgress> = {}): Promise<VerifyResult> {
+    this.#check()
+    return await this.#components.store.verify(cid === undefined ? undefined : this.#model(cid).cid, { ...options, signal: this.#signal(options.signal) })
+  }
+
+  transfers (): TransferStatus[] {
+    return this.#components.loads.transfers()
+  }
+
+  peers (): PeerStatus[] {
+    const { network, exchange } = this.#components
+    const byId = new Map(exchange.peers().map(peer => [peer.peerId, peer]))
+    const ids = new Set([...byId.keys(), ...this.#components.peers.connected()])
+    const connections = new Map(network.getConnections().map(connection => [connection.remotePeer.toString(), connection]))
+    return [...ids].sort().map(peerId => {
+      const transfer = byId.get(peerId)
+      const connection = connections.get(peerId)
+      return {
+        peerId,
+        multiaddrs: connection === undefined ? [] : [connection.remoteAddr.toString()],
+        connected: connection !== undefined,
+        direction: connection?.direction,
+        transport: transfer?.transport ?? 'stream',
+        receiveRate: transfer?.receiveRate ?? 0,
+        sendRate: transfer?.sendRate ?? 0,
+        receivedBytes: transfer?.receivedBytes ?? 0,
+        sentBytes: transfer?.sentBytes ?? 0,
+        score: transfer?.score ?? 1,
+        banned: transfer?.banned ?? false,
+        banReason: transfer?.banReason,
+        latencyMs: connection?.rtt
+      }
+    })
+  }
+
+  async status (): Promise<NodeStatus> {
+    const { store, router, clock, loads } = this.#components
+    const models = store.models()
+    const status: Omit<NodeStatus, 'problems'> = {
+      peerId: this.peerId,
+      version,
+      multiaddrs: this.multiaddrs(),
+      startedAt: this.#startedAt,
+      uptimeSeconds: (clock.monotonic() - this.#startedMonotonic) / 1000,
+      peersConnected: this.#components.peers.connected().length,
+      models: {
+        count: models.length,
+        complete: models.filter(model => model.complete).length,
+        pinned: models.filter(model => model.pinned).length,
+        bytes: models.reduce((sum, model) => sum + model.presentBytes, 0)
+      },
+      transfers: loads.transfers().length,
+      storage: await store.status(),
+      announce: router.status(),
+      labels: this.#settings.labels
+    }
+    return { ...status, problems: problemsOf(status, this.#settings, this.peers().filter(peer => peer.banned), models, cid => loads.has(cid)) }
+  }
+
+  invite (): string {
+    return encodeInvite({ addresses: this.multiaddrs(), ...(this.#swarmKey === undefined ? {} : { swarmKey: this.#swarmKey }) })
+  }
+
+  async stop (): Promise<void> {
+    this.#stopped ??= this.#stop()
+    await this.#stopped
+  }
+
+  /** From the outside in: first nobody new, then open work, then the network, and at last what was written is recorded. */
+  async #stop (): Promise<void> {
+    const { announcer, loads, exchange, router, peers, network, store, logger } = this.#components
+    this.#stopping.abort(new NodeStoppedError('the node is stopping'))
+    announcer.stop()
+    const steps: Array<[string, () => Promise<unknown>]> = [
+      ['loads', async () => { await loads.stop() }],
+      ['adds', async () => await Promise.allSettled(this.#adding)],
+      ['exchange', async () => { await exchange.stop() }],
+      ['peers', async () => { await peers.stop() }],
+      ['router', async () => { await router.stop() }],
+      ['network', async () => { await network.stop() }]
+    ]
+    const deadline = systemClock.monotonic() + STOP_TIMEOUT_MS - 1_000
+    for (const [part, stop] of steps) {
+      await within(stop(), deadline - systemClock.monotonic()).catch(error => {
+        logger.warn({ part, error: asError(error).message }, 'a part did not stop cleanly')
+      })
+    }
+    await store.stop()
+  }
+
+  #model (text: string): StoredModel {
+    const cid = parseModelCid(text).toString()
+    const model = this.#components.store.model(cid)
+    if (model === undefined) throw new ModelNotFoundError(`this node does not hold ${cid}; load it with: shoal get ${cid}`)
+    return model
+  }
+
+  #check (): void {
+    if (this.#stopping.signal.aborted) throw new NodeStoppedError('the node is stopping')
+  }
+
+  #signal (given: AbortSignal | undefined): AbortSignal {
+    return given === undefined ? this.#stopping.signal : AbortSignal.any([given, this.#stopping.signal])
+  }
+}
+
+function summary (model: StoredModel): ModelSummary {
+  return {
+    cid: model.cid,
+    files: model.files.length,
+    bytes: model.bytes,
+    presentBytes: model.presentBytes,
+    complete: model.complete,
+    pinned: model.pinned,
+    published: model.published,
+    addedAt: model.addedAt,
+    usedAt: model.usedAt,
+    path: model.directory
+  }
+}
+
+/** A file's tensors, when it was cut as safetensors and its header is here. */
+async function tensorsOf (store: ModelStore, file: StoredFile): Promise<Tensor[] | undefined> {
+  if (file.index.chunker !== 'safetensors' || !file.present.has(0)) return undefined
+  try {
+    return await readSafetensors(async (offset, length) => await store.readRange(file, offset, length), file.index.size)
+  } catch {
+    // The header is spread over blocks that are not all here yet, or was withdrawn meanwhile: nothing to show now.
+    return undefined
+  }
+}
+
+async function within<T> (work: Promise<T>, timeoutMs: number): Promise<T> {
+  let cancel = (): void => undefined
+  const late = new Promise<never>((_resolve, reject) => {
+    cancel = systemClock.setTimeout(() => { reject(new Error('it took too long')) }, Math.max(100, timeoutMs))
+  })
+  try {
+    return await Promise.race([work, late])
+  } finally {
+    cancel()
+  }
+}
