@@ -125,6 +125,16 @@ export class JoinFailedError extends reason('JoinFailedError', 'failed', true, '
 export class DaemonUnreachableError extends reason('DaemonUnreachableError', 'no-daemon', true, 'caller') {}
 /** The daemon answered with something this client does not understand. */
 export class ApiError extends reason('ApiError', 'failed', false, 'node') {}
+/** Another daemon listens on the socket path. */
+export class ApiSocketInUseError extends reason('ApiSocketInUseError', 'failed', true, 'caller') {}
+/** A request over TCP without the token, or with a wrong one. */
+export class ApiTokenError extends reason('ApiTokenError', 'usage', false, 'caller') {}
+/** A request for a host name this daemon does not answer to: a sign of DNS rebinding. */
+export class HostNotAllowedError extends reason('HostNotAllowedError', 'usage', false, 'caller') {}
+/** A request that a web page of another origin made the browser send. */
+export class CrossSiteRequestError extends reason('CrossSiteRequestError', 'usage', false, 'caller') {}
+/** The API has no such path or method. */
+export class UnknownRouteError extends reason('UnknownRouteError', 'usage', false, 'caller') {}
 /** The node is stopping or stopped. */
 export class NodeStoppedError extends reason('NodeStoppedError', 'failed', true, 'node') {}
 /** The caller's signal aborted the call. */

@@ -58,3 +58,16 @@ export const API_BODY_BYTES_MAX = 1 * MiB
 /** An invite: a key, and at most this many addresses. */
 export const INVITE_ADDRESSES_MAX = 16
 export const INVITE_BYTES_MAX = 8 * KiB
+/** One line of NDJSON: the file list of a model with MANIFEST_FILES_MAX files, each with two paths of PATH_BYTES_MAX. */
+export const API_LINE_BYTES_MAX = 32 * MiB
+/** A whole JSON answer; the largest lists every tensor of a model. Twice this is where V8's strings end. */
+export const API_RESPONSE_BYTES_MAX = 256 * MiB
+/** Open connections to the API: each reading process of a host has one or two. */
+export const API_CONNECTIONS_MAX = 1_024
+/** Globs of one load, and the length of each: matching them stays cheap. */
+export const INCLUDE_GLOBS_MAX = 64
+export const INCLUDE_GLOB_BYTES_MAX = 1_024
+/** Progress lines a second to one caller: more than an eye follows is waste. */
+export const PROGRESS_PER_SECOND_MAX = 10
+/** A configuration file: the commented default has a few KiB. */
+export const CONFIG_BYTES_MAX = 1 * MiB

@@ -293,7 +293,7 @@ function summary (model: StoredModel): ModelSummary {
 async function tensorsOf (store: ModelStore, file: StoredFile): Promise<Tensor[] | undefined> {
   if (file.index.chunker !== 'safetensors' || !file.present.has(0)) return undefined
   try {
-    return await readSafetensors(async (offset, length) => await store.readRange(file, offset, length), file.index.size)
+    return (await readSafetensors(async (offset, length) => await store.readRange(file, offset, length), file.index.size)).tensors
   } catch {
     // The header is spread over blocks that are not all here yet, or was withdrawn meanwhile: nothing to show now.
     return undefined

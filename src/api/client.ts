@@ -1,0 +1,240 @@
+/**
+ * The client side of the API, over node:http and nothing else: an inference process imports it through the loader and
+ * must not wait for a framework. Who owns what: each call owns its one connection and ends it when the call ends, so a
+ * client has nothing to close. Answers come from the daemon of the same user and are taken at their type; what would
+ * hurt a client even so (endless lines, wrong JSON, a daemon that dies half-way) is checked.
+ */
+import { request, type ClientRequest, type IncomingMessage } from 'node:http'
+import {
+  ApiError, DaemonUnreachableError, ShoalError, abortReason, asError, systemCode, throwIfAborted, type ErrorJson, type ErrorKind
+} from '../base/errors.ts'
+import { API_LINE_BYTES_MAX, API_RESPONSE_BYTES_MAX } from '../base/limits.ts'
+import type { AbortOptions, ProgressOptions } from '../base/options.ts'
+import type {
+  AddOptions, AddProgress, AddResult, LoadOptions, LoadProgress, LoadResult, ModelSummary, NodeStatus, PeerStatus, TransferStatus
+} from '../node/types.ts'
+import type { GcResult, RemoveResult, VerifyProgress, VerifyResult } from '../storage/store.ts'
+import { readLines } from './lines.ts'
+import { checkSocketPath } from './paths.ts'
+import type { AddMessage, ErrorMessage, OpenMessage, PinResult, Readiness, ShownModel, VerifyMessage, WaitRange } from './types.ts'
+
+export type OpenOptions = Omit<LoadOptions, 'onProgress'>
+
+interface Call extends AbortOptions {
+  method: 'GET' | 'POST' | 'PUT' | 'DELETE'
+  path: string
+  body?: object
+}
+
+const KINDS: readonly ErrorKind[] = ['usage', 'not-found', 'verification', 'no-daemon', 'aborted', 'failed']
+/** The end of an answer's head is waited for as long as the work takes; a daemon that accepts and is stuck is not ours to judge. */
+const UNREACHABLE = new Set(['ECONNREFUSED', 'ENOENT', 'EACCES', 'EPERM', 'ENOTSOCK', 'ENOTDIR', 'EPROTOTYPE'])
+
+/**
+ * Every method throws what the daemon threw, made again under its name, and DaemonUnreachableError when no daemon
+ * listens or it went away before the answer was complete.
+ */
+export class ApiClient {
+  readonly socketPath: string
+
+  constructor (init: { socketPath: string }) {
+    checkSocketPath(init.socketPath)
+    this.socketPath = init.socketPath
+  }
+
+  /** Adds a file or directory; `path` is absolute, as the daemon sees it. */
+  async add (path: string, options: AddOptions = {}): Promise<AddResult> {
+    const { inPlace, follow, signal } = options
+    return await this.#finish<AddMessage, AddProgress, AddResult>({ method: 'POST', path: '/v1/models', body: { path, inPlace, follow }, signal }, options)
+  }
+
+  /**
+   * Opens a model and loads what is missing. The load lasts as long as somebody iterates: leaving the loop, or aborting,
+   * leaves the load.
+   */
+  open (cid: string, options: OpenOptions = {}): AsyncIterable<OpenMessage> {
+    const { include, order, providerTimeoutMs, signal } = options
+    return this.#stream<OpenMessage>({ method: 'POST', path: `${model(cid)}/load`, body: { include, order, providerTimeoutMs }, signal })
+  }
+
+  /** Opens a model and waits for its end. */
+  async load (cid: string, options: LoadOptions & { onFiles?: (message: OpenMessage & { type: 'files' }) => void } = {}): Promise<LoadResult> {
+    const { include, order, providerTimeoutMs, signal, onFiles } = options
+    const call: Call = { method: 'POST', path: `${model(cid)}/load`, body: { include, order, providerTimeoutMs }, signal }
+    return await this.#finish<OpenMessage, LoadProgress, LoadResult>(call, options, message => { if (message.type === 'files') onFiles?.(message) })
+  }
+
+  /** Resolves when the range is verified and on disk; moves it to the front of the fetch. The model must be open or complete. */
+  async wait (cid: string, range: WaitRange, options: AbortOptions = {}): Promise<void> {
+    await this.#json({ method: 'POST', path: `${model(cid)}/wait`, body: range, signal: options.signal })
+  }
+
+  async models (options: AbortOptions = {}): Promise<ModelSummary[]> {
+    return await this.#json({ method: 'GET', path: '/v1/models', signal: options.signal })
+  }
+
+  async show (cid: string, options: AbortOptions & { tensors?: boolean } = {}): Promise<ShownModel> {
+    return await this.#json({ method: 'GET', path: `${model(cid)}?tensors=${options.tensors === true}`, signal: options.signal })
+  }
+
+  async remove (cid: string, options: AbortOptions = {}): Promise<RemoveResult> {
+    return await this.#json({ method: 'DELETE', path: model(cid), signal: options.signal })
+  }
+
+  async pin (cid: string, options: AbortOptions = {}): Promise<PinResult> {
+    return await this.#json({ method: 'PUT', path: `${model(cid)}/pin`, signal: options.signal })
+  }
+
+  async unpin (cid: string, options: AbortOptions = {}): Promise<PinResult> {
+    return await this.#json({ method: 'DELETE', path: `${model(cid)}/pin`, signal: options.signal })
+  }
+
+  /** Re-hashes one model, or all that is held. */
+  async verify (cid: string | undefined, options: AbortOptions & ProgressOptions<VerifyProgress> = {}): Promise<VerifyResult> {
+    return await this.#finish<VerifyMessage, VerifyProgress, VerifyResult>({ method: 'POST', path: '/v1/verify', body: { cid }, signal: options.signal }, options)
+  }
+
+  async gc (options: AbortOptions & { dryRun?: boolean } = {}): Promise<GcResult> {
+    return await this.#json({ method: 'POST', path: '/v1/gc', body: { dryRun: options.dryRun }, signal: options.signal })
+  }
+
+  async transfers (options: AbortOptions = {}): Promise<TransferStatus[]> {
+    return await this.#json({ method: 'GET', path: '/v1/transfers', signal: options.signal })
+  }
+
+  async peers (options: AbortOptions = {}): Promise<PeerStatus[]> {
+    return await this.#json({ method: 'GET', path: '/v1/peers', signal: options.signal })
+  }
+
+  async status (options: AbortOptions = {}): Promise<NodeStatus> {
+    return await this.#json({ method: 'GET', path: '/v1/status', signal: options.signal })
+  }
+
+  async invite (options: AbortOptions = {}): Promise<string> {
+    const { invite } = await this.#json<{ invite: string }>({ method: 'GET', path: '/v1/invite', signal: options.signal })
+    return invite
+  }
+
+  /** Connects the daemon to a peer by address and tells the peer's id. */
+  async connect (multiaddr: string, options: AbortOptions = {}): Promise<string> {
+    const { peerId } = await this.#json<{ peerId: string }>({ method: 'POST', path: '/v1/connect', body: { multiaddr }, signal: options.signal })
+    return peerId
+  }
+
+  /** Asks the daemon to stop; resolves when it has taken the request. */
+  async shutdown (options: AbortOptions = {}): Promise<Readiness> {
+    return await this.#json({ method: 'POST', path: '/v1/shutdown', signal: options.signal })
+  }
+
+  async #finish<Message extends { type: string }, Progress, Result> (
+    call: Call, { onProgress }: ProgressOptions<Progress>, onOther: (message: Message) => void = () => undefined
+  ): Promise<Result> {
+    for await (const message of this.#stream<Message>(call)) {
+      if (message.type === 'done') return (message as unknown as { result: Result }).result
+      if (message.type === 'progress') onProgress?.((message as unknown as { progress: Progress }).progress)
+      else onOther(message)
+    }
+    throw this.#gone(undefined)
+  }
+
+  /** The messages of a stream up to and with `done`. An `error` message is thrown. */
+  async * #stream<Message extends { type: string }> (call: Call): AsyncGenerator<Message> {
+    const { sent, answer } = await this.#send(call)
+    try {
+      for await (const line of readLines(this.#body(answer, call.signal), API_LINE_BYTES_MAX)) {
+        const message = parse(line) as Message | ErrorMessage
+        if (message.type === 'error') throw errorOf((message as ErrorMessage).error)
+        yield message as Message
+        if (message.type === 'done') return
+      }
+      throw this.#gone(undefined)
+    } finally {
+      sent.destroy()
+    }
+  }
+
+  async #json<Result> (call: Call): Promise<Result> {
+    const { sent, answer } = await this.#send(call)
+    try {
+      return parse(await this.#text(answer, call.signal)) as Result
+    } finally {
+      sent.destroy()
+    }
+  }
+
+  /** Resolves with the head of a good answer; an answer that is an error is thrown as one. */
+  async #send ({ method, path, body, signal }: Call): Promise<{ sent: ClientRequest, answer: IncomingMessage }> {
+    throwIfAborted(signal)
+    const text = body === undefined ? undefined : JSON.stringify(body)
+    const headers = text === undefined ? {} : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) }
+    // One connection a call: connecting to a Unix socket costs less than finding out that a kept one has died.
+    const sent = request({ socketPath: this.socketPath, method, path, headers: { host: 'localhost', ...headers }, agent: false, signal })
+    const answer = await new Promise<IncomingMessage>((resolve, reject) => {
+      sent.once('response', resolve)
+      // Stays for the life of the request: an abort after the answer began tells it here as well.
+      sent.on('error', error => { reject(signal?.aborted === true ? abortReason(signal) : this.#gone(error)) })
+      sent.end(text)
+    })
+    const status = answer.statusCode ?? 0
+    if (status >= 200 && status < 300) return { sent, answer }
+    try {
+      const { error } = parse(await this.#text(answer, signal)) as { error?: ErrorJson }
+      throw errorOf(error)
+    } finally {
+      sent.destroy()
+    }
+  }
+
+  async #text (answer: IncomingMessage, signal: AbortSignal | undefined): Promise<string> {
+    const chunks: Buffer[] = []
+    let bytes = 0
+    for await (const chunk of this.#body(answer, signal)) {
+      bytes += chunk.length
+      if (bytes > API_RESPONSE_BYTES_MAX) throw new ApiError(`the answer of the daemon is larger than ${API_RESPONSE_BYTES_MAX} bytes`)
+      chunks.push(chunk)
+    }
+    return Buffer.concat(chunks).toString()
+  }
+
+  /** The bytes of an answer; throws AbortError or DaemonUnreachableError when they end too early. */
+  async * #body (answer: IncomingMessage, signal: AbortSignal | undefined): AsyncGenerator<Buffer> {
+    try {
+      for await (const chunk of answer) yield chunk as Buffer
+    } catch (error) {
+      throwIfAborted(signal)
+      throw this.#gone(asError(error))
+    }
+  }
+
+  #gone (error: Error | undefined): ShoalError {
+    const code = systemCode(error)
+    const cause = error === undefined ? undefined : { cause: error }
+    if (code === 'EACCES' || code === 'EPERM') {
+      return new DaemonUnreachableError(`no permission to use ${this.socketPath}; run as the user that started the daemon`, cause)
+    }
+    if (code !== undefined && UNREACHABLE.has(code)) {
+      return new DaemonUnreachableError(`no daemon listens on ${this.socketPath}; start one with: shoal daemon`, cause)
+    }
+    const why = error === undefined ? '' : ` (${code ?? error.message})`
+    return new DaemonUnreachableError(`the daemon on ${this.socketPath} went away before it had answered${why}; see its log, and start it again with: shoal daemon`, cause)
+  }
+}
+
+function model (cid: string): string {
+  return `/v1/models/${encodeURIComponent(cid)}`
+}
+
+function parse (text: string): object {
+  try {
+    const value: unknown = JSON.parse(text)
+    if (typeof value === 'object' && value !== null) return value
+  } catch (error) {
+    throw new ApiError(`the daemon answered with something that is no JSON: ${JSON.stringify(text.slice(0, 100))}; is it of another version?`, { cause: error })
+  }
+  throw new ApiError(`the daemon answered with ${text.slice(0, 100)} where an object was due; is it of another version?`)
+}
+
+function errorOf (json: ErrorJson | undefined): ShoalError {
+  if (typeof json?.name === 'string' && typeof json.message === 'string' && KINDS.includes(json.kind)) return ShoalError.fromJSON(json)
+  return new ApiError('the daemon failed without saying why; see its log')
+}

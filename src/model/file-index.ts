@@ -1,0 +1,90 @@
+import { encode } from '@ipld/dag-cbor'
+import type { CID } from 'multiformats/cid'
+import {
+  BLOCK_BYTES_MAX, FILE_BLOCKS_MAX, FILE_INDEX_BYTES_MAX, FILE_SIZE_MAX, HashMismatchError, InvalidCidError, InvalidFileIndexError,
+  LimitExceededError, asError
+} from '../base/index.ts'
+import { DIGEST_BYTES, checkBlockCid, checkMetadataCid, hashMetadata, verifyBytes, viewOfCid } from './block.ts'
+import { CanonicalReader, NotCanonicalError } from './canonical-reader.ts'
+import { printable } from './printable.ts'
+import type { Encoded, FileIndex } from './types.ts'
+
+/** Chunkers of newer versions are welcome: the name tells how the cuts were found, and readers only need the cuts. */
+const CHUNKER = /^[a-z][a-z0-9-]{0,31}$/
+const CHUNKER_BYTES_MAX = 32
+
+/**
+ * The canonical bytes of a file index. Throws LimitExceededError for a file too large, InvalidFileIndexError or
+ * InvalidCidError for a value that is none.
+ */
+export function encodeFileIndex (index: FileIndex): Encoded<FileIndex> {
+  const { size, sha256, chunker, blocks, sizes } = index
+  if (blocks.length > FILE_BLOCKS_MAX) throw tooLarge(`${blocks.length} blocks, and at most ${FILE_BLOCKS_MAX} are allowed`)
+  const value: FileIndex = { version: 1, size, sha256: Uint8Array.from(sha256), chunker, blocks: blocks.map(checkBlockCid), sizes: [...sizes] }
+  check(value)
+  const bytes = encode(value)
+  if (bytes.length > FILE_INDEX_BYTES_MAX) throw tooLarge(`an index of ${bytes.length} bytes, and at most ${FILE_INDEX_BYTES_MAX} are allowed`)
+  return { cid: hashMetadata(bytes), bytes, value }
+}
+
+/**
+ * A file index from the bytes that `cid` names. The bytes are copied. Throws HashMismatchError when they are not the
+ * ones it names, InvalidFileIndexError when they are no canonical index within the limits; its cause tells the rule.
+ */
+export function decodeFileIndex (cid: CID, bytes: Uint8Array): Encoded<FileIndex> {
+  const invalid = (why: string, cause?: unknown): InvalidFileIndexError =>
+    new InvalidFileIndexError(`${cid.toString()} is not a valid file index: ${why}. Whoever published it has to publish it again`, { cause })
+  if (bytes.length > FILE_INDEX_BYTES_MAX) throw invalid(`it has ${bytes.length} bytes, at most ${FILE_INDEX_BYTES_MAX} are allowed`)
+  if (!verifyBytes(checkMetadataCid(cid), bytes)) throw new HashMismatchError(`the bytes given for the file index ${cid.toString()} are not the ones it names`)
+  const own = Uint8Array.from(bytes)
+  try {
+    const value = readFileIndex(new CanonicalReader(own))
+    check(value)
+    return { cid, bytes: own, value }
+  } catch (error) {
+    if (error instanceof NotCanonicalError || error instanceof InvalidCidError || error instanceof InvalidFileIndexError) {
+      throw invalid(asError(error).message, error)
+    }
+    throw error
+  }
+}
+
+/** DAG-CBOR sorts keys by length, then by bytes. */
+function readFileIndex (reader: CanonicalReader): FileIndex {
+  reader.map(6)
+  reader.key('size')
+  const size = reader.uint(FILE_SIZE_MAX, 'the size')
+  reader.key('sizes')
+  const count = reader.array(FILE_BLOCKS_MAX, 'block sizes')
+  const sizes: number[] = []
+  for (let i = 0; i < count; i++) sizes.push(reader.uint(BLOCK_BYTES_MAX, 'a block size'))
+  reader.key('blocks')
+  const links = reader.array(FILE_BLOCKS_MAX, 'blocks')
+  const blocks: CID[] = []
+  for (let i = 0; i < links; i++) blocks.push(checkBlockCid(viewOfCid(reader.link('a block'))))
+  reader.key('sha256')
+  const sha256 = reader.bytes(DIGEST_BYTES, 'the sha-256').slice()
+  reader.key('chunker')
+  const chunker = reader.text(CHUNKER_BYTES_MAX, 'the chunker')
+  reader.key('version')
+  const version = reader.uint(Number.MAX_SAFE_INTEGER, 'the version')
+  if (version !== 1) throw new NotCanonicalError(`its version is ${version} and this Shoal knows version 1`)
+  reader.end()
+  return { version: 1, size, sha256, chunker, blocks, sizes }
+}
+
+function check ({ size, sha256, chunker, blocks, sizes }: FileIndex): void {
+  if (sha256.length !== DIGEST_BYTES) throw new InvalidFileIndexError(`its sha-256 has ${sha256.length} bytes`)
+  if (!CHUNKER.test(chunker)) throw new InvalidFileIndexError(`its chunker ${printable(chunker)} is no name`)
+  if (blocks.length !== sizes.length) throw new InvalidFileIndexError(`it has ${blocks.length} blocks and ${sizes.length} block sizes`)
+  let total = 0
+  for (const [i, bytes] of sizes.entries()) {
+    if (!Number.isInteger(bytes) || bytes < 1 || bytes > BLOCK_BYTES_MAX) throw new InvalidFileIndexError(`block ${i} has ${bytes} bytes; a block has 1 to ${BLOCK_BYTES_MAX}`)
+    total += bytes
+  }
+  if (total !== size) throw new InvalidFileIndexError(`its blocks add up to ${total} bytes and its size is ${size}`)
+}
+
+function tooLarge (why: string): LimitExceededError {
+  return new LimitExceededError(`the file needs ${why}; split it`)
+}

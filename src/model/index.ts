@@ -1,0 +1,13 @@
+/**
+ * The formats: blocks and their CIDs, manifests, file indexes, shards, where files are cut, and the safetensors header.
+ * Pure: nothing here touches disk or network.
+ */
+export * from './block.ts'
+export * from './chunkers.ts'
+export * from './file-index.ts'
+export * from './manifest.ts'
+export * from './path.ts'
+export * from './printable.ts'
+export * from './safetensors.ts'
+export * from './shards.ts'
+export * from './types.ts'

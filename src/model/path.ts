@@ -1,0 +1,58 @@
+import { InvalidPathError, PATH_BYTES_MAX, PATH_DEPTH_MAX, PATH_SEGMENT_BYTES_MAX } from '../base/index.ts'
+import { printable } from './printable.ts'
+
+/**
+ * Paths come from strangers and end up on disks: what passes here is safe below a directory on every file system, and
+ * means the same file on all of them.
+ */
+const SEGMENT = /^[A-Za-z0-9_.+@=-]+$/
+const FOREIGN = /[^A-Za-z0-9_.+@=-]/u
+
+/** Throws InvalidPathError unless a model can hold a file of this path. */
+export function checkPath (path: string): void {
+  const bad = (why: string): InvalidPathError => new InvalidPathError(`the path ${printable(path)} ${why}`)
+  if (path === '') throw new InvalidPathError('a path is empty; each file of a model needs a name')
+  if (path.length > PATH_BYTES_MAX) throw bad(`has ${path.length} characters; at most ${PATH_BYTES_MAX} are allowed, so shorten it`)
+  if (path.includes('\0')) throw bad('holds a NUL; rename the file')
+  if (path.includes('\\')) throw bad('holds a backslash; use / between directories, and no backslash in names')
+  if (path.startsWith('/')) throw bad('is absolute; give it relative to the model directory')
+  const segments = path.split('/')
+  if (segments.length > PATH_DEPTH_MAX) throw bad(`is ${segments.length} levels deep; at most ${PATH_DEPTH_MAX} are allowed, so flatten the directory`)
+  for (const segment of segments) {
+    if (segment === '') throw bad('has an empty part; write one / between names and none at the end')
+    if (segment === '.' || segment === '..') throw bad(`holds ${segment}; give it relative to the model directory, without . or ..`)
+    if (segment.length > PATH_SEGMENT_BYTES_MAX) throw bad(`has a name of ${segment.length} characters; at most ${PATH_SEGMENT_BYTES_MAX} are allowed, so shorten it`)
+    if (!SEGMENT.test(segment)) {
+      const found = FOREIGN.exec(segment)?.[0] ?? ''
+      throw bad(`holds the character ${printable(found)}; names are made of A-Z a-z 0-9 _ . + @ = -, so rename the file`)
+    }
+  }
+}
+
+/**
+ * checkPath for each, and together: no two that differ only in the case of letters, and none that is a directory of
+ * another. Throws InvalidPathError. Order does not matter.
+ */
+export function checkPaths (paths: readonly string[]): void {
+  const files = new Map<string, string>()
+  for (const path of paths) {
+    checkPath(path)
+    const folded = path.toLowerCase()
+    const other = files.get(folded)
+    if (other !== undefined) {
+      throw new InvalidPathError(other === path
+        ? `the path ${printable(path)} occurs twice; a model holds each path once`
+        : `the paths ${printable(other)} and ${printable(path)} differ only in the case of letters, which not every file system tells apart; rename one`)
+    }
+    files.set(folded, path)
+  }
+  for (const path of paths) {
+    const folded = path.toLowerCase()
+    for (let slash = folded.indexOf('/'); slash >= 0; slash = folded.indexOf('/', slash + 1)) {
+      const file = files.get(folded.slice(0, slash))
+      if (file !== undefined) {
+        throw new InvalidPathError(`${printable(file)} is a file, and also a directory of ${printable(path)}; rename one`)
+      }
+    }
+  }
+}
