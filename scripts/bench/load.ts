@@ -1,0 +1,125 @@
+/**
+ * Loads of one model by a process from 1 and from 3 other processes, beside one raw libp2p stream over the same stack
+ * and beside Helia; rounds alternate, so that all see the same machine. Every load is verified (that is what a load is)
+ * and synced.
+ */
+import { execFileSync, spawn } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { existsSync } from 'node:fs'
+import { mkdir, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { GiB, MiB } from '../../src/base/index.ts'
+import { NodeProcess } from '../lib/spawn-node.ts'
+import { writeSyntheticModel } from '../lib/synthetic-model.ts'
+import { median, residentBytes, spread, type Row } from './lib.ts'
+import { rawStreamSeconds } from './raw-stream.ts'
+
+const HELIA = new URL('./helia/', import.meta.url).pathname
+
+export interface LoadBench { directory: string, bytes: number, heliaBytes: number, rounds: number, log: (line: string) => void }
+
+export async function benchLoad ({ directory, bytes, heliaBytes, rounds, log }: LoadBench): Promise<Row[]> {
+  const source = join(directory, 'model')
+  await writeSyntheticModel(source, { bytes, seed: 1 })
+  const swarmKeyHex = randomBytes(32).toString('hex')
+  const settings = { listen: ['/ip4/127.0.0.1/tcp/0'] }
+  const seeders: NodeProcess[] = []
+  const one: number[] = []; const three: number[] = []; const raw: number[] = []; const helia: number[] = []
+  try {
+    let cid = ''
+    for (let i = 0; i < 3; i++) {
+      const seeder = await NodeProcess.start({ dataDirectory: join(directory, `seeder-${i}`), swarmKeyHex, settings })
+      seeders.push(seeder)
+      cid = (await seeder.add(source, true)).cid
+    }
+    const gibPerSecond = async (count: number): Promise<number> => {
+      const dataDirectory = join(directory, 'loader')
+      const loader = await NodeProcess.start({ dataDirectory, swarmKeyHex, settings })
+      for (const seeder of seeders.slice(0, count)) await loader.connect(seeder.multiaddrs[0] ?? '')
+      const result = await loader.load(cid)
+      await loader.stop()
+      await rm(dataDirectory, { recursive: true })
+      if (result.fetchedBytes !== result.bytes) throw new Error(`fetched ${result.fetchedBytes} of ${result.bytes} bytes`)
+      return result.bytes / GiB / result.seconds
+    }
+    for (let round = 0; round < rounds; round++) {
+      raw.push(bytes / GiB / await rawStreamSeconds(bytes))
+      one.push(await gibPerSecond(1))
+      three.push(await gibPerSecond(3))
+      log(`load round ${round + 1}: raw ${raw.at(-1)?.toFixed(3)}, 1 peer ${one.at(-1)?.toFixed(3)}, 3 peers ${three.at(-1)?.toFixed(3)} GiB/s`)
+    }
+  } finally {
+    for (const seeder of seeders) await seeder.stop()
+  }
+  for (let round = 0; round < rounds; round++) {
+    helia.push(heliaBytes / GiB / await heliaSeconds(directory, heliaBytes))
+    log(`helia round ${round + 1}: ${helia.at(-1)?.toFixed(3)} GiB/s`)
+  }
+  const size = `${(bytes / GiB).toFixed(2)} GiB`
+  const row = (what: string, figures: number[], beside: number[], besideName: string, floor: number): Row => {
+    const ratio = median(figures) / median(beside)
+    return { what, figure: `${spread(figures)} GiB/s`, beside: `${besideName} ${spread(beside, 3)} GiB/s`, ratio: ratio.toFixed(2), mustReach: String(floor), reached: ratio >= floor }
+  }
+  return [
+    row(`load of ${size}, 1 peer`, one, raw, 'raw stream', 0.9),
+    row(`load of ${size}, 3 peers`, three, raw, 'raw stream', 0.9),
+    row(`load of ${size}, 1 peer`, one, helia, `Helia, ${heliaBytes / MiB} MiB`, 6)
+  ]
+}
+
+async function heliaSeconds (directory: string, bytes: number): Promise<number> {
+  if (!existsSync(join(HELIA, 'node_modules'))) execFileSync('npm', ['ci', '--prefix', HELIA], { stdio: 'ignore' })
+  const file = join(directory, 'helia-source')
+  await writeFile(file, randomBytes(bytes))
+  const seed = spawn(process.execPath, [join(HELIA, 'peer.js'), 'seed', join(directory, 'helia-seed'), file], { stdio: ['ignore', 'pipe', 'inherit'] })
+  try {
+    const { cid, multiaddr } = JSON.parse(await new Promise<string>((resolve, reject) => {
+      seed.stdout.once('data', data => { resolve(String(data)) })
+      seed.once('exit', () => { reject(new Error('the Helia seeder ended')) })
+    })) as { cid: string, multiaddr: string }
+    const printed = execFileSync(process.execPath, [join(HELIA, 'peer.js'), 'load', join(directory, 'helia-load'), cid, multiaddr], { encoding: 'utf8' })
+    return (JSON.parse(printed) as { seconds: number }).seconds
+  } finally {
+    seed.kill()
+    for (const name of ['helia-seed', 'helia-load', 'helia-source']) await rm(join(directory, name), { recursive: true, force: true })
+  }
+}
+
+/** Resident memory above idle while a model loads, by size: must be at most 200 MiB and must not grow with the size. */
+export async function benchMemory (init: { directory: string, sizes: number[], log: (line: string) => void }): Promise<Row[]> {
+  const peaks: number[] = []
+  const senders: number[] = []
+  for (const bytes of init.sizes) {
+    const directory = join(init.directory, `memory-${bytes}`)
+    await mkdir(directory, { recursive: true })
+    const source = join(directory, 'model')
+    await writeSyntheticModel(source, { bytes, seed: 2 })
+    const swarmKeyHex = randomBytes(32).toString('hex')
+    const settings = { listen: ['/ip4/127.0.0.1/tcp/0'] }
+    const seeder = await NodeProcess.start({ dataDirectory: join(directory, 'seeder'), swarmKeyHex, settings })
+    const { cid } = await seeder.add(source, true)
+    const loader = await NodeProcess.start({ dataDirectory: join(directory, 'loader'), swarmKeyHex, settings })
+    await loader.connect(seeder.multiaddrs[0] ?? '')
+    const idle = { loader: residentBytes(loader.child.pid ?? 0), seeder: residentBytes(seeder.child.pid ?? 0) }
+    const peak = { ...idle }
+    const sampler = setInterval(() => {
+      peak.loader = Math.max(peak.loader, residentBytes(loader.child.pid ?? 0))
+      peak.seeder = Math.max(peak.seeder, residentBytes(seeder.child.pid ?? 0))
+    }, 50)
+    await loader.load(cid)
+    clearInterval(sampler)
+    await loader.stop()
+    await seeder.stop()
+    await rm(directory, { recursive: true })
+    peaks.push((peak.loader - idle.loader) / MiB)
+    senders.push((peak.seeder - idle.seeder) / MiB)
+    init.log(`memory, ${bytes / GiB} GiB: loader ${peaks.at(-1)?.toFixed(0)} MiB, seeder ${senders.at(-1)?.toFixed(0)} MiB above idle`)
+  }
+  const largest = Math.max(...peaks)
+  const growth = (peaks.at(-1) ?? 0) - (peaks[0] ?? 0)
+  const sizes = init.sizes.map(bytes => `${bytes / GiB}`).join(', ')
+  return [
+    { what: `memory above idle, loading ${sizes} GiB`, figure: peaks.map(peak => peak.toFixed(0)).join(', ') + ' MiB', beside: `seeder ${senders.map(peak => peak.toFixed(0)).join(', ')} MiB`, ratio: '', mustReach: '<= 200 MiB', reached: largest <= 200 },
+    { what: 'its growth from the first size to the last', figure: `${growth.toFixed(0)} MiB`, beside: '', ratio: '', mustReach: 'none (<= 20 MiB of noise)', reached: growth <= 20 }
+  ]
+}
