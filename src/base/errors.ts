@@ -107,6 +107,8 @@ export class QuotaExceededError extends reason('QuotaExceededError', 'failed', t
 export class DiskError extends reason('DiskError', 'failed', true, 'disk') {}
 /** The volume is read-only after a disk error; see status. */
 export class StoreReadOnlyError extends reason('StoreReadOnlyError', 'failed', true, 'disk') {}
+/** A model that is being loaded or read cannot be removed. */
+export class ModelInUseError extends reason('ModelInUseError', 'failed', true, 'caller') {}
 
 // Peers and the network.
 /** A peer broke the protocol: a malformed frame, an answer nobody asked for, a limit exceeded. */
@@ -137,6 +139,8 @@ export class CrossSiteRequestError extends reason('CrossSiteRequestError', 'usag
 export class UnknownRouteError extends reason('UnknownRouteError', 'usage', false, 'caller') {}
 /** The node is stopping or stopped. */
 export class NodeStoppedError extends reason('NodeStoppedError', 'failed', true, 'node') {}
+/** A model opened through the loader was closed by its owner. */
+export class ModelClosedError extends reason('ModelClosedError', 'usage', false, 'caller') {}
 /** The caller's signal aborted the call. */
 export class AbortError extends reason('AbortError', 'aborted', true, 'caller') {}
 

@@ -71,3 +71,73 @@ export const INCLUDE_GLOB_BYTES_MAX = 1_024
 export const PROGRESS_PER_SECOND_MAX = 10
 /** A configuration file: the commented default has a few KiB. */
 export const CONFIG_BYTES_MAX = 1 * MiB
+/** Descriptors the store keeps open: blocks of one load go to a few files, and a process has 1,024 by default. */
+export const STORE_HANDLES_MAX = 128
+/** Files with unsynced blocks; each keeps a descriptor open until its sync, so that no write error goes unseen. */
+export const STORE_DIRTY_FILES_MAX = 32
+/** Never filled by blocks: the catalog needs room to record and to delete. A hundredth of a volume smaller than 6.4 GiB. */
+export const VOLUME_RESERVE_BYTES_MAX = 64 * MiB
+/** Blocks whose file indexes are kept decoded, about 300 bytes each; others are decoded again when asked for. */
+export const DECODED_BLOCKS_MAX = 100_000
+/** The first exchange on a connection of a private swarm: a peer that does not finish it in this time has no key or no manners. */
+export const SWARM_HANDSHAKE_MS = 5_000
+/** Bytes that may arrive during that exchange: one read of a socket, of which at most 80 belong to it. */
+export const SWARM_HANDSHAKE_BYTES_MAX = 128 * KiB
+/** Streams of one connection, each way: all protocols together use some tens, a flood needs thousands. */
+export const STREAMS_PER_CONNECTION_MAX = 256
+/** What a stream holds for a reader that paused: twice its window, so that a full window never resets it. */
+export const STREAM_READ_BUFFER_BYTES_MAX = 4 * MiB
+/** What a stream holds for a peer that does not read, when the writer ignores back-pressure; then it is reset. */
+export const STREAM_WRITE_BUFFER_BYTES_MAX = 8 * MiB
+/** What a rate-capped link holds of bytes that arrived ahead of their time; streams' windows keep it far below. */
+export const LINK_BUFFER_BYTES_MAX = 64 * MiB
+/** One message of the DHT: 128 providers and 20 closer peers with 16 addresses each fit. */
+export const DHT_MESSAGE_BYTES_MAX = 512 * KiB
+/** Addresses of one peer that are kept or told. */
+export const DHT_ADDRESSES_PER_PEER_MAX = 16
+/** Providers named in one answer, taken at random from more: a find needs a handful, and asks several peers. */
+export const DHT_PROVIDERS_PER_ANSWER_MAX = 128
+/** Provider records kept on disk for others (about 150 bytes each), and in memory (a test's swarm). */
+export const DHT_RECORDS_MAX = 8_000_000
+export const DHT_RECORDS_IN_MEMORY_MAX = 2_000_000
+/** Of those from one peer: it holds 8 TiB in full blocks, and four such peers still fit. */
+export const DHT_RECORDS_PER_PEER_MAX = 2_000_000
+/** One entry of the DHT's datastore: a peer with its addresses, keys and tags has 1 or 2 KiB. */
+export const DHT_ENTRY_BYTES_MAX = 64 * KiB
+/** Peers considered and asked in one lookup: an honest one asks about 25. */
+export const DHT_LOOKUP_CANDIDATES_MAX = 512
+export const DHT_LOOKUP_ASKED_MAX = 128
+/** Providers one search yields; a loader talks to 32 at once. */
+export const DHT_PROVIDERS_PER_SEARCH_MAX = 2_048
+/** Keys in memory while they are announced: 64 bytes each, thrice. */
+export const ANNOUNCE_PAGE_KEYS = 2_048
+/** Announcements on their way to one peer, about 110 bytes each: a slow one holds 64 KiB of ours, not megabytes. */
+export const ANNOUNCE_WINDOW_KEYS = 256
+/** Things announced at once, outside the sweep; more wait for the sweep, which is better at many. */
+export const ANNOUNCE_URGENT_MAX = 64
+/** Descriptors a loader keeps open in somebody else's process, which has 1,024 by default. */
+export const LOADER_HANDLES_MAX = 64
+/** A read of the loader looks at its signal this often. */
+export const LOADER_READ_BYTES_MAX = 64 * MiB
+/** Safetensors headers a loader reads at once: their blocks are asked for together, their bytes are not in memory together. */
+export const LOADER_HEADERS_AT_ONCE = 8
+
+/**
+ * Slots for serving, apart from the receiving ones so that neither side can wait for the other: 4 MiB each, touched only
+ * when used. Eight readers at once fill any link; a slow one gives its slot up to whoever waits (transfer/block-server.ts).
+ */
+export const SERVE_SLOTS = 8
+/** Requests a client keeps open with one peer: half of what a server takes, so that a server never stops reading and sees cancels at once. */
+export const REQUESTS_IN_FLIGHT_MAX = SERVER_REQUESTS_PER_PEER_MAX / 2
+/** Requests for what a server lacks, and cancels, that one peer may burst, and a second: an honest peer stops asking after a few dozen. */
+export const SERVER_USELESS_REQUESTS_MAX = 20_000
+export const SERVER_USELESS_REQUESTS_PER_SECOND = 1_000
+/** Inventory streams from one peer: one for each model it loads or watches. */
+export const INVENTORY_STREAMS_PER_PEER_MAX = 64
+/** Bytes requested over one load: a second of 2 Gbit/s, and at most 64 blocks to hand back when it ends. */
+export const LOAD_BYTES_IN_FLIGHT_MAX = 256 * MiB
+/** Peers a load remembers beside those it talks to. */
+export const LOAD_PEERS_WAITING_MAX = 1_024
+/** Models whose holders are remembered, and holders of each. */
+export const HOLDER_MODELS_MAX = 1_024
+export const HOLDERS_PER_MODEL_MAX = 256

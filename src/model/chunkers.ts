@@ -1,6 +1,12 @@
-import { BLOCK_BYTES_MAX, FILE_BLOCKS_MAX, InvalidSafetensorsError, LimitExceededError, TENSOR_OWN_BLOCK_BYTES } from '../base/index.ts'
+import { BLOCK_BYTES_MAX, FILE_BLOCKS_MAX, FILE_INDEX_BYTES_MAX, InvalidSafetensorsError, LimitExceededError, TENSOR_OWN_BLOCK_BYTES } from '../base/index.ts'
+import { printable } from './printable.ts'
 import { readSafetensors } from './safetensors.ts'
 import type { Chunker, ReadAt } from './types.ts'
+
+/** A link and a size in a file index; and all the rest of it, generously. Too large a file is refused before it is hashed. */
+const INDEX_ENTRY_BYTES = 46
+const INDEX_REST_BYTES = 256
+const BLOCKS_MAX = Math.min(FILE_BLOCKS_MAX, Math.floor((FILE_INDEX_BYTES_MAX - INDEX_REST_BYTES) / INDEX_ENTRY_BYTES))
 
 /** A block every 4 MiB. */
 const fixed: Chunker = async size => pieces(size)
@@ -61,7 +67,7 @@ export async function planBlocks (path: string, size: number, readAt: ReadAt): P
 function take (sizes: Iterable<number>, path: string): number[] {
   const taken: number[] = []
   for (const size of sizes) {
-    if (taken.length === FILE_BLOCKS_MAX) throw new LimitExceededError(`${path} needs more than ${FILE_BLOCKS_MAX} blocks; split the file`)
+    if (taken.length === BLOCKS_MAX) throw new LimitExceededError(`${printable(path)} needs more than ${BLOCKS_MAX} blocks; split the file`)
     taken.push(size)
   }
   return taken

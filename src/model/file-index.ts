@@ -22,7 +22,7 @@ export function encodeFileIndex (index: FileIndex): Encoded<FileIndex> {
   if (blocks.length > FILE_BLOCKS_MAX) throw tooLarge(`${blocks.length} blocks, and at most ${FILE_BLOCKS_MAX} are allowed`)
   const value: FileIndex = { version: 1, size, sha256: Uint8Array.from(sha256), chunker, blocks: blocks.map(checkBlockCid), sizes: [...sizes] }
   check(value)
-  const bytes = encode(value)
+  const bytes = new Uint8Array(encode(value)) // out of the encoder's pool
   if (bytes.length > FILE_INDEX_BYTES_MAX) throw tooLarge(`an index of ${bytes.length} bytes, and at most ${FILE_INDEX_BYTES_MAX} are allowed`)
   return { cid: hashMetadata(bytes), bytes, value }
 }
@@ -36,7 +36,7 @@ export function decodeFileIndex (cid: CID, bytes: Uint8Array): Encoded<FileIndex
     new InvalidFileIndexError(`${cid.toString()} is not a valid file index: ${why}. Whoever published it has to publish it again`, { cause })
   if (bytes.length > FILE_INDEX_BYTES_MAX) throw invalid(`it has ${bytes.length} bytes, at most ${FILE_INDEX_BYTES_MAX} are allowed`)
   if (!verifyBytes(checkMetadataCid(cid), bytes)) throw new HashMismatchError(`the bytes given for the file index ${cid.toString()} are not the ones it names`)
-  const own = Uint8Array.from(bytes)
+  const own = new Uint8Array(bytes)
   try {
     const value = readFileIndex(new CanonicalReader(own))
     check(value)

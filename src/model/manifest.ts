@@ -25,7 +25,7 @@ export function encodeManifest (manifest: Manifest): Encoded<Manifest> {
     .sort((a, b) => (a.path < b.path ? -1 : 1))
   checkSizes(files)
   const value: Manifest = { version: 1, files }
-  const bytes = encode(value)
+  const bytes = new Uint8Array(encode(value)) // out of the encoder's pool
   if (bytes.length > MANIFEST_BYTES_MAX) {
     throw new LimitExceededError(`the manifest would have ${bytes.length} bytes, at most ${MANIFEST_BYTES_MAX} are allowed; shorten the paths or publish it in parts`)
   }
@@ -41,7 +41,7 @@ export function decodeManifest (cid: CID, bytes: Uint8Array): Encoded<Manifest> 
     new InvalidManifestError(`${cid.toString()} is not a valid manifest: ${why}. Whoever published it has to publish it again`, { cause })
   if (bytes.length > MANIFEST_BYTES_MAX) throw invalid(`it has ${bytes.length} bytes, at most ${MANIFEST_BYTES_MAX} are allowed`)
   if (!verifyBytes(checkMetadataCid(cid), bytes)) throw new HashMismatchError(`the bytes given for the manifest ${cid.toString()} are not the ones it names`)
-  const own = Uint8Array.from(bytes)
+  const own = new Uint8Array(bytes)
   try {
     const value = readManifest(new CanonicalReader(own))
     checkPaths(value.files.map(file => file.path))

@@ -54,6 +54,10 @@ export class Loads {
     const cid = parseModelCid(text)
     const key = cid.toString()
     let shared = this.#shared.get(key)
+    while (shared?.ending === true) {
+      await shared.ended
+      shared = this.#shared.get(key)
+    }
     if (shared === undefined) {
       const created = new SharedLoad(this.#components, this.#settings, this.#hooks, cid, options)
       this.#shared.set(key, shared = created)
@@ -112,6 +116,8 @@ class SharedLoad {
 
   /** No caller left, or nothing to fetch: not shown as a transfer. */
   get idle (): boolean { return this.#callers.size === 0 || this.#model?.complete === true }
+
+  get ending (): boolean { return this.#stopping.signal.aborted }
 
   async join (options: LoadOptions): Promise<OpenModel> {
     const caller = {}
@@ -294,7 +300,8 @@ class OpenShared implements OpenModel {
         sha256: Buffer.from(file?.index.sha256 ?? []).toString('hex'),
         localPath: file?.path,
         complete: file?.present.full ?? false,
-        wanted: this.#wanted.has(position)
+        wanted: this.#wanted.has(position),
+        guard: file?.guard
       }
     })
   }

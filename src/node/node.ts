@@ -43,6 +43,7 @@ export class Node implements ShoalNode {
   readonly #stopping = new AbortController()
   readonly #adding = new Set<Promise<unknown>>()
   #stopped: Promise<void> | undefined
+  #blocksLost = 0
 
   constructor (components: NodeComponents, init: { settings: NodeSettings, swarmKey: Uint8Array | undefined, events: Emitter<NodeEvents> }) {
     this.#components = components
@@ -52,6 +53,7 @@ export class Node implements ShoalNode {
     this.peerId = components.network.peerId.toString()
     this.#startedAt = components.clock.now()
     this.#startedMonotonic = components.clock.monotonic()
+    components.store.events.on('blocks:lost', ({ blocks }) => { this.#blocksLost += blocks.length })
   }
 
   multiaddrs (): string[] {
@@ -222,6 +224,7 @@ export class Node implements ShoalNode {
       transfers: loads.transfers().length,
       storage: await store.status(),
       announce: router.status(),
+      blocksLost: this.#blocksLost,
       labels: this.#settings.labels
     }
     return { ...status, problems: problemsOf(status, this.#settings, this.peers().filter(peer => peer.banned), models, cid => loads.has(cid)) }

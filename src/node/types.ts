@@ -2,7 +2,7 @@ import type { AbortOptions, Clock, Emitter, Logger, ProgressOptions, Random } fr
 import type { LinkLimiter } from '../discovery/link-limiter.ts'
 import type { ContentRouter, RouterStatus } from '../discovery/router.ts'
 import type { Tensor } from '../model/types.ts'
-import type { GcResult, ModelStore, RemoveResult, StoreStatus, VerifyProgress, VerifyResult } from '../storage/store.ts'
+import type { FileGuard, GcResult, ModelStore, RemoveResult, StoreStatus, VerifyProgress, VerifyResult } from '../storage/store.ts'
 
 export interface AddOptions extends AbortOptions, ProgressOptions<AddProgress> {
   /** Reference the user's files instead of copying them. Default false. */
@@ -92,6 +92,8 @@ export interface OpenFile {
   localPath: string | undefined
   complete: boolean
   wanted: boolean
+  /** Of a file in place: what it must still look like. Whoever reads it by itself has to compare. */
+  guard?: FileGuard | undefined
 }
 
 export interface ModelSummary {
@@ -154,6 +156,8 @@ export interface NodeStatus {
   transfers: number
   storage: StoreStatus
   announce: RouterStatus
+  /** Blocks found bad or gone since the node started. */
+  blocksLost: number
   labels: Record<string, string>
   /** What an operator should look at, in words; empty when all is well. */
   problems: string[]

@@ -50,16 +50,20 @@ export class SlotPool {
   readonly #free: Slot[] = []
   readonly #waiting: Array<(slot: Slot) => void> = []
 
-  constructor (size: number) {
+  /** `shared`: other threads can be given the slabs without a copy. File I/O and hashing work on either kind. */
+  constructor (size: number, options: { shared?: boolean } = {}) {
+    if (!Number.isInteger(size) || size < 1) throw new RangeError(`a slot pool has at least one slot, not ${size}`)
     this.size = size
     const pages = Math.ceil(size * SLOT_BYTES / 65536)
-    const memory = new WebAssembly.Memory({ initial: pages, maximum: pages })
+    const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: options.shared ?? false })
     for (let i = size - 1; i >= 0; i--) {
       this.#free.push(new Slot(new Uint8Array(memory.buffer, i * SLOT_BYTES, SLOT_BYTES), slot => { this.#give(slot) }))
     }
   }
 
   get free (): number { return this.#free.length }
+  /** How many wait for a slot. */
+  get waiting (): number { return this.#waiting.length }
 
   tryAcquire (): Slot | undefined {
     const slot = this.#free.pop()

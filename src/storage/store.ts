@@ -16,6 +16,8 @@ export interface StoredFile {
   /** Where the bytes are: files/<key> (sparse while incomplete), or the user's own file when referenced in place. Undefined in memory. */
   readonly path: string | undefined
   readonly inPlace: boolean
+  /** What a file in place must still look like to be the one that was added. */
+  readonly guard?: FileGuard | undefined
 }
 
 /** A model this node holds, in full or in part. */
@@ -73,6 +75,8 @@ export interface StoreStatus {
 export interface PutModelOptions extends AbortOptions {
   /** Default false. */
   published?: boolean
+  /** Positions in the manifest of the files that will be fetched: room is made for these only. Default all. Call again to widen. */
+  wanted?: number[]
 }
 
 export interface RemoveResult {

@@ -2,6 +2,6 @@
 declare namespace WebAssembly {
   class Memory {
     constructor (descriptor: { initial: number, maximum: number, shared?: boolean })
-    readonly buffer: ArrayBuffer
+    readonly buffer: ArrayBufferLike
   }
 }

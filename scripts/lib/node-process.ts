@@ -1,0 +1,79 @@
+/**
+ * A node in a process of its own, driven over the IPC channel by scripts/lib/spawn-node.ts: what kill -9 tests and
+ * benches need and the daemon's HTTP API would only blur.
+ */
+import { createNode } from '../../src/node/index.ts'
+import { asError, seededRandom } from '../../src/base/index.ts'
+import type { NodeInit, ShoalNode } from '../../src/node/types.ts'
+import { createLinkLimiter } from '../../src/discovery/index.ts'
+
+export interface ProcessInit extends Pick<NodeInit, 'dataDirectory' | 'settings' | 'transport'> {
+  swarmKeyHex: string
+  /** Caps this process's links, bytes per second each way. */
+  linkBytesPerSecond?: number
+  seed?: number
+}
+
+export type Command =
+  | { id: number, call: 'add', path: string, inPlace?: boolean }
+  | { id: number, call: 'load', cid: string, include?: string[] }
+  | { id: number, call: 'remove', cid: string }
+  | { id: number, call: 'verify' }
+  | { id: number, call: 'status' }
+  | { id: number, call: 'peers' }
+  | { id: number, call: 'connect', address: string }
+  | { id: number, call: 'stop' }
+
+export type Message =
+  | { event: 'ready', peerId: string, multiaddrs: string[] }
+  | { event: 'failed', error: { name: string, message: string } }
+  | { event: 'progress', bytesDone: number, bytesTotal: number }
+  | { id: number, result: unknown }
+  | { id: number, error: { name: string, message: string } }
+
+function tell (message: Message): void {
+  if (process.connected) process.send?.(message)
+}
+
+function plain (error: unknown): { name: string, message: string } {
+  const { name, message } = asError(error)
+  return { name, message }
+}
+
+async function run (node: ShoalNode, command: Command): Promise<unknown> {
+  switch (command.call) {
+    case 'add': return await node.add(command.path, { inPlace: command.inPlace ?? false })
+    case 'load': return await node.load(command.cid, {
+      ...(command.include === undefined ? {} : { include: command.include }),
+      onProgress: ({ bytesDone, bytesTotal }) => { tell({ event: 'progress', bytesDone, bytesTotal }) }
+    })
+    case 'remove': return await node.remove(command.cid)
+    case 'verify': return await node.verify()
+    case 'status': return await node.status()
+    case 'peers': return node.peers()
+    case 'connect': return await node.connect(command.address)
+    case 'stop': await node.stop(); return undefined
+  }
+}
+
+const init = JSON.parse(process.argv[2] ?? '{}') as ProcessInit
+try {
+  const { swarmKeyHex, linkBytesPerSecond, seed, ...rest } = init
+  const node = await createNode({
+    ...rest,
+    swarmKey: Buffer.from(swarmKeyHex, 'hex'),
+    ...(seed === undefined ? {} : { random: seededRandom(seed) }),
+    ...(linkBytesPerSecond === undefined ? {} : { linkLimiter: createLinkLimiter({ uploadBytesPerSecond: linkBytesPerSecond, downloadBytesPerSecond: linkBytesPerSecond }) })
+  })
+  process.on('message', (command: Command) => {
+    run(node, command).then(result => { tell({ id: command.id, result }) }, error => { tell({ id: command.id, error: plain(error) }) }).finally(() => {
+      if (command.call === 'stop') process.disconnect()
+    })
+  })
+  process.on('disconnect', () => { void node.stop() })
+  tell({ event: 'ready', peerId: node.peerId, multiaddrs: node.multiaddrs() })
+} catch (error) {
+  tell({ event: 'failed', error: plain(error) })
+  process.exitCode = 1
+  process.disconnect()
+}

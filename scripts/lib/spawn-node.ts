@@ -1,0 +1,89 @@
+import { fork, type ChildProcess } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+import { ShoalError } from '../../src/base/index.ts'
+import type { AddResult, LoadResult, NodeStatus, PeerStatus } from '../../src/node/types.ts'
+import type { VerifyResult } from '../../src/storage/store.ts'
+import type { Command, Message, ProcessInit } from './node-process.ts'
+
+type WithoutId<T> = T extends { id: number } ? Omit<T, 'id'> : never
+
+/** A node in a child process. `kill()` is SIGKILL: nothing is closed, synced or said goodbye to. */
+export class NodeProcess implements AsyncDisposable {
+  readonly child: ChildProcess
+  peerId = ''
+  multiaddrs: string[] = []
+  onProgress: (bytesDone: number, bytesTotal: number) => void = () => undefined
+  readonly exited: Promise<void>
+  readonly #waiting = new Map<number, { resolve: (result: unknown) => void, reject: (error: Error) => void }>()
+  #next = 1
+
+  private constructor (init: ProcessInit) {
+    this.child = fork(fileURLToPath(new URL('./node-process.ts', import.meta.url)), [JSON.stringify(init)], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
+    this.exited = new Promise(resolve => { this.child.once('exit', () => { resolve() }) })
+    void this.exited.then(() => {
+      for (const { reject } of this.#waiting.values()) reject(new Error('the node process ended'))
+      this.#waiting.clear()
+    })
+  }
+
+  /** Resolves when the node is up. Throws what createNode threw. */
+  static async start (init: ProcessInit): Promise<NodeProcess> {
+    const node = new NodeProcess(init)
+    await new Promise<void>((resolve, reject) => {
+      node.child.on('message', (message: Message) => {
+        if ('id' in message) { node.#answer(message); return }
+        if (message.event === 'progress') { node.onProgress(message.bytesDone, message.bytesTotal); return }
+        if (message.event === 'failed') { reject(remade(message.error)); return }
+        node.peerId = message.peerId
+        node.multiaddrs = message.multiaddrs
+        resolve()
+      })
+      void node.exited.then(() => { reject(new Error('the node process ended before it was ready')) })
+    })
+    return node
+  }
+
+  async add (path: string, inPlace = false): Promise<AddResult> { return await this.#call({ call: 'add', path, inPlace }) as AddResult }
+  async load (cid: string, include?: string[]): Promise<LoadResult> { return await this.#call({ call: 'load', cid, ...(include === undefined ? {} : { include }) }) as LoadResult }
+  async remove (cid: string): Promise<void> { await this.#call({ call: 'remove', cid }) }
+  async verify (): Promise<VerifyResult> { return await this.#call({ call: 'verify' }) as VerifyResult }
+  async status (): Promise<NodeStatus> { return await this.#call({ call: 'status' }) as NodeStatus }
+  async peers (): Promise<PeerStatus[]> { return await this.#call({ call: 'peers' }) as PeerStatus[] }
+  async connect (address: string): Promise<void> { await this.#call({ call: 'connect', address }) }
+
+  async stop (): Promise<void> {
+    if (this.child.exitCode !== null || this.child.signalCode !== null) return
+    await this.#call({ call: 'stop' }).catch(() => undefined) // it may end before it answers
+    await this.exited
+  }
+
+  async kill (): Promise<void> {
+    this.child.kill('SIGKILL')
+    await this.exited
+  }
+
+  async [Symbol.asyncDispose] (): Promise<void> { await this.stop() }
+
+  #call (command: WithoutId<Command>): Promise<unknown> {
+    const id = this.#next++
+    return new Promise((resolve, reject) => {
+      this.#waiting.set(id, { resolve, reject })
+      this.child.send({ ...command, id } as Command, error => {
+        if (error === null) return
+        this.#waiting.delete(id)
+        reject(error)
+      })
+    })
+  }
+
+  #answer (message: Extract<Message, { id: number }>): void {
+    const waiting = this.#waiting.get(message.id)
+    this.#waiting.delete(message.id)
+    if ('error' in message) waiting?.reject(remade(message.error))
+    else waiting?.resolve(message.result)
+  }
+}
+
+function remade (error: { name: string, message: string }): Error {
+  return ShoalError.fromJSON({ ...error, kind: 'failed', retryable: false, fault: 'node' })
+}

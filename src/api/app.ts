@@ -1,0 +1,92 @@
+import type { IncomingMessage } from 'node:http'
+import { OpenAPIHono } from '@hono/zod-openapi'
+import { HTTPException } from 'hono/http-exception'
+import { routePath } from 'hono/route'
+import {
+  API_BODY_BYTES_MAX, LimitExceededError, NodeStoppedError, ShoalError, UnknownRouteError, UsageError, asError, type Logger
+} from '../base/index.ts'
+import type { NodeStatus, ShoalNode } from '../node/types.ts'
+import { guard, type GuardInit } from './guard.ts'
+import { errorJson, statusOf } from './http-errors.ts'
+import type { Metrics } from './metrics.ts'
+import { addRoutes, type ApiEnv } from './routes.ts'
+
+export interface AppInit {
+  node: ShoalNode
+  logger: Logger
+  metrics: Metrics
+  stopping: AbortSignal
+  onShutdown: (() => void) | undefined
+  /** Who may ask: differs between the Unix socket and TCP. */
+  guard: GuardInit
+  version: NodeStatus['version']
+}
+
+/** Paths that answer while the server stops, so that whoever watches sees it. */
+const WATCHED = ['/livez', '/readyz', '/metrics']
+
+/** The API as an application: guard, limits, routes, document, health and metrics. Server and sockets are server.ts. */
+export function createApp (init: AppInit): OpenAPIHono<ApiEnv> {
+  const { node, logger, metrics, stopping } = init
+  const app = new OpenAPIHono<ApiEnv>({
+    defaultHook: result => {
+      if (!result.success) throw new UsageError(`${result.target === 'json' ? 'the body' : `the ${result.target}`} of the request is wrong: ${issues(result.error.issues)}`)
+    }
+  })
+  const logged = (error: unknown): object => {
+    if (!(error instanceof ShoalError)) logger.error({ error: asError(error).stack }, 'the API failed unexpectedly')
+    return { type: 'error', error: errorJson(error) }
+  }
+
+  app.use(async (c, next) => {
+    await next()
+    c.header('x-content-type-options', 'nosniff')
+    const route = routePath(c, -1)
+    metrics.request(c.req.method, route === '/*' || route === '*' ? 'none' : route, c.res.status)
+    logger.debug({ method: c.req.method, path: c.req.path, status: c.res.status }, 'request')
+  })
+  app.use(async (c, next) => {
+    guard(c.env.incoming, init.guard)
+    checkBodySize(c.env.incoming)
+    if (stopping.aborted && !WATCHED.includes(c.req.path)) throw new NodeStoppedError('the daemon is stopping; ask again when it is back')
+    await next()
+  })
+
+  addRoutes(app, { node, stopping, errorLine: logged, onShutdown: init.onShutdown })
+
+  app.get('/livez', c => c.json({ status: 'alive' }))
+  app.get('/readyz', c => stopping.aborted ? c.json({ status: 'stopping' }, 503) : c.json({ status: 'ready' }))
+  app.get('/metrics', async c => c.body(await metrics.text(), 200, { 'content-type': metrics.contentType }))
+  app.doc31('/v1/openapi.json', {
+    openapi: '3.1.0',
+    info: {
+      title: 'Shoal node',
+      version: init.version,
+      license: { name: 'Apache-2.0', url: 'https://www.apache.org/licenses/LICENSE-2.0' },
+      description: 'The local API of a Shoal node, on a Unix socket by default. Streams are NDJSON: one JSON object a line, the last of type `done` or `error`.'
+    }
+  })
+
+  app.notFound(c => { throw new UnknownRouteError(`the API has no ${c.req.method} ${c.req.path.slice(0, 200)}; see /v1/openapi.json`) })
+  app.onError((error, c) => {
+    const known = error instanceof HTTPException ? new UsageError(`the request is wrong: ${error.message}`, { cause: error }) : error
+    if (!(known instanceof ShoalError)) logger.error({ error: known.stack, path: c.req.path }, 'a request failed unexpectedly')
+    const json = errorJson(known)
+    // What is left of a refused body is not read, so its connection cannot go on.
+    if (!c.env.incoming.complete) c.header('connection', 'close')
+    return c.json({ error: json }, statusOf(json))
+  })
+  return app
+}
+
+/** Node reads no more of a body than its Content-Length says, so that is all there is to check. */
+function checkBodySize ({ headers }: IncomingMessage): void {
+  if (headers['transfer-encoding'] !== undefined) throw new UsageError('send the body in one piece, with a Content-Length; this API takes no chunked bodies')
+  if (Number(headers['content-length'] ?? 0) > API_BODY_BYTES_MAX) {
+    throw new LimitExceededError(`the body of a request may have ${API_BODY_BYTES_MAX} bytes at most`)
+  }
+}
+
+function issues (list: ReadonlyArray<{ path: PropertyKey[], message: string }>): string {
+  return list.slice(0, 3).map(({ path, message }) => path.length === 0 ? message : `${path.map(String).join('.')}: ${message}`).join('; ')
+}

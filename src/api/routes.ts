@@ -1,0 +1,199 @@
+import { createRoute, type OpenAPIHono, type z } from '@hono/zod-openapi'
+import type { HttpBindings } from '@hono/node-server'
+import type { Context, TypedResponse } from 'hono'
+import { UsageError } from '../base/index.ts'
+import { parseModelCid } from '../model/index.ts'
+import type { ModelDetails, ShoalNode } from '../node/types.ts'
+import { OpenLoads } from './open-loads.ts'
+import * as schemas from './schemas.ts'
+import { ndjson, type Sink } from './stream.ts'
+import type { AddMessage, OpenMessage, ShownModel, VerifyMessage } from './types.ts'
+
+export interface ApiEnv { Bindings: HttpBindings }
+
+export interface RoutesInit {
+  node: ShoalNode
+  /** Aborts when the server stops: what is open ends. */
+  stopping: AbortSignal
+  /** The last line of a stream that failed. */
+  errorLine: (error: unknown) => object
+  onShutdown: (() => void) | undefined
+}
+
+const json = <Schema extends z.ZodType>(description: string, schema: Schema): { description: string, content: { 'application/json': { schema: Schema } } } =>
+  ({ description, content: { 'application/json': { schema } } })
+const lines = <Schema extends z.ZodType>(description: string, schema: Schema): { description: string, content: { 'application/x-ndjson': { schema: Schema } } } =>
+  ({ description, content: { 'application/x-ndjson': { schema } } })
+const body = <Schema extends z.ZodType>(schema: Schema): { required: true, content: { 'application/json': { schema: Schema } } } =>
+  ({ required: true, content: { 'application/json': { schema } } })
+const failed = { default: json('What went wrong; nothing else has happened', schemas.ErrorBody) }
+
+type ApiContext = Context<ApiEnv>
+
+/** All routes under /v1. Each is a sentence over the node; what a route accepts and answers stands beside it. */
+export function addRoutes (app: OpenAPIHono<ApiEnv>, init: RoutesInit): void {
+  addModelRoutes(app, init)
+  addLoadRoutes(app, init)
+  addCareRoutes(app, init)
+  addNodeRoutes(app, init)
+}
+
+function addModelRoutes (app: OpenAPIHono<ApiEnv>, { node, ...init }: RoutesInit): void {
+  app.openapi(createRoute({
+    method: 'post', path: '/v1/models', summary: 'Add a file or directory',
+    request: { body: body(schemas.AddBody) },
+    responses: { 200: lines('Progress, then the result', schemas.AddLine), ...failed }
+  }), c => {
+    const { path, inPlace, follow } = c.req.valid('json')
+    return stream<AddMessage>(c, init, async (sink, signal) => {
+      const result = await node.add(path, { inPlace, follow, signal, onProgress: progress => { sink.progress({ type: 'progress', progress }) } })
+      sink.send({ type: 'done', result })
+    })
+  })
+
+  app.openapi(createRoute({
+    method: 'get', path: '/v1/models', summary: 'The models held here', responses: { 200: json('In no order', schemas.Models), ...failed }
+  }), c => c.json(node.models(), 200))
+
+  app.openapi(createRoute({
+    method: 'get', path: '/v1/models/{cid}', summary: 'Files, blocks, tensors and known holders of a model held here',
+    request: { params: schemas.CidParam, query: schemas.ShowQuery },
+    responses: { 200: json('The model', schemas.ModelDetails), ...failed }
+  }), async c => c.json(shown(await node.show(cidOf(c.req.valid('param'))), c.req.valid('query').tensors === 'true'), 200))
+
+  app.openapi(createRoute({
+    method: 'delete', path: '/v1/models/{cid}', summary: 'Delete a model here',
+    request: { params: schemas.CidParam }, responses: { 200: json('What that freed', schemas.RemoveResult), ...failed }
+  }), async c => c.json(await node.remove(cidOf(c.req.valid('param'))), 200))
+
+  app.openapi(createRoute({
+    method: 'put', path: '/v1/models/{cid}/pin', summary: 'Keep a model from being evicted',
+    request: { params: schemas.CidParam }, responses: { 200: json('Pinned', schemas.PinResult), ...failed }
+  }), async c => {
+    const cid = cidOf(c.req.valid('param'))
+    await node.pin(cid)
+    return c.json({ cid, pinned: true }, 200)
+  })
+
+  app.openapi(createRoute({
+    method: 'delete', path: '/v1/models/{cid}/pin', summary: 'Let a model be evicted again',
+    request: { params: schemas.CidParam }, responses: { 200: json('Not pinned', schemas.PinResult), ...failed }
+  }), async c => {
+    const cid = cidOf(c.req.valid('param'))
+    await node.unpin(cid)
+    return c.json({ cid, pinned: false }, 200)
+  })
+}
+
+function addLoadRoutes (app: OpenAPIHono<ApiEnv>, { node, ...init }: RoutesInit): void {
+  const loads = new OpenLoads()
+
+  app.openapi(createRoute({
+    method: 'post', path: '/v1/models/{cid}/load', summary: 'Open a model and load what is missing',
+    description: 'The load is joined for as long as the answer is read: closing the connection leaves it. What was fetched stays.',
+    request: { params: schemas.CidParam, body: body(schemas.LoadBody) },
+    responses: { 200: lines('The files, progress, then the result', schemas.LoadLine), ...failed }
+  }), c => {
+    const cid = cidOf(c.req.valid('param'))
+    const options = c.req.valid('json')
+    return stream<OpenMessage>(c, init, async (sink, signal) => {
+      const model = await node.open(cid, { ...options, signal, onProgress: progress => { sink.progress({ type: 'progress', progress }) } })
+      loads.add(model)
+      try {
+        sink.send({ type: 'files', files: [...model.files], path: node.models().find(held => held.cid === model.cid)?.path })
+        sink.send({ type: 'done', result: await model.done })
+      } finally {
+        loads.delete(model)
+        model.close()
+      }
+    })
+  })
+
+  app.openapi(createRoute({
+    method: 'post', path: '/v1/models/{cid}/wait', summary: 'Wait until a range of a file is verified and on disk',
+    description: 'Moves the range to the front of the fetch. The model must be complete, or a load of it open.',
+    request: { params: schemas.CidParam, body: body(schemas.WaitBody) },
+    responses: { 200: json('It is there', schemas.Waited), ...failed }
+  }), async c => {
+    const cid = cidOf(c.req.valid('param'))
+    await loads.wait(node, cid, c.req.valid('json'), { signal: AbortSignal.any([c.req.raw.signal, init.stopping]) })
+    return c.json({ ready: true as const }, 200)
+  })
+}
+
+function addCareRoutes (app: OpenAPIHono<ApiEnv>, { node, ...init }: RoutesInit): void {
+  app.openapi(createRoute({
+    method: 'post', path: '/v1/verify', summary: 'Re-hash one model, or all that is held',
+    request: { body: body(schemas.VerifyBody) },
+    responses: { 200: lines('Progress, then what is bad', schemas.VerifyLine), ...failed }
+  }), c => {
+    const { cid: text } = c.req.valid('json')
+    const cid = text === undefined ? undefined : cidOf({ cid: text })
+    return stream<VerifyMessage>(c, init, async (sink, signal) => {
+      const result = await node.verify(cid, { signal, onProgress: progress => { sink.progress({ type: 'progress', progress }) } })
+      sink.send({ type: 'done', result })
+    })
+  })
+
+  app.openapi(createRoute({
+    method: 'post', path: '/v1/gc', summary: 'Evict cached models down to the quota and remove leftovers',
+    request: { body: body(schemas.GcBody) }, responses: { 200: json('What went, or would go', schemas.GcResult), ...failed }
+  }), async c => c.json(await node.gc(c.req.valid('json')), 200))
+
+  app.openapi(createRoute({
+    method: 'get', path: '/v1/transfers', summary: 'Running loads', responses: { 200: json('Now', schemas.Transfers), ...failed }
+  }), c => c.json(node.transfers(), 200))
+}
+
+function addNodeRoutes (app: OpenAPIHono<ApiEnv>, { node, stopping, onShutdown }: RoutesInit): void {
+  app.openapi(createRoute({
+    method: 'get', path: '/v1/peers', summary: 'Peers with their rates and scores', responses: { 200: json('Now', schemas.Peers), ...failed }
+  }), c => c.json(node.peers(), 200))
+
+  app.openapi(createRoute({
+    method: 'get', path: '/v1/status', summary: 'Everything in short, problems included', responses: { 200: json('Now', schemas.Status), ...failed }
+  }), async c => c.json(await node.status(), 200))
+
+  app.openapi(createRoute({
+    method: 'get', path: '/v1/invite', summary: 'A token with which others join; it holds the swarm key, keep it secret',
+    responses: { 200: json('The token', schemas.InviteResult), ...failed }
+  }), c => c.json({ invite: node.invite() }, 200))
+
+  app.openapi(createRoute({
+    method: 'post', path: '/v1/connect', summary: 'Connect to a peer by its address',
+    request: { body: body(schemas.ConnectBody) }, responses: { 200: json('Connected', schemas.ConnectResult), ...failed }
+  }), async c => {
+    const { multiaddr } = c.req.valid('json')
+    return c.json({ peerId: await node.connect(multiaddr, { signal: AbortSignal.any([c.req.raw.signal, stopping]) }) }, 200)
+  })
+
+  app.openapi(createRoute({
+    method: 'post', path: '/v1/shutdown', summary: 'Stop the daemon', responses: { 202: json('It will stop now', schemas.Readiness), ...failed }
+  }), c => {
+    if (onShutdown === undefined) throw new UsageError('this node runs inside another program: stop that one')
+    // After the answer is out, so that the caller learns of it.
+    c.env.outgoing.once('close', onShutdown)
+    return c.json({ status: 'stopping' as const }, 202)
+  })
+}
+
+/** A model CID in the one form everything else compares. Throws InvalidCidError. */
+function cidOf (param: { cid: string }): string {
+  return parseModelCid(param.cid).toString()
+}
+
+/** The framework has no type for NDJSON answers: `never` fits where it looks for one; the messages are typed by the sink. */
+type Lines = Response & TypedResponse<never, never, 'json'>
+
+function stream<Message extends object> (
+  c: ApiContext, init: Pick<RoutesInit, 'stopping' | 'errorLine'>, work: (sink: Sink<Message>, signal: AbortSignal) => Promise<void>
+): Lines {
+  const body = ndjson(work, { reader: c.req.raw.signal, stopping: init.stopping, onError: init.errorLine })
+  const response: Response = c.body(body, 200, { 'content-type': 'application/x-ndjson', 'cache-control': 'no-store' })
+  return response as Lines
+}
+
+function shown (details: ModelDetails, withTensors: boolean): ShownModel {
+  const fileList = details.fileList.map(({ tensors, ...file }) => ({ ...file, tensorCount: tensors?.length ?? 0, ...(withTensors && tensors !== undefined ? { tensors } : {}) }))
+  return { ...details, fileList }
+}

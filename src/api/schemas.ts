@@ -1,0 +1,224 @@
+/**
+ * The shapes of the API, once: requests are checked against them and the OpenAPI document is made from them. Answers
+ * are tied to the node's types by the compiler (see routes.ts), not checked again at run time.
+ */
+import { isAbsolute } from 'node:path'
+import { z } from '@hono/zod-openapi'
+import { INCLUDE_GLOBS_MAX, INCLUDE_GLOB_BYTES_MAX, INVITE_BYTES_MAX, PATH_BYTES_MAX } from '../base/index.ts'
+
+/** PATH_MAX of Linux (limits.h): longer ones cannot be opened in one call anyway. */
+const HOST_PATH_BYTES_MAX = 4_096
+/** The longest CID this program prints has 61 characters; other bases need a few more. */
+const CID_TEXT_MAX = 256
+/** A day; who waits longer calls again. */
+const WAIT_MS_MAX = 86_400_000
+
+const bytes = z.int().min(0).openapi({ description: 'bytes' })
+const bytesPerSecond = z.number().min(0).openapi({ description: 'bytes per second, over the last seconds' })
+const milliseconds1970 = z.number().openapi({ description: 'milliseconds since 1970' })
+const cid = z.string().openapi({ example: 'bafyr4ihcsvbyvd54yonr3mzc4tklpcbqd5ttrxqbnvigmoy2kbgcjmbq2u' })
+
+export const ErrorBody = z.object({
+  error: z.object({
+    name: z.string().openapi({ description: 'stable; compare this' }),
+    message: z.string().openapi({ description: 'what happened, to what, and what to do' }),
+    kind: z.enum(['usage', 'not-found', 'verification', 'no-daemon', 'aborted', 'failed']),
+    retryable: z.boolean(),
+    fault: z.enum(['caller', 'peer', 'network', 'disk', 'node'])
+  })
+}).openapi('Error')
+
+// Requests. Strict: a misspelt key is an error, not a silent default.
+export const CidParam = z.object({ cid: z.string().min(1).max(CID_TEXT_MAX).openapi({ param: { name: 'cid', in: 'path' }, description: 'a model CID' }) })
+export const ShowQuery = z.object({ tensors: z.enum(['true', 'false']).optional().openapi({ description: 'list the tensors too' }) })
+
+export const AddBody = z.strictObject({
+  path: z.string().max(HOST_PATH_BYTES_MAX).refine(path => isAbsolute(path) && !path.includes('\0'), 'must be an absolute path')
+    .openapi({ description: 'a file or directory as the daemon sees it' }),
+  inPlace: z.boolean().optional().openapi({ description: 'reference the files instead of copying them' }),
+  follow: z.boolean().optional().openapi({ description: 'follow symbolic links instead of refusing them' })
+}).openapi('AddRequest')
+
+export const LoadBody = z.strictObject({
+  include: z.array(z.string().min(1).max(INCLUDE_GLOB_BYTES_MAX)).max(INCLUDE_GLOBS_MAX).optional().openapi({ description: 'only files whose path matches one of these globs' }),
+  order: z.enum(['rarest', 'sequential']).optional(),
+  providerTimeoutMs: z.int().min(1).max(WAIT_MS_MAX).optional().openapi({ description: 'give up when no provider was found for this long' })
+}).openapi('LoadRequest')
+
+export const WaitBody = z.strictObject({
+  path: z.string().min(1).max(PATH_BYTES_MAX).openapi({ description: 'the file, as the manifest names it' }),
+  offset: z.int().min(0),
+  length: z.int().min(0)
+}).openapi('WaitRequest')
+
+export const VerifyBody = z.strictObject({ cid: z.string().min(1).max(CID_TEXT_MAX).optional() }).openapi('VerifyRequest')
+export const GcBody = z.strictObject({ dryRun: z.boolean().optional() }).openapi('GcRequest')
+export const ConnectBody = z.strictObject({ multiaddr: z.string().min(1).max(INVITE_BYTES_MAX) }).openapi('ConnectRequest')
+
+// Answers.
+const summary = {
+  cid,
+  files: z.int(),
+  bytes,
+  presentBytes: bytes,
+  complete: z.boolean(),
+  pinned: z.boolean(),
+  published: z.boolean().openapi({ description: 'added here, not loaded from the swarm' }),
+  addedAt: milliseconds1970,
+  usedAt: milliseconds1970,
+  path: z.string().optional().openapi({ description: 'the directory of the complete files' })
+}
+export const Model = z.object(summary).openapi('Model')
+export const Models = z.array(Model)
+
+const Tensor = z.object({
+  name: z.string(),
+  dtype: z.string(),
+  shape: z.array(z.int()).openapi({ description: 'elements' }),
+  offset: bytes.openapi({ description: 'bytes from the start of the file' }),
+  length: bytes
+}).openapi('Tensor')
+
+const holders = z.array(z.object({ peerId: z.string(), presentBytes: bytes, complete: z.boolean() }))
+
+export const ModelDetails = z.object({
+  ...summary,
+  fileList: z.array(z.object({
+    path: z.string(),
+    size: bytes,
+    blocks: z.int(),
+    presentBlocks: z.int(),
+    sha256: z.string(),
+    chunker: z.string(),
+    inPlace: z.boolean(),
+    tensorCount: z.int(),
+    tensors: z.array(Tensor).optional()
+  })),
+  holders,
+  shards: z.int(),
+  blocks: z.int()
+}).openapi('ModelDetails')
+
+export const AddResult = z.object({
+  cid,
+  files: z.int(),
+  bytes,
+  blocks: z.int(),
+  newBytes: bytes,
+  seconds: z.number(),
+  warnings: z.array(z.string())
+}).openapi('AddResult')
+
+export const LoadProgress = z.object({
+  phase: z.enum(['finding', 'loading', 'done']),
+  bytesDone: bytes,
+  bytesTotal: bytes,
+  rate: bytesPerSecond,
+  peers: z.int(),
+  secondsLeft: z.number().optional()
+}).openapi('LoadProgress')
+
+const peerBytes = z.record(z.string(), bytes).openapi({ description: 'block bytes by peer id' })
+
+export const LoadResult = z.object({
+  cid,
+  path: z.string().optional(),
+  bytes,
+  seconds: z.number(),
+  fetchedBytes: bytes,
+  reusedBytes: bytes,
+  duplicateBytes: bytes,
+  peers: peerBytes
+}).openapi('LoadResult')
+
+const OpenFile = z.object({
+  path: z.string(),
+  size: bytes,
+  sha256: z.string(),
+  localPath: z.string().optional().openapi({ description: 'the file on disk, sparse while incomplete' }),
+  complete: z.boolean(),
+  wanted: z.boolean(),
+  guard: z.object({ path: z.string(), size: bytes, mtimeMs: z.number(), ino: z.number() }).optional()
+    .openapi({ description: 'of a file in place: what it must still look like; whoever reads it by itself has to compare' })
+}).openapi('OpenFile')
+
+export const VerifyResult = z.object({
+  blocks: z.int(),
+  bytes,
+  bad: z.array(z.object({ model: z.string(), path: z.string(), block: z.int(), cid: z.string(), reason: z.string() }))
+}).openapi('VerifyResult')
+
+const VerifyProgress = z.object({ bytesDone: bytes, bytesTotal: bytes })
+const AddProgress = z.object({ bytesDone: bytes, bytesTotal: bytes, path: z.string() })
+const errorLine = z.object({ type: z.literal('error'), error: ErrorBody.shape.error })
+
+/** One of these a line; the last is `done` or `error`. */
+export const AddLine = z.union([
+  z.object({ type: z.literal('progress'), progress: AddProgress }), z.object({ type: z.literal('done'), result: AddResult }), errorLine
+]).openapi('AddLine')
+export const LoadLine = z.union([
+  z.object({ type: z.literal('files'), files: z.array(OpenFile), path: z.string().optional() }),
+  z.object({ type: z.literal('progress'), progress: LoadProgress }), z.object({ type: z.literal('done'), result: LoadResult }), errorLine
+]).openapi('LoadLine')
+export const VerifyLine = z.union([
+  z.object({ type: z.literal('progress'), progress: VerifyProgress }), z.object({ type: z.literal('done'), result: VerifyResult }), errorLine
+]).openapi('VerifyLine')
+
+export const RemoveResult = z.object({ cid, freedBytes: bytes }).openapi('RemoveResult')
+export const GcResult = z.object({ removed: z.array(RemoveResult), freedBytes: bytes, leftoverBytes: bytes }).openapi('GcResult')
+export const PinResult = z.object({ cid, pinned: z.boolean() }).openapi('PinResult')
+export const InviteResult = z.object({ invite: z.string() }).openapi('Invite')
+export const ConnectResult = z.object({ peerId: z.string() }).openapi('ConnectResult')
+export const Waited = z.object({ ready: z.literal(true) }).openapi('Waited')
+export const Readiness = z.object({ status: z.enum(['ready', 'stopping']) }).openapi('Readiness')
+
+export const Transfers = z.array(z.object({
+  cid, startedAt: milliseconds1970, progress: LoadProgress, peers: peerBytes, callers: z.int()
+}).openapi('Transfer'))
+
+export const Peers = z.array(z.object({
+  peerId: z.string(),
+  multiaddrs: z.array(z.string()),
+  connected: z.boolean(),
+  direction: z.enum(['inbound', 'outbound']).optional(),
+  transport: z.string(),
+  receiveRate: bytesPerSecond,
+  sendRate: bytesPerSecond,
+  receivedBytes: bytes,
+  sentBytes: bytes,
+  score: z.number().openapi({ description: '0 (useless) to 1 (perfect)' }),
+  banned: z.boolean(),
+  banReason: z.string().optional(),
+  latencyMs: z.number().optional()
+}).openapi('Peer'))
+
+export const Status = z.object({
+  peerId: z.string(),
+  version: z.string(),
+  multiaddrs: z.array(z.string()),
+  startedAt: milliseconds1970,
+  uptimeSeconds: z.number(),
+  peersConnected: z.int(),
+  models: z.object({ count: z.int(), complete: z.int(), pinned: z.int(), bytes }),
+  transfers: z.int(),
+  storage: z.object({
+    heldBytes: bytes,
+    quotaBytes: bytes.optional(),
+    volumeFreeBytes: bytes.optional(),
+    writable: z.boolean(),
+    error: z.string().optional(),
+    slots: z.object({ size: z.int(), free: z.int() }),
+    directIo: z.boolean()
+  }),
+  announce: z.object({
+    keys: z.int(),
+    backlog: z.int(),
+    lagMs: z.number(),
+    announced: z.int(),
+    failed: z.int(),
+    sweptAt: milliseconds1970.optional()
+  }),
+  blocksLost: z.int().openapi({ description: 'found bad or gone since the node started' }),
+  labels: z.record(z.string(), z.string()),
+  problems: z.array(z.string()).openapi({ description: 'what an operator should look at, most serious first' })
+}).openapi('Status')

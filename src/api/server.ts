@@ -1,0 +1,193 @@
+import { createServer, type Server } from 'node:http'
+import { connect } from 'node:net'
+import { chmodSync } from 'node:fs'
+import { lstat, mkdir, unlink } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import { getRequestListener } from '@hono/node-server'
+import {
+  API_CONNECTIONS_MAX, ApiSocketInUseError, ConfigError, DiskError, NodeStoppedError, asError, silentLogger, systemCode, type Logger
+} from '../base/index.ts'
+import { version } from '../node/version.ts'
+import type { ShoalNode } from '../node/types.ts'
+import { createApp } from './app.ts'
+import type { GuardInit } from './guard.ts'
+import { createMetrics } from './metrics.ts'
+import { checkSocketPath } from './paths.ts'
+
+export interface TcpInit {
+  /** A loopback address, unless `allowRemote`. */
+  host: string
+  /** 0 takes a free one. */
+  port: number
+  token: string
+  /** Listen on addresses that others can reach too. Default false. */
+  allowRemote?: boolean
+  /** Host names answered to besides the loopback ones. */
+  hosts?: string[]
+}
+
+export interface ApiServerInit {
+  node: ShoalNode
+  socketPath: string
+  tcp?: TcpInit
+  logger?: Logger
+  /** Report on the whole process too (CPU, memory, event loop). Its observers live as long as the process. Default false. */
+  processMetrics?: boolean
+  /** Called when a client asks the daemon to stop. Without it such requests are refused. */
+  onShutdown?: () => void
+}
+
+export interface ApiServer {
+  readonly socketPath: string
+  /** Where TCP listens, when it does: `http://127.0.0.1:4110`. */
+  readonly url: string | undefined
+  /** Listens. Throws ConfigError, ApiSocketInUseError, DiskError. */
+  start: () => Promise<void>
+  /** Refuses new work, ends open streams, closes all; under two seconds. Idempotent. */
+  stop: () => Promise<void>
+}
+
+/** Answers in flight get this long when the server stops; streams are ended at once and only have to be read. */
+const STOP_GRACE_MS = 1_500
+/** A head that takes longer than this to arrive is no client's of ours. */
+const HEADERS_TIMEOUT_MS = 10_000
+const LOOPBACK = ['127.0.0.1', '::1', 'localhost']
+
+export function createApiServer (init: ApiServerInit): ApiServer {
+  return new NodeApiServer(init)
+}
+
+class NodeApiServer implements ApiServer {
+  readonly socketPath: string
+  readonly #init: ApiServerInit
+  readonly #logger: Logger
+  readonly #stopping = new AbortController()
+  readonly #servers: Server[] = []
+  #url: string | undefined
+  #stopped: Promise<void> | undefined
+
+  constructor (init: ApiServerInit) {
+    checkSocketPath(init.socketPath)
+    if (init.tcp !== undefined) checkTcp(init.tcp)
+    this.socketPath = init.socketPath
+    this.#init = init
+    this.#logger = init.logger ?? silentLogger
+  }
+
+  get url (): string | undefined { return this.#url }
+
+  async start (): Promise<void> {
+    const { node, tcp, processMetrics } = this.#init
+    const metrics = createMetrics(node, { processMetrics: processMetrics ?? false })
+    const listener = (guard: GuardInit): Server => {
+      const { fetch } = createApp({
+        node, logger: this.#logger, metrics, version, guard, stopping: this.#stopping.signal, onShutdown: this.#init.onShutdown
+      })
+      // The globals of the process stay as they are: other nodes and other programs live in it.
+      const server = createServer({ headersTimeout: HEADERS_TIMEOUT_MS }, getRequestListener(fetch, { overrideGlobalObjects: false }))
+      server.maxConnections = API_CONNECTIONS_MAX
+      return server
+    }
+    try {
+      const local = listener({})
+      await listenOnSocket(local, this.socketPath)
+      this.#serve(local)
+      if (tcp === undefined) return
+      const remote = listener({ token: tcp.token, hosts: [...(tcp.hosts ?? []), tcp.host], ownAddress: tcp.allowRemote ?? false })
+      await listenOnTcp(remote, tcp)
+      this.#serve(remote)
+      const address = remote.address()
+      const port = typeof address === 'object' && address !== null ? address.port : tcp.port
+      this.#url = `http://${tcp.host.includes(':') ? `[${tcp.host}]` : tcp.host}:${port}`
+    } catch (error) {
+      await this.stop()
+      throw error
+    }
+  }
+
+  async stop (): Promise<void> {
+    this.#stopped ??= this.#stop()
+    await this.#stopped
+  }
+
+  #serve (server: Server): void {
+    // A failed accept (no descriptor left) is the loss of that connection only.
+    server.on('error', error => { this.#logger.warn({ error: error.message }, 'a connection to the API was not taken') })
+    this.#servers.push(server)
+  }
+
+  async #stop (): Promise<void> {
+    this.#stopping.abort(new NodeStoppedError('the daemon is stopping; what was done is kept, ask again when it is back'))
+    await Promise.all(this.#servers.map(async server => {
+      // The socket file goes with its server: libuv unlinks what it has bound.
+      const closed = new Promise<void>(resolve => { server.close(() => { resolve() }) })
+      server.closeIdleConnections()
+      const timer = setTimeout(() => { server.closeAllConnections() }, STOP_GRACE_MS)
+      await closed
+      clearTimeout(timer)
+    }))
+  }
+}
+
+function checkTcp ({ host, port, token, allowRemote }: TcpInit): void {
+  if (allowRemote !== true && !LOOPBACK.includes(host)) {
+    throw new ConfigError(`api.tcp.host is ${host}, which others can reach; use 127.0.0.1, or set api.tcp.allowRemote if that is meant`)
+  }
+  if (!Number.isInteger(port) || port < 0 || port > 65_535) throw new ConfigError(`api.tcp.port is ${port}; a port is 0 to 65535`)
+  if (token.length < 16) throw new ConfigError('the token of the API over TCP must have 16 characters or more')
+}
+
+/** Listens on a Unix socket that only this user may use. A socket that a dead daemon left is replaced, a live one never. */
+async function listenOnSocket (server: Server, path: string): Promise<void> {
+  await mkdir(dirname(path), { recursive: true, mode: 0o700 }).catch(error => {
+    throw new DiskError(`cannot make ${dirname(path)} for the API socket: ${asError(error).message}`, { cause: error })
+  })
+  await removeStale(path)
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', error => {
+      reject(systemCode(error) === 'EADDRINUSE'
+        ? inUse(path, error)
+        : new DiskError(`cannot listen on ${path}: ${error.message}; give another path with --api`, { cause: error }))
+    })
+    server.listen(path, resolve)
+    // listen() binds before it returns and nothing is accepted before the next turn: nobody gets in between.
+    if (server.listening) chmodSync(path, 0o600)
+  })
+  server.removeAllListeners('error')
+}
+
+async function removeStale (path: string): Promise<void> {
+  const there = await lstat(path).catch(error => {
+    if (systemCode(error) === 'ENOENT') return undefined
+    throw new DiskError(`cannot look at ${path}: ${asError(error).message}`, { cause: error })
+  })
+  if (there === undefined) return
+  if (!there.isSocket()) throw new ConfigError(`${path} is there and is no socket; move it away, or give another path with --api`)
+  if (await answers(path)) throw inUse(path)
+  await unlink(path)
+}
+
+async function answers (path: string): Promise<boolean> {
+  return await new Promise((resolve, reject) => {
+    const socket = connect(path)
+    socket.once('connect', () => { socket.destroy(); resolve(true) })
+    socket.once('error', error => {
+      const code = systemCode(error)
+      if (code === 'ECONNREFUSED' || code === 'ENOENT') resolve(false)
+      else if (code === 'EAGAIN') resolve(true) // its queue is full: somebody is there
+      else reject(new DiskError(`cannot tell whether a daemon listens on ${path}: ${error.message}`, { cause: error }))
+    })
+  })
+}
+
+function inUse (path: string, cause?: Error): ApiSocketInUseError {
+  return new ApiSocketInUseError(`another daemon listens on ${path}; stop it, or give this one another --data and --api`, cause === undefined ? undefined : { cause })
+}
+
+async function listenOnTcp (server: Server, { host, port }: TcpInit): Promise<void> {
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', error => { reject(new ConfigError(`the API cannot listen on ${host} port ${port}: ${error.message}`, { cause: error })) })
+    server.listen(port, host, resolve)
+  })
+  server.removeAllListeners('error')
+}

@@ -1,0 +1,13 @@
+import type { Command } from 'commander'
+import { action } from '../context.ts'
+import { size } from '../format.ts'
+
+export function addRm (program: Command): void {
+  program.command('rm')
+    .description('delete a model here; files added in place stay where they are')
+    .argument('<cid>', 'the model CID')
+    .action(action(async (context, cid: string) => {
+      const result = await context.client.remove(cid)
+      context.print(result, `removed ${result.cid}, freed ${size(result.freedBytes)}`)
+    }))
+}

@@ -1,0 +1,47 @@
+import type { Command } from 'commander'
+import type { ShownModel } from '../../api/types.ts'
+import { action } from '../context.ts'
+import { count, fields, percent, printable, size, table } from '../format.ts'
+import { kept } from './ls.ts'
+
+export function addShow (program: Command): void {
+  program.command('show')
+    .description('files, blocks, tensors and known holders of a model held here')
+    .argument('<cid>', 'the model CID')
+    .option('--tensors', 'list the tensors too (with --json they always are)')
+    .action(action(async (context, cid: string, { tensors }: { tensors?: boolean }) => {
+      const model = await context.client.show(cid, { tensors: tensors === true || context.json })
+      context.print(model, describe(model, tensors === true))
+    }))
+}
+
+function describe (model: ShownModel, withTensors: boolean): string {
+  const tensorCount = model.fileList.reduce((sum, file) => sum + file.tensorCount, 0)
+  const parts = [
+    fields([
+      ['model', model.cid],
+      ['size', `${size(model.bytes)} in ${count(model.files, 'file')}, ${count(model.blocks, 'block')}, ${count(model.shards, 'shard')}, ${count(tensorCount, 'tensor')}`],
+      ['here', model.complete ? 'complete' : `${percent(model.presentBytes, model.bytes)} (${size(model.presentBytes)})`],
+      ['kept', kept(model)],
+      ['path', model.path ?? '-']
+    ]),
+    table(['FILE', '>SIZE', '>BLOCKS', '>TENSORS', 'CUT', 'SHA-256'], model.fileList.map(file => [
+      file.path,
+      size(file.size),
+      file.presentBlocks === file.blocks ? String(file.blocks) : `${file.presentBlocks}/${file.blocks}`,
+      file.tensorCount === 0 ? '-' : String(file.tensorCount),
+      file.inPlace ? `${file.chunker}, in place` : file.chunker,
+      file.sha256
+    ])),
+    model.holders.length === 0
+      ? 'no other holder is known'
+      : table(['HOLDER', '>HAS'], model.holders.map(holder => [holder.peerId, holder.complete ? 'all' : percent(holder.presentBytes, model.bytes)]))
+  ]
+  if (withTensors) {
+    const rows = model.fileList.flatMap(file => (file.tensors ?? []).map(tensor => [
+      printable(tensor.name), tensor.dtype, tensor.shape.join(' x '), size(tensor.length), file.path
+    ]))
+    parts.push(rows.length === 0 ? 'no tensors (only safetensors headers are read)' : table(['TENSOR', 'TYPE', 'SHAPE', '>SIZE', 'FILE'], rows))
+  }
+  return parts.join('\n\n')
+}

@@ -1,0 +1,45 @@
+import type { Command } from 'commander'
+import type { NodeStatus } from '../../node/types.ts'
+import { action } from '../context.ts'
+import { ago, count, duration, fields, printable, size } from '../format.ts'
+
+export function addStatus (program: Command): void {
+  program.command('status')
+    .description('everything in short, problems first')
+    .action(action(async context => {
+      const status = await context.client.status()
+      context.print(status, `${problems(status)}\n\n${describe(status, Date.now())}`)
+    }))
+}
+
+function problems ({ problems }: NodeStatus): string {
+  if (problems.length === 0) return 'all is well'
+  return problems.map(problem => `! ${printable(problem)}`).join('\n')
+}
+
+function describe (status: NodeStatus, now: number): string {
+  const { models, storage, announce, labels } = status
+  const named = Object.entries(labels)
+  return fields([
+    ['peer', status.peerId],
+    ['version', status.version],
+    ['up', duration(status.uptimeSeconds)],
+    ['listening', status.multiaddrs.join('\n           ') || 'nowhere'],
+    ...(named.length === 0 ? [] : [['labels', named.map(([name, value]) => `${name}=${value}`).join(', ')] as [string, string]]),
+    ['peers', `${status.peersConnected} connected`],
+    ['models', `${models.count} (${models.complete} complete, ${models.pinned} pinned), ${size(models.bytes)}`],
+    ['loads', String(status.transfers)],
+    ['storage', [
+      `${size(storage.heldBytes)} held`,
+      storage.quotaBytes === undefined ? 'no quota' : `quota ${size(storage.quotaBytes)}`,
+      storage.volumeFreeBytes === undefined ? '' : `${size(storage.volumeFreeBytes)} free`,
+      storage.writable ? '' : 'READ-ONLY',
+      storage.directIo ? 'direct I/O' : 'buffered I/O'
+    ].filter(part => part !== '').join(', ')],
+    ['announced', [
+      count(announce.keys, 'key'),
+      announce.backlog === 0 ? 'none due' : `${announce.backlog} due, the oldest for ${duration(announce.lagMs / 1000)}`,
+      announce.sweptAt === undefined ? 'not swept yet' : `last sweep ${ago(announce.sweptAt, now)}`
+    ].join(', ')]
+  ])
+}

@@ -1,0 +1,82 @@
+/**
+ * The kinds of values a configuration key can have. Each takes what JSON gives and the text that flags and environment
+ * give, so that a key means the same wherever it is set.
+ */
+import { multiaddr } from '@multiformats/multiaddr'
+import { z } from 'zod'
+import { parseDuration, parseSize, showDuration, showSize } from './units.ts'
+
+const scalar = z.union([z.number(), z.string()])
+
+/** Bytes: a whole number, or text such as 500GiB, 1.5TiB, 80MB. */
+export function size (min: number, max = Number.MAX_SAFE_INTEGER): z.ZodType<number> {
+  const bounds = max === Number.MAX_SAFE_INTEGER ? `${showSize(min)} or more` : `${showSize(min)} to ${showSize(max)}`
+  return measured(parseSize, min, max, `must be a size such as 500GiB, ${bounds}`)
+}
+
+/** Milliseconds: a whole number, or text such as 250ms, 2s, 10m, 22h. */
+export function duration (minMs: number, maxMs: number): z.ZodType<number> {
+  return measured(parseDuration, minMs, maxMs, `must be a duration such as 250ms, 2s or 10m, ${showDuration(minMs)} to ${showDuration(maxMs)}`)
+}
+
+export function whole (min: number, max: number): z.ZodType<number> {
+  return measured(text => /^\d{1,15}$/.test(text) ? Number(text) : NaN, min, max, `must be a whole number, ${min} to ${max}`)
+}
+
+function measured (parse: (text: string) => number, min: number, max: number, message: string): z.ZodType<number> {
+  return z.unknown().transform((given, context) => {
+    const value = scalar.safeParse(given)
+    const number = value.success ? numberOf(value.data, parse) : NaN
+    if (Number.isInteger(number) && number >= min && number <= max) return number
+    context.addIssue({ code: 'custom', message })
+    return z.NEVER
+  })
+}
+
+function numberOf (value: number | string, parse: (text: string) => number): number {
+  if (typeof value === 'number') return value
+  try {
+    return parse(value)
+  } catch {
+    return NaN // told with the bounds, by the caller
+  }
+}
+
+const FLAGS: Record<string, boolean> = { true: true, yes: true, on: true, 1: true, false: false, no: false, off: false, 0: false }
+
+export const flag: z.ZodType<boolean> = z.preprocess(given => FLAGS[String(given).toLowerCase()], z.boolean('must be true or false'))
+
+export const text: z.ZodType<string> = z.string('must be text').min(1, 'must not be empty').max(4_096, 'must have 4,096 characters at most')
+
+/** `null`, or the text "none", where a key may be unset. */
+export function optional<T> (kind: z.ZodType<T>): z.ZodType<T | undefined> {
+  return z.unknown().transform((given, context) => {
+    if (given === null || given === 'none' || given === '') return undefined
+    const checked = kind.safeParse(given)
+    if (checked.success) return checked.data
+    context.addIssue({ code: 'custom', message: `${checked.error.issues[0]?.message ?? 'is wrong'}, or none` })
+    return z.NEVER
+  })
+}
+
+/** A JSON array, or text with commas between. */
+export function list (item: z.ZodType<string>, max: number): z.ZodType<string[]> {
+  return z.preprocess(splitText, z.array(item, 'must be a list').max(max, `must have ${max} entries at most`))
+}
+
+const ADDRESS = 'must be a multiaddr such as /ip4/0.0.0.0/tcp/4108'
+
+export const address: z.ZodType<string> = z.string(ADDRESS).refine(isMultiaddr, ADDRESS)
+
+function splitText (value: unknown): unknown {
+  if (typeof value !== 'string') return value
+  return value.split(/[,\s]+/).filter(part => part !== '')
+}
+
+export function isMultiaddr (text: string): boolean {
+  try {
+    return multiaddr(text).getComponents().length > 0
+  } catch {
+    return false
+  }
+}

@@ -1,0 +1,225 @@
+/**
+ * The daemon's configuration: flags over environment over a file over defaults. One table says every key there is, with
+ * its kind and bounds; config/default.jsonc explains them to operators, and a test holds the two together.
+ */
+import { readFile } from 'node:fs/promises'
+import { closest, distance } from 'fastest-levenshtein'
+import stripJsonComments from 'strip-json-comments'
+import { z } from 'zod'
+import {
+  CONFIG_BYTES_MAX, ConfigError, GiB, INVITE_ADDRESSES_MAX, KiB, LOAD_PEERS_MAX, MiB, SERVER_REQUESTS_PER_PEER_MAX, asError
+} from '../base/index.ts'
+import type { NodeSettings, PartialSettings } from '../node/types.ts'
+import { address, duration, flag, list, optional, size, text, whole } from './config-values.ts'
+
+const SECOND = 1_000
+const HOUR = 3_600 * SECOND
+/** Invites and addresses together; more are no help to find one that answers. */
+const JOIN_MAX = 64
+
+/** What a key that is not a NodeSettings one sets. */
+export interface DaemonSettings {
+  api: { tcp: { host: string, port: number | undefined, tokenFile: string | undefined, allowRemote: boolean, hosts: string[] } }
+  log: { level: 'debug' | 'info' | 'warn' | 'error', format: 'auto' | 'pretty' | 'json' }
+}
+
+export interface Config {
+  node: PartialSettings
+  daemon: DaemonSettings
+}
+
+const KEYS = {
+  listen: list(address, INVITE_ADDRESSES_MAX),
+  announceAddresses: list(address, INVITE_ADDRESSES_MAX),
+  join: list(text, JOIN_MAX),
+  'storage.quota': optional(size(0)),
+  'storage.directIo': z.enum(['auto', 'on', 'off'], 'must be auto, on or off'),
+  'storage.slots': whole(4, 4_096),
+  'storage.syncBytes': size(4 * MiB, 4 * GiB),
+  'storage.syncIntervalMs': duration(10, 60 * SECOND),
+  'announce.mode': z.enum(['adaptive', 'all', 'shards'], 'must be adaptive, all or shards'),
+  // Records expire after 48 h: refreshing later than that would let them.
+  'announce.periodMs': duration(SECOND, 47 * HOUR),
+  'announce.concurrency': whole(1, 64),
+  'transfer.providerTimeoutMs': duration(100, 24 * HOUR),
+  'transfer.stallTimeoutMs': duration(100, 24 * HOUR),
+  'transfer.requestTimeoutMs': duration(100, HOUR),
+  'transfer.peersMax': whole(1, LOAD_PEERS_MAX),
+  'transfer.serverRequestsPerPeer': whole(1, SERVER_REQUESTS_PER_PEER_MAX),
+  'transfer.uploadBytesPerSecond': optional(size(64 * KiB)),
+  'transfer.downloadBytesPerSecond': optional(size(64 * KiB)),
+  'network.maxConnections': whole(1, 10_000),
+  'network.inboundPerSecond': whole(1, 10_000),
+  'network.openSwarm': flag,
+  'api.tcp.host': text,
+  'api.tcp.port': optional(whole(0, 65_535)),
+  'api.tcp.tokenFile': optional(text),
+  'api.tcp.allowRemote': flag,
+  'api.tcp.hosts': list(text, 64),
+  'log.level': z.enum(['debug', 'info', 'warn', 'error'], 'must be debug, info, warn or error'),
+  'log.format': z.enum(['auto', 'pretty', 'json'], 'must be auto, pretty or json')
+} as const satisfies Record<string, z.ZodType>
+
+type Key = keyof typeof KEYS
+type Values = { [K in Key]?: z.output<typeof KEYS[K]> }
+
+export const configKeys: readonly string[] = [...Object.keys(KEYS), 'labels']
+const SECTIONS = [...new Set(configKeys.filter(key => key.includes('.')).map(key => key.slice(0, key.indexOf('.'))))]
+
+/** One source of settings, as it was written: dotted keys and raw values. Later layers win, key by key. */
+export interface Layer {
+  /** For messages: "--set", the name of the file. */
+  source: string
+  values: Map<string, unknown>
+}
+
+/** What the layers say together, checked. Throws ConfigError that names key, source and what would be right. */
+export function resolveConfig (layers: readonly Layer[]): Config {
+  const raw = new Map<Key, { value: unknown, source: string }>()
+  const labels: Record<string, string> = {}
+  for (const { source, values } of layers) {
+    for (const [key, value] of values) {
+      if (key.startsWith('labels.')) labels[labelName(key.slice('labels.'.length), source)] = labelValue(key, value, source)
+      else if (isKey(key)) raw.set(key, { value, source })
+      else throw unknownKey(key, source)
+    }
+  }
+  const values: Record<string, unknown> = {}
+  for (const [key, { value, source }] of raw) {
+    const checked = KEYS[key].safeParse(value)
+    if (!checked.success) throw new ConfigError(`${key} ${checked.error.issues[0]?.message ?? 'is wrong'}, not ${JSON.stringify(value)} (from ${source})`)
+    values[key] = checked.data
+  }
+  return assemble(values as Values, labels)
+}
+
+/** Throws ConfigError when it cannot be read or is no JSON (comments and trailing commas are fine). */
+export async function readConfigFile (path: string): Promise<Layer> {
+  let value: unknown
+  try {
+    const content = await readFile(path, 'utf8')
+    if (Buffer.byteLength(content) > CONFIG_BYTES_MAX) throw new Error(`it is larger than ${CONFIG_BYTES_MAX} bytes`)
+    value = JSON.parse(stripJsonComments(content, { trailingCommas: true }))
+  } catch (error) {
+    throw new ConfigError(`cannot use the configuration file ${path}: ${asError(error).message}`, { cause: error })
+  }
+  if (!isObject(value)) throw new ConfigError(`the configuration file ${path} must hold one JSON object`)
+  const values = new Map<string, unknown>()
+  flatten(value, '', values)
+  return { source: path, values }
+}
+
+const ENVIRONMENT_PREFIX = 'SHOAL_SET_'
+
+/** SHOAL_SET_STORAGE_QUOTA for storage.quota, and so on for each key; SHOAL_SET_LABELS="zone=a,rack=7". */
+export function environmentLayer (env: Record<string, string | undefined>): Layer {
+  const names = new Map(Object.keys(KEYS).map(key => [environmentName(key), key]))
+  const values = new Map<string, unknown>()
+  for (const [name, value] of Object.entries(env)) {
+    if (!name.startsWith(ENVIRONMENT_PREFIX) || value === undefined) continue
+    const key = names.get(name)
+    if (key !== undefined) values.set(key, value)
+    else if (name === `${ENVIRONMENT_PREFIX}LABELS`) for (const label of value.split(',')) setPair(values, label, name, 'labels.')
+    else throw new ConfigError(`unknown variable ${name}${meant(name, [...names.keys(), `${ENVIRONMENT_PREFIX}LABELS`])}`)
+  }
+  return { source: 'the environment', values }
+}
+
+export function environmentName (key: string): string {
+  return ENVIRONMENT_PREFIX + key.replaceAll('.', '_').replace(/[a-z](?=[A-Z])/g, '$&_').toUpperCase()
+}
+
+/** `--set key=value`, `--label key=value` and the lists of `--listen`. */
+export function flagLayer (flags: { set?: string[], label?: string[], listen?: string[] }): Layer {
+  const values = new Map<string, unknown>()
+  for (const pair of flags.set ?? []) setPair(values, pair, '--set')
+  for (const pair of flags.label ?? []) setPair(values, pair, '--label', 'labels.')
+  if (flags.listen !== undefined) values.set('listen', flags.listen)
+  return { source: 'the command line', values }
+}
+
+function setPair (values: Map<string, unknown>, pair: string, flag: string, prefix = ''): void {
+  const at = pair.indexOf('=')
+  if (at <= 0) throw new ConfigError(`${flag} takes key=value, not ${JSON.stringify(pair)}`)
+  values.set(prefix + pair.slice(0, at).trim(), pair.slice(at + 1))
+}
+
+/** Objects are taken apart down to known keys; labels down to each label. */
+function flatten (object: Record<string, unknown>, prefix: string, into: Map<string, unknown>): void {
+  for (const [name, value] of Object.entries(object)) {
+    const key = prefix + name
+    if (isObject(value) && !isKey(key)) {
+      // An empty section says nothing, but a misspelt one is still misspelt.
+      if (Object.keys(value).length === 0 && !isSection(key)) into.set(key, value)
+      flatten(value, `${key}.`, into)
+    } else {
+      into.set(key, value)
+    }
+  }
+}
+
+function isSection (key: string): boolean {
+  return key === 'labels' || Object.keys(KEYS).some(known => known.startsWith(`${key}.`))
+}
+
+function assemble (values: Values, labels: Record<string, string>): Config {
+  const section = <Name extends keyof NodeSettings>(name: Name): NodeSettings[Name] | undefined => {
+    const entries = Object.entries(values).filter(([key]) => key.startsWith(`${name}.`)).map(([key, value]) => [key.slice(name.length + 1), value])
+    return entries.length === 0 ? undefined : Object.fromEntries(entries) as NodeSettings[Name]
+  }
+  return {
+    node: {
+      listen: values.listen,
+      announceAddresses: values.announceAddresses,
+      join: values.join,
+      labels: Object.keys(labels).length === 0 ? undefined : labels,
+      storage: section('storage'),
+      announce: section('announce'),
+      transfer: section('transfer'),
+      network: section('network')
+    },
+    daemon: {
+      api: {
+        tcp: {
+          host: values['api.tcp.host'] ?? '127.0.0.1',
+          port: values['api.tcp.port'],
+          tokenFile: values['api.tcp.tokenFile'],
+          allowRemote: values['api.tcp.allowRemote'] ?? false,
+          hosts: values['api.tcp.hosts'] ?? []
+        }
+      },
+      log: { level: values['log.level'] ?? 'info', format: values['log.format'] ?? 'auto' }
+    }
+  }
+}
+
+function unknownKey (key: string, source: string): ConfigError {
+  return new ConfigError(`unknown configuration key ${JSON.stringify(key)} (from ${source})${meant(key, [...configKeys, ...SECTIONS])}; config/README.md lists them all`)
+}
+
+/** The nearest known one, by its whole name or by its last part (`quota` for `storage.quota`), unless nothing is near. */
+function meant (given: string, known: readonly string[]): string {
+  const bare = known.filter(key => key.split('.').pop() === given.split('.').pop())
+  const nearest = closest(given.toLowerCase(), (bare.length > 0 ? bare : known).map(key => key.toLowerCase()))
+  const key = known.find(candidate => candidate.toLowerCase() === nearest)
+  if (key === undefined) return ''
+  return bare.length > 0 || distance(given.toLowerCase(), nearest) <= Math.max(3, given.length / 2) ? `; did you mean ${key}?` : `; the nearest is ${key}`
+}
+
+function labelName (name: string, source: string): string {
+  if (!/^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$/.test(name)) throw new ConfigError(`the label name ${JSON.stringify(name)} (from ${source}) must begin with a letter or digit and may have "_", "." and "-" after it, 63 characters at most`)
+  return name
+}
+
+function labelValue (key: string, value: unknown, source: string): string {
+  if (typeof value !== 'string' || value.length > 253) throw new ConfigError(`${key} (from ${source}) must be text of 253 characters at most`)
+  return value
+}
+
+function isKey (key: string): key is Key {
+  return Object.hasOwn(KEYS, key)
+}
+
+function isObject (value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}

@@ -1,0 +1,78 @@
+import { resolve } from 'node:path'
+import type { Command } from 'commander'
+import { ApiClient } from '../api/client.ts'
+import { checkSocketPath, defaultDataDirectory, defaultSocketPath } from '../api/paths.ts'
+import { AbortError } from '../base/index.ts'
+import { EXIT } from './exit-codes.ts'
+import { Progress } from './progress.ts'
+
+export interface GlobalOptions {
+  data?: string
+  api?: string
+  json?: boolean
+  quiet?: boolean
+}
+
+/** What every command gets: where things are, how to speak, and a signal that Ctrl-C aborts. */
+export class Context {
+  readonly json: boolean
+  readonly quiet: boolean
+  readonly dataDirectory: string
+  readonly socketPath: string
+  readonly #interrupted = new AbortController()
+  #client: ApiClient | undefined
+
+  constructor (options: GlobalOptions) {
+    this.json = options.json ?? false
+    this.quiet = options.quiet ?? false
+    this.dataDirectory = options.data === undefined ? defaultDataDirectory() : resolve(options.data)
+    this.socketPath = options.api === undefined ? defaultSocketPath(process.env, options.data === undefined ? undefined : this.dataDirectory) : resolve(options.api)
+    checkSocketPath(this.socketPath)
+  }
+
+  get client (): ApiClient {
+    return this.#client ??= new ApiClient({ socketPath: this.socketPath })
+  }
+
+  get signal (): AbortSignal { return this.#interrupted.signal }
+
+  /** From now on the first SIGINT or SIGTERM aborts `signal`, the second ends the process. */
+  listenForInterrupts (): void {
+    const onSignal = (): void => {
+      if (this.#interrupted.signal.aborted) process.exit(EXIT.interrupted)
+      this.#interrupted.abort(new AbortError('interrupted'))
+    }
+    process.on('SIGINT', onSignal)
+    process.on('SIGTERM', onSignal)
+  }
+
+  /** The command's answer, on stdout: JSON, or what a person reads. */
+  print (json: object, text: string): void {
+    process.stdout.write(this.json ? `${JSON.stringify(json)}\n` : `${text}\n`)
+  }
+
+  /** Beside the answer, on stderr. With --json nothing: the answer holds it. */
+  note (text: string): void {
+    if (!this.quiet && !this.json) process.stderr.write(`${text}\n`)
+  }
+
+  progress (label: string): Progress {
+    return new Progress(label, { quiet: this.quiet, json: this.json })
+  }
+}
+
+/** Wraps what a command does as a commander action; its result, if any, is the exit code. */
+export function action<Args extends unknown[]> (work: (context: Context, ...args: Args) => Promise<number | void>): (this: Command, ...args: [...Args, object, Command]) => Promise<void> {
+  return async function (...args) {
+    const command = args[args.length - 1] as Command
+    const context = new Context(command.optsWithGlobals<GlobalOptions>())
+    const given = args.slice(0, -1)
+    const code = await work(context, ...given as Args)
+    if (typeof code === 'number') process.exitCode = code
+  }
+}
+
+/** For options that may be repeated. */
+export function collect (value: string, before: string[] | undefined): string[] {
+  return [...before ?? [], value]
+}

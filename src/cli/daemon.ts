@@ -1,0 +1,128 @@
+import { randomBytes } from 'node:crypto'
+import { join, resolve } from 'node:path'
+import { createApiServer, type ApiServer, type TcpInit } from '../api/server.ts'
+import { ConfigError, asError, type Logger } from '../base/index.ts'
+import { readOrCreateSecret } from '../discovery/secret-file.ts'
+import { createNode } from '../node/index.ts'
+import type { ShoalNode } from '../node/types.ts'
+import { environmentLayer, flagLayer, readConfigFile, resolveConfig, type Config, type DaemonSettings, type Layer } from './config.ts'
+import type { Context } from './context.ts'
+import { EXIT } from './exit-codes.ts'
+import { keepSwarmKey, planJoin } from './join.ts'
+import { createLogger } from './log.ts'
+
+export interface DaemonOptions {
+  listen?: string[]
+  join?: string[]
+  config?: string
+  set?: string[]
+  label?: string[]
+}
+
+/** From the first signal on; what systemd and users wait before they kill. Nothing recorded is lost by being cut off. */
+const STOP_DEADLINE_MS = 5_000
+
+/** Runs a node and its API until a signal or a client stops it; resolves with the exit code. */
+export async function runDaemon (context: Context, options: DaemonOptions, env: Record<string, string | undefined> = process.env): Promise<number> {
+  // Who started it may stop reading; that is no reason to go.
+  process.stdout.removeAllListeners('error').on('error', () => undefined)
+  const config = await configure(options, env)
+  const logger = createLogger(config.daemon.log, { json: context.json })
+  crashLoudly(logger)
+  const stop = new StopRequest(logger)
+  const plan = planJoin([...config.node.join ?? [], ...options.join ?? split(env.SHOAL_JOIN)], config.node.network?.openSwarm ?? false)
+  if (plan.swarmKey !== undefined) await keepSwarmKey(context.dataDirectory, plan.swarmKey)
+  const tcp = await tcpInit(config.daemon.api.tcp, context.dataDirectory)
+
+  const node = await createNode({ dataDirectory: context.dataDirectory, settings: { ...config.node, join: plan.addresses }, logger })
+  let api: ApiServer | undefined
+  try {
+    api = createApiServer({
+      node,
+      tcp,
+      socketPath: context.socketPath,
+      logger: logger.child({ component: 'api' }),
+      processMetrics: true,
+      onShutdown: () => { stop.now('asked for over the API') }
+    })
+    await api.start()
+    if (!stop.requested) announceReady(context, node, api)
+    await stop.wait
+  } finally {
+    await api?.stop()
+    await node.stop()
+  }
+  logger.info({}, 'stopped')
+  return EXIT.done
+}
+
+async function configure (options: DaemonOptions, env: Record<string, string | undefined>): Promise<Config> {
+  const layers: Layer[] = []
+  const file = options.config ?? (env.SHOAL_CONFIG === '' ? undefined : env.SHOAL_CONFIG)
+  if (file !== undefined) layers.push(await readConfigFile(resolve(file)))
+  layers.push(environmentLayer(env), flagLayer(options))
+  return resolveConfig(layers)
+}
+
+function announceReady (context: Context, node: ShoalNode, api: ApiServer): void {
+  const listen = node.multiaddrs()
+  const url = api.url
+  context.print(
+    { event: 'ready', peerId: node.peerId, listen, api: api.socketPath, ...(url === undefined ? {} : { url }) },
+    `ready: peer ${node.peerId}, listening on ${listen.join(', ') || 'no address'}, API on ${api.socketPath}${url === undefined ? '' : ` and ${url}`}`
+  )
+}
+
+async function tcpInit ({ host, port, tokenFile, allowRemote, hosts }: DaemonSettings['api']['tcp'], dataDirectory: string): Promise<TcpInit | undefined> {
+  if (port === undefined) return undefined
+  const path = tokenFile === undefined ? join(dataDirectory, 'api.token') : resolve(tokenFile)
+  const content = await readOrCreateSecret(path, () => Buffer.from(`${randomBytes(32).toString('base64url')}\n`))
+  const token = Buffer.from(content).toString('latin1').trim()
+  if (!/^[\x21-\x7e]{16,1024}$/.test(token)) throw new ConfigError(`${path} must hold one token of 16 to 1024 printable characters; delete it to have one made`)
+  return { host, port, token, allowRemote, hosts }
+}
+
+/** The first request to stop starts the clock; a second signal, or the deadline, ends the process at once. */
+class StopRequest {
+  readonly wait: Promise<void>
+  readonly #logger: Logger
+  #resolve: () => void = () => undefined
+  #requested = false
+
+  constructor (logger: Logger) {
+    this.#logger = logger
+    this.wait = new Promise(resolve => { this.#resolve = resolve })
+    for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) {
+      process.on(signal, () => {
+        if (this.#requested) process.exit(EXIT.interrupted)
+        this.now(signal)
+      })
+    }
+  }
+
+  get requested (): boolean { return this.#requested }
+
+  now (why: string): void {
+    if (this.#requested) return
+    this.#requested = true
+    this.#logger.info({ why }, 'stopping')
+    setTimeout(() => {
+      this.#logger.error({ deadlineMs: STOP_DEADLINE_MS }, 'did not stop in time; leaving as it is, nothing recorded is lost')
+      process.exit(EXIT.failed)
+    }, STOP_DEADLINE_MS)
+    this.#resolve()
+  }
+}
+
+/** A broken invariant ends the process; its story goes to the log, where operators look. */
+function crashLoudly (logger: Logger): void {
+  process.on('uncaughtException', (error, origin) => {
+    logger.error({ origin, error: asError(error).stack }, 'crashed')
+    process.exit(EXIT.failed)
+  })
+}
+
+/** Invites in a variable: separated by spaces or commas. */
+function split (text: string | undefined): string[] {
+  return (text ?? '').split(/[\s,]+/).filter(part => part !== '')
+}

@@ -1,0 +1,106 @@
+import { SingleBar, type GenericFormatter } from 'cli-progress'
+import { PROGRESS_PER_SECOND_MAX } from '../base/index.ts'
+import { count, duration, percent, rate, size } from './format.ts'
+
+export interface ProgressUpdate {
+  bytesDone: number
+  bytesTotal: number
+  /** Bytes per second; worked out from the updates when not given. */
+  rate?: number
+  secondsLeft?: number
+  peers?: number
+  /** Shown instead of figures while there are none: "looking for a provider". */
+  waiting?: string
+}
+
+/** Without a terminal, a line this often: enough to see that it lives, and logs stay short. */
+const PLAIN_INTERVAL_MS = 5_000
+const RATE_WINDOW_MS = 3_000
+const BAR_WIDTH = 24
+
+/**
+ * Progress on stderr: a bar on a terminal, a line now and then elsewhere (a JSON one with --json), nothing with
+ * --quiet. Starts to show at the first update.
+ */
+export class Progress {
+  readonly #label: string
+  readonly #quiet: boolean
+  readonly #json: boolean
+  readonly #rate = new RateWindow()
+  #bar: SingleBar | undefined
+  #latest: ProgressUpdate | undefined
+  #toldAt = performance.now()
+
+  constructor (label: string, options: { quiet: boolean, json: boolean }) {
+    this.#label = label
+    this.#quiet = options.quiet
+    this.#json = options.json
+  }
+
+  update (update: ProgressUpdate): void {
+    if (this.#quiet) return
+    const measured = this.#rate.measure(update.bytesDone)
+    const speed = update.rate ?? measured
+    const left = update.secondsLeft ?? (speed > 0 ? (update.bytesTotal - update.bytesDone) / speed : undefined)
+    this.#latest = { ...update, rate: speed, secondsLeft: left }
+    if (process.stderr.isTTY) this.#draw(this.#latest)
+    else this.#tell(this.#latest)
+  }
+
+  /** Takes the bar away. */
+  stop (): void {
+    this.#bar?.stop()
+    this.#bar = undefined
+  }
+
+  #draw (update: ProgressUpdate): void {
+    if (this.#bar === undefined) {
+      const format: GenericFormatter = () => this.#latest === undefined ? '' : `${this.#label} ${bar(this.#latest)} ${describe(this.#latest)}`
+      this.#bar = new SingleBar({
+        format, fps: PROGRESS_PER_SECOND_MAX, stream: process.stderr, clearOnComplete: true, hideCursor: true, gracefulExit: false, forceRedraw: true, linewrap: null
+      })
+      const onExit = (): void => { this.stop() } // the cursor must come back whatever happens
+      process.once('exit', onExit)
+      this.#bar.start(update.bytesTotal, update.bytesDone)
+    }
+    this.#bar.setTotal(update.bytesTotal)
+    this.#bar.update(update.bytesDone)
+  }
+
+  #tell (update: ProgressUpdate): void {
+    const now = performance.now()
+    if (now - this.#toldAt < PLAIN_INTERVAL_MS) return
+    this.#toldAt = now
+    process.stderr.write(this.#json ? `${JSON.stringify({ progress: update })}\n` : `${this.#label}: ${describe(update)}\n`)
+  }
+}
+
+function bar ({ bytesDone, bytesTotal, waiting }: ProgressUpdate): string {
+  const filled = waiting !== undefined ? 0 : bytesTotal === 0 ? BAR_WIDTH : Math.floor(BAR_WIDTH * Math.min(1, bytesDone / bytesTotal))
+  return `[${'='.repeat(filled)}${' '.repeat(BAR_WIDTH - filled)}]`
+}
+
+function describe ({ bytesDone, bytesTotal, rate: speed, secondsLeft, peers, waiting }: ProgressUpdate): string {
+  if (waiting !== undefined) return waiting
+  const parts = [`${percent(bytesDone, bytesTotal)} of ${size(bytesTotal)}`]
+  if (speed !== undefined && speed > 0) parts.push(rate(speed))
+  if (secondsLeft !== undefined && Number.isFinite(secondsLeft)) parts.push(`${duration(secondsLeft)} left`)
+  if (peers !== undefined) parts.push(count(peers, 'peer'))
+  return parts.join(', ')
+}
+
+/** Bytes per second over the last few seconds. */
+class RateWindow {
+  #samples: Array<{ at: number, bytes: number }> = []
+
+  measure (bytes: number): number {
+    const at = performance.now()
+    const last = this.#samples[this.#samples.length - 1]
+    // Ten samples a second say as much as a thousand.
+    if (last === undefined || at - last.at >= 100) this.#samples.push({ at, bytes })
+    while (this.#samples.length > 2 && at - (this.#samples[0]?.at ?? at) > RATE_WINDOW_MS) this.#samples.shift()
+    const first = this.#samples[0]
+    if (first === undefined || at - first.at < 100) return 0
+    return Math.max(0, (bytes - first.bytes) * 1000 / (at - first.at))
+  }
+}

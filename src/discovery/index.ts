@@ -1,0 +1,8 @@
+export { createDhtRouter, type DhtRouterInit } from './dht-router.ts'
+export { dhtKey } from './dht-key.ts'
+export { decodeInvite, encodeInvite, type Invite } from './invite.ts'
+export { createLinkLimiter, type LinkLimiter, type LinkLimiterInit } from './link-limiter.ts'
+export { MemoryRendezvous, createMemoryRouter, type MemoryRouterInit } from './memory-router.ts'
+export { createNetwork, type Network, type NetworkInit, type NetworkServices } from './network.ts'
+export type * from './router.ts'
+export { formatSwarmKey, loadSwarmKey, parseSwarmKey } from './swarm-key.ts'

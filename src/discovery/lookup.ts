@@ -1,0 +1,76 @@
+import { DHT_LOOKUP_ASKED_MAX, DHT_LOOKUP_CANDIDATES_MAX, throwIfAborted } from '../base/index.ts'
+import type { Contact } from './contact.ts'
+import { compareDistance } from './dht-key.ts'
+
+/** How many peers keep each record: Kademlia's k, as kad-dht has it. */
+export const CLOSEST_PEERS = 20
+/** Questions under way at once: Kademlia's alpha. */
+const ASKED_AT_ONCE = 10
+
+export interface LookupInit {
+  /** A place in the key space. */
+  target: Uint8Array
+  /** Where to begin. */
+  seeds: Contact[]
+  /** This node, which is never asked. */
+  self: string
+  /** Asks one peer for those it knows nearest. A rejection leaves the peer out. */
+  ask: (contact: Contact, signal: AbortSignal) => Promise<Contact[]>
+  signal: AbortSignal
+}
+
+interface Candidate { contact: Contact, state: 'new' | 'asked' | 'answered' | 'failed' }
+
+/**
+ * Kademlia's node lookup: the CLOSEST_PEERS peers nearest to the target that answered, nearest first; fewer only when
+ * there are no more. Ends when the nearest known have all answered or failed; questions to others are called off. Throws what the signal does.
+ */
+export async function lookup (init: LookupInit): Promise<Contact[]> {
+  const known = new Map<string, Candidate>()
+  let nearest: Candidate[] = []
+  const add = (contacts: readonly Contact[]): void => {
+    for (const contact of contacts) {
+      if (contact.id === init.self || known.has(contact.id)) continue
+      const candidate: Candidate = { contact, state: 'new' }
+      known.set(contact.id, candidate)
+      nearest.push(candidate)
+    }
+    nearest.sort((a, b) => compareDistance(init.target, a.contact.kadId, b.contact.kadId))
+    for (const dropped of nearest.splice(DHT_LOOKUP_CANDIDATES_MAX)) known.delete(dropped.contact.id)
+  }
+  add(init.seeds)
+
+  const over = new AbortController()
+  const signal = AbortSignal.any([init.signal, over.signal])
+  const underWay = new Set<Promise<void>>()
+  let asked = 0
+  const ask = async (candidate: Candidate): Promise<void> => {
+    candidate.state = 'asked'
+    try {
+      add(await init.ask(candidate.contact, signal))
+      candidate.state = 'answered'
+    } catch {
+      candidate.state = 'failed' // gone, full or broken: the lookup goes around it
+      nearest = nearest.filter(other => other !== candidate)
+    }
+  }
+  try {
+    for (;;) {
+      throwIfAborted(init.signal)
+      const wanted = nearest.slice(0, CLOSEST_PEERS)
+      if (wanted.every(candidate => candidate.state === 'answered')) break
+      const next = wanted.find(candidate => candidate.state === 'new')
+      if (next !== undefined && underWay.size < ASKED_AT_ONCE && asked < DHT_LOOKUP_ASKED_MAX) {
+        asked++
+        const question = ask(next).finally(() => { underWay.delete(question) })
+        underWay.add(question)
+        continue
+      }
+      if (underWay.size === 0) break
+      await Promise.race(underWay)
+    }
+  } finally {
+    over.abort()
+  }
+  return nearest.filter(candidate => candidate.state === 'answered').slice(0, CLOSEST_PEERS).map(candidate => candidate.contact)
+}

@@ -1,0 +1,142 @@
+import { mkdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { noise } from '@chainsafe/libp2p-noise'
+import { generateKeyPair } from '@libp2p/crypto/keys'
+import { identify, type Identify } from '@libp2p/identify'
+import type { ConnectionProtector, Libp2p, PrivateKey, ServiceMap } from '@libp2p/interface'
+import { kadDHT, passthroughMapper, type KadDHT } from '@libp2p/kad-dht'
+import { memory } from '@libp2p/memory'
+import { peerIdFromPrivateKey } from '@libp2p/peer-id'
+import { ping, type Ping } from '@libp2p/ping'
+import { tcp } from '@libp2p/tcp'
+import { yamux } from '@libp2p/yamux'
+import { LevelDatastore } from 'datastore-level'
+import { createLibp2p } from 'libp2p'
+import {
+  DHT_RECORDS_IN_MEMORY_MAX, DHT_RECORDS_MAX, STREAMS_PER_CONNECTION_MAX, STREAM_READ_BUFFER_BYTES_MAX, STREAM_WRITE_BUFFER_BYTES_MAX, ConfigError, KiB, MiB,
+  systemClock, systemRandom, type Clock, type Logger, type Random
+} from '../base/index.ts'
+import { loadIdentity } from './identity.ts'
+import { limitedProtector, type LinkLimiter } from './link-limiter.ts'
+import { MemoryDatastore } from './memory-datastore.ts'
+import { componentLogger } from './network-logger.ts'
+import { ProviderRecords } from './provider-records.ts'
+import { checkSwarmKey } from './swarm-key.ts'
+import { swarmKeyProtector } from './swarm-key-protector.ts'
+
+/** Ours, so that no node of another network strays into the table. */
+export const KAD_PROTOCOL = '/shoal/kad/1'
+
+const HOUR_MS = 3_600_000
+/**
+ * libp2p forgets a peer's addresses after an hour and the peer after six, and then leaves it out of the answers about
+ * what it provides, or fails to answer at all. Provider records live two days; a week also spans a long weekend.
+ */
+const PEER_MEMORY_MS = 7 * 24 * HOUR_MS
+const STREAM_WINDOW_BYTES = 256 * KiB
+const STREAM_WINDOW_BYTES_MAX = 2 * MiB
+
+export interface NetworkServices extends ServiceMap {
+  identify: Identify
+  ping: Ping
+  dht: KadDHT
+  records: ProviderRecords
+}
+
+export type Network = Libp2p<NetworkServices>
+
+export interface NetworkInit {
+  /** Holds identity.key and libp2p/ (peers and DHT records). Without it all is in memory and the identity is new. */
+  dataDirectory?: string
+  /** Instead of DIR/identity.key. */
+  privateKey?: PrivateKey
+  /** Multiaddrs. */
+  listen: string[]
+  /** Told to others instead of the ones listened on; empty or missing: those. */
+  announceAddresses?: string[]
+  transport: 'tcp' | 'memory'
+  /** 32 bytes; required unless the swarm is open. */
+  swarmKey?: Uint8Array
+  openSwarm?: boolean
+  maxConnections: number
+  /** Connections taken from one address in a second. */
+  inboundPerSecond: number
+  logger: Logger
+  clock?: Clock
+  random?: Random
+  linkLimiter?: LinkLimiter
+}
+
+/**
+ * A libp2p host, not started: `start()` and `stop()` are libp2p's own. stop() leaves no timer, socket or open file, and
+ * the host may be started again. Throws ConfigError (a bad key), DiskError.
+ */
+export async function createNetwork (init: NetworkInit): Promise<Network> {
+  const clock = init.clock ?? systemClock
+  const random = init.random ?? systemRandom
+  const directory = init.dataDirectory
+  const privateKey = init.privateKey ?? (directory === undefined ? await generateKeyPair('Ed25519') : await loadIdentity(directory))
+  const records = new ProviderRecords({
+    inner: directory === undefined ? new MemoryDatastore() : await levelIn(directory),
+    self: peerIdFromPrivateKey(privateKey),
+    recordsMax: directory === undefined ? DHT_RECORDS_IN_MEMORY_MAX : DHT_RECORDS_MAX,
+    random
+  })
+  const protector = protectorFor(init, clock, random)
+  return await createLibp2p<NetworkServices>({
+    start: false,
+    privateKey,
+    datastore: records,
+    logger: componentLogger(init.logger),
+    nodeInfo: { name: 'shoal', version: '1', userAgent: 'shoal' },
+    addresses: { listen: init.listen, ...(init.announceAddresses === undefined || init.announceAddresses.length === 0 ? {} : { announce: init.announceAddresses }) },
+    transports: [init.transport === 'memory' ? memory() : tcp()],
+    connectionEncrypters: [noise()],
+    streamMuxers: [yamux({
+      maxInboundStreams: STREAMS_PER_CONNECTION_MAX,
+      maxOutboundStreams: STREAMS_PER_CONNECTION_MAX,
+      streamOptions: {
+        initialStreamWindowSize: STREAM_WINDOW_BYTES,
+        maxStreamWindowSize: STREAM_WINDOW_BYTES_MAX,
+        maxReadBufferLength: STREAM_READ_BUFFER_BYTES_MAX,
+        maxWriteBufferLength: STREAM_WRITE_BUFFER_BYTES_MAX
+      }
+    })],
+    ...(protector === undefined ? {} : { connectionProtector: () => protector }),
+    connectionManager: {
+      maxConnections: init.maxConnections,
+      inboundConnectionThreshold: init.inboundPerSecond,
+      maxIncomingPendingConnections: Math.max(10, init.inboundPerSecond * 2)
+    },
+    // A peer behind a full link answers late; the default of 5 s would cut connections that are only busy.
+    connectionMonitor: { pingInterval: 30_000, pingTimeout: { minTimeout: 20_000 } },
+    peerStore: { maxAddressAge: PEER_MEMORY_MS, maxPeerAge: PEER_MEMORY_MS },
+    services: {
+      identify: identify(),
+      ping: ping(),
+      dht: kadDHT({
+        protocol: KAD_PROTOCOL,
+        clientMode: false,
+        peerInfoMapper: passthroughMapper,
+        // The first node of a swarm asks nobody and must not wait for that.
+        allowQueryWithZeroPeers: true,
+        // Our own records are never stored (provider-records.ts), so there is nothing to provide again.
+        reprovide: { threshold: 0 }
+      }),
+      records: () => records
+    }
+  })
+}
+
+function protectorFor (init: NetworkInit, clock: Clock, random: Random): ConnectionProtector | undefined {
+  if (init.swarmKey === undefined && init.openSwarm !== true) throw new ConfigError('a swarm key is missing; give one, or set network.openSwarm for a swarm that anyone may join')
+  if (init.swarmKey !== undefined && init.openSwarm === true) throw new ConfigError('an open swarm has no swarm key; give one or the other')
+  const keyed = init.swarmKey === undefined ? undefined : swarmKeyProtector({ key: checkSwarmKey(init.swarmKey), clock, random })
+  return init.linkLimiter === undefined ? keyed : limitedProtector(init.linkLimiter, keyed)
+}
+
+async function levelIn (directory: string): Promise<LevelDatastore> {
+  const path = join(directory, 'libp2p')
+  await mkdir(path, { recursive: true, mode: 0o700 })
+  return new LevelDatastore(path)
+}

@@ -1,0 +1,229 @@
+import type { CID } from 'multiformats/cid'
+import { Emitter, NodeStoppedError, asError, type AbortOptions, type Clock, type Logger, type ProgressOptions } from '../base/index.ts'
+import type { Encoded, FileIndex, Model } from '../model/index.ts'
+import { Blocks } from './blocks.ts'
+import type { ByteStore } from './byte-store.ts'
+import { Catalog } from './catalog.ts'
+import { WORK_SLOTS, type Core, type StoreSettings } from './core.ts'
+import { diskError } from './disk-errors.ts'
+import { Imports } from './imports.ts'
+import { Gate, Lock } from './concurrency.ts'
+import { Models } from './models.ts'
+import { DetailsCache, Registry } from './records.ts'
+import { isDamage, loadDetails, loadRegistry, rebuildCatalog, setCatalogAside, settleFiles } from './recover.ts'
+import { Room } from './room.ts'
+import { SlotPool, type Slot } from './slots.ts'
+import type {
+  BlockLocation, FileGuard, FileImport, GcResult, ModelStore, PutModelOptions, RemoveResult, StoreEvents, StoreStatus, StoredFile, StoredModel,
+  VerifyProgress, VerifyResult
+} from './store.ts'
+import { verifyHeld } from './verify.ts'
+import { Volume } from './volume.ts'
+
+export interface BlockStoreInit { clock: Clock, logger: Logger, settings: StoreSettings }
+
+interface Parts { core: Core, blocks: Blocks, room: Room, models: Models, imports: Imports }
+
+/**
+ * The store over any ByteStore: wires its parts and hands each call to the one that knows. Blocks (blocks.ts) are read,
+ * written and recorded; models (models.ts) and whole files (imports.ts) come in; room is made (room.ts); what is held
+ * is checked (verify.ts), and found again after a crash (recover.ts).
+ */
+export class BlockStore implements ModelStore {
+  readonly events: Emitter<StoreEvents>
+  readonly slots: SlotPool
+  readonly #bytes: ByteStore
+  readonly #init: BlockStoreInit
+  readonly #gate = new Gate()
+  readonly #stopping = new AbortController()
+  #started: Promise<void> | undefined
+  #stopped: Promise<void> | undefined
+  #parts: Parts | undefined
+
+  constructor (bytes: ByteStore, init: BlockStoreInit) {
+    this.#bytes = bytes
+    this.#init = init
+    this.events = new Emitter(error => { init.logger.error({ error: asError(error).message }, 'a listener of the store threw') })
+    this.slots = new SlotPool(init.settings.slots)
+  }
+
+  async start (): Promise<void> {
+    if (this.#gate.closed) throw stopped()
+    await (this.#started ??= this.#start())
+  }
+
+  async stop (): Promise<void> {
+    await (this.#stopped ??= this.#stop())
+  }
+
+  async #start (): Promise<void> {
+    const { signal } = this.#stopping
+    await this.#bytes.start()
+    try {
+      const core = await this.#open()
+      const blocks = new Blocks(core, { clock: this.#init.clock, ...this.#init.settings })
+      const room = new Room(core)
+      this.#parts = { core, blocks, room, models: new Models(core, room, blocks), imports: new Imports(core, room, blocks) }
+      await settleFiles(core, blocks, signal)
+    } catch (error) {
+      await this.#close()
+      throw diskError(error, 'cannot open the store')
+    }
+  }
+
+  /** The catalog with all that it says. One that is damaged, missing or half rebuilt is filled from what was kept beside it. */
+  async #open (): Promise<Core> {
+    const { catalogPath } = this.#bytes
+    const { logger } = this.#init
+    for (let attempt = 0; ; attempt++) {
+      let catalog: Catalog | undefined
+      try {
+        catalog = new Catalog(catalogPath)
+        if (catalog.isNew) catalog.rebuilding = true
+        if (catalog.rebuilding) {
+          const models = await rebuildCatalog(catalog, this.#bytes, this.#stopping.signal)
+          if (models > 0) logger.warn({ models }, 'the catalog is rebuilt; every block is hashed once')
+          catalog.rebuilding = false
+        }
+        const core = this.#core(catalog)
+        loadRegistry(core)
+        return core
+      } catch (error) {
+        catalog?.[Symbol.dispose]()
+        if (attempt > 0 || catalogPath === ':memory:' || !isDamage(error)) throw error
+        logger.error({ path: catalogPath, error: asError(error).message }, 'the catalog is damaged; it is set aside and rebuilt from the files')
+        await setCatalogAside(catalogPath)
+      }
+    }
+  }
+
+  #core (catalog: Catalog): Core {
+    const { clock, logger, settings } = this.#init
+    return {
+      settings,
+      clock,
+      logger,
+      events: this.events,
+      bytes: this.#bytes,
+      catalog,
+      registry: new Registry(),
+      details: new DetailsCache(key => loadDetails(catalog, key)),
+      volume: new Volume({
+        clock,
+        events: this.events,
+        logger,
+        probe: async () => {
+          await this.#bytes.probe()
+          const space = await this.#bytes.space()
+          if (space !== undefined && space.freeBytes < space.reserveBytes) throw diskError(Object.assign(new Error('too little is free'), { code: 'ENOSPC' }), 'the volume is still full')
+        }
+      }),
+      structure: new Lock(),
+      recording: new Lock(),
+      copying: new Lock(),
+      workSlots: new SlotPool(WORK_SLOTS)
+    }
+  }
+
+  async #stop (): Promise<void> {
+    this.#stopping.abort(stopped())
+    await this.#started?.catch(() => undefined)
+    await this.#gate.close(stopped())
+    await this.#parts?.blocks.flush().catch(error => {
+      this.#init.logger.error({ error: asError(error).message }, 'the last written blocks could not be recorded; they will be fetched again')
+    })
+    await this.#close()
+  }
+
+  async #close (): Promise<void> {
+    const parts = this.#parts
+    this.#parts = undefined
+    await parts?.core.volume.stop()
+    parts?.core.catalog[Symbol.dispose]()
+    await this.#bytes.stop()
+  }
+
+  get #running (): Parts {
+    if (this.#parts === undefined) throw stopped()
+    return this.#parts
+  }
+
+  async status (): Promise<StoreStatus> {
+    const { core } = this.#running
+    return await this.#gate.run(async () => ({
+      heldBytes: core.registry.heldBytes(),
+      quotaBytes: core.settings.quota,
+      volumeFreeBytes: (await core.bytes.space().catch(() => undefined))?.freeBytes,
+      writable: core.volume.writable,
+      error: core.volume.error?.message,
+      slots: { size: this.slots.size, free: this.slots.free },
+      directIo: core.bytes.directIo
+    }))
+  }
+
+  models (): StoredModel[] { return this.#parts === undefined ? [] : [...this.#parts.core.registry.models.values()] }
+  model (cid: string): StoredModel | undefined { return this.#parts?.core.registry.models.get(cid) }
+
+  async putModel (model: Model, options: PutModelOptions = {}): Promise<StoredModel> {
+    return await this.#run(async ({ models }) => await models.put(model, options))
+  }
+
+  async setPinned (cid: string, pinned: boolean): Promise<void> {
+    await this.#run(async ({ models }) => { await models.setPinned(cid, pinned) })
+  }
+
+  async touchModel (cid: string): Promise<void> {
+    await this.#run(async ({ models }) => { models.touch(cid) })
+  }
+
+  holdModel (cid: string): () => void { return this.#running.core.registry.hold(cid) }
+
+  async removeModel (cid: string): Promise<RemoveResult> {
+    return await this.#run(async ({ core, room }) => await core.structure.run(async () => await room.remove(cid)))
+  }
+
+  async gc (options: { dryRun?: boolean } = {}): Promise<GcResult> {
+    return await this.#run(async ({ core, room }) => await core.structure.run(async () => await room.gc(options.dryRun ?? false)))
+  }
+
+  async verify (cid: string | undefined, options?: AbortOptions & ProgressOptions<VerifyProgress>): Promise<VerifyResult> {
+    const signals = [this.#stopping.signal, ...options?.signal === undefined ? [] : [options.signal]]
+    return await this.#run(async ({ core, blocks }) => await verifyHeld(core, blocks, cid, { ...options, signal: AbortSignal.any(signals) }))
+  }
+
+  async importFile (size: number): Promise<FileImport> { return await this.#run(async ({ imports }) => await imports.importFile(size)) }
+
+  async cloneFile (path: string, size: number): Promise<(FileImport & { path: string }) | undefined> {
+    return await this.#run(async ({ imports }) => await imports.cloneFile(path, size))
+  }
+
+  async referenceFile (index: Encoded<FileIndex>, guard: FileGuard): Promise<{ file: StoredFile, newBytes: number }> {
+    return await this.#run(async ({ imports }) => await imports.referenceFile(index, guard))
+  }
+
+  metadata (cid: CID): Uint8Array | undefined { return this.#parts?.core.catalog.metadata(cid.toString()) }
+  findBlock (cid: CID): BlockLocation | undefined { return this.#parts?.blocks.find(cid) }
+
+  async readBlock (location: BlockLocation, slot: Slot): Promise<boolean> {
+    return await this.#run(async ({ blocks }) => await blocks.read(location, slot))
+  }
+
+  async readRange (file: StoredFile, offset: number, length: number): Promise<Uint8Array> {
+    return await this.#run(async ({ blocks }) => await blocks.readRange(file, offset, length))
+  }
+
+  async writeBlock (file: StoredFile, block: number, slot: Slot): Promise<void> {
+    await this.#run(async ({ blocks }) => { await blocks.write(file, block, slot) })
+  }
+
+  async flush (): Promise<void> { await this.#run(async ({ blocks }) => { await blocks.flush() }) }
+
+  async #run<T> (operation: (parts: Parts) => Promise<T>): Promise<T> {
+    const parts = this.#running
+    return await this.#gate.run(async () => await operation(parts))
+  }
+}
+
+function stopped (): NodeStoppedError {
+  return new NodeStoppedError('the store is not open')
+}

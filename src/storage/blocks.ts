@@ -1,0 +1,282 @@
+import type { CID } from 'multiformats/cid'
+import { DiskError, STORE_DIRTY_FILES_MAX, UsageError, asError, systemCode, type Clock } from '../base/index.ts'
+import { RAW, verifyBytes } from '../model/index.ts'
+import { recordOf, type Core } from './core.ts'
+import { diskError } from './disk-errors.ts'
+import { GuardBrokenError, readGuarded } from './in-place.ts'
+import type { FileRecord } from './records.ts'
+import type { Slot } from './slots.ts'
+import type { BlockLocation, StoredFile } from './store.ts'
+import { SyncBatch } from './sync-batch.ts'
+
+/** `generation` says which file it went to, should the file have been made anew meanwhile. */
+interface Written { file: FileRecord, block: number, generation: number }
+type Location = BlockLocation & { readonly file: FileRecord }
+
+/**
+ * Blocks in and out. Owns what is recorded about a file, and the order of effects:
+ * write -> sync -> catalog -> links of a complete file -> `present` -> event; and back when a block is withdrawn.
+ */
+export class Blocks {
+  readonly #core: Core
+  readonly #batch: SyncBatch<Written>
+
+  constructor (core: Core, settings: { clock: Clock, syncBytes: number, syncIntervalMs: number }) {
+    this.#core = core
+    this.#batch = new SyncBatch({
+      clock: settings.clock,
+      bytesMax: settings.syncBytes,
+      intervalMs: settings.syncIntervalMs,
+      keysMax: STORE_DIRTY_FILES_MAX,
+      keyOf: item => item.file,
+      run: async items => { await this.#record(items) }
+    })
+  }
+
+  find (cid: CID): Location | undefined {
+    if (cid.code !== RAW) return undefined
+    let inPlace: Location | undefined
+    for (const { file: id, block, offset, size } of this.#core.catalog.locate(cid.multihash.bytes)) {
+      const file = this.#core.registry.fileById(id)
+      if (file === undefined || !file.present.has(block)) continue
+      const location = { file, block, offset, size }
+      if (!file.inPlace) return location
+      inPlace ??= location // a copy of our own is surer
+    }
+    return inPlace
+  }
+
+  async read (location: BlockLocation, slot: Slot): Promise<boolean> {
+    return await this.tryRead(location, slot) === undefined
+  }
+
+  /** Like `read`: undefined when the slot holds the block, else why the block is not here any more. */
+  async tryRead (location: BlockLocation, slot: Slot): Promise<string | undefined> {
+    const file = this.#core.registry.files.get(location.file.key)
+    const { block, offset, size } = location
+    if (file === undefined || !file.present.has(block)) return 'it is not here'
+    const into = slot.prepare(offset, size)
+    const lost = await this.#fill(file, block, offset, into)
+    if (lost === undefined) return undefined
+    await this.withdraw(file, lost.blocks, lost.reason)
+    return lost.reason
+  }
+
+  /** What is lost, and why; undefined when `into` holds the bytes. */
+  async #fill (file: FileRecord, block: number, offset: number, into: Uint8Array): Promise<{ blocks: number[] | 'all', reason: string } | undefined> {
+    const { guard } = file
+    try {
+      if (guard === undefined) {
+        const read = await this.#core.bytes.read(file, offset, into)
+        return read === into.length ? undefined : { blocks: [block], reason: `the file ends after ${offset + read} of ${file.size} bytes` }
+      }
+      await readGuarded(this.#core.bytes.handles, guard, offset, into)
+      const cid = file.index.blocks[block]
+      return cid !== undefined && verifyBytes(cid, into) ? undefined : { blocks: 'all', reason: `${guard.path} holds other bytes than when it was added` }
+    } catch (error) {
+      if (error instanceof GuardBrokenError) return { blocks: 'all', reason: error.message }
+      if (systemCode(error) === 'ENOENT') return { blocks: 'all', reason: 'the file is gone' }
+      throw diskError(error, `cannot read block ${block} of ${file.path ?? file.key}`)
+    }
+  }
+
+  async readRange (stored: StoredFile, offset: number, length: number): Promise<Uint8Array> {
+    const file = recordOf(this.#core, stored)
+    if (!Number.isSafeInteger(offset) || !Number.isSafeInteger(length) || offset < 0 || length < 0 || offset + length > file.size) {
+      throw new UsageError(`${length} bytes at ${offset} are not within the ${file.size} bytes of ${file.key}`)
+    }
+    const into = new Uint8Array(length)
+    if (length === 0) return into
+    const { offsets } = file
+    for (let block = blockAt(offsets, offset); block < offsets.length && (offsets[block] ?? 0) < offset + length; block++) {
+      if (!file.present.has(block)) throw new DiskError(`block ${block} of ${file.key}, which holds bytes ${offset} to ${offset + length}, is not here`)
+    }
+    try {
+      if (file.guard !== undefined) {
+        await readGuarded(this.#core.bytes.handles, file.guard, offset, into)
+      } else if (await this.#core.bytes.read(file, offset, into) < length) {
+        throw new DiskError(`${file.path ?? file.key} ends before ${offset + length}; shoal verify finds out what is left of it`)
+      }
+    } catch (error) {
+      if (error instanceof GuardBrokenError) await this.withdraw(file, 'all', error.message)
+      throw diskError(error, `cannot read ${file.path ?? file.key}`)
+    }
+    return into
+  }
+
+  async write (stored: StoredFile, block: number, slot: Slot): Promise<void> {
+    const file = recordOf(this.#core, stored)
+    if (file.present.has(block) || file.unsynced.has(block)) return
+    let writing = file.writing.get(block)
+    if (writing === undefined) {
+      writing = this.#write(file, block, slot).finally(() => { file.writing.delete(block) })
+      file.writing.set(block, writing)
+    }
+    await writing
+  }
+
+  async #write (file: FileRecord, block: number, slot: Slot): Promise<void> {
+    const { index, offsets } = file.details
+    const size = index.sizes[block]
+    const offset = offsets[block]
+    if (size === undefined || offset === undefined) throw new RangeError(`${file.key} has ${index.sizes.length} blocks and no block ${block}`)
+    if (slot.bytes.length !== size) throw new RangeError(`block ${block} of ${file.key} has ${size} bytes, the slot holds ${slot.bytes.length}`)
+    const { bytes, volume } = this.#core
+    volume.check()
+    await this.#batch.room()
+    await file.remaking
+    const { generation } = file
+    try {
+      await bytes.write(file, offset, slot)
+    } catch (error) {
+      const failed = diskError(error, `cannot write block ${block} of ${file.path ?? file.key}`)
+      volume.note(failed)
+      throw failed
+    }
+    if (file.removed) return
+    if (file.generation !== generation) throw new DiskError(`${file.key} was made anew while block ${block} was written; fetch it again`)
+    file.unsynced.add(block)
+    this.#batch.add({ file, block, generation }, size)
+  }
+
+  async flush (): Promise<void> { await this.#batch.flush() }
+
+  /** One batch: from written to recorded. What fails on the way was never recorded, and is told as lost. */
+  async #record (items: Written[]): Promise<void> {
+    const byFile = new Map<FileRecord, number[]>()
+    const generations = new Map<FileRecord, number>()
+    const stale = (file: FileRecord, generation = generations.get(file)): boolean => file.removed || file.generation !== generation
+    for (const { file, block, generation } of items) {
+      if (stale(file, generation)) continue
+      generations.set(file, generation)
+      const blocks = byFile.get(file)
+      if (blocks === undefined) byFile.set(file, [block])
+      else blocks.push(block)
+    }
+    const { bytes, catalog, volume, events, recording } = this.#core
+    try {
+      await bytes.sync(byFile.keys())
+      await recording.run(async () => {
+        for (const file of byFile.keys()) if (stale(file)) byFile.delete(file)
+        for (const [file, blocks] of byFile) for (const block of blocks) file.recorded.set(block)
+        try {
+          catalog.setPresence(Array.from(byFile, ([file, blocks]) => ({ id: file.id, key: file.key, present: file.recorded.bytes, presentBytes: file.presentBytes + sizeOf(file, blocks) })), { durable: false })
+        } catch (error) {
+          for (const [file, blocks] of byFile) for (const block of blocks) file.recorded.set(block, false)
+          throw error
+        }
+        for (const [file, blocks] of byFile) await this.#present(file, blocks)
+      })
+    } catch (error) {
+      const failed = diskError(error, 'cannot make written blocks durable')
+      for (const [file, blocks] of byFile) {
+        for (const block of blocks) file.unsynced.delete(block)
+        if (!file.removed) events.emit('blocks:lost', { file, blocks })
+      }
+      volume.note(failed)
+      throw failed
+    }
+  }
+
+  /** Shows recorded blocks to the world, after a file that they complete has been linked into place. */
+  async #present (file: FileRecord, blocks: number[]): Promise<void> {
+    const { events } = this.#core
+    const complete = file.recorded.full
+    if (complete) await this.linkComplete(file)
+    // A block may have been withdrawn while the links were made.
+    const shown = blocks.filter(block => file.recorded.has(block) && file.present.set(block))
+    file.presentBytes += sizeOf(file, shown)
+    for (const block of blocks) file.unsynced.delete(block)
+    if (file.removed) return
+    if (shown.length > 0) events.emit('blocks:present', { file, blocks: shown })
+    if (complete && file.present.full) events.emit('file:complete', { file })
+  }
+
+  /** Links a complete file into its models. A model that cannot be linked has no directory, and the rest goes on. */
+  async linkComplete (file: FileRecord): Promise<void> {
+    if (file.inPlace) return
+    for (const model of file.models) {
+      try {
+        await this.#core.bytes.complete(file, [model])
+      } catch (error) {
+        model.linksFailed = true
+        this.#core.logger.error({ model: model.cid, file: file.key, error: asError(error).message }, 'cannot link a complete file into its model')
+      }
+    }
+  }
+
+  /** Shows all blocks of a file that came in whole, and is in the catalog as such. */
+  presentAll (file: FileRecord): void {
+    const shown: number[] = []
+    for (let block = 0; block < file.present.length; block++) {
+      file.recorded.set(block)
+      if (file.present.set(block)) shown.push(block)
+    }
+    file.presentBytes = file.size
+    if (shown.length > 0) this.#core.events.emit('blocks:present', { file, blocks: shown })
+    this.#core.events.emit('file:complete', { file })
+  }
+
+  /**
+   * Takes back what was recorded: not served from this moment on, told, then durable. `all`: the file itself cannot be
+   * trusted and is made anew, empty. A file in place always goes as a whole: one block that is not what it was means
+   * that the user has changed the file; from then on it is an empty file of our own.
+   */
+  async withdraw (file: FileRecord, blocks: number[] | 'all', reason: string): Promise<void> {
+    const remake = blocks === 'all' || file.inPlace
+    const gone = (remake ? [...file.present] : blocks).filter(block => file.present.set(block, false))
+    if (gone.length === 0 && !(remake && file.size === 0)) return
+    for (const block of gone) file.recorded.set(block, false)
+    file.presentBytes -= sizeOf(file, gone)
+    const wasPlaced = file.inPlace
+    file.guard = undefined
+    const durable = this.#core.recording.run(async () => { if (!file.removed) await this.#recordLoss(file, remake, wasPlaced) })
+    if (remake) {
+      file.generation++
+      file.unsynced.clear()
+      file.remaking = durable.then(() => undefined, () => undefined)
+    }
+    this.#core.logger.warn({ file: file.key, blocks: gone.length, reason }, 'blocks were withdrawn')
+    if (gone.length > 0) this.#core.events.emit('blocks:lost', { file, blocks: gone })
+    try {
+      await durable
+    } catch (error) {
+      const failed = diskError(error, `cannot withdraw blocks of ${file.key}`)
+      this.#core.volume.note(failed)
+      throw failed
+    }
+  }
+
+  async #recordLoss (file: FileRecord, remake: boolean, wasPlaced: boolean): Promise<void> {
+    const { catalog, bytes } = this.#core
+    const presence = { id: file.id, key: file.key, present: file.recorded.bytes, presentBytes: file.presentBytes }
+    if (wasPlaced) catalog.setGuard(undefined, presence)
+    else catalog.setPresence([presence], { durable: true })
+    await bytes.reopen(file)
+    if (remake) {
+      await bytes.create(file)
+      await bytes.syncNames()
+    }
+    if (wasPlaced) for (const model of file.models) await bytes.saveFlags(model)
+    if (file.present.full) await this.linkComplete(file) // an empty file
+  }
+}
+
+function sizeOf (file: FileRecord, blocks: number[]): number {
+  if (blocks.length === 0) return 0
+  if (blocks.length === file.present.length) return file.size
+  const { sizes } = file.index
+  return blocks.reduce((sum, block) => sum + (sizes[block] ?? 0), 0)
+}
+
+/** The block that holds the byte at `offset`. */
+function blockAt (offsets: Float64Array, offset: number): number {
+  let low = 0
+  let high = offsets.length - 1
+  while (low < high) {
+    const middle = (low + high + 1) >> 1
+    if ((offsets[middle] ?? 0) <= offset) low = middle
+    else high = middle - 1
+  }
+  return low
+}

@@ -1,0 +1,85 @@
+import type { Model } from '../model/types.ts'
+import type { HandlePool } from './handles.ts'
+import type { FileRecord, ModelRecord } from './records.ts'
+import type { Slot } from './slots.ts'
+import type { FileGuard } from './store.ts'
+
+/** A file on its way in. */
+export interface ImportTarget {
+  /** Where it lies until it is adopted; undefined in memory. */
+  readonly path: string | undefined
+  write: (offset: number, slot: Slot) => Promise<void>
+  read: (offset: number, into: Uint8Array) => Promise<number>
+  sync: () => Promise<void>
+  /** Takes it away again; does nothing once it was adopted. */
+  discard: () => Promise<void>
+}
+
+/** What is kept of a model outside the catalog, so that a lost catalog can be rebuilt. */
+export interface SavedModel {
+  model: Model
+  pinned: boolean
+  published: boolean
+  addedAt: number
+  guards: Map<string, FileGuard>
+}
+
+export interface Leftovers {
+  bytes: number
+  remove: () => Promise<void>
+}
+
+/**
+ * Where the bytes of files live: on disk (disk-bytes.ts) or in memory (memory-bytes.ts). Knows nothing of what is
+ * recorded, of quotas or of who may be evicted; throws system errors as they come, which the store translates.
+ * Files in place are no business of it: see in-place.ts.
+ */
+export interface ByteStore {
+  /** For node:sqlite. */
+  readonly catalogPath: string
+  readonly directIo: boolean
+  readonly handles: HandlePool
+
+  /** Throws StoreLockedError, StoreVersionError, ConfigError, DiskError. */
+  start: () => Promise<void>
+  stop: () => Promise<void>
+  pathOf: (key: string) => string | undefined
+  directoryOf: (cid: string) => string | undefined
+  /** Free bytes, and how many of them blocks must leave free. Undefined where that means nothing. */
+  space: () => Promise<{ freeBytes: number, reserveBytes: number } | undefined>
+  /** Writes and syncs something small. */
+  probe: () => Promise<void>
+
+  /** Makes an empty file of full size. What stood there is replaced. Durable after `syncNames`. */
+  create: (file: FileRecord) => Promise<void>
+  syncNames: () => Promise<void>
+  /** Makes the file full size again, with what is left of its content. */
+  restoreSize: (file: FileRecord) => Promise<void>
+  /** True when the file stands there at full size. */
+  inspect: (file: FileRecord) => Promise<boolean>
+  write: (file: FileRecord, offset: number, slot: Slot) => Promise<void>
+  /** Fills `into` from the file; says how many bytes there were. */
+  read: (file: FileRecord, offset: number, into: Uint8Array) => Promise<number>
+  /** Makes what was written to these files durable. */
+  sync: (files: Iterable<FileRecord>) => Promise<void>
+  /** Closes a complete file against writing and links it into these models. Idempotent. */
+  complete: (file: FileRecord, models: Iterable<ModelRecord>) => Promise<void>
+  /** Undoes `complete`: some block is missing again. */
+  reopen: (file: FileRecord) => Promise<void>
+  remove: (file: FileRecord) => Promise<void>
+
+  startImport: (size: number) => Promise<ImportTarget>
+  /** A reflinked copy of that path; undefined where the file system has no such thing. */
+  clone: (path: string, size: number) => Promise<ImportTarget | undefined>
+  /** Makes an import, which was synced, the file. Durable when it resolves. */
+  adopt: (target: ImportTarget, file: { key: string }) => Promise<void>
+
+  /** Keeps a model's metadata. Durable when it resolves. */
+  saveModel: (model: ModelRecord, content: Model) => Promise<void>
+  /** Keeps what may change about it: flags and guards. Durable when it resolves. */
+  saveFlags: (model: ModelRecord) => Promise<void>
+  removeModel: (model: ModelRecord) => Promise<void>
+  savedModels: () => AsyncIterable<SavedModel>
+  /** What lies about and belongs to nothing known. */
+  leftovers: (known: { files: ReadonlyMap<string, FileRecord>, models: ReadonlyMap<string, ModelRecord> }) => Promise<Leftovers>
+}

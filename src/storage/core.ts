@@ -1,0 +1,68 @@
+import { ModelNotFoundError, type Clock, type Emitter, type Logger } from '../base/index.ts'
+import type { ByteStore } from './byte-store.ts'
+import type { Catalog } from './catalog.ts'
+import type { Lock } from './concurrency.ts'
+import type { DetailsCache, FileRecord, Registry } from './records.ts'
+import type { Slot, SlotPool } from './slots.ts'
+import type { StoreEvents, StoredFile } from './store.ts'
+import type { Volume } from './volume.ts'
+
+export interface StoreSettings {
+  quota: number | undefined
+  directIo: 'auto' | 'on' | 'off'
+  slots: number
+  syncBytes: number
+  syncIntervalMs: number
+}
+
+/** What the parts of a store share. Built once, in store-parts.ts. */
+export interface Core {
+  readonly settings: StoreSettings
+  readonly clock: Clock
+  readonly logger: Logger
+  readonly events: Emitter<StoreEvents>
+  readonly bytes: ByteStore
+  readonly catalog: Catalog
+  readonly registry: Registry
+  readonly details: DetailsCache
+  readonly volume: Volume
+  /** Held while models and files come and go. Never taken by who holds `recording`. */
+  readonly structure: Lock
+  /** Held while what is recorded about files changes. */
+  readonly recording: Lock
+  /** Held by the one who takes two of `workSlots`. */
+  readonly copying: Lock
+  /** For the store's own copies and checks, so that these never wait for the slots of a load. */
+  readonly workSlots: SlotPool
+}
+
+/** The store's record of a file; throws ModelNotFoundError when it was removed. */
+export function recordOf (core: Core, file: StoredFile): FileRecord {
+  const record = core.registry.files.get(file.key)
+  if (record === undefined) throw new ModelNotFoundError(`the file ${file.key} is not here any more: its model was removed`)
+  return record
+}
+
+/** How much of `workSlots` there is: two blocks being checked, and one pair being copied. */
+export const WORK_SLOTS = 4
+
+export async function withWorkSlot<T> (core: Core, work: (slot: Slot) => Promise<T>): Promise<T> {
+  const slot = await new Promise<Slot>(resolve => { core.workSlots.acquire(resolve) })
+  try {
+    return await work(slot)
+  } finally {
+    slot.release()
+  }
+}
+
+/** One pair at a time: two that each hold one slot and wait for another could wait for ever. */
+export async function withWorkPair<T> (core: Core, work: (from: Slot, to: Slot) => Promise<T>): Promise<T> {
+  return await core.copying.run(async () => await withWorkSlot(core, async from => await withWorkSlot(core, async to => await work(from, to))))
+}
+
+/** How many blocks are looked up in the catalog, at about 10 us each, before others get a turn. */
+export const LOOKUPS_PER_TURN = 200
+
+export async function nextTurn (): Promise<void> {
+  await new Promise(resolve => { setImmediate(resolve) })
+}

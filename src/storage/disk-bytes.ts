@@ -1,0 +1,294 @@
+import { constants } from 'node:fs'
+import { chmod, copyFile, mkdir, open, readdir, rename, rm, stat, statfs, unlink } from 'node:fs/promises'
+import { join } from 'node:path'
+import { STORE_HANDLES_MAX, VOLUME_RESERVE_BYTES_MAX, systemCode, type Logger, type Random } from '../base/index.ts'
+import type { Model } from '../model/types.ts'
+import type { ByteStore, ImportTarget, Leftovers, SavedModel } from './byte-store.ts'
+import { inParallel } from './concurrency.ts'
+import { BlockWriter, type DirectIoMode } from './direct-io.ts'
+import { diskError } from './disk-errors.ts'
+import { HandlePool, readFully, type Lease } from './handles.ts'
+import { checkVersion, layoutOf, makeLayout, syncDirectory, type Layout } from './layout.ts'
+import { linkInto, unlinkFrom } from './links.ts'
+import { ProcessLock } from './process-lock.ts'
+import type { FileRecord, ModelRecord } from './records.ts'
+import { Sidecars } from './sidecar.ts'
+import type { Slot } from './slots.ts'
+
+/** What copyFile with FICLONE_FORCE answers where the file system cannot reflink, or not from there to here. */
+const NO_REFLINK = new Set(['EOPNOTSUPP', 'ENOTSUP', 'EXDEV', 'EINVAL', 'ENOTTY', 'ENOSYS'])
+/** Syncs at once: as many as libuv has threads. */
+const SYNCS_MAX = 4
+
+export interface DiskBytesInit { directory: string, directIo: DirectIoMode, random: Random, logger: Logger }
+
+/** Files on a disk, laid out as layout.ts says. */
+export class DiskBytes implements ByteStore {
+  readonly handles = new HandlePool(STORE_HANDLES_MAX)
+  readonly #layout: Layout
+  readonly #writer: BlockWriter
+  readonly #sidecars: Sidecars
+  readonly #random: Random
+  /** An open descriptor for each path with unsynced writes: the kernel tells a failed write-back to those who had it open. */
+  readonly #dirty = new Map<string, Promise<Lease>>()
+  readonly #imports = new Set<string>()
+  #lock: ProcessLock | undefined
+
+  constructor ({ directory, directIo, random, logger }: DiskBytesInit) {
+    this.#layout = layoutOf(directory)
+    this.#writer = new BlockWriter(this.handles, directIo, logger)
+    this.#sidecars = new Sidecars(this.#layout.meta, logger)
+    this.#random = random
+  }
+
+  get catalogPath (): string { return this.#layout.catalog }
+  get directIo (): boolean { return this.#writer.direct }
+  pathOf (key: string): string { return join(this.#layout.files, key) }
+  directoryOf (cid: string): string { return join(this.#layout.models, cid) }
+
+  async start (): Promise<void> {
+    try {
+      await checkVersion(this.#layout)
+      await mkdir(this.#layout.directory, { recursive: true })
+      this.#lock = new ProcessLock(this.#layout)
+      await checkVersion(this.#layout) // again: it may have been upgraded while the lock was someone else's
+      await makeLayout(this.#layout)
+      await rm(this.#layout.tmp, { recursive: true, force: true }) // imports do not survive their process
+      await mkdir(this.#layout.tmp)
+      await this.#writer.probe(this.#layout.tmp)
+    } catch (error) {
+      await this.stop()
+      throw diskError(error, `cannot open the data directory ${this.#layout.directory}`)
+    }
+  }
+
+  async stop (): Promise<void> {
+    await this.#releaseDirty([...this.#dirty.keys()])
+    await this.handles.close()
+    this.#lock?.[Symbol.dispose]()
+    this.#lock = undefined
+  }
+
+  async space (): Promise<{ freeBytes: number, reserveBytes: number }> {
+    const { bavail, blocks, bsize } = await statfs(this.#layout.files)
+    return { freeBytes: bavail * bsize, reserveBytes: Math.min(VOLUME_RESERVE_BYTES_MAX, Math.floor(blocks * bsize / 100)) }
+  }
+
+  async probe (): Promise<void> {
+    const path = join(this.#layout.tmp, 'probe')
+    try {
+      const handle = await open(path, 'w')
+      try {
+        await handle.writeFile(Buffer.alloc(64 * 1024, 1))
+        await handle.datasync()
+      } finally {
+        await handle.close()
+      }
+    } finally {
+      await unlink(path).catch(() => undefined)
+    }
+  }
+
+  async create (file: FileRecord): Promise<void> {
+    const path = this.pathOf(file.key)
+    await this.#releaseDirty([path])
+    this.handles.forget(path)
+    await rm(path, { force: true })
+    const handle = await open(path, 'wx', 0o644)
+    try {
+      await handle.truncate(file.size)
+    } finally {
+      await handle.close()
+    }
+  }
+
+  async syncNames (): Promise<void> { await syncDirectory(this.#layout.files) }
+
+  async inspect (file: FileRecord): Promise<boolean> {
+    try {
+      const { size } = await stat(this.pathOf(file.key))
+      return size === file.size
+    } catch (error) {
+      if (systemCode(error) === 'ENOENT') return false
+      throw error
+    }
+  }
+
+  async restoreSize (file: FileRecord): Promise<void> {
+    const path = this.pathOf(file.key)
+    await chmod(path, 0o644).catch(error => { if (systemCode(error) !== 'ENOENT') throw error })
+    const handle = await open(path, constants.O_RDWR | constants.O_CREAT, 0o644)
+    try {
+      await handle.truncate(file.size)
+      await handle.sync()
+    } finally {
+      await handle.close()
+    }
+    await this.syncNames()
+  }
+
+  async write (file: FileRecord, offset: number, slot: Slot): Promise<void> {
+    await this.#write(this.pathOf(file.key), offset, slot)
+  }
+
+  async read (file: FileRecord, offset: number, into: Uint8Array): Promise<number> {
+    return await this.#read(this.pathOf(file.key), offset, into)
+  }
+
+  async sync (files: Iterable<FileRecord>): Promise<void> {
+    await inParallel(SYNCS_MAX, Array.from(files, file => this.pathOf(file.key)), async path => { await this.#sync(path) })
+  }
+
+  async complete (file: FileRecord, models: Iterable<ModelRecord>): Promise<void> {
+    const target = this.pathOf(file.key)
+    await chmod(target, 0o444)
+    for (const model of models) {
+      for (const path of model.pathsOf(file)) await linkInto(target, join(this.directoryOf(model.cid), path))
+    }
+  }
+
+  async reopen (file: FileRecord): Promise<void> {
+    for (const model of file.models) {
+      for (const path of model.pathsOf(file)) await unlinkFrom(this.directoryOf(model.cid), path)
+    }
+    await chmod(this.pathOf(file.key), 0o644).catch(error => { if (systemCode(error) !== 'ENOENT') throw error })
+  }
+
+  async remove (file: FileRecord): Promise<void> {
+    const path = this.pathOf(file.key)
+    await this.#releaseDirty([path])
+    this.handles.forget(path)
+    await rm(path, { force: true })
+  }
+
+  async startImport (size: number): Promise<ImportTarget> {
+    const path = this.#importPath()
+    try {
+      const handle = await open(path, 'wx', 0o644)
+      try {
+        await handle.truncate(size)
+      } finally {
+        await handle.close()
+      }
+    } catch (error) {
+      this.#imports.delete(path)
+      await rm(path, { force: true })
+      throw error
+    }
+    return this.#target(path)
+  }
+
+  async clone (source: string, size: number): Promise<ImportTarget | undefined> {
+    const path = this.#importPath()
+    const target = this.#target(path)
+    try {
+      await copyFile(source, path, constants.COPYFILE_FICLONE_FORCE | constants.COPYFILE_EXCL)
+      await chmod(path, 0o644) // copyFile brings the source's mode along
+      if ((await stat(path)).size === size) return target
+    } catch (error) {
+      await target.discard()
+      if (NO_REFLINK.has(systemCode(error) ?? '')) return undefined
+      throw error
+    }
+    await target.discard() // it changed its size meanwhile: who copies it by hand will notice
+    return undefined
+  }
+
+  async adopt (target: ImportTarget, { key }: { key: string }): Promise<void> {
+    const path = this.pathOf(key)
+    if (target.path === undefined) throw new TypeError('an import of another store')
+    this.handles.forget(path)
+    this.handles.forget(target.path)
+    await rename(target.path, path)
+    this.#imports.delete(target.path)
+    await syncDirectory(this.#layout.files)
+  }
+
+  async saveModel (model: ModelRecord, content: Model): Promise<void> { await this.#sidecars.saveModel(model, content) }
+  async saveFlags (model: ModelRecord): Promise<void> { await this.#sidecars.saveFlags(model) }
+  savedModels (): AsyncIterable<SavedModel> { return this.#sidecars.read() }
+
+  async removeModel (model: ModelRecord): Promise<void> {
+    await this.#sidecars.remove(model.cid)
+    await rm(this.directoryOf(model.cid), { recursive: true, force: true })
+  }
+
+  async leftovers (known: { files: ReadonlyMap<string, FileRecord>, models: ReadonlyMap<string, ModelRecord> }): Promise<Leftovers> {
+    const { files, models, meta, tmp } = this.#layout
+    const found: string[] = []
+    const add = async (directory: string, belongs: (name: string, path: string) => boolean): Promise<void> => {
+      for (const name of await readdir(directory)) {
+        const path = join(directory, name)
+        if (!belongs(name, path)) found.push(path)
+      }
+    }
+    await add(files, name => known.files.get(name)?.inPlace === false)
+    await add(tmp, (name, path) => this.#imports.has(path) || name === 'probe')
+    await add(meta, name => known.models.has(name.replace(/\.(car|json)(\.new)?$/, '')))
+    let bytes = 0
+    for (const path of found) {
+      bytes += await stat(path).then(({ blocks }) => blocks * 512, () => 0) // gone already: nothing to free
+    }
+    await add(models, name => known.models.has(name))
+    return {
+      bytes,
+      remove: async () => { for (const path of found) await rm(path, { recursive: true, force: true }) }
+    }
+  }
+
+  #importPath (): string {
+    const path = join(this.#layout.tmp, `import-${Buffer.from(this.#random.bytes(12)).toString('hex')}`)
+    this.#imports.add(path)
+    return path
+  }
+
+  #target (path: string): ImportTarget {
+    return {
+      path,
+      write: async (offset, slot) => { await this.#write(path, offset, slot) },
+      read: async (offset, into) => await this.#read(path, offset, into),
+      sync: async () => { await this.#sync(path) },
+      discard: async () => {
+        if (!this.#imports.delete(path)) return
+        await this.#releaseDirty([path])
+        this.handles.forget(path)
+        await rm(path, { force: true })
+      }
+    }
+  }
+
+  async #write (path: string, offset: number, slot: Slot): Promise<void> {
+    let lease = this.#dirty.get(path)
+    if (lease === undefined) this.#dirty.set(path, lease = this.handles.acquire(path, 'write'))
+    try {
+      await lease
+    } catch (error) {
+      if (this.#dirty.get(path) === lease) this.#dirty.delete(path)
+      throw error
+    }
+    await this.#writer.write(path, offset, slot)
+  }
+
+  async #read (path: string, offset: number, into: Uint8Array): Promise<number> {
+    return await this.handles.use(path, 'read', async handle => await readFully(handle, into, offset))
+  }
+
+  async #sync (path: string): Promise<void> {
+    const dirty = this.#dirty.get(path)
+    this.#dirty.delete(path) // what is written from here on belongs to the next sync
+    const lease = await (dirty ?? this.handles.acquire(path, 'write'))
+    try {
+      await lease.handle.datasync()
+    } finally {
+      lease.release()
+    }
+  }
+
+  async #releaseDirty (paths: string[]): Promise<void> {
+    for (const path of paths) {
+      const lease = this.#dirty.get(path)
+      this.#dirty.delete(path)
+      await lease?.then(({ release }) => { release() }, () => undefined)
+    }
+  }
+}

@@ -1,0 +1,42 @@
+import { DiskError, OutOfSpaceError, ShoalError, asError, systemCode } from '../base/index.ts'
+
+/** SQLite's primary result codes that matter here (sqlite.org/rescode.html). */
+const SQLITE_BUSY = 5
+const SQLITE_CORRUPT = 11
+const SQLITE_FULL = 13
+const SQLITE_NOTADB = 26
+
+const NO_SPACE = new Set(['ENOSPC', 'EDQUOT'])
+/** What says that the volume, not this one call, is at fault. */
+const VOLUME_CODES = new Set(['ENOSPC', 'EDQUOT', 'EIO', 'EROFS'])
+
+/** The extended result code's low byte, for an error of node:sqlite. */
+function sqliteCode (error: unknown): number | undefined {
+  if (!(error instanceof Error) || !('errcode' in error) || typeof error.errcode !== 'number') return undefined
+  return error.errcode & 0xff
+}
+
+export function isCatalogBusy (error: unknown): boolean { return sqliteCode(error) === SQLITE_BUSY }
+export function isCatalogCorrupt (error: unknown): boolean {
+  const code = sqliteCode(error)
+  return code === SQLITE_CORRUPT || code === SQLITE_NOTADB
+}
+
+/** The error of ours for whatever a disk operation threw. `what` reads like "cannot write block 3 of ...". */
+export function diskError (error: unknown, what: string): ShoalError {
+  if (error instanceof ShoalError) return error
+  const code = systemCode(error)
+  if ((code !== undefined && NO_SPACE.has(code)) || sqliteCode(error) === SQLITE_FULL) {
+    return new OutOfSpaceError(`${what}: the disk is full. Nothing recorded is lost; free some space and it goes on`, { cause: error })
+  }
+  return new DiskError(`${what}: ${asError(error).message}`, { cause: error })
+}
+
+/** True when nothing more should be written to the volume until it has been looked at. */
+export function volumeAtFault (error: unknown): boolean {
+  if (error instanceof OutOfSpaceError) return true
+  const cause = error instanceof DiskError ? error.cause : error
+  const code = systemCode(cause)
+  const sqlite = sqliteCode(cause)
+  return (code !== undefined && VOLUME_CODES.has(code)) || (sqlite !== undefined && sqlite !== SQLITE_BUSY)
+}

@@ -1,0 +1,53 @@
+import type { FileRecord, ModelRecord } from './records.ts'
+
+export interface EvictionState {
+  models: Iterable<ModelRecord>
+  /** Loads and reads in progress keep their models. */
+  isHeld: (cid: string) => boolean
+  /** Files that stay whatever is evicted: a model on its way in names them too. */
+  keep: ReadonlySet<string>
+}
+
+export interface EvictionPlan {
+  /** In the order of eviction. */
+  models: ModelRecord[]
+  freedBytes: number
+}
+
+/**
+ * Which cached models to give up so that `bytes` become free: least recently used first, never a pinned, published or
+ * held one. Frees what it can when that is not enough; the caller compares. Pure.
+ */
+export function planEviction ({ models, isHeld, keep }: EvictionState, bytes: number): EvictionPlan {
+  const candidates = Array.from(models)
+    .filter(model => !model.pinned && !model.published && !isHeld(model.cid))
+    .sort((a, b) => a.usedAt - b.usedAt || (a.cid < b.cid ? -1 : 1))
+  const plan: EvictionPlan = { models: [], freedBytes: 0 }
+  const evicted = new Set<ModelRecord>()
+  for (const model of candidates) {
+    if (plan.freedBytes >= bytes) break
+    evicted.add(model)
+    const freed = freedBy(evicted, model, keep)
+    if (freed === 0) {
+      evicted.delete(model) // nothing of its own: giving it up would help nobody
+      continue
+    }
+    plan.models.push(model)
+    plan.freedBytes += freed
+  }
+  return plan
+}
+
+/** Bytes of the files of `last` that no model outside `removed` names. */
+function freedBy (removed: ReadonlySet<ModelRecord>, last: ModelRecord, keep: ReadonlySet<string>): number {
+  let bytes = 0
+  for (const file of last.distinct) {
+    if (!keep.has(file.key) && !file.inPlace && namedOnlyBy(file, removed)) bytes += file.presentBytes
+  }
+  return bytes
+}
+
+export function namedOnlyBy (file: FileRecord, models: ReadonlySet<ModelRecord>): boolean {
+  for (const model of file.models) if (!models.has(model)) return false
+  return true
+}

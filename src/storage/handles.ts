@@ -1,0 +1,133 @@
+import { constants } from 'node:fs'
+import { open, type FileHandle } from 'node:fs/promises'
+import { DiskError } from '../base/index.ts'
+
+export type HandleMode = 'read' | 'write' | 'direct'
+
+const FLAGS: Record<HandleMode, number> = {
+  read: constants.O_RDONLY,
+  write: constants.O_RDWR,
+  direct: constants.O_RDWR | constants.O_DIRECT
+}
+
+interface Entry {
+  path: string
+  opening: Promise<FileHandle>
+  users: number
+  forgotten: boolean
+}
+
+export interface Lease {
+  handle: FileHandle
+  release: () => void
+}
+
+/**
+ * Open descriptors by path and mode, shared by everyone who reads or writes the file, the least recently used closed
+ * when there are too many. A descriptor in use is never closed under its user.
+ */
+export class HandlePool {
+  readonly #max: number
+  /** In order of use: a Map keeps insertion order, and each use moves the entry to the end. */
+  readonly #entries = new Map<string, Entry>()
+  readonly #closing = new Set<Promise<void>>()
+
+  constructor (max: number) {
+    this.#max = max
+  }
+
+  get size (): number { return this.#entries.size }
+
+  async use<T> (path: string, mode: HandleMode, operation: (handle: FileHandle) => Promise<T>): Promise<T> {
+    const { handle, release } = await this.acquire(path, mode)
+    try {
+      return await operation(handle)
+    } finally {
+      release()
+    }
+  }
+
+  async acquire (path: string, mode: HandleMode): Promise<Lease> {
+    const key = `${mode}:${path}`
+    let entry = this.#entries.get(key)
+    if (entry === undefined) entry = { path, opening: open(path, FLAGS[mode]), users: 0, forgotten: false }
+    else this.#entries.delete(key)
+    this.#entries.set(key, entry)
+    entry.users++
+    this.#trim()
+    const held = entry
+    try {
+      const handle = await held.opening
+      let released = false
+      return {
+        handle,
+        release: () => {
+          if (released) return
+          released = true
+          if (--held.users === 0 && held.forgotten) this.#close(held)
+        }
+      }
+    } catch (error) {
+      held.users--
+      held.forgotten = true
+      if (this.#entries.get(key) === held) this.#entries.delete(key)
+      throw error
+    }
+  }
+
+  /** Closes what is open of this path, now or when its last user is done; the next use opens it anew. */
+  forget (path: string): void {
+    for (const mode of ['read', 'write', 'direct'] as const) {
+      const entry = this.#entries.get(`${mode}:${path}`)
+      if (entry !== undefined) this.#drop(`${mode}:${path}`, entry)
+    }
+  }
+
+  /** Closes everything. The caller has seen to it that nobody uses the pool any more. */
+  async close (): Promise<void> {
+    for (const [key, entry] of this.#entries) this.#drop(key, entry)
+    await Promise.all(this.#closing)
+  }
+
+  #trim (): void {
+    if (this.#entries.size <= this.#max) return
+    for (const [key, entry] of this.#entries) {
+      if (entry.users > 0) continue
+      this.#drop(key, entry)
+      if (this.#entries.size <= this.#max) return
+    }
+  }
+
+  #drop (key: string, entry: Entry): void {
+    this.#entries.delete(key)
+    entry.forgotten = true
+    if (entry.users === 0) this.#close(entry)
+  }
+
+  #close (entry: Entry): void {
+    // A failing close has nothing to tell: what was written was synced before, or is not recorded.
+    const closing = entry.opening.then(async handle => { await handle.close() }).catch(() => undefined)
+    this.#closing.add(closing)
+    void closing.finally(() => { this.#closing.delete(closing) })
+  }
+}
+
+/** A write may be short, at a quota or a size limit; the next one then says why. */
+export async function writeFully (handle: FileHandle, bytes: Uint8Array, offset: number): Promise<void> {
+  for (let done = 0; done < bytes.length;) {
+    const { bytesWritten } = await handle.write(bytes, done, bytes.length - done, offset + done)
+    if (bytesWritten === 0) throw new DiskError(`a write of ${bytes.length - done} bytes at ${offset + done} wrote nothing`)
+    done += bytesWritten
+  }
+}
+
+/** Reads until `into` is full or the file ends; says how much there was. */
+export async function readFully (handle: FileHandle, into: Uint8Array, offset: number): Promise<number> {
+  let done = 0
+  while (done < into.length) {
+    const { bytesRead } = await handle.read(into, done, into.length - done, offset + done)
+    if (bytesRead === 0) break
+    done += bytesRead
+  }
+  return done
+}

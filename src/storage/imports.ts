@@ -1,0 +1,266 @@
+import { Bitfield, SourceChangedError, UsageError, asError } from '../base/index.ts'
+import { verifyBytes, type Encoded, type FileIndex } from '../model/index.ts'
+import type { Blocks } from './blocks.ts'
+import type { ImportTarget } from './byte-store.ts'
+import { LOOKUPS_PER_TURN, nextTurn, withWorkSlot, type Core } from './core.ts'
+import { diskError } from './disk-errors.ts'
+import { GuardBrokenError, checkGuard, readGuarded } from './in-place.ts'
+import { FileRecord, offsetsOf } from './records.ts'
+import type { Room } from './room.ts'
+import type { Slot } from './slots.ts'
+import type { FileGuard, FileImport, StoredFile } from './store.ts'
+
+type Committed = { file: StoredFile, newBytes: number }
+type Reservation = Awaited<ReturnType<Room['startImport']>>
+/** Reads bytes of what comes in; says how many there were. */
+type ReadIn = (offset: number, into: Uint8Array) => Promise<number>
+
+/**
+ * Whole files on their way in: copied, cloned or referenced in place. When a file comes a second time, a copy the store
+ * holds wins over one in place: the user may change or delete theirs.
+ */
+export class Imports {
+  readonly #core: Core
+  readonly #room: Room
+  readonly #blocks: Blocks
+
+  constructor (core: Core, room: Room, blocks: Blocks) {
+    this.#core = core
+    this.#room = room
+    this.#blocks = blocks
+  }
+
+  async importFile (size: number): Promise<FileImport> {
+    return await this.#core.structure.run(async () => {
+      const reserved = await this.#room.startImport(size)
+      try {
+        return new OpenImport(this, reserved, size, await this.#core.bytes.startImport(size), false)
+      } catch (error) {
+        this.#room.endImport(reserved)
+        throw this.noted(error, 'cannot start to add a file')
+      }
+    })
+  }
+
+  async cloneFile (path: string, size: number): Promise<(FileImport & { path: string }) | undefined> {
+    return await this.#core.structure.run(async () => {
+      // A clone shares its blocks with the source, but for how long is the source's owner's business: it counts in full.
+      const reserved = await this.#room.startImport(size)
+      let clone: (FileImport & { path: string }) | undefined
+      try {
+        const target = await this.#core.bytes.clone(path, size)
+        if (target?.path !== undefined) clone = Object.assign(new OpenImport(this, reserved, size, target, true), { path: target.path })
+        return clone
+      } catch (error) {
+        throw this.noted(error, `cannot clone ${path}`)
+      } finally {
+        if (clone === undefined) this.#room.endImport(reserved)
+      }
+    })
+  }
+
+  async referenceFile (index: Encoded<FileIndex>, guard: FileGuard): Promise<Committed> {
+    if (guard.size !== index.value.size) throw new SourceChangedError(`${guard.path} has ${guard.size} bytes and its index ${index.value.size}; add it again`)
+    const key = index.cid.toString()
+    try {
+      await checkGuard(guard)
+      const newBytes = await this.#newBytes(index)
+      const held = await this.#core.structure.run(async () => await this.#place(key, index, guard))
+      if (!held.inPlace && !held.present.full) {
+        await this.#fill(held, index, async (offset, into) => {
+          await readGuarded(this.#core.bytes.handles, guard, offset, into)
+          return into.length
+        })
+      }
+      return { file: held, newBytes }
+    } catch (error) {
+      if (error instanceof GuardBrokenError) throw new SourceChangedError(`${error.message}; add it again when nobody writes to it`, { cause: error })
+      throw this.noted(error, `cannot reference ${guard.path}`)
+    }
+  }
+
+  async #place (key: string, index: Encoded<FileIndex>, guard: FileGuard): Promise<FileRecord> {
+    const { registry, catalog, bytes } = this.#core
+    const held = registry.files.get(key)
+    if (held !== undefined && !held.inPlace) return held
+    const full = Bitfield.full(index.value.blocks.length)
+    const presence = { present: full.bytes, presentBytes: index.value.size }
+    if (held === undefined) {
+      const file = this.#add(key, index, { ...presence, rescan: undefined, guard })
+      this.#room.cameIn(file)
+      this.#blocks.presentAll(file)
+      return file
+    }
+    catalog.setGuard(guard, { id: held.id, key, ...presence }) // the newest place is the one most likely to stay
+    held.guard = guard
+    for (const model of held.models) await bytes.saveFlags(model)
+    return held
+  }
+
+  async commit (index: Encoded<FileIndex>, target: ImportTarget, reserved: Reservation): Promise<Committed> {
+    const key = index.cid.toString()
+    try {
+      await target.sync()
+      for (;;) {
+        const newBytes = await this.#newBytes(index)
+        const adopted = await this.#core.structure.run(async () => await this.#adopt(key, index, target))
+        if (adopted !== undefined) {
+          this.#room.endImport(reserved, adopted)
+          this.#blocks.presentAll(adopted)
+          return { file: adopted, newBytes }
+        }
+        const held = this.#core.registry.files.get(key)
+        if (held === undefined) continue // it was removed a moment ago
+        try {
+          await this.#fill(held, index, async (offset, into) => await target.read(offset, into))
+        } catch (error) {
+          if (!held.removed) throw error
+        }
+        if (held.removed) continue
+        await this.abort(target, reserved)
+        this.#room.cameIn(held)
+        return { file: held, newBytes }
+      }
+    } catch (error) {
+      throw this.noted(error, 'cannot finish adding a file')
+    }
+  }
+
+  async abort (target: ImportTarget, reserved: Reservation): Promise<void> {
+    this.#room.endImport(reserved)
+    await target.discard().catch(error => {
+      this.#core.logger.warn({ path: target.path, error: asError(error).message }, 'an abandoned import stays behind until the next gc')
+    })
+  }
+
+  async write (target: ImportTarget, offset: number, slot: Slot): Promise<void> {
+    this.#core.volume.check()
+    try {
+      await target.write(offset, slot)
+    } catch (error) {
+      throw this.noted(error, `cannot write ${slot.bytes.length} bytes of a file to be added`)
+    }
+  }
+
+  noted (error: unknown, what: string): Error {
+    const failed = diskError(error, what)
+    this.#core.volume.note(failed)
+    return failed
+  }
+
+  /** Makes the import the file. Undefined when the store holds one of its own. */
+  async #adopt (key: string, index: Encoded<FileIndex>, target: ImportTarget): Promise<FileRecord | undefined> {
+    const { bytes, catalog, registry } = this.#core
+    const held = registry.files.get(key)
+    if (held !== undefined && !held.inPlace) return undefined
+    await bytes.adopt(target, { key })
+    const presence = { present: Bitfield.full(index.value.blocks.length).bytes, presentBytes: index.value.size }
+    if (held === undefined) {
+      const file = this.#add(key, index, { ...presence, rescan: undefined, guard: undefined })
+      await bytes.complete(file, [])
+      return file
+    }
+    catalog.setGuard(undefined, { id: held.id, key, ...presence })
+    held.guard = undefined
+    for (const model of held.models) await bytes.saveFlags(model)
+    await this.#blocks.linkComplete(held)
+    return held
+  }
+
+  #add (key: string, index: Encoded<FileIndex>, row: { present: Uint8Array, presentBytes: number, rescan: undefined, guard: FileGuard | undefined }): FileRecord {
+    const { catalog, registry, bytes, details } = this.#core
+    const offsets = offsetsOf(index.value.sizes)
+    const id = catalog.addFile({ index, ...row }, offsets)
+    details.keep(key, { index: index.value, offsets })
+    const file = new FileRecord({
+      id,
+      key,
+      size: index.value.size,
+      recorded: new Bitfield(index.value.blocks.length), // shown by presentAll
+      presentBytes: 0,
+      guard: row.guard,
+      ownPath: bytes.pathOf(key),
+      details
+    })
+    registry.addFile(file)
+    return file
+  }
+
+  /** Writes the blocks a held file lacks, from what comes in. */
+  async #fill (held: FileRecord, { value }: Encoded<FileIndex>, readIn: ReadIn): Promise<void> {
+    const offsets = offsetsOf(value.sizes)
+    for (const [block, cid] of value.blocks.entries()) {
+      if (held.present.has(block)) continue
+      await withWorkSlot(this.#core, async slot => {
+        const into = slot.prepare(offsets[block] ?? 0, value.sizes[block] ?? 0)
+        const read = await readIn(offsets[block] ?? 0, into)
+        if (read < into.length || !verifyBytes(cid, into)) throw new SourceChangedError(`block ${block} of a file to be added is not what its index says; add it again`)
+        if (!held.removed) await this.#blocks.write(held, block, slot)
+      })
+    }
+    await this.#blocks.flush()
+  }
+
+  /** Bytes of blocks that no file here has. */
+  async #newBytes ({ value }: Encoded<FileIndex>): Promise<number> {
+    let bytes = 0
+    for (const [block, cid] of value.blocks.entries()) {
+      if (block % LOOKUPS_PER_TURN === LOOKUPS_PER_TURN - 1) await nextTurn()
+      if (this.#blocks.find(cid) === undefined) bytes += value.sizes[block] ?? 0
+    }
+    return bytes
+  }
+}
+
+class OpenImport implements FileImport {
+  readonly #imports: Imports
+  readonly #reserved: Reservation
+  readonly #size: number
+  readonly #target: ImportTarget
+  #state: 'open' | 'committing' | 'ended' = 'open'
+  #writing = 0
+
+  /** `whole`: its bytes are there already. */
+  constructor (imports: Imports, reserved: Reservation, size: number, target: ImportTarget, whole: boolean) {
+    this.#imports = imports
+    this.#reserved = reserved
+    this.#size = size
+    this.#target = target
+    if (whole) reserved.written = size
+  }
+
+  async write (offset: number, slot: Slot): Promise<void> {
+    if (this.#state !== 'open') throw new UsageError('this import has ended; start another one')
+    const { length } = slot.bytes
+    if (offset < 0 || offset + length > this.#size) throw new RangeError(`${length} bytes at ${offset} are not within an import of ${this.#size}`)
+    this.#writing++
+    try {
+      await this.#imports.write(this.#target, offset, slot)
+      this.#reserved.written += length
+    } finally {
+      this.#writing--
+    }
+  }
+
+  async commit (index: Encoded<FileIndex>): Promise<Committed> {
+    if (this.#state !== 'open' || this.#writing > 0) throw new UsageError('an import is committed once, when its writes are done')
+    if (index.value.size !== this.#size || this.#reserved.written !== this.#size) {
+      throw new UsageError(`an import of ${this.#size} bytes got ${this.#reserved.written} and an index of ${index.value.size}`)
+    }
+    this.#state = 'committing'
+    try {
+      const committed = await this.#imports.commit(index, this.#target, this.#reserved)
+      this.#state = 'ended'
+      return committed
+    } catch (error) {
+      this.#state = 'open' // for abort()
+      throw error
+    }
+  }
+
+  async abort (): Promise<void> {
+    if (this.#state === 'ended') return
+    this.#state = 'ended'
+    await this.#imports.abort(this.#target, this.#reserved)
+  }
+}

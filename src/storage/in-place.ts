@@ -1,0 +1,45 @@
+import { stat } from 'node:fs/promises'
+import { systemCode } from '../base/index.ts'
+import { readFully, type HandlePool } from './handles.ts'
+import type { FileGuard } from './store.ts'
+
+/**
+ * A file in place belongs to its user, who may change it at any time. It is looked at before and after each read, by
+ * its open descriptor and by its path; a guard that no longer fits means that nothing of it can be trusted.
+ */
+export class GuardBrokenError extends Error {}
+
+interface Facts { size: number, mtimeMs: number, ino: number }
+
+/** Throws GuardBrokenError with what changed; other system errors as they are. */
+export async function checkGuard (guard: FileGuard): Promise<void> {
+  compare(guard, await stat(guard.path).catch(error => { throw gone(guard, error) }))
+}
+
+/** Fills `into` from the guarded file. Throws GuardBrokenError, or the system's error. */
+export async function readGuarded (handles: HandlePool, guard: FileGuard, offset: number, into: Uint8Array): Promise<void> {
+  await checkGuard(guard)
+  try {
+    await handles.use(guard.path, 'read', async handle => {
+      compare(guard, await handle.stat())
+      const read = await readFully(handle, into, offset)
+      if (read < into.length) throw new GuardBrokenError(`${guard.path} ends at ${offset + read}`)
+      compare(guard, await handle.stat())
+    })
+  } catch (error) {
+    handles.forget(guard.path) // it may be another file by now
+    throw gone(guard, error)
+  }
+}
+
+function compare (guard: FileGuard, now: Facts): void {
+  for (const fact of ['size', 'mtimeMs', 'ino'] as const) {
+    if (now[fact] !== guard[fact]) throw new GuardBrokenError(`${guard.path} changed: its ${fact} was ${guard[fact]} and is ${now[fact]}`)
+  }
+}
+
+function gone (guard: FileGuard, error: unknown): unknown {
+  const code = systemCode(error)
+  if (code !== 'ENOENT' && code !== 'ENOTDIR' && code !== 'EACCES') return error
+  return new GuardBrokenError(`${guard.path} cannot be opened any more (${code})`, { cause: error })
+}

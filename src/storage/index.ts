@@ -1,0 +1,9 @@
+/**
+ * Blocks and models on this machine: the store interface, the store in files and the store in memory, and the slots
+ * that blocks travel in.
+ */
+export { createFileStore, type FileStoreInit } from './file-store.ts'
+export { createMemoryStore, type MemoryStoreInit } from './memory-store.ts'
+export { SlotPool, type Slot } from './slots.ts'
+export type { StoreSettings } from './core.ts'
+export type * from './store.ts'

@@ -1,0 +1,89 @@
+import { open, mkdir, readFile, rename, unlink } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { DiskError, StoreVersionError, systemCode } from '../base/index.ts'
+
+/**
+ * What stands where in the data directory:
+ *
+ *     version         the number of this layout
+ *     lock, lock.pid  one process at a time
+ *     catalog.sqlite  what is here, and which blocks of it are recorded
+ *     files/<CID>     one sparse file for each file index
+ *     models/<CID>/   hard links to the complete files of a model, under their paths
+ *     meta/<CID>.*    manifest and indexes again, and pins: what a lost catalog is rebuilt from
+ *     tmp/            imports on their way in
+ */
+export interface Layout {
+  readonly directory: string
+  readonly version: string
+  readonly lock: string
+  readonly lockOwner: string
+  readonly catalog: string
+  readonly files: string
+  readonly models: string
+  readonly meta: string
+  readonly tmp: string
+}
+
+export const LAYOUT_VERSION = 1
+
+export function layoutOf (directory: string): Layout {
+  return {
+    directory,
+    version: join(directory, 'version'),
+    lock: join(directory, 'lock'),
+    lockOwner: join(directory, 'lock.pid'),
+    catalog: join(directory, 'catalog.sqlite'),
+    files: join(directory, 'files'),
+    models: join(directory, 'models'),
+    meta: join(directory, 'meta'),
+    tmp: join(directory, 'tmp')
+  }
+}
+
+/** Throws StoreVersionError for a directory that this program must not touch. Writes nothing. */
+export async function checkVersion (layout: Layout): Promise<void> {
+  const text = await readFile(layout.version, 'utf8').catch(error => {
+    if (systemCode(error) === 'ENOENT') return undefined
+    throw new DiskError(`cannot read ${layout.version}`, { cause: error })
+  })
+  if (text === undefined) return
+  const version = /^[0-9]{1,9}\n?$/.test(text) ? Number.parseInt(text, 10) : undefined
+  if (version === LAYOUT_VERSION) return
+  throw new StoreVersionError(version === undefined
+    ? `${layout.version} does not hold a version number; is ${layout.directory} a Shoal data directory? If it is, write ${LAYOUT_VERSION} into that file`
+    : `${layout.directory} has the storage version ${version} and this Shoal writes ${LAYOUT_VERSION}; use the newer Shoal, or another --data directory`)
+}
+
+/** Makes what is missing. The caller holds the lock. */
+export async function makeLayout (layout: Layout): Promise<void> {
+  for (const directory of [layout.files, layout.models, layout.meta, layout.tmp]) await mkdir(directory, { recursive: true })
+  await writeDurably(layout.version, Buffer.from(`${LAYOUT_VERSION}\n`))
+}
+
+/** Replaces `path` by these bytes: after a power cut it holds the old ones or the new ones. */
+export async function writeDurably (path: string, chunks: Uint8Array | Iterable<Uint8Array>): Promise<void> {
+  const temporary = `${path}.new`
+  const handle = await open(temporary, 'w')
+  try {
+    for (const chunk of chunks instanceof Uint8Array ? [chunks] : chunks) await handle.writeFile(chunk)
+    await handle.datasync()
+  } catch (error) {
+    await unlink(temporary).catch(() => undefined)
+    throw error
+  } finally {
+    await handle.close()
+  }
+  await rename(temporary, path)
+  await syncDirectory(dirname(path))
+}
+
+/** Makes created, renamed and removed names of a directory durable. */
+export async function syncDirectory (path: string): Promise<void> {
+  const handle = await open(path, 'r')
+  try {
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+}

@@ -1,0 +1,228 @@
+import { Bitfield, HashMismatchError, ModelNotFoundError, throwIfAborted } from '../base/index.ts'
+import { checkModel, verifyBytes, type Encoded, type FileIndex, type Model } from '../model/index.ts'
+import type { Blocks } from './blocks.ts'
+import { inParallel } from './concurrency.ts'
+import { LOOKUPS_PER_TURN, nextTurn, withWorkPair, type Core } from './core.ts'
+import { diskError } from './disk-errors.ts'
+import { FileRecord, ModelRecord, offsetsOf } from './records.ts'
+import type { Room } from './room.ts'
+import type { PutModelOptions } from './store.ts'
+
+/** As many as libuv has threads. */
+const CREATES_AT_ONCE = 4
+
+/** Models on their way in, and what may change about them. */
+export class Models {
+  readonly #core: Core
+  readonly #room: Room
+  readonly #blocks: Blocks
+
+  constructor (core: Core, room: Room, blocks: Blocks) {
+    this.#core = core
+    this.#room = room
+    this.#blocks = blocks
+  }
+
+  async put (content: Model, options: PutModelOptions): Promise<ModelRecord> {
+    throwIfAborted(options.signal)
+    const cid = content.manifest.cid.toString()
+    const letGo = this.#core.registry.hold(cid)
+    try {
+      const model = await this.#core.structure.run(async () => {
+        throwIfAborted(options.signal)
+        const known = this.#core.registry.models.get(cid)
+        return known === undefined ? await this.#register(content, options) : await this.#again(known, options)
+      })
+      await this.#reuse(model, options)
+      return model
+    } finally {
+      letGo()
+    }
+  }
+
+  async setPinned (cid: string, pinned: boolean): Promise<void> {
+    await this.#core.structure.run(async () => {
+      const model = this.#model(cid)
+      if (model.pinned !== pinned) await this.#setFlags(model, { pinned, published: model.published })
+    })
+  }
+
+  touch (cid: string): void {
+    const model = this.#model(cid)
+    const usedAt = this.#core.clock.now()
+    try {
+      this.#core.catalog.touchModel(cid, usedAt)
+    } catch (error) {
+      throw diskError(error, `cannot record the use of ${cid}`)
+    }
+    model.usedAt = usedAt
+  }
+
+  #model (cid: string): ModelRecord {
+    const model = this.#core.registry.models.get(cid)
+    if (model === undefined) throw new ModelNotFoundError(`this node does not hold the model ${cid}; see what it holds with: shoal ls`)
+    return model
+  }
+
+  async #setFlags (model: ModelRecord, flags: { pinned: boolean, published: boolean }): Promise<void> {
+    const before = { pinned: model.pinned, published: model.published }
+    Object.assign(model, flags)
+    try {
+      this.#core.catalog.updateModel(model.cid, flags)
+      await this.#core.bytes.saveFlags(model)
+    } catch (error) {
+      Object.assign(model, before)
+      throw diskError(error, `cannot record the state of ${model.cid}`)
+    }
+  }
+
+  /** It is here already: what is new is what it is wanted for. */
+  async #again (model: ModelRecord, options: PutModelOptions): Promise<ModelRecord> {
+    const wanted = wantedFiles(model.files, options.wanted)
+    const missing = [...wanted].filter(file => !model.expected.has(file))
+    await this.#room.make(missing.reduce((sum, file) => sum + file.missingBytes, 0), `the model ${model.cid}`)
+    for (const file of wanted) model.expected.add(file)
+    if (options.published === true && !model.published) await this.#setFlags(model, { pinned: model.pinned, published: true })
+    if (model.linksFailed) {
+      model.linksFailed = false
+      await this.#linkComplete(model)
+    }
+    this.touch(model.cid)
+    return model
+  }
+
+  /** Everything that makes it a model of this store, in an order that leaves nothing but leftovers when it is cut short. */
+  async #register (content: Model, options: PutModelOptions): Promise<ModelRecord> {
+    const { bytes, catalog, registry, clock } = this.#core
+    const cid = content.manifest.cid.toString()
+    checkBelongsTogether(content)
+    checkModel(content.manifest.value, content.indexes.map(({ value }) => value))
+
+    const keys = content.indexes.map(index => index.cid.toString())
+    const wanted = new Set(wantedFiles(keys, options.wanted))
+    const distinct = new Map(content.indexes.map((index, position) => [keys[position] ?? '', index]))
+    let needed = 0
+    for (const [key, index] of distinct) if (wanted.has(key)) needed += registry.files.get(key)?.missingBytes ?? index.value.size
+    await this.#room.make(needed, `the model ${cid}`, new Set(keys))
+
+    const made: FileRecord[] = []
+    try {
+      for (const [key, index] of distinct) {
+        if (registry.files.has(key)) continue
+        throwIfAborted(options.signal)
+        made.push(this.#newFile(key, index))
+        await nextTurn()
+      }
+      await inParallel(CREATES_AT_ONCE, made, async file => { await bytes.create(file) })
+      if (made.length > 0) await bytes.syncNames()
+      const now = clock.now()
+      const model = new ModelRecord({
+        cid,
+        manifest: content.manifest,
+        files: keys.map(key => registry.files.get(key)).filter(file => file !== undefined),
+        pinned: false,
+        published: options.published ?? false,
+        addedAt: now,
+        usedAt: now,
+        ownDirectory: bytes.directoryOf(cid)
+      })
+      await bytes.saveModel(model, content)
+      catalog.addModel(content.manifest, model)
+      registry.addModel(model)
+      for (const file of model.distinct) if (wanted.has(file.key)) model.expected.add(file)
+      await this.#linkComplete(model)
+      return model
+    } catch (error) {
+      await this.#undo(made)
+      const failed = diskError(error, `cannot register the model ${cid}`)
+      this.#core.volume.note(failed)
+      throw failed
+    }
+  }
+
+  #newFile (key: string, index: Encoded<FileIndex>): FileRecord {
+    const { bytes, catalog, details, registry } = this.#core
+    const offsets = offsetsOf(index.value.sizes)
+    const recorded = new Bitfield(index.value.blocks.length)
+    const id = catalog.addFile({ index, present: recorded.bytes, presentBytes: 0, rescan: undefined, guard: undefined }, offsets)
+    details.keep(key, { index: index.value, offsets })
+    const file = new FileRecord({ id, key, size: index.value.size, recorded, presentBytes: 0, guard: undefined, ownPath: bytes.pathOf(key), details })
+    registry.addFile(file)
+    return file
+  }
+
+  async #undo (made: FileRecord[]): Promise<void> {
+    const { bytes, catalog, registry, logger } = this.#core
+    try {
+      for (const file of made) {
+        file.pin()
+        registry.removeFile(file)
+        await bytes.remove(file)
+      }
+      catalog.remove([], made)
+    } catch (error) {
+      logger.warn({ error: diskError(error, 'cannot clean up').message }, 'a model that could not be registered left files behind, until the next gc')
+    }
+  }
+
+  async #linkComplete (model: ModelRecord): Promise<void> {
+    for (const file of model.distinct) if (file.present.full) await this.#blocks.linkComplete(file)
+  }
+
+  /** Copies blocks that are here in other files, or elsewhere in the same one. Verified like any that come in. */
+  async #reuse (model: ModelRecord, options: PutModelOptions): Promise<void> {
+    let lookups = 0
+    let copied = 0
+    for (const file of wantedFiles(model.files, options.wanted)) {
+      if (file.present.full || this.#core.registry.heldBytes() === 0) continue
+      const { blocks } = file.index
+      for (const [block, blockCid] of blocks.entries()) {
+        if (file.present.has(block)) continue
+        if (++lookups % LOOKUPS_PER_TURN === 0) await nextTurn()
+        throwIfAborted(options.signal)
+        const from = this.#blocks.find(blockCid)
+        if (from === undefined) continue
+        if (await this.copy(from.file, from.block, file, block)) copied++
+      }
+    }
+    if (copied > 0) await this.#blocks.flush()
+  }
+
+  /** Says whether it was there to copy. Written, not yet recorded. */
+  async copy (source: FileRecord, sourceBlock: number, target: FileRecord, targetBlock: number): Promise<boolean> {
+    const cid = target.index.blocks[targetBlock]
+    const size = target.index.sizes[targetBlock]
+    const offset = source.offsets[sourceBlock]
+    const targetOffset = target.offsets[targetBlock]
+    if (cid === undefined || size === undefined || offset === undefined || targetOffset === undefined) return false
+    return await withWorkPair(this.#core, async (from, to) => {
+      if (!await this.#blocks.read({ file: source, block: sourceBlock, offset, size }, from)) return false
+      if (!verifyBytes(cid, from.bytes)) {
+        await this.#blocks.withdraw(source, [sourceBlock], `it does not hash to ${cid.toString()} any more`)
+        return false
+      }
+      to.prepare(targetOffset, size).set(from.bytes)
+      await this.#blocks.write(target, targetBlock, to)
+      return true
+    })
+  }
+}
+
+function wantedFiles<T> (files: readonly T[], wanted: readonly number[] | undefined): Set<T> {
+  if (wanted === undefined) return new Set(files)
+  return new Set(wanted.map(position => {
+    const file = files[position]
+    if (file === undefined) throw new RangeError(`the model has ${files.length} files and no file ${position}`)
+    return file
+  }))
+}
+
+/** The caller verified each part against its CID; this is about whether the indexes are the manifest's. */
+function checkBelongsTogether ({ manifest, indexes }: Model): void {
+  for (const [position, { index }] of manifest.value.files.entries()) {
+    const given = indexes[position]
+    if (given === undefined || !given.cid.equals(index)) {
+      throw new HashMismatchError(`file index ${position} of the model ${manifest.cid.toString()} is ${given?.cid.toString() ?? 'missing'}, not ${index.toString()}`)
+    }
+  }
+}

@@ -1,0 +1,43 @@
+import { readFileSync, writeFileSync } from 'node:fs'
+import { DatabaseSync } from 'node:sqlite'
+import { DiskError, StoreLockedError, asError } from '../base/index.ts'
+import { isCatalogBusy } from './disk-errors.ts'
+import type { Layout } from './layout.ts'
+
+/**
+ * Keeps a data directory to one process. Node has no flock, but SQLite locks its files, and such a lock goes with
+ * the process however it ends: an exclusive transaction on an empty database is held open for as long as the store is.
+ * Nothing else may open that file: POSIX drops a process's locks when it closes any descriptor of it.
+ */
+export class ProcessLock implements Disposable {
+  readonly #database: DatabaseSync
+
+  /** Throws StoreLockedError, which names the process that has it. */
+  constructor (layout: Layout) {
+    let database: DatabaseSync | undefined
+    try {
+      database = new DatabaseSync(layout.lock, { timeout: 0 })
+      database.exec('PRAGMA journal_mode = OFF; BEGIN EXCLUSIVE')
+      writeFileSync(layout.lockOwner, `${process.pid}\n`)
+    } catch (error) {
+      database?.close()
+      if (!isCatalogBusy(error)) throw new DiskError(`cannot lock ${layout.directory}: ${asError(error).message}`, { cause: error })
+      throw new StoreLockedError(`${layout.directory} is in use by ${owner(layout)}; stop that one, or give another --data directory`, { cause: error })
+    }
+    this.#database = database
+  }
+
+  [Symbol.dispose] (): void {
+    this.#database.close()
+  }
+}
+
+function owner (layout: Layout): string {
+  try {
+    const pid = readFileSync(layout.lockOwner, 'utf8').trim()
+    if (/^[0-9]{1,10}$/.test(pid)) return pid === String(process.pid) ? `this process (pid ${pid})` : `the process with pid ${pid}`
+  } catch {
+    // It has the lock and has not written its pid yet.
+  }
+  return 'another process'
+}

@@ -1,0 +1,240 @@
+import { DECODED_BLOCKS_MAX, type Bitfield } from '../base/index.ts'
+import type { Encoded, FileIndex, Manifest } from '../model/types.ts'
+import type { FileGuard, StoredFile, StoredModel } from './store.ts'
+
+export interface FileDetails { index: FileIndex, offsets: Float64Array }
+
+/** Where each block starts. */
+export function offsetsOf (sizes: readonly number[]): Float64Array {
+  const offsets = new Float64Array(sizes.length)
+  let offset = 0
+  for (const [block, size] of sizes.entries()) {
+    offsets[block] = offset
+    offset += size
+  }
+  return offsets
+}
+
+/**
+ * Decoded file indexes. An index of 250,000 blocks is some 100 MB of objects, so only a bounded number stays decoded
+ * for sure; a record that someone holds on to keeps its own as long as it is in use.
+ */
+export class DetailsCache {
+  readonly #load: (key: string) => FileDetails
+  readonly #kept = new Map<string, FileDetails>()
+  #blocks = 0
+
+  constructor (load: (key: string) => FileDetails) {
+    this.#load = load
+  }
+
+  load (key: string): FileDetails {
+    const kept = this.#kept.get(key)
+    if (kept !== undefined) return kept
+    const details = this.#load(key)
+    this.keep(key, details)
+    return details
+  }
+
+  keep (key: string, details: FileDetails): void {
+    if (this.#kept.has(key)) return
+    this.#kept.set(key, details)
+    this.#blocks += details.index.blocks.length + 1
+    for (const [oldest, { index }] of this.#kept) {
+      if (this.#blocks <= DECODED_BLOCKS_MAX || oldest === key) break
+      this.#kept.delete(oldest)
+      this.#blocks -= index.blocks.length + 1
+    }
+  }
+}
+
+export interface FileRecordInit {
+  id: number
+  key: string
+  size: number
+  /** What the catalog has recorded; the record owns it from now on. */
+  recorded: Bitfield
+  presentBytes: number
+  guard: FileGuard | undefined
+  ownPath: string | undefined
+  details: DetailsCache
+}
+
+/** The store's side of a StoredFile. Everything mutable here is changed by the store only, see blocks.ts. */
+export class FileRecord implements StoredFile {
+  /** The catalog's number for it; never used again. */
+  readonly id: number
+  readonly key: string
+  readonly size: number
+  readonly present: Bitfield
+  /** What the catalog says; `present` follows when the files stand where they belong. */
+  readonly recorded: Bitfield
+  presentBytes: number
+  guard: FileGuard | undefined
+  readonly ownPath: string | undefined
+  /** The models that name it. */
+  readonly models = new Set<ModelRecord>()
+  /** Blocks being written now, and blocks written but not yet recorded. */
+  readonly writing = new Map<number, Promise<void>>()
+  readonly unsynced = new Set<number>()
+  removed = false
+  /** Counts how often the file was made anew; what was written to an older one does not count. */
+  generation = 0
+  /** Pending while it is made anew; never rejects. */
+  remaking: Promise<void> | undefined
+  readonly #cache: DetailsCache
+  #pinned: FileDetails | undefined
+  #details: WeakRef<FileDetails> | undefined
+
+  constructor (init: FileRecordInit) {
+    this.id = init.id
+    this.key = init.key
+    this.size = init.size
+    this.recorded = init.recorded
+    this.present = init.recorded.clone()
+    this.presentBytes = init.presentBytes
+    this.guard = init.guard
+    this.ownPath = init.ownPath
+    this.#cache = init.details
+  }
+
+  get index (): FileIndex { return this.details.index }
+  get offsets (): Float64Array { return this.details.offsets }
+  get path (): string | undefined { return this.guard?.path ?? this.ownPath }
+  get inPlace (): boolean { return this.guard !== undefined }
+  get missingBytes (): number { return this.size - this.presentBytes }
+
+  get details (): FileDetails {
+    let details = this.#pinned ?? this.#details?.deref()
+    if (details === undefined) {
+      details = this.#cache.load(this.key)
+      this.#details = new WeakRef(details)
+    }
+    return details
+  }
+
+  /** Keeps the index for good: the catalog is about to forget it, and others may still hold this record. */
+  pin (): void {
+    this.#pinned = this.details
+  }
+}
+
+export interface ModelRecordInit {
+  cid: string
+  manifest: Encoded<Manifest>
+  files: FileRecord[]
+  pinned: boolean
+  published: boolean
+  addedAt: number
+  usedAt: number
+  ownDirectory: string | undefined
+}
+
+/** The store's side of a StoredModel. */
+export class ModelRecord implements StoredModel {
+  readonly cid: string
+  readonly manifest: Encoded<Manifest>
+  readonly files: readonly FileRecord[]
+  /** Each file once, however many paths it has. */
+  readonly distinct: ReadonlySet<FileRecord>
+  readonly bytes: number
+  readonly addedAt: number
+  readonly ownDirectory: string | undefined
+  pinned: boolean
+  published: boolean
+  usedAt: number
+  /** The files someone means to fetch: room is kept for them while the model is held. */
+  expected = new Set<FileRecord>()
+  /** Some link could not be made: there is no directory to tell of. */
+  linksFailed = false
+
+  constructor (init: ModelRecordInit) {
+    this.cid = init.cid
+    this.manifest = init.manifest
+    this.files = init.files
+    this.distinct = new Set(init.files)
+    this.bytes = init.files.reduce((sum, file) => sum + file.size, 0)
+    this.addedAt = init.addedAt
+    this.ownDirectory = init.ownDirectory
+    this.pinned = init.pinned
+    this.published = init.published
+    this.usedAt = init.usedAt
+  }
+
+  get presentBytes (): number { return this.files.reduce((sum, file) => sum + file.presentBytes, 0) }
+  get complete (): boolean { return this.files.every(file => file.present.full) }
+
+  get directory (): string | undefined {
+    return this.linksFailed || this.files.some(file => file.inPlace) ? undefined : this.ownDirectory
+  }
+
+  /** The paths under which this model has the file. */
+  pathsOf (file: FileRecord): string[] {
+    return this.manifest.value.files.filter((_, position) => this.files[position] === file).map(({ path }) => path)
+  }
+}
+
+/** What this store knows, by name. Plain bookkeeping; who changes it also writes the catalog. */
+export class Registry {
+  readonly files = new Map<string, FileRecord>()
+  readonly models = new Map<string, ModelRecord>()
+  readonly #byId = new Map<number, FileRecord>()
+  readonly #holds = new Map<string, number>()
+
+  fileById (id: number): FileRecord | undefined { return this.#byId.get(id) }
+
+  addFile (file: FileRecord): void {
+    this.files.set(file.key, file)
+    this.#byId.set(file.id, file)
+  }
+
+  removeFile (file: FileRecord): void {
+    file.removed = true
+    this.files.delete(file.key)
+    this.#byId.delete(file.id)
+  }
+
+  addModel (model: ModelRecord): void {
+    this.models.set(model.cid, model)
+    for (const file of model.distinct) file.models.add(model)
+  }
+
+  removeModel (model: ModelRecord): void {
+    this.models.delete(model.cid)
+    for (const file of model.distinct) file.models.delete(model)
+  }
+
+  /** Counts by name, so that a model can be held before it is here. */
+  hold (cid: string): () => void {
+    this.#holds.set(cid, (this.#holds.get(cid) ?? 0) + 1)
+    let held = true
+    return () => {
+      if (!held) return
+      held = false
+      const left = (this.#holds.get(cid) ?? 1) - 1
+      if (left > 0) this.#holds.set(cid, left)
+      else this.#holds.delete(cid)
+    }
+  }
+
+  isHeld (cid: string): boolean { return this.#holds.has(cid) }
+
+  /** Bytes of recorded blocks that lie in files of the store. */
+  heldBytes (): number {
+    let sum = 0
+    for (const file of this.files.values()) if (!file.inPlace) sum += file.presentBytes
+    return sum
+  }
+
+  /** Bytes that running loads are still going to write. */
+  expectedBytes (): number {
+    const files = new Set<FileRecord>()
+    for (const model of this.models.values()) {
+      if (!this.isHeld(model.cid)) continue
+      for (const file of model.expected) if (!file.inPlace) files.add(file)
+    }
+    let sum = 0
+    for (const file of files) sum += file.missingBytes
+    return sum
+  }
+}

@@ -1,0 +1,183 @@
+import { rename, rm } from 'node:fs/promises'
+import { CID } from 'multiformats/cid'
+import { Bitfield, HashMismatchError, InvalidManifestError, throwIfAborted } from '../base/index.ts'
+import { decodeFileIndex, decodeManifest, parseModelCid, verifyBytes } from '../model/index.ts'
+import type { Blocks } from './blocks.ts'
+import type { ByteStore, SavedModel } from './byte-store.ts'
+import { UnknownSchemaError, type Catalog, type FileRow } from './catalog.ts'
+import { withWorkSlot, type Core } from './core.ts'
+import { isCatalogCorrupt } from './disk-errors.ts'
+import { GuardBrokenError, checkGuard, readGuarded } from './in-place.ts'
+import { FileRecord, ModelRecord, offsetsOf, type FileDetails } from './records.ts'
+
+/** How much is hashed between two notes of how far it got, so that a long rescan can be cut short and go on. */
+const RESCAN_STEP_BYTES = 256 * 1024 * 1024
+
+/** Sets a catalog aside that cannot be read, or no more be trusted. */
+export async function setCatalogAside (path: string): Promise<void> {
+  for (const suffix of ['-wal', '-shm']) await rm(path + suffix, { force: true })
+  await rename(path, `${path}.damaged`)
+}
+
+export function isDamage (error: unknown): boolean {
+  return error instanceof UnknownSchemaError || error instanceof HashMismatchError || error instanceof InvalidManifestError || isCatalogCorrupt(error)
+}
+
+/** Fills the catalog from what was kept of the models. Their blocks are found out by `rescan`. Can be cut short and go on. */
+export async function rebuildCatalog (catalog: Catalog, bytes: ByteStore, signal: AbortSignal): Promise<number> {
+  const files = new Set(catalog.files().map(({ key }) => key))
+  const models = new Set(catalog.models().map(({ cid }) => cid))
+  let count = 0
+  for await (const saved of bytes.savedModels()) {
+    throwIfAborted(signal)
+    count++
+    addSaved(catalog, saved, files, models)
+  }
+  return count
+}
+
+function addSaved (catalog: Catalog, { model, pinned, published, addedAt, guards }: SavedModel, files: Set<string>, models: Set<string>): void {
+  for (const index of model.indexes) {
+    const key = index.cid.toString()
+    if (files.has(key)) continue
+    files.add(key)
+    const present = new Bitfield(index.value.blocks.length).bytes
+    catalog.addFile({ index, present, presentBytes: 0, rescan: 0, guard: guards.get(key) }, offsetsOf(index.value.sizes))
+  }
+  const cid = model.manifest.cid.toString()
+  if (!models.has(cid)) catalog.addModel(model.manifest, { cid, pinned, published, addedAt, usedAt: addedAt })
+  models.add(cid)
+}
+
+/** A file index as the catalog has it. */
+export function loadDetails (catalog: Catalog, key: string): FileDetails {
+  const bytes = catalog.metadata(key)
+  if (bytes === undefined) throw new UnknownSchemaError(`the catalog lacks the file index ${key}`)
+  const { value } = decodeFileIndex(CID.parse(key), bytes)
+  return { index: value, offsets: offsetsOf(value.sizes) }
+}
+
+/** Brings what the catalog has into the registry. Throws UnknownSchemaError when its parts do not fit together. */
+export function loadRegistry (core: Core): void {
+  const { catalog, registry } = core
+  for (const cid of catalog.metadataCids()) {
+    const bytes = catalog.metadata(cid)
+    if (bytes === undefined || !verifyBytes(CID.parse(cid), bytes)) throw new UnknownSchemaError(`its copy of ${cid} is damaged`)
+  }
+  for (const row of catalog.files()) {
+    if (catalog.metadata(row.key) === undefined) throw new UnknownSchemaError(`it lacks the file index ${row.key}`)
+    registry.addFile(recordOfRow(core, row))
+  }
+  for (const row of catalog.models()) {
+    const bytes = catalog.metadata(row.cid)
+    if (bytes === undefined) throw new UnknownSchemaError(`it lacks the manifest ${row.cid}`)
+    const manifest = decodeManifest(parseModelCid(row.cid), bytes)
+    const files = manifest.value.files.map(({ index }) => registry.files.get(index.toString())).filter(file => file !== undefined)
+    if (files.length !== manifest.value.files.length) throw new UnknownSchemaError(`it lacks files of the model ${row.cid}`)
+    registry.addModel(new ModelRecord({ ...row, manifest, files, ownDirectory: core.bytes.directoryOf(row.cid) }))
+  }
+}
+
+/** Finds out what has become of the files since they were recorded. */
+export async function settleFiles (core: Core, blocks: Blocks, signal: AbortSignal): Promise<void> {
+  const rescans = new Map(core.catalog.files().map(({ id, rescan: from }) => [id, from]))
+  for (const file of core.registry.files.values()) {
+    throwIfAborted(signal)
+    await settle(core, blocks, file, rescans.get(file.id), signal)
+  }
+}
+
+function recordOfRow ({ bytes, details }: Core, row: FileRow): FileRecord {
+  return new FileRecord({
+    id: row.id,
+    key: row.key,
+    size: row.size,
+    recorded: new Bitfield(row.blocks, row.present),
+    presentBytes: row.presentBytes,
+    guard: row.guard,
+    ownPath: bytes.pathOf(row.key),
+    details
+  })
+}
+
+/** Makes one file and what is recorded about it agree. */
+async function settle (core: Core, blocks: Blocks, file: FileRecord, rescanFrom: number | undefined, signal: AbortSignal): Promise<void> {
+  const { bytes, catalog, logger } = core
+  if (file.guard !== undefined) {
+    await settleInPlace(core, blocks, file, rescanFrom !== undefined, signal)
+    return
+  }
+  let from = rescanFrom
+  if (!await bytes.inspect(file)) {
+    if (file.present.count > 0) logger.warn({ file: file.key }, 'a file is gone or has another size; what is left of it is found out by hashing')
+    from = 0
+    await bytes.restoreSize(file)
+  }
+  if (from === 0 && file.recorded.count > 0) {
+    for (const block of file.recorded) {
+      file.recorded.set(block, false)
+      file.present.set(block, false)
+    }
+    file.presentBytes = 0
+    catalog.setPresence([{ id: file.id, key: file.key, present: file.recorded.bytes, presentBytes: 0, rescan: 0 }], { durable: true })
+  }
+  if (from !== undefined) await rescan(core, file, from, signal)
+  if (file.present.full) await blocks.linkComplete(file)
+}
+
+/** In place it is all or nothing; after a rebuild every block is hashed, otherwise the guard is enough. */
+async function settleInPlace (core: Core, blocks: Blocks, file: FileRecord, hash: boolean, signal: AbortSignal): Promise<void> {
+  const { guard } = file
+  if (guard === undefined) return
+  const { index, offsets } = file.details
+  try {
+    await checkGuard(guard)
+    for (let block = 0; hash && block < index.blocks.length; block++) {
+      throwIfAborted(signal)
+      await withWorkSlot(core, async slot => {
+        const into = slot.prepare(offsets[block] ?? 0, index.sizes[block] ?? 0)
+        await readGuarded(core.bytes.handles, guard, offsets[block] ?? 0, into)
+        const cid = index.blocks[block]
+        if (cid === undefined || !verifyBytes(cid, into)) throw new GuardBrokenError(`${guard.path} holds other bytes than when it was added`)
+      })
+    }
+    if (!hash) return
+    core.catalog.setPresence([{ id: file.id, key: file.key, present: Bitfield.full(index.blocks.length).bytes, presentBytes: file.size }], { durable: false })
+    blocks.presentAll(file)
+  } catch (error) {
+    if (!(error instanceof GuardBrokenError)) throw error
+    if (file.present.count === 0) blocks.presentAll(file) // so that there is something to take back, the guard with it
+    await blocks.withdraw(file, 'all', error.message)
+  }
+}
+
+/** Hashes what lies in a file, from block `from` on, and records what is right. */
+async function rescan (core: Core, file: FileRecord, from: number, signal: AbortSignal): Promise<void> {
+  const { index, offsets } = file.details
+  let sinceStep = 0
+  const step = async (next: number | undefined): Promise<void> => {
+    await core.bytes.sync([file]) // what was written just before a crash may be in the cache only
+    core.catalog.setPresence([{ id: file.id, key: file.key, present: file.recorded.bytes, presentBytes: file.presentBytes, rescan: next }], { durable: false })
+    sinceStep = 0
+  }
+  for (let block = from; block < index.blocks.length; block++) {
+    const size = index.sizes[block] ?? 0
+    const cid = index.blocks[block]
+    if (signal.aborted) {
+      await step(block)
+      throwIfAborted(signal)
+    }
+    const right = cid !== undefined && await withWorkSlot(core, async slot => {
+      const into = slot.prepare(offsets[block] ?? 0, size)
+      return await core.bytes.read(file, offsets[block] ?? 0, into) === size && verifyBytes(cid, into)
+    })
+    if (right) {
+      file.recorded.set(block)
+      file.present.set(block)
+      file.presentBytes += size
+    }
+    sinceStep += size
+    if (sinceStep >= RESCAN_STEP_BYTES) await step(block + 1)
+  }
+  await step(undefined)
+}

@@ -1,0 +1,205 @@
+import { ModelInUseError, ModelNotFoundError, OutOfSpaceError, QuotaExceededError, type ShoalError } from '../base/index.ts'
+import type { Core } from './core.ts'
+import { diskError } from './disk-errors.ts'
+import { namedOnlyBy, planEviction } from './eviction.ts'
+import type { FileRecord, ModelRecord } from './records.ts'
+import type { GcResult, RemoveResult } from './store.ts'
+
+/** A publish commits its files one by one and names them all at its end: files nobody names wait this long for it. */
+const UNNAMED_GRACE_MS = 10 * 60_000
+
+interface OpenImport { size: number, written: number }
+
+/** Room on the volume and within the quota: who has reserved how much, and who has to go. */
+export class Room {
+  readonly #core: Core
+  readonly #imports = new Set<OpenImport>()
+  /** Files that came in since the start and that no model names yet. */
+  readonly #unnamed = new Set<FileRecord>()
+  #importedAt = Number.NEGATIVE_INFINITY
+
+  constructor (core: Core) {
+    this.#core = core
+  }
+
+  /** Bytes that are held, and that are promised to who writes now. */
+  #usedBytes (): number {
+    const { registry } = this.#core
+    let imports = 0
+    for (const { size } of this.#imports) imports += size
+    return registry.heldBytes() + registry.expectedBytes() + imports
+  }
+
+  /** Bytes that are promised and not yet on the disk. */
+  #owedBytes (): number {
+    let owed = this.#core.registry.expectedBytes()
+    for (const { size, written } of this.#imports) owed += size - written
+    return owed
+  }
+
+  /**
+   * Makes room for `bytes` more by removing leftovers and evicting. Throws QuotaExceededError or OutOfSpaceError before
+   * anything was evicted in vain. The caller holds `structure`.
+   */
+  async make (bytes: number, what: string, keep: ReadonlySet<string> = new Set()): Promise<void> {
+    if (bytes === 0) return
+    this.#core.volume.check()
+    if (await this.#lacking(bytes) <= 0) return
+    await this.#removeLeftovers(false)
+    const lacking = await this.#lacking(bytes)
+    if (lacking <= 0) return
+    const plan = this.#plan(lacking, keep)
+    if (plan.freedBytes < lacking) throw await this.#refusal(bytes, what, plan.freedBytes)
+    await this.drop(plan.models, keep)
+  }
+
+  /** Reserves room for a file on its way in. The caller holds `structure`. */
+  async startImport (size: number): Promise<OpenImport> {
+    await this.make(size, 'a file to be added')
+    const reserved = { size, written: 0 }
+    this.#imports.add(reserved)
+    return reserved
+  }
+
+  endImport (reserved: OpenImport, file?: FileRecord): void {
+    this.#imports.delete(reserved)
+    if (file !== undefined) this.cameIn(file)
+  }
+
+  /** A file came in that a model may name in a while. */
+  cameIn (file: FileRecord): void {
+    this.#importedAt = this.#core.clock.monotonic()
+    if (file.models.size === 0) this.#unnamed.add(file)
+  }
+
+  async remove (cid: string): Promise<RemoveResult> {
+    const { registry } = this.#core
+    const model = registry.models.get(cid)
+    if (model === undefined) throw new ModelNotFoundError(`this node does not hold the model ${cid}; see what it holds with: shoal ls`)
+    if (registry.isHeld(cid)) throw new ModelInUseError(`${cid} is being loaded or read; stop that first, then remove it`)
+    const [result] = await this.drop([model])
+    return result ?? { cid, freedBytes: 0 }
+  }
+
+  async gc (dryRun: boolean): Promise<GcResult> {
+    const leftoverBytes = await this.#removeLeftovers(dryRun)
+    const { quota } = this.#core.settings
+    const over = quota === undefined ? 0 : this.#usedBytes() - quota
+    const plan = over > 0 ? this.#plan(over, new Set()) : { models: [], freedBytes: 0 }
+    const removed = dryRun ? resultsOf(plan.models, new Set()) : await this.drop(plan.models)
+    return { removed, freedBytes: removed.reduce((sum, { freedBytes }) => sum + freedBytes, 0), leftoverBytes }
+  }
+
+  /**
+   * Removes models and the files that only they name: record first, then names, then bytes. Should there be no room to
+   * record it, the bytes go first: the next start finds files missing and believes the disk.
+   */
+  async drop (models: ModelRecord[], keep: ReadonlySet<string> = new Set()): Promise<RemoveResult[]> {
+    if (models.length === 0) return []
+    const { bytes, events } = this.#core
+    const results = resultsOf(models, keep)
+    const files = soleFiles(models, keep)
+    await this.#core.recording.run(async () => { await this.#forget(models, files) })
+    try {
+      for (const model of models) await bytes.removeModel(model)
+      for (const file of files) if (!file.inPlace) await bytes.remove(file)
+    } catch (error) {
+      // Recorded as gone, so they are: what is left of them is a leftover for the next gc.
+      this.#core.logger.warn({ error: diskError(error, 'cannot delete').message }, 'parts of a removed model stay behind until the next gc')
+    }
+    for (const { cid } of models) events.emit('model:removed', { cid })
+    return results
+  }
+
+  async #forget (models: ModelRecord[], files: FileRecord[]): Promise<void> {
+    const { catalog, registry, bytes } = this.#core
+    for (const file of files) file.pin()
+    const record = (): void => { catalog.remove(models.map(({ cid }) => cid), files) }
+    try {
+      record()
+    } catch (error) {
+      const failed = diskError(error, 'cannot record that models were removed')
+      if (!(failed instanceof OutOfSpaceError)) throw failed
+      for (const file of files) if (!file.inPlace) await bytes.remove(file)
+      try { record() } catch (again) { throw diskError(again, 'cannot record that models were removed') }
+    }
+    for (const model of models) registry.removeModel(model)
+    for (const file of files) registry.removeFile(file)
+  }
+
+  /** Files no model names, and what lies about on the disk. */
+  async #removeLeftovers (dryRun: boolean): Promise<number> {
+    const { registry, bytes, catalog } = this.#core
+    for (const file of this.#unnamed) if (file.removed || file.models.size > 0) this.#unnamed.delete(file)
+    const waiting = this.#imports.size > 0 || this.#core.clock.monotonic() - this.#importedAt < UNNAMED_GRACE_MS
+    const unnamed = [...registry.files.values()].filter(file => file.models.size === 0 && !(this.#unnamed.has(file) && (waiting || file.inPlace)))
+    let freed = unnamed.reduce((sum, file) => sum + (file.inPlace ? 0 : file.presentBytes), 0)
+    try {
+      if (!dryRun && unnamed.length > 0) {
+        for (const file of unnamed) file.pin()
+        catalog.remove([], unnamed)
+        for (const file of unnamed) registry.removeFile(file)
+        for (const file of unnamed) if (!file.inPlace) await bytes.remove(file)
+      }
+      const leftovers = await bytes.leftovers(registry)
+      freed += leftovers.bytes
+      if (!dryRun) await leftovers.remove()
+    } catch (error) {
+      throw diskError(error, 'cannot remove leftovers')
+    }
+    return freed
+  }
+
+  #plan (bytes: number, keep: ReadonlySet<string>): { models: ModelRecord[], freedBytes: number } {
+    const { registry } = this.#core
+    return planEviction({ models: registry.models.values(), isHeld: cid => registry.isHeld(cid), keep }, bytes)
+  }
+
+  async #lacking (bytes: number): Promise<number> {
+    return Math.max(this.#lackingInQuota(bytes), await this.#lackingOnVolume(bytes))
+  }
+
+  #lackingInQuota (bytes: number): number {
+    const { quota } = this.#core.settings
+    return quota === undefined ? 0 : this.#usedBytes() + bytes - quota
+  }
+
+  async #lackingOnVolume (bytes: number): Promise<number> {
+    const space = await this.#core.bytes.space().catch(error => { throw diskError(error, 'cannot find out how much space is free') })
+    return space === undefined ? 0 : this.#owedBytes() + bytes + space.reserveBytes - space.freeBytes
+  }
+
+  async #refusal (bytes: number, what: string, evictable: number): Promise<ShoalError> {
+    const { quota } = this.#core.settings
+    if (quota !== undefined && this.#lackingInQuota(bytes) > evictable) {
+      return new QuotaExceededError(`${what} needs ${bytes} bytes; ${this.#usedBytes()} of the quota of ${quota} are used and only ${evictable} can be evicted. ` +
+        'Remove or unpin models, or raise storage.quota')
+    }
+    const space = await this.#core.bytes.space()
+    return new OutOfSpaceError(`${what} needs ${bytes} bytes on disk; ${space?.freeBytes ?? 0} are free, ${space?.reserveBytes ?? 0} of them kept in reserve and ` +
+      `${this.#owedBytes()} promised to others, and only ${evictable} can be evicted. Free some space or remove models`)
+  }
+}
+
+function soleFiles (models: ModelRecord[], keep: ReadonlySet<string>): FileRecord[] {
+  const removed = new Set(models)
+  const files = new Set<FileRecord>()
+  for (const model of models) {
+    for (const file of model.distinct) if (!keep.has(file.key) && namedOnlyBy(file, removed)) files.add(file)
+  }
+  return [...files]
+}
+
+/** What each frees when they go in this order. */
+function resultsOf (models: ModelRecord[], keep: ReadonlySet<string>): RemoveResult[] {
+  const counted = new Set<FileRecord>()
+  return models.map((model, position) => {
+    let freedBytes = 0
+    for (const file of soleFiles(models.slice(0, position + 1), keep)) {
+      if (counted.has(file)) continue
+      counted.add(file)
+      if (!file.inPlace) freedBytes += file.presentBytes
+    }
+    return { cid: model.cid, freedBytes }
+  })
+}

@@ -1,0 +1,149 @@
+import { open, readFile, readdir, unlink } from 'node:fs/promises'
+import { join } from 'node:path'
+import { encode } from '@ipld/dag-cbor'
+import { varint } from 'multiformats'
+import type { CID } from 'multiformats/cid'
+import { DiskError, FILE_INDEX_BYTES_MAX, MANIFEST_BYTES_MAX, MiB, asError, systemCode, type Logger } from '../base/index.ts'
+import { CID_BYTES, decodeCid, decodeFileIndex, decodeManifest, parseModelCid, type Encoded, type FileIndex, type Model } from '../model/index.ts'
+import type { SavedModel } from './byte-store.ts'
+import { readFully } from './handles.ts'
+import { writeDurably } from './layout.ts'
+import type { ModelRecord } from './records.ts'
+import type { FileGuard } from './store.ts'
+
+/**
+ * What a lost catalog is rebuilt from, beside the files themselves: for each model one CAR file (ipld.io/specs/transport/car/carv1)
+ * with its manifest and file indexes, which never changes, and one small JSON file with what may. When a model was last
+ * used stands in the catalog only.
+ */
+const SECTION_BYTES_MAX = CID_BYTES + Math.max(MANIFEST_BYTES_MAX, FILE_INDEX_BYTES_MAX)
+const WRITE_BYTES = 1 * MiB
+
+interface Flags { pinned: boolean, published: boolean, addedAt: number, guards: Map<string, FileGuard> }
+
+export class Sidecars {
+  readonly #directory: string
+  readonly #logger: Logger
+
+  constructor (directory: string, logger: Logger) {
+    this.#directory = directory
+    this.#logger = logger
+  }
+
+  async saveModel (model: ModelRecord, content: Model): Promise<void> {
+    await writeDurably(this.#path(model.cid, 'car'), carChunks(content))
+    await this.saveFlags(model)
+  }
+
+  async saveFlags (model: ModelRecord): Promise<void> {
+    const inPlace: Record<string, FileGuard> = {}
+    for (const file of model.distinct) if (file.guard !== undefined) inPlace[file.key] = file.guard
+    const { pinned, published, addedAt } = model
+    await writeDurably(this.#path(model.cid, 'json'), Buffer.from(JSON.stringify({ version: 1, pinned, published, addedAt, inPlace }, undefined, 1)))
+  }
+
+  async remove (cid: string): Promise<void> {
+    for (const kind of ['json', 'car'] as const) {
+      await unlink(this.#path(cid, kind)).catch(error => { if (systemCode(error) !== 'ENOENT') throw error })
+    }
+  }
+
+  /** The models that were kept here, one by one. What cannot be read is told and left out. */
+  async * read (): AsyncGenerator<SavedModel> {
+    for (const name of await readdir(this.#directory)) {
+      if (!name.endsWith('.json')) continue
+      const cid = name.slice(0, -'.json'.length)
+      try {
+        yield { model: await readCar(this.#path(cid, 'car'), parseModelCid(cid)), ...parseFlags(await readFile(this.#path(cid, 'json'), 'utf8')) }
+      } catch (error) {
+        this.#logger.error({ cid, error: asError(error).message }, 'what was kept of this model cannot be read; it has to be loaded or added again')
+      }
+    }
+  }
+
+  #path (cid: string, kind: 'car' | 'json'): string {
+    return join(this.#directory, `${cid}.${kind}`)
+  }
+}
+
+/** The sections of the CAR file, put together to pieces worth a write. */
+function * carChunks ({ manifest, indexes }: Model): Generator<Uint8Array> {
+  const header = encode({ version: 1, roots: [manifest.cid] })
+  let pieces: Uint8Array[] = [length(header.length), header]
+  let bytes = 0
+  const written = new Set<string>()
+  for (const { cid, bytes: body } of [manifest, ...indexes]) {
+    const key = cid.toString()
+    if (written.has(key)) continue
+    written.add(key)
+    pieces.push(length(cid.bytes.length + body.length), cid.bytes, body)
+    bytes += body.length
+    if (bytes < WRITE_BYTES) continue
+    yield Buffer.concat(pieces)
+    pieces = []
+    bytes = 0
+  }
+  yield Buffer.concat(pieces)
+}
+
+function length (value: number): Uint8Array {
+  return varint.encodeTo(value, new Uint8Array(varint.encodingLength(value)))
+}
+
+async function readCar (path: string, root: CID): Promise<Model> {
+  const sections = new Map<string, Uint8Array>()
+  for await (const { cid, bytes } of readSections(path)) sections.set(cid.toString(), bytes)
+  const bytesOf = (cid: CID): Uint8Array => {
+    const bytes = sections.get(cid.toString())
+    if (bytes === undefined) throw new DiskError(`${path} lacks ${cid.toString()}`)
+    return bytes
+  }
+  const manifest = decodeManifest(root, bytesOf(root))
+  const decoded = new Map<string, Encoded<FileIndex>>()
+  const indexes = manifest.value.files.map(({ index }) => {
+    const key = index.toString()
+    const known = decoded.get(key) ?? decodeFileIndex(index, bytesOf(index))
+    decoded.set(key, known)
+    return known
+  })
+  return { manifest, indexes }
+}
+
+async function * readSections (path: string): AsyncGenerator<{ cid: CID, bytes: Uint8Array }> {
+  const handle = await open(path, 'r')
+  try {
+    const head = new Uint8Array(16)
+    for (let offset = 0, first = true; ; first = false) {
+      const got = await readFully(handle, head, offset)
+      if (got === 0) return
+      const [size, prefix] = varint.decode(head.subarray(0, got))
+      if (size > SECTION_BYTES_MAX) throw new DiskError(`${path} has a section of ${size} bytes`)
+      const section = new Uint8Array(size)
+      if (await readFully(handle, section, offset + prefix) < size) throw new DiskError(`${path} ends early`)
+      offset += prefix + size
+      // The first section is the header: its root is the file's name.
+      if (!first) yield { cid: decodeCid(section.subarray(0, CID_BYTES)), bytes: section.subarray(CID_BYTES) }
+    }
+  } finally {
+    await handle.close()
+  }
+}
+
+function parseFlags (text: string): Flags {
+  const value: unknown = JSON.parse(text)
+  if (!isRecord(value) || value.version !== 1) throw new DiskError('its flags are of another version')
+  const { pinned, published, addedAt, inPlace } = value
+  if (typeof pinned !== 'boolean' || typeof published !== 'boolean' || typeof addedAt !== 'number' || !isRecord(inPlace)) throw new DiskError('its flags are malformed')
+  const guards = new Map<string, FileGuard>()
+  for (const [key, guard] of Object.entries(inPlace)) {
+    if (!isRecord(guard)) throw new DiskError('its flags are malformed')
+    const { path, size, mtimeMs, ino } = guard
+    if (typeof path !== 'string' || typeof size !== 'number' || typeof mtimeMs !== 'number' || typeof ino !== 'number') throw new DiskError('its flags are malformed')
+    guards.set(key, { path, size, mtimeMs, ino })
+  }
+  return { pinned, published, addedAt, guards }
+}
+
+function isRecord (value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}

@@ -1,0 +1,76 @@
+import { ModelNotFoundError, asError, throwIfAborted, type AbortOptions, type ProgressOptions } from '../base/index.ts'
+import { verifyBytes } from '../model/index.ts'
+import type { Blocks } from './blocks.ts'
+import { withWorkSlot, type Core } from './core.ts'
+import type { FileRecord } from './records.ts'
+import type { BadBlock, VerifyProgress, VerifyResult } from './store.ts'
+
+/** Blocks read and hashed at once: one is read while the other is hashed. */
+const VERIFY_CONCURRENCY = 2
+
+/** Re-hashes what is recorded, of one model or of all, and withdraws what is not what it should be. */
+export async function verifyHeld (core: Core, blocks: Blocks, cid: string | undefined, options: AbortOptions & ProgressOptions<VerifyProgress> = {}): Promise<VerifyResult> {
+  throwIfAborted(options.signal)
+  const { models, files } = core.registry
+  const model = cid === undefined ? undefined : models.get(cid)
+  if (cid !== undefined && model === undefined) throw new ModelNotFoundError(`this node does not hold the model ${cid}; see what it holds with: shoal ls`)
+
+  const work = [...model?.distinct ?? files.values()].filter(file => file.models.size > 0).map(file => ({ file, held: [...file.present] }))
+  const progress: VerifyProgress = { bytesDone: 0, bytesTotal: work.reduce((sum, { file }) => sum + file.presentBytes, 0) }
+  const result: VerifyResult = { blocks: 0, bytes: 0, bad: [] }
+  const queue = blocksOf(work)
+  const run = async (): Promise<void> => {
+    for (let next = queue.next(); next.done !== true; next = queue.next()) {
+      throwIfAborted(options.signal)
+      const { file, block } = next.value
+      const checked = await check(core, blocks, file, block)
+      progress.bytesDone += checked.bytes
+      options.onProgress?.({ ...progress })
+      if (checked.gone) continue
+      result.blocks++
+      result.bytes += checked.bytes
+      if (checked.reason !== undefined) result.bad.push(badBlock(file, block, checked.reason, cid))
+    }
+  }
+  const outcomes = await Promise.allSettled(Array.from({ length: VERIFY_CONCURRENCY }, run))
+  for (const outcome of outcomes) if (outcome.status === 'rejected') throw asError(outcome.reason)
+  result.bad.sort((a, b) => (a.model < b.model ? -1 : a.model > b.model ? 1 : a.path < b.path ? -1 : a.path > b.path ? 1 : a.block - b.block))
+  return result
+}
+
+function * blocksOf (work: Array<{ file: FileRecord, held: number[] }>): Generator<{ file: FileRecord, block: number }> {
+  for (const { file, held } of work) for (const block of held) yield { file, block }
+}
+
+/** `reason` says what is wrong with it; `gone`: it was removed or withdrawn meanwhile, by others or with its whole file. */
+async function check (core: Core, blocks: Blocks, file: FileRecord, block: number): Promise<{ bytes: number, gone: boolean, reason?: string }> {
+  const { index, offsets } = file.details
+  const bytes = index.sizes[block] ?? 0
+  const cid = index.blocks[block]
+  if (cid === undefined || file.removed || !file.present.has(block)) return { bytes, gone: true }
+  const reason = await withWorkSlot(core, async slot => {
+    try {
+      const lost = await blocks.tryRead({ file, block, offset: offsets[block] ?? 0, size: bytes }, slot)
+      if (lost !== undefined) return lost
+      if (verifyBytes(cid, slot.bytes)) return undefined
+      await blocks.withdraw(file, [block], 'its bytes hash to something else')
+      return 'its bytes hash to something else'
+    } catch (error) {
+      const failed = asError(error)
+      await blocks.withdraw(file, [block], failed.message)
+      return failed.message
+    }
+  })
+  return { bytes, gone: file.removed, reason }
+}
+
+function badBlock (file: FileRecord, block: number, reason: string, cid: string | undefined): BadBlock {
+  const model = [...file.models].find(candidate => cid === undefined || candidate.cid === cid)
+  return {
+    model: model?.cid ?? '',
+    path: model?.pathsOf(file)[0] ?? '',
+    block,
+    cid: file.index.blocks[block]?.toString() ?? '',
+    reason
+  }
+}

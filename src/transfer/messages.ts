@@ -1,0 +1,164 @@
+import { CID } from 'multiformats/cid'
+import { CONTROL_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX, ProtocolError, asError } from '../base/index.ts'
+import { decodeCid } from '../model/index.ts'
+import { decodeControl, encodeControl, encodeFrame, readUint32, writeUint32, type FrameRules } from './wire.ts'
+
+/**
+ * The messages of both protocols: written and read here and nowhere else (docs/PROTOCOL.md). Whatever is read here is
+ * valid in itself; whether it fits the state of its stream is for the reader to say.
+ */
+export const BLOCK_PROTOCOL = '/shoal/block/1'
+export const INVENTORY_PROTOCOL = '/shoal/inventory/1'
+
+/** Frame types. One numbering for both protocols, so that a frame on the wrong stream is seen as one. */
+export const REQUEST = 1
+export const CANCEL = 2
+export const HEAD = 3
+export const NOT_HERE = 4
+export const CANCELLED = 5
+export const DATA = 6
+export const OPEN = 16
+export const STATE = 17
+export const FIELD = 18
+export const CHANGE = 19
+
+export interface WantedBlock { id: number, cid: CID }
+export interface ModelState { known: boolean, complete: boolean }
+export interface InventoryField { file: number, offset: number, bytes: Uint8Array }
+export interface InventoryChange { file: number, have: number[], lost: number[] }
+
+/** An id takes up to 5 bytes of a list, a request with its keys and CID about 55. Both leave room in a control body. */
+const IDS_PER_FRAME = 2_000
+const REQUESTS_PER_FRAME = 200
+export const CHANGES_PER_FRAME = 1_500
+const FIELD_HEAD_BYTES = 8
+/** Bitfield bytes of one field frame. */
+export const FIELD_BYTES_MAX = FRAME_PAYLOAD_BYTES_MAX - FIELD_HEAD_BYTES
+
+function controls (...types: number[]): FrameRules['bodyBytesMax'] {
+  return type => types.includes(type) ? CONTROL_BYTES_MAX : undefined
+}
+
+/** What each side of each protocol may receive. */
+export const blockServerRules: FrameRules = { bodyBytesMax: controls(REQUEST, CANCEL) }
+const answers = controls(HEAD, NOT_HERE, CANCELLED)
+export const blockClientRules: FrameRules = { bodyBytesMax: type => type === DATA ? 4 + FRAME_PAYLOAD_BYTES_MAX : answers(type), dataType: DATA }
+export const inventoryServerRules: FrameRules = { bodyBytesMax: controls(OPEN) }
+const told = controls(STATE, CHANGE)
+export const inventoryClientRules: FrameRules = { bodyBytesMax: type => type === FIELD ? FIELD_HEAD_BYTES + FIELD_BYTES_MAX : told(type) }
+
+export function encodeRequests (wanted: WantedBlock[]): Uint8Array[] {
+  return inParts(wanted, REQUESTS_PER_FRAME).map(part => encodeControl(REQUEST, part))
+}
+
+export function decodeRequests (body: Uint8Array): WantedBlock[] {
+  return list(decodeControl(body)).map(entry => {
+    const { id, cid } = fields(entry, ['id', 'cid'])
+    return { id: requestId(id), cid: link(cid) }
+  })
+}
+
+/** For CANCEL, NOT_HERE and CANCELLED. */
+export function encodeIds (type: number, ids: number[]): Uint8Array[] {
+  return inParts(ids, IDS_PER_FRAME).map(part => encodeControl(type, part))
+}
+
+export function decodeIds (body: Uint8Array): number[] {
+  return list(decodeControl(body)).map(requestId)
+}
+
+export function encodeHead (id: number, size: number): Uint8Array {
+  return encodeControl(HEAD, { id, size })
+}
+
+export function decodeHead (body: Uint8Array): { id: number, size: number } {
+  const { id, size } = fields(decodeControl(body), ['id', 'size'])
+  return { id: requestId(id), size: whole(size, 1) }
+}
+
+export function encodeOpen (model: CID): Uint8Array {
+  return encodeControl(OPEN, { model })
+}
+
+export function decodeOpen (body: Uint8Array): CID {
+  return link(fields(decodeControl(body), ['model']).model)
+}
+
+export function encodeState (state: ModelState): Uint8Array {
+  return encodeControl(STATE, { known: state.known, complete: state.complete })
+}
+
+export function decodeState (body: Uint8Array): ModelState {
+  const { known, complete } = fields(decodeControl(body), ['known', 'complete'])
+  if (typeof known !== 'boolean' || typeof complete !== 'boolean' || (complete && !known)) throw new ProtocolError('a state that makes no sense')
+  return { known, complete }
+}
+
+/** `u32le file | u32le offset | bytes`: bytes of the file's bitfield from byte `offset` on. */
+export function encodeField (field: InventoryField): Uint8Array {
+  const body = new Uint8Array(FIELD_HEAD_BYTES + field.bytes.length)
+  writeUint32(body, 0, field.file)
+  writeUint32(body, 4, field.offset)
+  body.set(field.bytes, FIELD_HEAD_BYTES)
+  return encodeFrame(FIELD, body)
+}
+
+/** `bytes` is a view of `body`. */
+export function decodeField (body: Uint8Array): InventoryField {
+  if (body.length <= FIELD_HEAD_BYTES) throw new ProtocolError('a bitfield without bits')
+  return { file: readUint32(body, 0), offset: readUint32(body, 4), bytes: body.subarray(FIELD_HEAD_BYTES) }
+}
+
+export function encodeChange (change: InventoryChange): Uint8Array {
+  return encodeControl(CHANGE, { file: change.file, have: change.have, lost: change.lost })
+}
+
+export function decodeChange (body: Uint8Array): InventoryChange {
+  const { file, have, lost } = fields(decodeControl(body), ['file', 'have', 'lost'])
+  return { file: whole(file, 0), have: numbers(have), lost: numbers(lost) }
+}
+
+function inParts<T> (items: T[], length: number): T[][] {
+  const parts: T[][] = []
+  for (let at = 0; at < items.length; at += length) parts.push(items.slice(at, at + length))
+  return parts
+}
+
+function list (value: unknown): unknown[] {
+  if (!Array.isArray(value) || value.length === 0) throw new ProtocolError('a message that should be a list with entries')
+  return value
+}
+
+function numbers (value: unknown): number[] {
+  if (!Array.isArray(value)) throw new ProtocolError('a message with something else where a list of numbers belongs')
+  return value.map(entry => whole(entry, 0))
+}
+
+/** A map with exactly these keys. */
+function fields<Key extends string> (value: unknown, keys: readonly Key[]): Record<Key, unknown> {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw new ProtocolError('a message that should be a map')
+  const found: Partial<Record<string, unknown>> = Object.assign(Object.create(null), value)
+  if (Object.keys(found).length !== keys.length || !keys.every(key => key in found)) throw new ProtocolError(`a message that should have the keys ${keys.join(', ')}`)
+  return found as Record<Key, unknown>
+}
+
+function whole (value: unknown, min: number): number {
+  if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < min) throw new ProtocolError('a message with something else where a whole number belongs')
+  return value
+}
+
+function requestId (value: unknown): number {
+  const id = whole(value, 1)
+  if (id > 0xffff_ffff) throw new ProtocolError(`the request id ${id} does not fit 32 bits`)
+  return id
+}
+
+function link (value: unknown): CID {
+  const cid = CID.asCID(value)
+  if (cid === null) throw new ProtocolError('a message without a link where one belongs')
+  try {
+    return decodeCid(cid.bytes)
+  } catch (error) {
+    throw new ProtocolError(`a message with a link to something else than a block or metadata: ${asError(error).message}`, { cause: error })
+  }
+}

@@ -1,0 +1,267 @@
+import type { CID } from 'multiformats/cid'
+import {
+  KiB, PeerTimeoutError, ProtocolError, SERVER_USELESS_REQUESTS_MAX, SERVER_USELESS_REQUESTS_PER_SECOND, asError, type Clock, type Logger
+} from '../base/index.ts'
+import { DAG_CBOR } from '../model/index.ts'
+import type { Slot, SlotPool } from '../storage/slots.ts'
+import type { BlockLocation, ModelStore } from '../storage/store.ts'
+import type { FrameStream, OpenFrames } from './frame-stream.ts'
+import { CANCELLED, DATA, NOT_HERE, REQUEST, blockServerRules, decodeIds, decodeRequests, encodeHead, encodeIds, type WantedBlock } from './messages.ts'
+import { TokenBucket } from './rate.ts'
+import { joinFrames, packData } from './wire.ts'
+
+export interface ServedStreamComponents { store: ModelStore, slots: SlotPool, clock: Clock, logger: Logger }
+
+export interface ServedStreamHooks {
+  /** It has bytes and may send: give it a turn. */
+  ready: (stream: ServedStream) => void
+  /** Ended, with ProtocolError when the peer broke the rules. */
+  closed: (stream: ServedStream, error: Error) => void
+}
+
+/** One request and what became of it. `sent` survives the loss of the slot, so that nothing is sent twice. */
+interface Answer {
+  readonly id: number
+  readonly cid: CID
+  readonly location: BlockLocation | undefined
+  state: 'queued' | 'waiting' | 'reading' | 'ready'
+  slot: Slot | undefined
+  bytes: Uint8Array
+  sent: number
+  headSent: boolean
+  /** Its slot was taken back because its reader is slow: it asks for another only when the reader is ready for it. */
+  evicted: boolean
+  /** Cancelled, or the stream is gone: whoever still works on it only cleans up. */
+  dropped: boolean
+  giveUpWaiting: () => void
+}
+
+/** A blocked reader keeps its slot this long while others wait for one. */
+const SLOT_PATIENCE_MS = 500
+/** Refusals that may lie unsent before the server stops reading requests. */
+const REFUSAL_BYTES_MAX = 64 * KiB
+const NOTHING = new Uint8Array(0)
+
+/**
+ * The answers to one stream of requests, in their order. The first is being sent, the second may be read from disk
+ * meanwhile, the rest are only names. An answer holds one slot, also when it is metadata, which bounds the memory of
+ * serving; a slot can be taken back at any time because what is sent was copied (wire.ts).
+ */
+export class ServedStream {
+  readonly peerId: string
+  /** When it was last blocked by its reader, in monotonic milliseconds; undefined while it flows. */
+  blockedSince: number | undefined
+  readonly #components: ServedStreamComponents
+  readonly #hooks: ServedStreamHooks
+  readonly #requestsMax: number
+  readonly #frames: FrameStream
+  readonly #useless: TokenBucket
+  #answers: Answer[] = []
+  #lastId = 0
+  #held = false
+  #refusalBytes = 0
+  #closed = false
+
+  constructor (peerId: string, open: OpenFrames, requestsMax: number, components: ServedStreamComponents, hooks: ServedStreamHooks) {
+    this.peerId = peerId
+    this.#components = components
+    this.#hooks = hooks
+    this.#requestsMax = requestsMax
+    this.#useless = new TokenBucket(SERVER_USELESS_REQUESTS_PER_SECOND, SERVER_USELESS_REQUESTS_MAX, components.clock.monotonic())
+    this.#frames = open(blockServerRules, {
+      frame: (type, body) => {
+        if (type === REQUEST) this.#requested(decodeRequests(body))
+        else this.#cancelled(decodeIds(body))
+      },
+      data: () => { throw new ProtocolError('data on the way to a server') },
+      drained: () => { this.#drained() },
+      closed: error => { this.#end(error) }
+    })
+  }
+
+  /** Requests that are not answered in full. */
+  get open (): number { return this.#answers.length }
+
+  get canSend (): boolean { return !this.#closed && !this.#frames.blocked && this.#answers[0]?.state === 'ready' }
+
+  /** Sends one piece and returns its bytes. */
+  turn (): number {
+    const answer = this.#answers[0]
+    if (answer === undefined || !this.canSend) return 0
+    if (!answer.headSent) {
+      answer.headSent = true
+      this.#frames.send(encodeHead(answer.id, answer.bytes.length))
+    }
+    const { frames, bytes } = packData(DATA, answer.id, answer.bytes, answer.sent)
+    answer.sent += bytes
+    this.#frames.send(frames)
+    if (this.#frames.blocked) this.blockedSince ??= this.#components.clock.monotonic()
+    if (answer.sent === answer.bytes.length) {
+      this.#remove(answer)
+      this.#advance()
+    }
+    return bytes
+  }
+
+  /** Gives back a slot that does nothing now: one read ahead, or one whose reader is slow. Says whether it did. */
+  giveUpSlot (now: number): boolean {
+    const ahead = this.#answers[1]
+    if (ahead?.state === 'ready') { this.#unread(ahead); return true }
+    const first = this.#answers[0]
+    if (first?.state !== 'ready' || this.blockedSince === undefined || now - this.blockedSince < SLOT_PATIENCE_MS) return false
+    first.evicted = true
+    this.#unread(first)
+    return true
+  }
+
+  /** Ends it if its reader has taken nothing for `timeoutMs`. */
+  checkStalled (now: number, timeoutMs: number): void {
+    if (this.blockedSince === undefined || now - this.blockedSince < timeoutMs) return
+    const error = new PeerTimeoutError(`${this.peerId} asked for bytes and took none of them for ${timeoutMs} ms`)
+    this.abort(error)
+    this.#hooks.closed(this, error)
+  }
+
+  abort (error: Error): void {
+    if (this.#closed) return
+    this.#frames.abort(error)
+    this.#forget()
+  }
+
+  #requested (wanted: WantedBlock[]): void {
+    const { store } = this.#components
+    const refused: number[] = []
+    for (const { id, cid } of wanted) {
+      if (id <= this.#lastId) throw new ProtocolError(`request ids rise: ${id} after ${this.#lastId}`)
+      this.#lastId = id
+      const isMetadata = cid.code === DAG_CBOR
+      const location = isMetadata ? undefined : store.findBlock(cid)
+      if (isMetadata ? store.metadata(cid) === undefined : location === undefined) { refused.push(id); continue }
+      this.#answers.push({ id, cid, location, state: 'queued', slot: undefined, bytes: NOTHING, sent: 0, headSent: false, evicted: false, dropped: false, giveUpWaiting: () => undefined })
+    }
+    this.#refuse(NOT_HERE, refused)
+    if (this.#answers.length > this.#requestsMax) this.#hold()
+    this.#advance()
+  }
+
+  #cancelled (ids: number[]): void {
+    const ended: number[] = []
+    for (const id of ids) {
+      const answer = this.#answers.find(open => open.id === id)
+      if (answer === undefined) continue // its end and the cancel crossed
+      this.#remove(answer)
+      ended.push(id)
+    }
+    this.#refuse(CANCELLED, ended)
+    this.#advance()
+  }
+
+  #refuse (type: number, ids: number[]): void {
+    if (ids.length === 0) return
+    const now = this.#components.clock.monotonic()
+    this.#useless.take(ids.length, now)
+    if (this.#useless.waitMs(now) > 0) throw new ProtocolError('a flood of requests for what is not here, or of cancels')
+    const frames = joinFrames(encodeIds(type, ids))
+    if (this.#frames.send(frames)) return
+    this.#refusalBytes += frames.length
+    this.blockedSince ??= now
+    if (this.#refusalBytes > REFUSAL_BYTES_MAX) this.#hold()
+  }
+
+  /** Puts the next answers to work. */
+  #advance (): void {
+    if (this.#closed) return
+    if (this.#held && this.#answers.length <= this.#requestsMax / 2 && this.#refusalBytes === 0) {
+      this.#held = false
+      this.#frames.resume()
+    }
+    const first = this.#answers[0]
+    if (first?.state === 'queued' && !(first.evicted && this.#frames.blocked)) this.#start(first)
+    const second = this.#answers[1]
+    // Reading ahead never waits for a slot: who waits is first in its own line.
+    if (first?.state === 'ready' && second?.state === 'queued') {
+      const slot = this.#components.slots.tryAcquire()
+      if (slot !== undefined) this.#read(second, slot)
+    }
+    if (this.canSend) this.#hooks.ready(this)
+  }
+
+  #start (answer: Answer): void {
+    answer.state = 'waiting'
+    answer.giveUpWaiting = this.#components.slots.acquire(slot => {
+      if (answer.dropped) slot.release()
+      else this.#read(answer, slot)
+    })
+  }
+
+  #read (answer: Answer, slot: Slot): void {
+    const { store, logger } = this.#components
+    answer.state = 'reading'
+    answer.slot = slot
+    if (answer.location === undefined) {
+      this.#loaded(answer, store.metadata(answer.cid))
+      return
+    }
+    store.readBlock(answer.location, slot).then(found => {
+      this.#loaded(answer, found ? slot.bytes : undefined)
+    }, error => {
+      logger.warn({ cid: answer.cid.toString(), error: asError(error).message }, 'a block cannot be read to serve it')
+      this.#loaded(answer, undefined)
+    })
+  }
+
+  #loaded (answer: Answer, bytes: Uint8Array | undefined): void {
+    if (answer.dropped) { answer.slot?.release(); return }
+    if (bytes === undefined || bytes.length <= answer.sent) {
+      this.#remove(answer)
+      try {
+        this.#refuse(NOT_HERE, [answer.id])
+      } catch (error) {
+        this.abort(asError(error))
+        this.#hooks.closed(this, asError(error))
+      }
+    } else {
+      answer.state = 'ready'
+      answer.bytes = bytes
+    }
+    this.#advance()
+  }
+
+  /** Back to only a name. */
+  #unread (answer: Answer): void {
+    answer.state = 'queued'
+    answer.bytes = NOTHING
+    answer.slot?.release()
+    answer.slot = undefined
+  }
+
+  #remove (answer: Answer): void {
+    const at = this.#answers.indexOf(answer)
+    if (at >= 0) this.#answers.splice(at, 1)
+    answer.dropped = true
+    answer.giveUpWaiting()
+    if (answer.state !== 'reading') answer.slot?.release()
+  }
+
+  #drained (): void {
+    this.blockedSince = undefined
+    this.#refusalBytes = 0
+    this.#advance()
+  }
+
+  #hold (): void {
+    this.#held = true
+    this.#frames.hold()
+  }
+
+  #end (error: Error): void {
+    if (this.#closed) return
+    this.#forget()
+    this.#hooks.closed(this, error)
+  }
+
+  #forget (): void {
+    this.#closed = true
+    for (const answer of [...this.#answers]) this.#remove(answer)
+  }
+}

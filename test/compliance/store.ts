@@ -1,0 +1,588 @@
+import assert from 'node:assert/strict'
+import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { CID } from 'multiformats/cid'
+import { seededRandom, shuffle, type Clock } from '../../src/base/index.ts'
+import type { ModelStore, StoreSettings, StoredFile } from '../../src/storage/index.ts'
+import {
+  contentOf, fileOf, importAll, load, nextEvent, readBlock, sampleOf, seedOf, smallModel, withSlot, writeBlock, type Sample
+} from './store-fixtures.ts'
+
+export interface StoreHarness {
+  /** A started store; `stop` ends it and removes what it kept. */
+  create: (init?: { settings?: Partial<StoreSettings>, clock?: Clock }) => Promise<{ store: ModelStore, stop: () => Promise<void> }>
+}
+
+/** What every ModelStore does. */
+export function storeCompliance (name: string, harness: StoreHarness): void {
+  describe(`${name}: store compliance`, () => {
+    let store: ModelStore
+    let stop: () => Promise<void>
+
+    const restart = async (init?: Parameters<StoreHarness['create']>[0]): Promise<void> => {
+      await stop()
+      ;({ store, stop } = await harness.create(init))
+    }
+    beforeEach(async () => { ({ store, stop } = await harness.create()) })
+    afterEach(async () => { await stop() })
+
+    const told = (): { present: Array<[string, number]>, lost: Array<[string, number]>, complete: string[], removed: string[] } => {
+      const log = { present: [] as Array<[string, number]>, lost: [] as Array<[string, number]>, complete: [] as string[], removed: [] as string[] }
+      store.events.on('blocks:present', ({ file, blocks }) => { for (const block of blocks) log.present.push([file.key, block]) })
+      store.events.on('blocks:lost', ({ file, blocks }) => { for (const block of blocks) log.lost.push([file.key, block]) })
+      store.events.on('file:complete', ({ file }) => { log.complete.push(file.key) })
+      store.events.on('model:removed', ({ cid }) => { log.removed.push(cid) })
+      return log
+    }
+
+    describe('models', () => {
+      it('registers a model, and again without a change', async () => {
+        const sample = smallModel(1)
+        const model = await store.putModel(sample.model)
+        assert.equal(model.cid, sample.cid)
+        assert.equal(model.bytes, sample.bytes)
+        assert.equal(model.presentBytes, 0)
+        assert.equal(model.complete, false)
+        assert.equal(model.published, false)
+        assert.equal(await store.putModel(sample.model), model)
+        assert.deepEqual(store.models(), [model])
+        assert.equal(store.model('nothing'), undefined)
+      })
+
+      it('has the metadata of what it holds, and of nothing else', async () => {
+        const sample = smallModel(2)
+        await store.putModel(sample.model)
+        assert.deepEqual(Buffer.from(store.metadata(sample.model.manifest.cid) ?? []), Buffer.from(sample.model.manifest.bytes))
+        const index = sample.model.indexes[0]
+        assert.ok(index)
+        assert.deepEqual(Buffer.from(store.metadata(index.cid) ?? []), Buffer.from(index.bytes))
+        assert.equal(store.metadata(smallModel(3).model.manifest.cid), undefined)
+      })
+
+      it('refuses indexes that are not the ones the manifest names', async () => {
+        const one = smallModel(4)
+        const other = smallModel(5)
+        await assert.rejects(store.putModel({ manifest: one.model.manifest, indexes: other.model.indexes }), { name: 'HashMismatchError' })
+        await assert.rejects(store.putModel({ manifest: one.model.manifest, indexes: [] }), { name: 'HashMismatchError' })
+        assert.deepEqual(store.models(), [])
+      })
+
+      it('knows a file that two paths have once, and completes both', async () => {
+        const content = contentOf(seededRandom(6), 30_000)
+        const sample = sampleOf([{ path: 'a.bin', content, sizes: [10_000, 20_000] }, { path: 'b/c.bin', content, sizes: [10_000, 20_000] }])
+        const model = await store.putModel(sample.model)
+        assert.equal(model.files[0], model.files[1])
+        const file = fileOf(store, sample)
+        await writeBlock(store, file, content, 0)
+        await writeBlock(store, file, content, 1)
+        await store.flush()
+        assert.equal(model.complete, true)
+        assert.equal(model.presentBytes, 60_000)
+        assert.equal((await store.status()).heldBytes, 30_000)
+      })
+
+      it('holds an empty file as complete', async () => {
+        const sample = sampleOf([{ path: 'empty', content: Buffer.alloc(0) }, { path: 'full', content: contentOf(seededRandom(7), 1_000), sizes: [1_000] }])
+        const model = await store.putModel(sample.model)
+        assert.equal(model.files[0]?.present.full, true)
+        assert.equal(model.complete, false)
+        assert.equal((await store.readRange(fileOf(store, sample), 0, 0)).length, 0)
+      })
+
+      it('pins, unpins and marks published; unknown models are named', async () => {
+        const sample = smallModel(8)
+        const model = await store.putModel(sample.model)
+        await store.setPinned(sample.cid, true)
+        assert.equal(model.pinned, true)
+        await store.setPinned(sample.cid, false)
+        assert.equal(model.pinned, false)
+        await store.putModel(sample.model, { published: true })
+        assert.equal(model.published, true)
+        await store.putModel(sample.model)
+        assert.equal(model.published, true, 'loading it again does not take that back')
+        await assert.rejects(store.setPinned('nothing', true), { name: 'ModelNotFoundError' })
+        await assert.rejects(store.touchModel('nothing'), { name: 'ModelNotFoundError' })
+        await assert.rejects(store.removeModel('nothing'), { name: 'ModelNotFoundError' })
+        await assert.rejects(store.verify('nothing'), { name: 'ModelNotFoundError' })
+      })
+
+      it('stops an aborted putModel before it changes anything', async () => {
+        const signal = AbortSignal.abort()
+        await assert.rejects(store.putModel(smallModel(9).model, { signal }), { name: 'AbortError' })
+        assert.deepEqual(store.models(), [])
+      })
+    })
+
+    describe('blocks', () => {
+      it('records a block after its sync, tells it once, and finds it', async () => {
+        const sample = smallModel(10)
+        await store.putModel(sample.model)
+        const log = told()
+        const file = fileOf(store, sample)
+        const content = sample.files[0]?.content ?? Buffer.alloc(0)
+        const cid = file.index.blocks[3]
+        assert.ok(cid)
+        assert.equal(store.findBlock(cid), undefined)
+        await writeBlock(store, file, content, 3)
+        await store.flush()
+        assert.deepEqual(log.present, [[file.key, 3]])
+        assert.equal(file.present.has(3), true)
+        assert.equal(file.presentBytes, file.index.sizes[3])
+        const found = store.findBlock(cid)
+        assert.deepEqual({ ...found, file: found?.file.key }, { file: file.key, block: 3, offset: file.offsets[3], size: file.index.sizes[3] })
+        await writeBlock(store, file, content, 3)
+        await store.flush()
+        assert.equal(log.present.length, 1)
+      })
+
+      it('records without being asked to flush', async () => {
+        const sample = smallModel(11)
+        await store.putModel(sample.model)
+        const event = nextEvent(store, 'blocks:present')
+        await writeBlock(store, fileOf(store, sample), sample.files[0]?.content ?? Buffer.alloc(0), 0)
+        await event
+        assert.equal(fileOf(store, sample).present.count, 1)
+      })
+
+      it('writes a block once when two write it at the same time', async () => {
+        const sample = smallModel(12)
+        await store.putModel(sample.model)
+        const log = told()
+        const content = sample.files[0]?.content ?? Buffer.alloc(0)
+        const file = fileOf(store, sample)
+        await Promise.all([writeBlock(store, file, content, 1), writeBlock(store, file, content, 1), writeBlock(store, file, content, 1)])
+        await store.flush()
+        assert.deepEqual(log.present, [[file.key, 1]])
+        assert.equal(file.presentBytes, file.index.sizes[1])
+      })
+
+      it('reads back what was written at random boundaries in random order', async () => {
+        const seed = seedOf()
+        const random = seededRandom(seed)
+        const sample = sampleOf([{ path: 'a', content: contentOf(random, 3_000_001) }, { path: 'b', content: contentOf(random, 40_007) }], random)
+        await store.putModel(sample.model)
+        const log = told()
+        const work = sample.files.flatMap((given, position) => given.index.value.blocks.map((_, block) => ({ position, block })))
+        shuffle(random, work)
+        await Promise.all([0, 1, 2].map(async () => {
+          for (let next = work.pop(); next !== undefined; next = work.pop()) {
+            await writeBlock(store, fileOf(store, sample, next.position), sample.files[next.position]?.content ?? Buffer.alloc(0), next.block)
+          }
+        }))
+        await store.flush()
+        assert.equal(store.model(sample.cid)?.complete, true, `seed ${seed}`)
+        assert.deepEqual(log.complete.sort(), [fileOf(store, sample, 0).key, fileOf(store, sample, 1).key].sort())
+        for (const [position, { content }] of sample.files.entries()) {
+          const file = fileOf(store, sample, position)
+          for (let block = 0; block < file.index.blocks.length; block++) {
+            const offset = file.offsets[block] ?? 0
+            const read = await readBlock(store, file, block)
+            assert.ok(read?.equals(content.subarray(offset, offset + (file.index.sizes[block] ?? 0))), `seed ${seed}, file ${position}, block ${block}`)
+          }
+          assert.ok(content.equals(await store.readRange(file, 0, content.length)), `seed ${seed}`)
+        }
+      })
+
+      it('reads ranges across blocks, and refuses ranges that are not here or not in the file', async () => {
+        const sample = smallModel(13)
+        await store.putModel(sample.model)
+        const content = sample.files[0]?.content ?? Buffer.alloc(0)
+        const file = fileOf(store, sample)
+        await writeBlock(store, file, content, 2)
+        await writeBlock(store, file, content, 3)
+        await store.flush()
+        const start = (file.offsets[2] ?? 0) + 17
+        const end = (file.offsets[4] ?? 0) - 3
+        assert.deepEqual(Buffer.from(await store.readRange(file, start, end - start)), content.subarray(start, end))
+        await assert.rejects(store.readRange(file, start, end - start + 4), { name: 'DiskError' })
+        await assert.rejects(store.readRange(file, 0, 1), { name: 'DiskError' })
+        await assert.rejects(store.readRange(file, file.index.size, 1), { name: 'UsageError' })
+        await assert.rejects(store.readRange(file, -1, 1), { name: 'UsageError' })
+      })
+
+      it('refuses a slot that does not fit the block', async () => {
+        const sample = smallModel(14)
+        await store.putModel(sample.model)
+        const file = fileOf(store, sample)
+        await withSlot(async slot => {
+          slot.prepare(0, 5)
+          await assert.rejects(store.writeBlock(file, 0, slot), { name: 'RangeError' })
+          await assert.rejects(store.writeBlock(file, 1_000, slot), { name: 'RangeError' })
+        })
+        assert.equal(file.present.count, 0)
+      })
+
+      it('does not find raw blocks under other codecs', async () => {
+        const sample = smallModel(15)
+        await load(store, sample)
+        const cid = fileOf(store, sample).index.blocks[0]
+        assert.ok(cid)
+        assert.ok(store.findBlock(cid))
+        assert.equal(store.findBlock(CID.createV1(0x71, cid.multihash)), undefined)
+      })
+    })
+
+    describe('blocks that are here already', () => {
+      it('are copied from other files, at other offsets, and only the rest is missing', async () => {
+        const random = seededRandom(20)
+        const shared = [contentOf(random, 9_001), contentOf(random, 14_000), contentOf(random, 3)]
+        const base = sampleOf([{ path: 'base', content: Buffer.concat(shared), sizes: shared.map(part => part.length) }])
+        const changed = contentOf(random, 5_555)
+        const parts = [changed, ...shared]
+        const tuned = sampleOf([{ path: 'tuned', content: Buffer.concat(parts), sizes: parts.map(part => part.length) }])
+        await load(store, base)
+        const model = await store.putModel(tuned.model)
+        assert.equal(model.presentBytes, tuned.bytes - changed.length)
+        const file = fileOf(store, tuned)
+        assert.deepEqual([...file.present], [1, 2, 3])
+        for (const block of file.present) {
+          const offset = file.offsets[block] ?? 0
+          assert.ok((await readBlock(store, file, block))?.equals(tuned.files[0]?.content.subarray(offset, offset + (file.index.sizes[block] ?? 0)) ?? Buffer.alloc(0)))
+        }
+      })
+
+      it('whole files are shared between models and survive the removal of one', async () => {
+        const random = seededRandom(21)
+        const content = contentOf(random, 20_000)
+        const one = sampleOf([{ path: 'same', content, sizes: [20_000] }, { path: 'own', content: contentOf(random, 100), sizes: [100] }])
+        const two = sampleOf([{ path: 'renamed', content, sizes: [20_000] }])
+        await load(store, one)
+        const model = await store.putModel(two.model)
+        assert.equal(model.complete, true)
+        assert.deepEqual(await store.removeModel(one.cid), { cid: one.cid, freedBytes: 100 })
+        assert.ok(content.equals(await store.readRange(fileOf(store, two), 0, content.length)))
+        assert.deepEqual(await store.removeModel(two.cid), { cid: two.cid, freedBytes: 20_000 })
+        assert.equal((await store.status()).heldBytes, 0)
+      })
+    })
+
+    describe('removing', () => {
+      it('forgets the model, its blocks and metadata, and tells', async () => {
+        const sample = smallModel(30)
+        await load(store, sample)
+        const log = told()
+        const file = fileOf(store, sample)
+        const cid = file.index.blocks[0]
+        assert.ok(cid)
+        await store.removeModel(sample.cid)
+        assert.deepEqual(log.removed, [sample.cid])
+        assert.equal(store.model(sample.cid), undefined)
+        assert.equal(store.findBlock(cid), undefined)
+        assert.equal(store.metadata(sample.model.manifest.cid), undefined)
+        assert.equal(await readBlock(store, file, 0), undefined)
+        await assert.rejects(writeBlock(store, file, sample.files[0]?.content ?? Buffer.alloc(0), 0), { name: 'ModelNotFoundError' })
+        await assert.rejects(store.readRange(file, 0, 1), { name: 'ModelNotFoundError' })
+        assert.equal(file.index.blocks.length, 8, 'who still holds the file can ask for its index')
+      })
+
+      it('starts from nothing when it is put again', async () => {
+        const sample = smallModel(31)
+        await load(store, sample)
+        await store.removeModel(sample.cid)
+        const model = await store.putModel(sample.model)
+        assert.equal(model.presentBytes, 0)
+        await load(store, sample)
+        assert.equal(model.complete, true)
+      })
+
+      it('refuses a model that is held, until it is let go', async () => {
+        const sample = smallModel(32)
+        await load(store, sample)
+        const one = store.holdModel(sample.cid)
+        const two = store.holdModel(sample.cid)
+        one()
+        one()
+        await assert.rejects(store.removeModel(sample.cid), { name: 'ModelInUseError' })
+        two()
+        await store.removeModel(sample.cid)
+      })
+
+      it('drops blocks that are on their way when their model goes', async () => {
+        const sample = smallModel(33)
+        await store.putModel(sample.model)
+        const log = told()
+        const content = sample.files[0]?.content ?? Buffer.alloc(0)
+        const file = fileOf(store, sample)
+        await writeBlock(store, file, content, 0)
+        await Promise.all([store.removeModel(sample.cid), writeBlock(store, file, content, 1).catch(() => undefined)])
+        await store.flush()
+        assert.equal((await store.status()).heldBytes, 0)
+        const model = await store.putModel(sample.model)
+        assert.equal(model.presentBytes, 0)
+        assert.equal(log.present.filter(([, block]) => block > 0).length, 0)
+      })
+    })
+
+    describe('quota', () => {
+      const size = (sample: Sample): number => sample.bytes
+
+      it('evicts least recently used cached models, and no others', async () => {
+        let now = 1_000
+        const clock: Clock = { now: () => now++, monotonic: () => performance.now(), setTimeout: (fn, ms) => { const timer = setTimeout(fn, ms); return () => { clearTimeout(timer) } } }
+        const samples = [40, 41, 42, 43, 44, 45].map(seed => smallModel(seed))
+        const [pinned, published, held, oldest, used, incoming] = samples as [Sample, Sample, Sample, Sample, Sample, Sample]
+        await restart({ clock, settings: { quota: samples.slice(0, 5).reduce((sum, sample) => sum + size(sample), 0) + 10 } })
+        for (const sample of [pinned, published, held, oldest, used]) await load(store, sample)
+        await store.setPinned(pinned.cid, true)
+        await store.putModel(published.model, { published: true })
+        const letGo = store.holdModel(held.cid)
+        await store.touchModel(oldest.cid)
+        await store.touchModel(used.cid)
+        const log = told()
+        await store.putModel(incoming.model)
+        assert.deepEqual(log.removed[0], oldest.cid)
+        assert.ok(log.removed.every(cid => cid === oldest.cid || cid === used.cid))
+        letGo()
+      })
+
+      it('refuses what cannot fit, and evicts nothing in vain', async () => {
+        const small = smallModel(46)
+        const large = smallModel(47, 40)
+        await restart({ settings: { quota: size(small) + 1_000 } })
+        await load(store, small)
+        await assert.rejects(store.putModel(large.model), { name: 'QuotaExceededError' })
+        await assert.rejects(store.importFile(size(large)), { name: 'QuotaExceededError' })
+        assert.deepEqual(store.models().map(({ cid }) => cid), [small.cid])
+        assert.equal(store.model(small.cid)?.complete, true)
+      })
+
+      it('counts what running loads and imports still need', async () => {
+        const one = smallModel(48)
+        const two = smallModel(49)
+        await restart({ settings: { quota: Math.max(size(one), size(two)) + 5_000 } })
+        await store.putModel(one.model)
+        const letGo = store.holdModel(one.cid)
+        await assert.rejects(store.putModel(two.model), { name: 'QuotaExceededError' })
+        letGo()
+        const open = await store.importFile(size(two))
+        await assert.rejects(store.importFile(size(one)), { name: 'QuotaExceededError' })
+        await open.abort()
+        await store.putModel(two.model)
+      })
+
+      it('makes room for the wanted files only', async () => {
+        const random = seededRandom(50)
+        const sample = sampleOf([{ path: 'large', content: contentOf(random, 100_000), sizes: [50_000, 50_000] }, { path: 'small', content: contentOf(random, 500), sizes: [500] }])
+        await restart({ settings: { quota: 10_000 } })
+        await assert.rejects(store.putModel(sample.model), { name: 'QuotaExceededError' })
+        await store.putModel(sample.model, { wanted: [1] })
+        const letGo = store.holdModel(sample.cid)
+        await assert.rejects(store.putModel(sample.model, { wanted: [0] }), { name: 'QuotaExceededError' })
+        letGo()
+      })
+
+      it('gc goes down to the quota; a dry run only says so', async () => {
+        const [one, two] = [smallModel(51), smallModel(52)]
+        await restart({ settings: { quota: size(one) + size(two) } })
+        await load(store, one)
+        await load(store, two)
+        assert.deepEqual(await store.gc(), { removed: [], freedBytes: 0, leftoverBytes: 0 })
+        const status = await store.status()
+        assert.equal(status.heldBytes, size(one) + size(two))
+        assert.equal(status.quotaBytes, size(one) + size(two))
+      })
+    })
+
+    describe('imports', () => {
+      const sampleFile = (seed: number): Sample => smallModel(seed)
+
+      it('bring a whole file in, which a model then finds complete', async () => {
+        const sample = sampleFile(60)
+        const given = sample.files[0]
+        assert.ok(given)
+        const log = told()
+        const { file, newBytes } = await importAll(store, given)
+        assert.equal(newBytes, given.content.length)
+        assert.equal(file.present.full, true)
+        assert.deepEqual(log.complete, [file.key])
+        const model = await store.putModel(sample.model, { published: true })
+        assert.equal(model.complete, true)
+        assert.ok(given.content.equals(await store.readRange(fileOf(store, sample), 0, given.content.length)))
+      })
+
+      it('count as nothing new the second time', async () => {
+        const given = sampleFile(61).files[0]
+        assert.ok(given)
+        const first = await importAll(store, given)
+        const second = await importAll(store, given)
+        assert.equal(second.newBytes, 0)
+        assert.equal(second.file, first.file)
+      })
+
+      it('fill what a partly loaded file lacks', async () => {
+        const sample = sampleFile(62)
+        const given = sample.files[0]
+        assert.ok(given)
+        await store.putModel(sample.model)
+        await writeBlock(store, fileOf(store, sample), given.content, 2)
+        await store.flush()
+        const { newBytes } = await importAll(store, given)
+        assert.equal(newBytes, given.content.length - (given.index.value.sizes[2] ?? 0))
+        assert.equal(store.model(sample.cid)?.complete, true)
+        assert.deepEqual((await store.verify(undefined)).bad, [])
+      })
+
+      it('refuse what is not whole, and leave nothing when aborted', async () => {
+        const given = sampleFile(63).files[0]
+        assert.ok(given)
+        const target = await store.importFile(given.content.length)
+        await assert.rejects(target.commit(given.index), { name: 'UsageError' })
+        await withSlot(async slot => {
+          slot.prepare(given.content.length - 1, 5)
+          await assert.rejects(target.write(given.content.length - 1, slot), { name: 'RangeError' })
+        })
+        await target.abort()
+        await target.abort()
+        await assert.rejects(target.commit(given.index), { name: 'UsageError' })
+        assert.equal((await store.status()).heldBytes, 0)
+      })
+
+      it('take an empty file', async () => {
+        const sample = sampleOf([{ path: 'empty', content: Buffer.alloc(0) }])
+        const given = sample.files[0]
+        assert.ok(given)
+        assert.equal((await importAll(store, given)).file.present.full, true)
+        assert.equal((await store.putModel(sample.model)).complete, true)
+      })
+    })
+
+    describe('files in place', () => {
+      let directory: string
+      let path: string
+      let sample: Sample
+      let content: Buffer
+
+      beforeEach(async () => {
+        directory = await mkdtemp(join(tmpdir(), 'shoal-in-place-'))
+        path = join(directory, 'model.bin')
+        sample = smallModel(70)
+        content = sample.files[0]?.content ?? Buffer.alloc(0)
+        await writeFile(path, content)
+      })
+      afterEach(async () => { await rm(directory, { recursive: true, force: true }) })
+
+      const reference = async (): Promise<{ file: StoredFile, newBytes: number }> => {
+        const { size, mtimeMs, ino } = await stat(path)
+        const index = sample.model.indexes[0]
+        assert.ok(index)
+        return await store.referenceFile(index, { path, size, mtimeMs, ino })
+      }
+
+      it('are served from where they are and count for no bytes held', async () => {
+        const { file, newBytes } = await reference()
+        assert.equal(newBytes, content.length)
+        assert.equal(file.inPlace, true)
+        assert.equal(file.path, path)
+        const model = await store.putModel(sample.model, { published: true })
+        assert.equal(model.complete, true)
+        assert.equal(model.directory, undefined)
+        const offset = file.offsets[5] ?? 0
+        assert.ok((await readBlock(store, file, 5))?.equals(content.subarray(offset, offset + (file.index.sizes[5] ?? 0))))
+        assert.ok(content.equals(await store.readRange(file, 0, content.length)))
+        assert.equal((await store.status()).heldBytes, 0)
+        assert.equal((await reference()).newBytes, 0)
+      })
+
+      const changes: Array<[string, () => Promise<void>]> = [
+        ['written to', async () => { await writeFile(path, Buffer.concat([content.subarray(1), Buffer.of(1)])) }],
+        ['cut short', async () => { await writeFile(path, content.subarray(0, 100)) }],
+        ['replaced', async () => { await rm(path); await writeFile(path, content) }],
+        ['deleted', async () => { await rm(path) }]
+      ]
+      for (const [what, change] of changes) {
+        it(`are withdrawn, not served, once ${what}`, async () => {
+          const { file } = await reference()
+          await store.putModel(sample.model, { published: true })
+          const log = told()
+          await new Promise(resolve => { setTimeout(resolve, 5) }) // beyond the clock tick of mtime
+          await change()
+          assert.equal(await readBlock(store, file, 0), undefined)
+          assert.equal(log.lost.length, file.index.blocks.length)
+          assert.equal(file.present.count, 0)
+          assert.equal(file.inPlace, false)
+          const cid = file.index.blocks[0]
+          assert.ok(cid)
+          assert.equal(store.findBlock(cid), undefined)
+          await load(store, sample)
+          assert.equal(file.present.full, true, 'it can be loaded like any other')
+        })
+      }
+
+      it('are withdrawn when a read of a range finds them changed', async () => {
+        const { file } = await reference()
+        await store.putModel(sample.model)
+        await writeFile(path, content.subarray(0, 50))
+        await assert.rejects(store.readRange(file, 0, 10), { name: 'DiskError' })
+        assert.equal(file.present.count, 0)
+      })
+
+      it('give way to a copy of our own', async () => {
+        const { file } = await reference()
+        await store.putModel(sample.model, { published: true })
+        const given = sample.files[0]
+        assert.ok(given)
+        assert.equal((await importAll(store, given)).newBytes, 0)
+        assert.equal(file.inPlace, false)
+        assert.equal(file.present.full, true)
+        await rm(path)
+        assert.ok(content.equals(await store.readRange(file, 0, content.length)))
+        await writeFile(path, content)
+        await reference()
+        assert.equal(file.inPlace, false, 'the copy is kept')
+      })
+
+      it('fill what a partly loaded file lacks', async () => {
+        await store.putModel(sample.model)
+        await writeBlock(store, fileOf(store, sample), content, 0)
+        await store.flush()
+        const { file } = await reference()
+        assert.equal(file.inPlace, false)
+        assert.equal(file.present.full, true)
+      })
+
+      it('are refused when they changed since they were hashed', async () => {
+        const { size, mtimeMs, ino } = await stat(path)
+        const index = sample.model.indexes[0]
+        assert.ok(index)
+        await assert.rejects(store.referenceFile(index, { path, size, mtimeMs: mtimeMs - 1, ino }), { name: 'SourceChangedError' })
+        await assert.rejects(store.referenceFile(index, { path, size: size + 1, mtimeMs, ino }), { name: 'SourceChangedError' })
+      })
+    })
+
+    describe('verify', () => {
+      it('finds everything good, and counts it', async () => {
+        const sample = smallModel(80)
+        await load(store, sample)
+        const seen: number[] = []
+        const result = await store.verify(sample.cid, { onProgress: ({ bytesDone }) => { seen.push(bytesDone) } })
+        assert.deepEqual(result, { blocks: 8, bytes: sample.bytes, bad: [] })
+        assert.equal(seen.at(-1), sample.bytes)
+      })
+
+      it('stops when aborted', async () => {
+        const sample = smallModel(81)
+        await load(store, sample)
+        const abort = new AbortController()
+        await assert.rejects(store.verify(undefined, { signal: abort.signal, onProgress: () => { abort.abort() } }), { name: 'AbortError' })
+      })
+    })
+
+    describe('stopping', () => {
+      it('records what is written, then refuses', async () => {
+        const sample = smallModel(90)
+        await store.putModel(sample.model)
+        const log = told()
+        const file = fileOf(store, sample)
+        await writeBlock(store, file, sample.files[0]?.content ?? Buffer.alloc(0), 0)
+        await store.stop()
+        await store.stop()
+        assert.equal(log.present.length, 1)
+        await assert.rejects(store.putModel(sample.model), { name: 'NodeStoppedError' })
+        await assert.rejects(store.flush(), { name: 'NodeStoppedError' })
+        await assert.rejects(store.start(), { name: 'NodeStoppedError' })
+        assert.deepEqual(store.models(), [])
+      })
+    })
+  })
+}

@@ -1,0 +1,242 @@
+import assert from 'node:assert/strict'
+import { createHash, randomBytes } from 'node:crypto'
+import { chmod, mkdir, readFile, symlink, writeFile, appendFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { CID } from 'multiformats/cid'
+import { identity } from 'multiformats/hashes/identity'
+import { MiB } from '../../src/base/index.ts'
+import { Cluster } from '../support/cluster.ts'
+import { hashTree, temporaryDirectory, writeTree } from '../support/files.ts'
+
+const named = (name: string) => (error: unknown): boolean => {
+  assert.equal((error as Error).name, name, String((error as Error).stack))
+  return true
+}
+
+describe('node', function () {
+  this.timeout(60_000)
+
+  for (const transport of ['memory', 'tcp'] as const) {
+    describe(`over ${transport}`, () => {
+      it('loads what another has added, byte for byte', async () => {
+        await using cluster = new Cluster({ transport })
+        await using source = await temporaryDirectory('source')
+        await writeTree(source.path, { 'config.json': 700, 'weights/a.bin': 9 * MiB + 13, 'weights/b.bin': 4 * MiB, 'empty.txt': 0 })
+        const [a, b] = await cluster.spawn(2)
+        assert.ok(a !== undefined && b !== undefined)
+        await cluster.connect()
+        const added = await a.add(source.path)
+        assert.equal(added.files, 4)
+        const seen: number[] = []
+        const result = await b.load(added.cid, { onProgress: progress => { seen.push(progress.bytesDone) } })
+        assert.equal(result.bytes, added.bytes)
+        assert.equal(result.fetchedBytes, added.bytes)
+        assert.deepEqual(result.peers, { [a.peerId]: added.bytes })
+        assert.equal(seen.at(-1), added.bytes)
+        if (transport === 'tcp') assert.deepEqual(await hashTree(result.path ?? ''), await hashTree(source.path))
+        const open = await b.open(added.cid)
+        const bytes = await open.read('weights/a.bin', 4 * MiB - 5, 10)
+        assert.deepEqual(Buffer.from(bytes), (await readFile(join(source.path, 'weights/a.bin'))).subarray(4 * MiB - 5, 4 * MiB + 5))
+        open.close()
+        const again = await b.load(added.cid)
+        assert.equal(again.fetchedBytes, 0)
+        assert.equal(again.reusedBytes, added.bytes)
+      })
+    })
+  }
+
+  it('gives the same model the same CID on every machine', async () => {
+    await using cluster = new Cluster()
+    await using source = await temporaryDirectory('source')
+    await writeTree(source.path, { 'b.bin': 5 * MiB, 'a.bin': 3 })
+    const [a, b] = await cluster.spawn(2)
+    const first = await a?.add(source.path)
+    const second = await b?.add(source.path)
+    assert.equal(first?.cid, second?.cid)
+    assert.equal((await a?.add(source.path))?.newBytes, 0)
+  })
+
+  it('loads only what is included, and the rest later', async () => {
+    await using cluster = new Cluster({ transport: 'tcp' })
+    await using source = await temporaryDirectory('source')
+    await writeTree(source.path, { 'x/a.bin': 5 * MiB, 'b.bin': 6 * MiB, 'c.json': 10 })
+    const [a, b] = await cluster.spawn(2)
+    assert.ok(a !== undefined && b !== undefined)
+    await cluster.connect()
+    const { cid } = await a.add(source.path)
+    const part = await b.load(cid, { include: ['**/*.json', 'x/**'] })
+    assert.equal(part.fetchedBytes, 5 * MiB + 10)
+    assert.equal(b.models()[0]?.complete, false)
+    await assert.rejects(b.load(cid, { include: ['nothing*'] }), named('UsageError'))
+    const rest = await b.load(cid)
+    assert.equal(rest.fetchedBytes, 6 * MiB)
+    assert.equal(rest.reusedBytes, 5 * MiB + 10)
+    assert.deepEqual(await hashTree(rest.path ?? ''), await hashTree(source.path))
+  })
+
+  it('shares one fetch between callers, each with its own signal', async () => {
+    await using cluster = new Cluster()
+    await using source = await temporaryDirectory('source')
+    await writeTree(source.path, { 'a.bin': 24 * MiB })
+    const [a, b] = await cluster.spawn(2)
+    assert.ok(a !== undefined && b !== undefined)
+    await cluster.connect()
+    const { cid, bytes } = await a.add(source.path)
+    const leaver = new AbortController()
+    const left = b.load(cid, { signal: leaver.signal, onProgress: ({ bytesDone }) => { if (bytesDone > 0) leaver.abort() } })
+    const stayed = b.load(cid)
+    await assert.rejects(left, named('AbortError'))
+    assert.equal((await stayed).fetchedBytes, bytes)
+    assert.equal(b.transfers().length, 0)
+  })
+
+  it('resumes from what is on disk after a stop in the middle', async () => {
+    await using cluster = new Cluster({ transport: 'tcp' })
+    await using source = await temporaryDirectory('source')
+    await writeTree(source.path, { 'a.bin': 48 * MiB })
+    const [a, b] = await cluster.spawn(2)
+    assert.ok(a !== undefined && b !== undefined)
+    await cluster.connect()
+    const { cid, bytes } = await a.add(source.path)
+    const dataDirectory = cluster.directory(b)
+    const stopper = new AbortController()
+    await assert.rejects(b.load(cid, { signal: stopper.signal, onProgress: ({ bytesDone }) => { if (bytesDone > 8 * MiB) stopper.abort() } }), named('AbortError'))
+    await cluster.kill(b)
+    const [c] = await cluster.spawn(1, () => ({ dataDirectory }))
+    assert.ok(c !== undefined)
+    const held = c.models()[0]?.presentBytes ?? 0
+    assert.ok(held > 8 * MiB && held <= bytes, `${held} bytes held`)
+    await c.connect(a.multiaddrs()[0] ?? '')
+    const result = await c.load(cid)
+    assert.equal(result.reusedBytes, held)
+    assert.equal(result.fetchedBytes, bytes - held)
+    assert.deepEqual(await hashTree(result.path ?? ''), await hashTree(source.path))
+  })
+
+  it('lets eight nodes that load at the same time feed one another', async () => {
+    await using cluster = new Cluster()
+    await using source = await temporaryDirectory('source')
+    await writeTree(source.path, { 'a.bin': 64 * MiB })
+    const nodes = await cluster.spawn(9)
+    await cluster.connect()
+    const [seeder, ...loaders] = nodes
+    assert.ok(seeder !== undefined)
+    const { cid, bytes } = await seeder.add(source.path)
+    const results = await Promise.all(loaders.map(async node => await node.load(cid)))
+    const fromSeeder = results.reduce((sum, result) => sum + (result.peers[seeder.peerId] ?? 0), 0)
+    for (const result of results) assert.equal(result.fetchedBytes, bytes)
+    assert.ok(fromSeeder < 8 * bytes * 0.9, `the seeder sent ${(fromSeeder / bytes).toFixed(2)} copies`)
+  })
+
+  it('serves a range that a reader waits for before the rest', async () => {
+    await using cluster = new Cluster()
+    await using source = await temporaryDirectory('source')
+    await writeTree(source.path, { 'a.bin': 64 * MiB })
+    const [a, b] = await cluster.spawn(2)
+    assert.ok(a !== undefined && b !== undefined)
+    await cluster.connect()
+    const { cid } = await a.add(source.path)
+    const open = await b.open(cid)
+    const at = 63 * MiB
+    const bytes = await open.read('a.bin', at, 100)
+    const done = open.progress().bytesDone
+    assert.deepEqual(Buffer.from(bytes), (await readFile(join(source.path, 'a.bin'))).subarray(at, at + 100))
+    assert.ok(done < 64 * MiB, 'the range came only when all was there')
+    await open.done
+    open.close()
+  })
+
+  describe('bad input', () => {
+    it('refuses CIDs that name no model', async () => {
+      await using cluster = new Cluster()
+      const [node] = await cluster.spawn(1)
+      assert.ok(node !== undefined)
+      const digest = createHash('sha256').update('x').digest()
+      const raw = CID.createV1(0x55, { code: 0x12, digest, size: 32, bytes: Uint8Array.from([0x12, 0x20, ...digest]) })
+      const id = CID.createV1(0x71, identity.digest(new Uint8Array([1, 2, 3])))
+      for (const bad of ['', 'nonsense', 'bafy', raw.toString(), id.toString(), 'Qm' + 'x'.repeat(44), '../../etc/passwd']) {
+        await assert.rejects(node.load(bad), named('InvalidCidError'), bad)
+      }
+    })
+
+    it('says how many peers were asked for what nobody has', async () => {
+      await using cluster = new Cluster()
+      const nodes = await cluster.spawn(4)
+      await cluster.connect()
+      const unknown = 'bafyr4idqlwoa4bqzmcajfvs7jxj36mdhhg7zxzfao2bs52bxovntohsfe4'
+      await assert.rejects(nodes[1]?.load(unknown, { providerTimeoutMs: 1_500 }) ?? Promise.resolve(), error => {
+        named('NoProviderError')(error)
+        assert.match((error as Error).message, /[1-9] peers? (was|were) asked/)
+        return true
+      })
+      await using alone = new Cluster()
+      const [single] = await alone.spawn(1)
+      await assert.rejects(single?.load(unknown, { providerTimeoutMs: 300 }) ?? Promise.resolve(), named('NoProviderError'))
+    })
+
+    it('refuses what no model can hold, before reading a byte', async () => {
+      await using cluster = new Cluster({ transport: 'tcp' })
+      const [node] = await cluster.spawn(1)
+      assert.ok(node !== undefined)
+      await using source = await temporaryDirectory('bad')
+      const directory = async (name: string): Promise<string> => {
+        const path = join(source.path, name)
+        await mkdir(path)
+        await writeFile(join(path, 'ok.bin'), 'ok')
+        return path
+      }
+      const link = await directory('link')
+      await symlink('/etc/hostname', join(link, 'hosts'))
+      await assert.rejects(node.add(link), named('SymbolicLinkError'))
+      assert.equal((await node.add(link, { follow: true })).files, 2)
+
+      const unicode = await directory('unicode')
+      await writeFile(join(unicode, 'größe.bin'), 'x')
+      await assert.rejects(node.add(unicode), named('InvalidPathError'))
+
+      const folded = await directory('folded')
+      await writeFile(join(folded, 'OK.bin'), 'x')
+      await assert.rejects(node.add(folded), named('InvalidPathError'))
+
+      const empty = join(source.path, 'empty')
+      await mkdir(empty)
+      await assert.rejects(node.add(empty), named('EmptyModelError'))
+      await assert.rejects(node.add(join(source.path, 'missing')), named('UnreadableSourceError'))
+
+      const part = await directory('part')
+      await mkdir(join(part, 'nothing'))
+      const { warnings, files } = await node.add(part)
+      assert.equal(files, 1)
+      assert.match(warnings.join(), /nothing/)
+
+      if (process.getuid?.() !== 0) {
+        const secret = await directory('secret')
+        await chmod(join(secret, 'ok.bin'), 0)
+        await assert.rejects(node.add(secret), named('UnreadableSourceError'))
+      }
+      assert.equal(node.models().length, 2)
+    })
+
+    it('notices a file that changes while it is added', async () => {
+      await using cluster = new Cluster({ transport: 'tcp' })
+      const [node] = await cluster.spawn(1)
+      assert.ok(node !== undefined)
+      await using source = await temporaryDirectory('changing')
+      const path = join(source.path, 'a.bin')
+      await writeFile(path, randomBytes(32 * MiB))
+      let changing: Promise<void> | undefined
+      await assert.rejects(node.add(source.path, { inPlace: true, onProgress: () => { changing ??= appendFile(path, 'more') } }), named('SourceChangedError'))
+      await changing
+      assert.equal(node.models().length, 0)
+    })
+  })
+
+  it('stops cleanly and refuses work afterwards', async () => {
+    await using cluster = new Cluster()
+    const [a] = await cluster.spawn(1)
+    assert.ok(a !== undefined)
+    await cluster.kill(a)
+    await a.stop()
+    await assert.rejects(a.load('x'), named('NodeStoppedError'))
+  })
+})

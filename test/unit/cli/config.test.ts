@@ -1,0 +1,110 @@
+import assert from 'node:assert/strict'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import fc from 'fast-check'
+import { configKeys, environmentLayer, environmentName, flagLayer, readConfigFile, resolveConfig, type Layer } from '../../../src/cli/config.ts'
+import { parseDuration, parseSize, showDuration, showSize } from '../../../src/cli/units.ts'
+import { defaultSettings, resolveSettings } from '../../../src/node/settings.ts'
+
+const DEFAULT_FILE = new URL('../../../config/default.jsonc', import.meta.url).pathname
+const README = new URL('../../../config/README.md', import.meta.url).pathname
+
+const set = (...pairs: string[]): Layer => flagLayer({ set: pairs })
+
+describe('cli: configuration', () => {
+  let directory: string
+  before(async () => { directory = await mkdtemp(join(tmpdir(), 'shoal-config-')) })
+  after(async () => { await rm(directory, { recursive: true }) })
+
+  it('is explained in config/default.jsonc, key by key, with the defaults the program has', async () => {
+    const file = await readConfigFile(DEFAULT_FILE)
+    assert.deepEqual([...file.values.keys()].filter(key => !key.startsWith('labels')).sort(), configKeys.filter(key => key !== 'labels').sort())
+    const { node, daemon } = resolveConfig([file])
+    assert.deepEqual(resolveSettings(node), defaultSettings)
+    assert.deepEqual(daemon, resolveConfig([]).daemon)
+  })
+
+  it('is listed in config/README.md, with its variables', async () => {
+    const readme = await readFile(README, 'utf8')
+    for (const key of configKeys) assert.match(readme, new RegExp(`\\| \`${key}\` \\|.*\`${environmentName(key)}\``), key)
+  })
+
+  it('comes from flags over environment over file', async () => {
+    const path = join(directory, 'a.json')
+    await writeFile(path, '{\n// a comment\n"storage": {"quota": "1GiB", "slots": 8, "syncBytes": 8388608,}, "labels": {"zone": "a", "rack": "1"}}')
+    const environment = environmentLayer({ SHOAL_SET_STORAGE_QUOTA: '2GiB', SHOAL_SET_STORAGE_SLOTS: '9', SHOAL_SET_LABELS: 'rack=2', HOME: '/' })
+    const { node } = resolveConfig([await readConfigFile(path), environment, flagLayer({ set: ['storage.quota=3GiB'], label: ['host=h'], listen: ['/ip4/127.0.0.1/tcp/0'] })])
+    assert.deepEqual(node.storage, { quota: 3 * 2 ** 30, slots: 9, syncBytes: 8 * 2 ** 20 })
+    assert.deepEqual(node.labels, { zone: 'a', rack: '2', host: 'h' })
+    assert.deepEqual(node.listen, ['/ip4/127.0.0.1/tcp/0'])
+  })
+
+  it('takes every kind of value as text', () => {
+    const { node, daemon } = resolveConfig([set(
+      'storage.quota=none', 'network.openSwarm=yes', 'announce.periodMs=2h', 'announce.mode=shards', 'transfer.uploadBytesPerSecond=100MB',
+      'listen=/ip4/127.0.0.1/tcp/0, /ip6/::1/tcp/0', 'api.tcp.port=0', 'api.tcp.hosts=a,b', 'labels.zone=a=b'
+    )])
+    assert.equal(resolveSettings(node).storage.quota, undefined)
+    assert.deepEqual([node.network?.openSwarm, node.announce?.periodMs, node.announce?.mode, node.transfer?.uploadBytesPerSecond], [true, 7_200_000, 'shards', 1e8])
+    assert.deepEqual(node.listen, ['/ip4/127.0.0.1/tcp/0', '/ip6/::1/tcp/0'])
+    assert.deepEqual([daemon.api.tcp.port, daemon.api.tcp.hosts], [0, ['a', 'b']])
+    assert.deepEqual(node.labels, { zone: 'a=b' })
+  })
+
+  it('names the nearest known key for an unknown one, wherever it stands', async () => {
+    const unknown = (layer: () => Layer, near: string): void => {
+      assert.throws(() => resolveConfig([layer()]), error => error instanceof Error && error.name === 'ConfigError' && error.message.includes(near))
+    }
+    unknown(() => set('storage.qouta=1'), 'storage.quota')
+    unknown(() => set('quota=1'), 'storage.quota')
+    unknown(() => set('Listen=1'), 'listen')
+    unknown(() => set('__proto__.x=1'), 'unknown')
+    unknown(() => set('constructor=1'), 'unknown')
+    unknown(() => environmentLayer({ SHOAL_SET_STORAGE_QOUTA: '1' }), 'SHOAL_SET_STORAGE_QUOTA')
+    for (const [text, near] of [['{"storge":{}}', 'storage'], ['{"storage":{"qouta":1}}', 'storage.quota'], ['{"storage":7}', 'unknown']]) {
+      const path = join(directory, 'unknown.json')
+      await writeFile(path, text ?? '')
+      const file = await readConfigFile(path)
+      unknown(() => file, near ?? '')
+    }
+  })
+
+  it('refuses values of the wrong kind or out of bounds, naming key and source', () => {
+    for (const pair of [
+      'storage.quota=-1', 'storage.quota=1XB', 'storage.quota=1e9', 'storage.slots=0', 'storage.slots=2.5', 'storage.directIo=maybe', 'announce.periodMs=72h',
+      'listen=nowhere', 'listen=/ip4/127.0.0.1/tcp/99999', 'network.openSwarm=perhaps', 'api.tcp.port=65536', 'log.level=loud', 'labels.=x', 'labels.__proto__=x'
+    ]) {
+      const key = pair.slice(0, pair.indexOf('='))
+      assert.throws(() => resolveConfig([set(pair)]), error => error instanceof Error && error.name === 'ConfigError' && error.message.includes('command line') && (key.startsWith('labels') || error.message.includes(key)), pair)
+    }
+    assert.throws(() => set('=1'), { name: 'ConfigError' })
+    assert.throws(() => set('storage.quota'), { name: 'ConfigError' })
+  })
+
+  it('refuses files that are missing, no JSON, or no object', async () => {
+    for (const text of ['', '{', '[]', 'null', '"x"', '{"a":1}}']) {
+      const path = join(directory, 'bad.json')
+      await writeFile(path, text)
+      await assert.rejects(readConfigFile(path), { name: 'ConfigError' }, text)
+    }
+    await assert.rejects(readConfigFile(join(directory, 'missing.json')), { name: 'ConfigError' })
+  })
+})
+
+describe('cli: units', () => {
+  it('read what they write', () => {
+    fc.assert(fc.property(fc.nat({ max: 2 ** 45 }), bytes => { assert.equal(parseSize(showSize(bytes)), bytes) }))
+    fc.assert(fc.property(fc.nat({ max: 2 ** 40 }), ms => { assert.equal(parseDuration(showDuration(ms)), ms) }))
+  })
+
+  it('know binary and decimal, and fractions', () => {
+    assert.deepEqual(['4096', '1KiB', '1kB', '1.5GiB', '80 MB', '2T'].map(parseSize), [4096, 1024, 1000, 1.5 * 2 ** 30, 80e6, 2 ** 41])
+    assert.deepEqual(['250', '250ms', '2s', '10m', '1.5h', '2d'].map(parseDuration), [250, 250, 2000, 600e3, 5_400e3, 172_800e3])
+  })
+
+  it('refuse the rest', () => {
+    for (const text of ['', '-1', '1 XiB', '1e3', 'GiB', '1.2.3', '0x10', '99999999TiB', '1 toString', '9'.repeat(400)]) assert.throws(() => parseSize(text), { name: 'UsageError' }, text)
+    for (const text of ['', '-1s', '1y', 's', '1 constructor']) assert.throws(() => parseDuration(text), { name: 'UsageError' }, text)
+  })
+})
