@@ -3,8 +3,9 @@
  * benches need and the daemon's HTTP API would only blur.
  */
 import { createNode } from '../../src/node/index.ts'
-import { asError, seededRandom } from '../../src/base/index.ts'
-import type { NodeInit, ShoalNode } from '../../src/node/types.ts'
+import { asError, seededRandom, systemClock } from '../../src/base/index.ts'
+import type { NodeInit } from '../../src/node/init.ts'
+import type { ShoalNode } from '../../src/node/types.ts'
 import { createLinkLimiter } from '../../src/discovery/index.ts'
 
 export interface ProcessInit extends Pick<NodeInit, 'dataDirectory' | 'settings' | 'transport'> {
@@ -63,11 +64,11 @@ try {
     ...rest,
     swarmKey: Buffer.from(swarmKeyHex, 'hex'),
     ...(seed === undefined ? {} : { random: seededRandom(seed) }),
-    ...(linkBytesPerSecond === undefined ? {} : { linkLimiter: createLinkLimiter({ uploadBytesPerSecond: linkBytesPerSecond, downloadBytesPerSecond: linkBytesPerSecond }) })
+    ...(linkBytesPerSecond === undefined ? {} : { linkLimiter: createLinkLimiter({ sendBytesPerSecond: linkBytesPerSecond, receiveBytesPerSecond: linkBytesPerSecond, clock: systemClock }) })
   })
   process.on('message', (command: Command) => {
     run(node, command).then(result => { tell({ id: command.id, result }) }, error => { tell({ id: command.id, error: plain(error) }) }).finally(() => {
-      if (command.call === 'stop') process.disconnect()
+      if (command.call === 'stop') process.disconnect?.()
     })
   })
   process.on('disconnect', () => { void node.stop() })
@@ -75,5 +76,5 @@ try {
 } catch (error) {
   tell({ event: 'failed', error: plain(error) })
   process.exitCode = 1
-  process.disconnect()
+  process.disconnect?.()
 }

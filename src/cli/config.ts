@@ -9,7 +9,8 @@ import { z } from 'zod'
 import {
   CONFIG_BYTES_MAX, ConfigError, GiB, INVITE_ADDRESSES_MAX, KiB, LOAD_PEERS_MAX, MiB, SERVER_REQUESTS_PER_PEER_MAX, asError
 } from '../base/index.ts'
-import type { NodeSettings, PartialSettings } from '../node/types.ts'
+import type { PartialSettings } from '../node/init.ts'
+import type { NodeSettings } from '../node/types.ts'
 import { address, duration, flag, list, optional, size, text, whole } from './config-values.ts'
 
 const SECOND = 1_000

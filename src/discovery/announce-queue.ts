@@ -26,7 +26,7 @@ export interface QueueCounts {
 
 /**
  * What is kept announced, and when each is due again: a SQLite file, so that a million keys need no memory and
- * survive a restart. Times are milliseconds since 1970, because they outlive the process.
+ * survive a restart. Times are whole milliseconds since 1970, because they outlive the process.
  *
  * Not synced at each change: after a power cut the last seconds may be missing, and the node announces all it holds
  * when it starts. For the same reason a damaged file is simply begun anew.

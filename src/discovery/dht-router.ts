@@ -271,7 +271,7 @@ class DhtRouter implements ContentRouter {
     const turn = ((fraction(kadId) + this.#phase) % 1) * periodMs
     const late = (now + periodMs - turn) % periodMs
     // Due again almost at once would be waste; a tenth of the period is not.
-    return periodMs - late < periodMs / 10 ? now + periodMs : now + periodMs - late
+    return Math.floor(periodMs - late < periodMs / 10 ? now + periodMs : now + periodMs - late)
   }
 
   #sweepComponents (): SweepComponents {

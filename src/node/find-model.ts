@@ -158,7 +158,7 @@ async function firstAnswer (peers: AsyncGenerator<string>, ask: (peers: string[]
 }
 
 function nobody (cid: CID, asked: number): Error {
-  if (asked === 0) return new NoProviderError(`nobody to ask for ${cid}: this node knows no other peer; join a swarm with an invite (shoal daemon --join INVITE)`)
-  return new NoProviderError(`no peer has ${cid}: ${asked} ${asked === 1 ? 'peer was' : 'peers were'} asked; check the CID, and that a node which holds it is up`)
+  if (asked === 0) return new NoProviderError(`nobody to ask for ${cid.toString()}: this node knows no other peer; join a swarm with an invite (shoal daemon --join INVITE)`)
+  return new NoProviderError(`no peer has ${cid.toString()}: ${asked} ${asked === 1 ? 'peer was' : 'peers were'} asked; check the CID, and that a node which holds it is up`)
 }
 

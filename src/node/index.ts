@@ -27,11 +27,13 @@ import { Loads } from './load.ts'
 import { Node } from './node.ts'
 import { PeerBook } from './peer-book.ts'
 import { resolveSettings } from './settings.ts'
-import type { NodeEvents, NodeInit, ShoalNode } from './types.ts'
+import type { NodeInit } from './init.ts'
+import type { NodeEvents, ShoalNode } from './types.ts'
 
 export { decodeInvite, encodeInvite } from '../discovery/index.ts'
 export { defaultSettings, resolveSettings } from './settings.ts'
 export { version } from './version.ts'
+export type * from './init.ts'
 export type * from './types.ts'
 
 /**

@@ -1,6 +1,6 @@
 import type { Libp2p } from '@libp2p/interface'
 import {
-  Emitter, ModelNotFoundError, NodeStoppedError, asError, systemClock, type AbortOptions, type Clock, type Logger, type ProgressOptions
+  ModelNotFoundError, NodeStoppedError, asError, systemClock, type AbortOptions, type Clock, type Emitter, type Logger, type ProgressOptions
 } from '../base/index.ts'
 import { encodeInvite, type ContentRouter } from '../discovery/index.ts'
 import { parseModelCid, readSafetensors, shardsOf, type Tensor } from '../model/index.ts'

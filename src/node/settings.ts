@@ -1,5 +1,6 @@
 import { MiB, SERVER_REQUESTS_PER_PEER_MAX, SLOTS_DEFAULT } from '../base/index.ts'
-import type { NodeSettings, PartialSettings } from './types.ts'
+import type { PartialSettings } from './init.ts'
+import type { NodeSettings } from './types.ts'
 
 const HOUR_MS = 3_600_000
 

@@ -93,8 +93,11 @@ export class DiskBytes implements ByteStore {
     const path = this.pathOf(file.key)
     await this.#releaseDirty([path])
     this.handles.forget(path)
-    await rm(path, { force: true })
-    const handle = await open(path, 'wx', 0o644)
+    const handle = await open(path, 'wx', 0o644).catch(async error => {
+      if (systemCode(error) !== 'EEXIST') throw error
+      await unlink(path)
+      return await open(path, 'wx', 0o644)
+    })
     try {
       await handle.truncate(file.size)
     } finally {

@@ -173,8 +173,9 @@ export class Models {
   async #reuse (model: ModelRecord, options: PutModelOptions): Promise<void> {
     let lookups = 0
     let copied = 0
+    if (this.#core.registry.heldBytes() === 0 && ![...this.#core.registry.files.values()].some(file => file.inPlace)) return
     for (const file of wantedFiles(model.files, options.wanted)) {
-      if (file.present.full || this.#core.registry.heldBytes() === 0) continue
+      if (file.present.full) continue
       const { blocks } = file.index
       for (const [block, blockCid] of blocks.entries()) {
         if (file.present.has(block)) continue

@@ -37,8 +37,8 @@ export class InventoryServer {
     this.#hooks = hooks
     const { events } = components.store
     this.#off = [
-      events.on('blocks:present', ({ file, blocks }) => { for (const stream of this.#streams) stream.changed(file, blocks, true) }),
-      events.on('blocks:lost', ({ file, blocks }) => { for (const stream of this.#streams) stream.changed(file, blocks, false) }),
+      events.on('blocks:present', ({ file, blocks }) => { for (const stream of this.#streams) stream.changed(file, blocks) }),
+      events.on('blocks:lost', ({ file, blocks }) => { for (const stream of this.#streams) stream.changed(file, blocks) }),
       events.on('model:removed', ({ cid }) => { for (const stream of this.#streams) stream.removed(cid) })
     ]
   }
@@ -52,7 +52,8 @@ export class InventoryServer {
     if ((own?.size ?? 0) >= INVENTORY_STREAMS_PER_PEER_MAX) return false
     if (own === undefined) this.#byPeer.set(peerId, own = new Set())
     const stream = new ToldStream(peerId, open, this.#components, {
-      opened: model => { this.#hooks.interested(model.toString(), peerId); this.#lookSoon() },
+      opened: model => { this.#hooks.interested(model.toString(), peerId) },
+      unknown: () => { this.#lookSoon() },
       closed: (closed, error) => {
         this.#forget(closed)
         if (error instanceof ProtocolError) this.#hooks.violation(peerId, error.message)
@@ -98,6 +99,8 @@ export class InventoryServer {
 
 interface ToldHooks {
   opened: (model: CID) => void
+  /** Its model is not here: look() is to be called now and then. */
+  unknown: () => void
   closed: (stream: ToldStream, error: Error) => void
 }
 
@@ -109,9 +112,10 @@ class ToldStream {
   readonly #frames: FrameStream
   #key: string | undefined
   #model: StoredModel | undefined
-  /** Where each file stands in the model. */
-  #positions = new Map<StoredFile, number[]>()
-  readonly #pending = new Map<number, { have: number[], lost: number[] }>()
+  /** Where each file stands in the model, by the file's key. */
+  #positions = new Map<string, number[]>()
+  /** Blocks of each position that changed; what they are now is looked up when it is told. */
+  readonly #pending = new Map<number, Set<number>>()
   #pendingBlocks = 0
   /** The next update tells everything. */
   #anew = false
@@ -131,13 +135,13 @@ class ToldStream {
     })
   }
 
-  changed (file: StoredFile, blocks: number[], present: boolean): void {
-    const positions = this.#positions.get(file)
+  changed (file: StoredFile, blocks: number[]): void {
+    const positions = this.#positions.get(file.key)
     if (positions === undefined || this.#anew) return
     for (const position of positions) {
       let pending = this.#pending.get(position)
-      if (pending === undefined) this.#pending.set(position, pending = { have: [], lost: [] })
-      for (const block of blocks) (present ? pending.have : pending.lost).push(block)
+      if (pending === undefined) this.#pending.set(position, pending = new Set())
+      for (const block of blocks) pending.add(block)
       this.#pendingBlocks += blocks.length
     }
     if (this.#pendingBlocks > PENDING_MAX) this.#tellAnew()
@@ -197,7 +201,7 @@ class ToldStream {
       this.#anew = false
       this.#everything(batch)
     } else {
-      for (const [position, pending] of this.#pending) changes(position, pending, batch)
+      for (const [position, blocks] of this.#pending) changes(position, this.#model?.files[position], blocks, batch)
       this.#pending.clear()
       this.#pendingBlocks = 0
     }
@@ -208,10 +212,10 @@ class ToldStream {
     const model = this.#model = this.#key === undefined ? undefined : this.#components.store.model(this.#key)
     this.#positions = new Map()
     batch.add(encodeState({ known: model !== undefined, complete: model?.complete ?? false }))
-    if (model === undefined) return
+    if (model === undefined) { this.#hooks.unknown(); return }
     model.files.forEach((file, position) => {
-      const positions = this.#positions.get(file)
-      if (positions === undefined) this.#positions.set(file, [position])
+      const positions = this.#positions.get(file.key)
+      if (positions === undefined) this.#positions.set(file.key, [position])
       else positions.push(position)
       if (model.complete || file.present.count === 0) return
       const { bytes } = file.present
@@ -227,9 +231,12 @@ class ToldStream {
   }
 }
 
-function changes (file: number, { have, lost }: { have: number[], lost: number[] }, batch: Batch): void {
-  for (let at = 0; at < have.length; at += CHANGES_PER_FRAME) batch.add(encodeChange({ file, have: have.slice(at, at + CHANGES_PER_FRAME), lost: [] }))
-  for (let at = 0; at < lost.length; at += CHANGES_PER_FRAME) batch.add(encodeChange({ file, have: [], lost: lost.slice(at, at + CHANGES_PER_FRAME) }))
+function changes (position: number, file: StoredFile | undefined, blocks: Set<number>, batch: Batch): void {
+  const have: number[] = []
+  const lost: number[] = []
+  for (const block of blocks) (file?.present.has(block) === true ? have : lost).push(block)
+  for (let at = 0; at < have.length; at += CHANGES_PER_FRAME) batch.add(encodeChange({ file: position, have: have.slice(at, at + CHANGES_PER_FRAME), lost: [] }))
+  for (let at = 0; at < lost.length; at += CHANGES_PER_FRAME) batch.add(encodeChange({ file: position, have: [], lost: lost.slice(at, at + CHANGES_PER_FRAME) }))
 }
 
 /** Joins frames into sends of a useful size. */

@@ -3,7 +3,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { systemRandom } from '../../src/base/index.ts'
 import { createNode } from '../../src/node/index.ts'
-import type { NodeInit, PartialSettings, ShoalNode } from '../../src/node/types.ts'
+import type { NodeInit, PartialSettings } from '../../src/node/init.ts'
+import type { ShoalNode } from '../../src/node/types.ts'
 
 export interface ClusterInit {
   /** Default `memory`: libp2p's in-process transport and memory stores. `tcp` uses loopback and directories. */

@@ -1,0 +1,174 @@
+import { HashMismatchError, PeerGoneError, ProtocolError, type Clock } from '../base/index.ts'
+import type { SlotPool } from '../storage/slots.ts'
+import { FramedBlockTransport, type BlockTransport, type BlockTransportHandler } from './block-transport.ts'
+import type { OpenFrames } from './frame-stream.ts'
+import { BlockReception, MetadataReception, type BlockJob, type MetadataJob, type Reception } from './reception.ts'
+
+export interface PeerLinkComponents { slots: SlotPool, clock: Clock }
+
+export interface PeerLinkHooks {
+  /** Block and metadata bytes came, wanted or not. Returns for how many milliseconds to take no more (a download cap). */
+  received: (bytes: number) => number
+  /** Ended from the other side: ProtocolError and HashMismatchError are its fault. */
+  closed: (error: Error) => void
+}
+
+/** A slot that gets nothing for this long is given up when others wait for one; so is one that fills slower than this. */
+const SLOT_IDLE_MS = 1_000
+const SLOT_BYTES_PER_SECOND_MIN = 64 * 1024
+const SLOT_JUDGED_AFTER_MS = 5_000
+
+/** The way in from one peer: one transport, shared by all that fetch from this peer. */
+export class PeerLink {
+  readonly peerId: string
+  /** When the peer last sent anything, in monotonic milliseconds. */
+  heardAt: number
+  readonly #clock: Clock
+  readonly #slots: SlotPool
+  readonly #hooks: PeerLinkHooks
+  readonly #transport: BlockTransport
+  readonly #open = new Map<number, Reception>()
+  #nextId = 1
+  #holds = 0
+  #cancelPause: (() => void) | undefined
+  #filling: { id: number, reception: BlockReception, since: number } | undefined
+  #closed = false
+
+  constructor (peerId: string, open: OpenFrames, components: PeerLinkComponents, hooks: PeerLinkHooks) {
+    this.peerId = peerId
+    this.#clock = components.clock
+    this.#slots = components.slots
+    this.#hooks = hooks
+    this.heardAt = this.#clock.monotonic()
+    const handler: BlockTransportHandler = {
+      head: (id, size) => { this.#heard(); this.#head(id, size) },
+      data: (id, bytes, isLast) => { this.#data(id, bytes, isLast) },
+      notHere: id => { this.#heard(); this.#take(id)?.fail('not-here') },
+      cancelled: id => { this.#heard(); this.#take(id) },
+      closed: error => { this.#end(error) }
+    }
+    this.#transport = new FramedBlockTransport(open, handler)
+  }
+
+  get closed (): boolean { return this.#closed }
+  /** True while this side takes nothing in, for want of a slot or because of a download cap: the peer is not at fault. */
+  get held (): boolean { return this.#holds > 0 }
+  get open (): number { return this.#open.size }
+
+  /** Returns the id to cancel by. A job on a closed link fails in a microtask. */
+  requestBlock (job: BlockJob): number {
+    return this.#request(new BlockReception(job, {
+      slots: this.#slots,
+      hold: () => { this.#hold() },
+      resume: () => { this.#resume() }
+    }), job.cid)
+  }
+
+  requestMetadata (job: MetadataJob): number {
+    const id = this.#nextId
+    return this.#request(new MetadataReception(job, () => { this.cancel(id) }), job.cid)
+  }
+
+  /** Its callbacks fall silent, but for `wasted`. */
+  cancel (id: number): void {
+    const reception = this.#open.get(id)
+    if (reception === undefined) return
+    if (this.#filling?.id === id) this.#filling = undefined
+    reception.discard()
+    this.#transport.cancel(id)
+  }
+
+  /** Others wait for a slot: give up the one that is being filled if its peer is very slow. Says whether it did. */
+  giveUpSlowSlot (now: number): boolean {
+    const filling = this.#filling
+    if (filling === undefined || !filling.reception.filling || this.held) return false
+    const ageMs = now - filling.since
+    const isIdle = now - this.heardAt > SLOT_IDLE_MS
+    const isSlow = ageMs > SLOT_JUDGED_AFTER_MS && filling.reception.filled / ageMs * 1000 < SLOT_BYTES_PER_SECOND_MIN
+    if (!isIdle && !isSlow) return false
+    this.#filling = undefined
+    filling.reception.fail('slow')
+    this.#transport.cancel(filling.id)
+    return true
+  }
+
+  /** Ends it from this side; what is open fails. */
+  close (): void {
+    if (this.#closed) return
+    this.#transport.close()
+    this.#fail()
+  }
+
+  abort (error: Error): void {
+    if (this.#closed) return
+    this.#transport.abort(error)
+    this.#fail()
+  }
+
+  #request (reception: Reception, cid: BlockJob['cid']): number {
+    const id = this.#nextId++
+    if (this.#closed) {
+      queueMicrotask(() => { reception.fail('gone') })
+      return id
+    }
+    if (this.#open.size === 0) this.#heard() // it owes nothing yet
+    this.#open.set(id, reception)
+    this.#transport.request(id, cid)
+    return id
+  }
+
+  #head (id: number, size: number): void {
+    const reception = this.#open.get(id)
+    if (reception === undefined) return
+    if (reception instanceof BlockReception) this.#filling = { id, reception, since: this.heardAt }
+    reception.head(size)
+  }
+
+  #data (id: number, bytes: Uint8Array, isLast: boolean): void {
+    this.#heard()
+    const pauseMs = this.#hooks.received(bytes.length)
+    if (pauseMs > 0) this.#pause(pauseMs)
+    const reception = isLast ? this.#take(id) : this.#open.get(id)
+    reception?.data(bytes, isLast)
+  }
+
+  #take (id: number): Reception | undefined {
+    const reception = this.#open.get(id)
+    this.#open.delete(id)
+    if (this.#filling?.id === id) this.#filling = undefined
+    return reception
+  }
+
+  #heard (): void { this.heardAt = this.#clock.monotonic() }
+
+  #hold (): void {
+    if (this.#holds++ === 0 && !this.#closed) this.#transport.hold()
+  }
+
+  #resume (): void {
+    // The time that it was held is not the peer's.
+    this.#heard()
+    if (--this.#holds === 0 && !this.#closed) this.#transport.resume()
+  }
+
+  #pause (ms: number): void {
+    if (this.#cancelPause !== undefined || this.#closed) return
+    this.#hold()
+    this.#cancelPause = this.#clock.setTimeout(() => { this.#cancelPause = undefined; this.#resume() }, ms)
+  }
+
+  #end (error: Error): void {
+    if (this.#closed) return
+    this.#fail()
+    this.#hooks.closed(error instanceof ProtocolError || error instanceof HashMismatchError ? error : new PeerGoneError(error.message, { cause: error }))
+  }
+
+  #fail (): void {
+    this.#closed = true
+    this.#cancelPause?.()
+    this.#filling = undefined
+    const open = [...this.#open.values()]
+    this.#open.clear()
+    for (const reception of open) reception.fail('gone')
+  }
+}

@@ -1,0 +1,184 @@
+import type { CID } from 'multiformats/cid'
+import { HashMismatchError, KiB, ProtocolError } from '../base/index.ts'
+import { digestMatches, hasherFor, verifyBytes, type BlockHasher } from '../model/index.ts'
+import type { Slot, SlotPool } from '../storage/slots.ts'
+
+/**
+ * Why a request ended without its bytes. `not-here`: the peer lacks it. `gone`: the peer, or this side, ended the
+ * stream. `slow`: the slot it was filling was needed by others. `too-large`: metadata beyond the limit.
+ */
+export type FailReason = 'not-here' | 'gone' | 'slow' | 'too-large'
+
+/** A block to get, and whom to tell about it. After cancel() nothing is told but `wasted`. */
+export interface BlockJob {
+  cid: CID
+  size: number
+  /** Where it stands in its file: the slot is laid out for there. */
+  fileOffset: number
+  started: () => void
+  received: (bytes: number) => void
+  /** All bytes are here and match the CID. The slot is the callee's to release. */
+  verified: (slot: Slot) => void
+  failed: (reason: FailReason) => void
+  /** Bytes that came and were thrown away. */
+  wasted: (bytes: number) => void
+}
+
+export interface MetadataJob {
+  cid: CID
+  bytesMax: number
+  verified: (bytes: Uint8Array) => void
+  failed: (reason: FailReason) => void
+}
+
+/** What a reception needs from its link. */
+export interface ReceptionHost {
+  readonly slots: SlotPool
+  /** Stops the stream; every hold() takes one resume(). */
+  hold: () => void
+  resume: () => void
+}
+
+/** One request's way in. Methods may throw ProtocolError and HashMismatchError, which end the link and ban the peer. */
+export interface Reception {
+  head: (size: number) => void
+  data: (bytes: Uint8Array, isLast: boolean) => void
+  /** It will not come. */
+  fail: (reason: FailReason) => void
+  /** Nobody wants it any more; bytes that still come are counted as wasted. */
+  discard: () => void
+}
+
+/** Hashed in pieces of this size while they are in the cache; BLAKE3 is fastest on aligned powers of two. */
+const HASH_BYTES = 256 * KiB
+
+/**
+ * A block on its way into a slot. The slot is taken when the head comes, not when it is asked for, so the depth of the
+ * pipeline costs no memory; when none is free the stream waits.
+ */
+export class BlockReception implements Reception {
+  readonly #job: BlockJob
+  readonly #host: ReceptionHost
+  #hasher: BlockHasher | undefined
+  #slot: Slot | undefined
+  #giveUpWaiting: (() => void) | undefined
+  #filled = 0
+  #hashed = 0
+  #discarded = false
+
+  constructor (job: BlockJob, host: ReceptionHost) {
+    this.#job = job
+    this.#host = host
+  }
+
+  get filling (): boolean { return this.#slot !== undefined }
+  get filled (): number { return this.#filled }
+
+  head (size: number): void {
+    if (size !== this.#job.size) throw new ProtocolError(`a block of ${this.#job.size} bytes was announced with ${size}`)
+    if (this.#discarded) return
+    this.#hasher = hasherFor(this.#job.cid)
+    this.#job.started()
+    if (this.#discarded) return // who was told has taken it back
+    const slot = this.#host.slots.tryAcquire()
+    if (slot !== undefined) { this.#use(slot); return }
+    this.#host.hold()
+    this.#giveUpWaiting = this.#host.slots.acquire(late => {
+      this.#giveUpWaiting = undefined
+      this.#use(late)
+      this.#host.resume()
+    })
+  }
+
+  data (bytes: Uint8Array, isLast: boolean): void {
+    const slot = this.#slot
+    if (slot === undefined || this.#hasher === undefined) { this.#job.wasted(bytes.length); return }
+    slot.bytes.set(bytes, this.#filled)
+    this.#filled += bytes.length
+    while (this.#filled - this.#hashed >= HASH_BYTES) this.#hash(this.#hasher, slot, this.#hashed + HASH_BYTES)
+    this.#job.received(bytes.length)
+    // Who was told may have discarded it.
+    if (!isLast || this.#slot === undefined) return
+    this.#hash(this.#hasher, slot, this.#filled)
+    this.#slot = undefined
+    if (digestMatches(this.#job.cid, this.#hasher.digest())) { this.#job.verified(slot); return }
+    slot.release()
+    this.#job.wasted(this.#filled)
+    throw new HashMismatchError(`the bytes sent for ${this.#job.cid.toString()} are not the ones it names`)
+  }
+
+  fail (reason: FailReason): void {
+    if (this.#discarded) return
+    this.#drop()
+    this.#job.failed(reason)
+  }
+
+  discard (): void {
+    if (!this.#discarded) this.#drop()
+  }
+
+  #use (slot: Slot): void {
+    slot.prepare(this.#job.fileOffset, this.#job.size)
+    this.#slot = slot
+  }
+
+  #hash (hasher: BlockHasher, slot: Slot, to: number): void {
+    if (to > this.#hashed) hasher.update(slot.bytes.subarray(this.#hashed, to))
+    this.#hashed = to
+  }
+
+  #drop (): void {
+    this.#discarded = true
+    this.#slot?.release()
+    this.#slot = undefined
+    if (this.#giveUpWaiting !== undefined) {
+      this.#giveUpWaiting()
+      this.#giveUpWaiting = undefined
+      this.#host.resume()
+    }
+    if (this.#filled > 0) this.#job.wasted(this.#filled)
+    this.#filled = 0
+  }
+}
+
+/** A manifest or file index on its way in. Only bytes that came take memory, whatever the head claims. */
+export class MetadataReception implements Reception {
+  readonly #job: MetadataJob
+  readonly #tooLarge: () => void
+  #parts: Uint8Array[] = []
+  #discarded = false
+
+  /** `tooLarge` is called when it should be cancelled. */
+  constructor (job: MetadataJob, tooLarge: () => void) {
+    this.#job = job
+    this.#tooLarge = tooLarge
+  }
+
+  head (size: number): void {
+    if (this.#discarded || size <= this.#job.bytesMax) return
+    this.fail('too-large')
+    this.#tooLarge()
+  }
+
+  data (bytes: Uint8Array, isLast: boolean): void {
+    if (this.#discarded) return
+    this.#parts.push(bytes.slice())
+    if (!isLast) return
+    const whole = Buffer.concat(this.#parts)
+    this.#parts = []
+    if (!verifyBytes(this.#job.cid, whole)) throw new HashMismatchError(`the bytes sent for ${this.#job.cid.toString()} are not the ones it names`)
+    this.#discarded = true
+    this.#job.verified(whole)
+  }
+
+  fail (reason: FailReason): void {
+    if (this.#discarded) return
+    this.discard()
+    this.#job.failed(reason)
+  }
+
+  discard (): void {
+    this.#discarded = true
+    this.#parts = []
+  }
+}
