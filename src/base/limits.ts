@@ -131,7 +131,7 @@ export const SERVE_SLOTS = 8
 export const REQUESTS_IN_FLIGHT_MAX = SERVER_REQUESTS_PER_PEER_MAX / 2
 /** Requests for what a server lacks, and cancels, that one peer may burst, and a second: an honest peer stops asking after a few dozen. */
 export const SERVER_USELESS_REQUESTS_MAX = 20_000
-export const SERVER_USELESS_REQUESTS_PER_SECOND = 1_000
+export const SERVER_USELESS_REQUESTS_PER_SECOND = 2_000
 /** Inventory streams from one peer: one for each model it loads or watches. */
 export const INVENTORY_STREAMS_PER_PEER_MAX = 64
 /** Bytes requested over one load: a second of 2 Gbit/s, and at most 64 blocks to hand back when it ends. */

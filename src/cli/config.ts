@@ -204,7 +204,7 @@ function meant (given: string, known: readonly string[]): string {
   const nearest = closest(given.toLowerCase(), (bare.length > 0 ? bare : known).map(key => key.toLowerCase()))
   const key = known.find(candidate => candidate.toLowerCase() === nearest)
   if (key === undefined) return ''
-  return bare.length > 0 || distance(given.toLowerCase(), nearest) <= Math.max(3, given.length / 2) ? `; did you mean ${key}?` : `; the nearest is ${key}`
+  return bare.length > 0 || distance(given.toLowerCase(), nearest) <= Math.max(2, given.length / 3) ? `; did you mean ${key}?` : `; the nearest is ${key}`
 }
 
 function labelName (name: string, source: string): string {

@@ -46,9 +46,10 @@ export class Context {
     process.on('SIGTERM', onSignal)
   }
 
-  /** The command's answer, on stdout: JSON, or what a person reads. */
-  print (json: object, text: string): void {
-    process.stdout.write(this.json ? `${JSON.stringify(json)}\n` : `${text}\n`)
+  /** The command's answer, on stdout: JSON, or what a person reads, if there is anything to read. */
+  print (json: object, text: string | undefined): void {
+    if (this.json) process.stdout.write(`${JSON.stringify(json)}\n`)
+    else if (text !== undefined) process.stdout.write(`${text}\n`)
   }
 
   /** Beside the answer, on stderr. With --json nothing: the answer holds it. */

@@ -1,14 +1,13 @@
 import { randomBytes } from 'node:crypto'
 import { join, resolve } from 'node:path'
-import { createApiServer, type ApiServer, type TcpInit } from '../api/server.ts'
+import type { ApiServer, TcpInit } from '../api/server.ts'
 import { ConfigError, asError, type Logger } from '../base/index.ts'
 import { readOrCreateSecret } from '../discovery/secret-file.ts'
-import { createNode } from '../node/index.ts'
 import type { ShoalNode } from '../node/types.ts'
 import { environmentLayer, flagLayer, readConfigFile, resolveConfig, type Config, type DaemonSettings, type Layer } from './config.ts'
 import type { Context } from './context.ts'
 import { EXIT } from './exit-codes.ts'
-import { keepSwarmKey, planJoin } from './join.ts'
+import { keepSwarmKey, makeDataDirectory, planJoin } from './join.ts'
 import { createLogger } from './log.ts'
 
 export interface DaemonOptions {
@@ -31,9 +30,12 @@ export async function runDaemon (context: Context, options: DaemonOptions, env: 
   crashLoudly(logger)
   const stop = new StopRequest(logger)
   const plan = planJoin([...config.node.join ?? [], ...options.join ?? split(env.SHOAL_JOIN)], config.node.network?.openSwarm ?? false)
+  await makeDataDirectory(context.dataDirectory)
   if (plan.swarmKey !== undefined) await keepSwarmKey(context.dataDirectory, plan.swarmKey)
   const tcp = await tcpInit(config.daemon.api.tcp, context.dataDirectory)
 
+  // Loaded only now: what is wrong with the configuration is told at once.
+  const [{ createNode }, { createApiServer }] = await Promise.all([import('../node/index.ts'), import('../api/server.ts')])
   const node = await createNode({ dataDirectory: context.dataDirectory, settings: { ...config.node, join: plan.addresses }, logger })
   let api: ApiServer | undefined
   try {

@@ -40,14 +40,19 @@ export function planJoin (entries: readonly string[], openSwarm: boolean): JoinP
  * ConfigError when the directory has another: a node that changed swarms would lose all who know it.
  */
 export async function keepSwarmKey (directory: string, key: Uint8Array): Promise<void> {
-  await mkdir(directory, { recursive: true, mode: 0o700 }).catch(error => {
-    throw new DiskError(`cannot make the data directory ${directory}: ${asError(error).message}`, { cause: error })
-  })
+  await makeDataDirectory(directory)
   const path = join(directory, 'swarm.key')
   const held = await readOrCreateSecret(path, () => Buffer.from(formatSwarmKey(key)))
   if (!same(parseSwarmKey(Buffer.from(held).toString('latin1'), path), key)) {
     throw new ConfigError(`${path} holds the key of another swarm than the invite; use another --data, or delete that file to leave the old swarm`)
   }
+}
+
+/** For this user only: it holds keys. Throws DiskError. */
+export async function makeDataDirectory (directory: string): Promise<void> {
+  await mkdir(directory, { recursive: true, mode: 0o700 }).catch(error => {
+    throw new DiskError(`cannot make the data directory ${directory}: ${asError(error).message}`, { cause: error })
+  })
 }
 
 function same (a: Uint8Array, b: Uint8Array): boolean {

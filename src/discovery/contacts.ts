@@ -1,29 +1,34 @@
 import type { PeerId } from '@libp2p/interface'
-import { PEERS_TRACKED_MAX } from '../base/index.ts'
 import { contactOf, type Contact } from './contact.ts'
 import { compareDistance } from './dht-key.ts'
 import { KAD_PROTOCOL, type Network } from './network.ts'
 
-/** The connected peers that speak the DHT's protocol: where each lookup begins. */
+/** The connected peers, as the DHT sees them: where each lookup begins. Bounded by the network's number of connections. */
 export class Contacts {
   readonly #network: Network
-  readonly #onNew: () => void
-  readonly #connected = new Map<string, Contact>()
+  readonly #onReady: () => void
+  /** Those that said that they speak the DHT's protocol. */
+  readonly #ready = new Set<string>()
+  readonly #contacts = new Map<string, Contact>()
   #registration: string | undefined
 
-  constructor (network: Network, onNew: () => void) {
+  constructor (network: Network, onReady: () => void) {
     this.#network = network
-    this.#onNew = onNew
+    this.#onReady = onReady
   }
 
-  get size (): number { return this.#connected.size }
+  /** Whether there is anyone to announce to. */
+  get ready (): boolean { return this.#ready.size > 0 }
 
   async start (): Promise<void> {
     this.#registration = await this.#network.register(KAD_PROTOCOL, {
       onConnect: peerId => { this.#add(peerId) },
-      onDisconnect: peerId => { this.#connected.delete(peerId.toString()) }
+      onDisconnect: peerId => {
+        this.#ready.delete(peerId.toString())
+        this.#contacts.delete(peerId.toString())
+      }
     })
-    // The registration tells of peers identified from now on.
+    // The registration tells of peers that identify themselves from now on.
     for (const peerId of this.#network.getPeers()) {
       const peer = await this.#network.peerStore.get(peerId).catch(() => undefined) // gone again
       if (peer?.protocols.includes(KAD_PROTOCOL) === true) this.#add(peerId)
@@ -33,17 +38,30 @@ export class Contacts {
   stop (): void {
     if (this.#registration !== undefined) this.#network.unregister(this.#registration)
     this.#registration = undefined
-    this.#connected.clear()
+    this.#ready.clear()
+    this.#contacts.clear()
   }
 
+  /** Of all connected peers: one that has not yet said what it speaks is worth a try. */
   nearest (place: Uint8Array, count: number): Contact[] {
-    return [...this.#connected.values()].sort((a, b) => compareDistance(place, a.kadId, b.kadId)).slice(0, count)
+    return this.#network.getPeers().map(peerId => this.#contactOf(peerId)).sort((a, b) => compareDistance(place, a.kadId, b.kadId)).slice(0, count)
   }
 
   #add (peerId: PeerId): void {
     const id = peerId.toString()
-    if (this.#connected.has(id) || this.#connected.size >= PEERS_TRACKED_MAX) return
-    this.#connected.set(id, contactOf(peerId))
-    this.#onNew()
+    if (this.#ready.has(id)) return
+    this.#ready.add(id)
+    this.#onReady()
+  }
+
+  #contactOf (peerId: PeerId): Contact {
+    const id = peerId.toString()
+    let contact = this.#contacts.get(id)
+    if (contact === undefined) {
+      contact = contactOf(peerId)
+      // A peer that disconnects is taken out only if it spoke the protocol.
+      if (this.#ready.has(id)) this.#contacts.set(id, contact)
+    }
+    return contact
   }
 }

@@ -1,6 +1,6 @@
 import type { Stream } from '@libp2p/interface'
 import { lpStream } from '@libp2p/utils'
-import { ANNOUNCE_WINDOW_KEYS, DHT_ADDRESSES_PER_PEER_MAX, DHT_MESSAGE_BYTES_MAX, ProtocolError, asError, type Clock } from '../base/index.ts'
+import { ANNOUNCE_WINDOW_KEYS, DHT_ADDRESSES_PER_PEER_MAX, DHT_MESSAGE_BYTES_MAX, PeerGoneError, ProtocolError, abortReason, asError, type Clock } from '../base/index.ts'
 import { contactFrom, type Contact } from './contact.ts'
 import { within } from './deadline.ts'
 import { multihashOf } from './dht-key.ts'
@@ -100,7 +100,7 @@ export class PeerAnnouncer {
     for (let at = 0; at < digests.length; at += ANNOUNCE_WINDOW_KEYS) {
       const window = digests.slice(at, at + ANNOUNCE_WINDOW_KEYS)
       await this.#within(signal, async signal => {
-        if (!this.#stream.send(this.#write(window.map(multihashOf)))) await this.#stream.onDrain({ signal })
+        await send(this.#stream, this.#write(window.map(multihashOf)), signal)
         await this.#frames.write(encodeRequest(MessageType.ping), { signal })
       })
       if (unanswered !== undefined) {
@@ -134,6 +134,26 @@ export class PeerAnnouncer {
   async #within (signal: AbortSignal, work: (signal: AbortSignal) => Promise<void>): Promise<void> {
     await within(this.#clock, WINDOW_TIMEOUT_MS, `announcing to ${this.contact.id}`, signal, work)
   }
+}
+
+/** Sends, and waits for room if there is none. (libp2p's onDrain() waits only the first time: its promise is never renewed.) */
+async function send (stream: Stream, bytes: Uint8Array, signal: AbortSignal): Promise<void> {
+  if (stream.send(bytes)) return
+  await new Promise<void>((resolve, reject) => {
+    const onDrain = (): void => { settle(); resolve() }
+    const onClose = (): void => { settle(); reject(new PeerGoneError('the peer closed the stream')) }
+    const onAbort = (): void => { settle(); reject(abortReason(signal)) }
+    const settle = (): void => {
+      stream.removeEventListener('drain', onDrain)
+      stream.removeEventListener('close', onClose)
+      signal.removeEventListener('abort', onAbort)
+    }
+    stream.addEventListener('drain', onDrain)
+    stream.addEventListener('close', onClose)
+    signal.addEventListener('abort', onAbort)
+    if (signal.aborted) onAbort()
+    else if (stream.status !== 'open') onClose()
+  })
 }
 
 function expectType (message: DhtMessage, type: number, from: Contact): DhtMessage {

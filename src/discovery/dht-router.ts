@@ -181,7 +181,7 @@ class DhtRouter implements ContentRouter {
     const digest = this.#urgent.get(key)
     const { signal } = this.#stopped
     try {
-      if (digest === undefined || this.#contacts.size === 0) return // it is in the queue, which a first peer wakes
+      if (digest === undefined || !this.#contacts.ready) return // it is in the queue, which a first peer wakes
       const ok = await announceOne(this.#sweepComponents(), digest, this.#contacts.nearest(kadIdOfDigest(digest), CLOSEST_PEERS), signal)
       if (signal.aborted || this.#queue === undefined) return
       if (!ok) { this.#failed++; return }
@@ -236,7 +236,7 @@ class DhtRouter implements ContentRouter {
     for (;;) {
       const now = clock.monotonic()
       if (signal.aborted || now >= checkAt) return false
-      const earliestDue = this.#contacts.size === 0 ? undefined : queue.earliestDue()
+      const earliestDue = !this.#contacts.ready ? undefined : queue.earliestDue()
       let waitMs = checkAt - now
       if (earliestDue !== undefined) {
         const rested = this.#peersCame ? 0 : retryAt - now

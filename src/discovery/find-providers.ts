@@ -1,3 +1,4 @@
+import { peerIdFromString } from '@libp2p/peer-id'
 import { DHT_PROVIDERS_PER_ANSWER_MAX, DHT_PROVIDERS_PER_SEARCH_MAX, NodeStoppedError, abortReason, asError } from '../base/index.ts'
 import { contactOf, type Contact } from './contact.ts'
 import type { DhtClient } from './dht-client.ts'
@@ -5,7 +6,6 @@ import { kadIdOfDigest } from './dht-key.ts'
 import { lookup } from './lookup.ts'
 import type { Network } from './network.ts'
 import type { FindOptions, Provider } from './router.ts'
-import { peerIdFromString } from '@libp2p/peer-id'
 
 export interface FindProvidersInit extends FindOptions {
   digest: Uint8Array
@@ -31,7 +31,7 @@ export async function * findProviders (components: { network: Network, client: D
     for (const contact of contacts) {
       if (seen.has(contact.id) || seen.size > DHT_PROVIDERS_PER_SEARCH_MAX) continue
       seen.add(contact.id)
-      found.push({ peerId: contact.id, multiaddrs: contact.multiaddrs.map(address => address.toString()) })
+      found.push({ peerId: contact.id, multiaddrs: [...new Set(contact.multiaddrs.map(address => withoutPeer(address.toString(), contact.id)))] })
     }
     wake?.()
   }
@@ -67,6 +67,12 @@ export async function * findProviders (components: { network: Network, client: D
     over.abort()
     await searching
   }
+}
+
+/** Some peers write their id behind each address, some do not, and many are kept both ways. */
+function withoutPeer (address: string, id: string): string {
+  const suffix = `/p2p/${id}`
+  return address.endsWith(suffix) ? address.slice(0, -suffix.length) : address
 }
 
 async function toldHere (network: Network, digest: Uint8Array): Promise<Contact[]> {

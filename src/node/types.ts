@@ -1,7 +1,7 @@
 import type { AbortOptions, Emitter, ProgressOptions } from '../base/index.ts'
 import type { RouterStatus } from '../discovery/router.ts'
 import type { Tensor } from '../model/types.ts'
-import type { FileGuard, GcResult, ModelStore, RemoveResult, StoreStatus, VerifyProgress, VerifyResult } from '../storage/store.ts'
+import type { FileGuard, GcResult, RemoveResult, StoreStatus, VerifyProgress, VerifyResult } from '../storage/store.ts'
 
 export interface AddOptions extends AbortOptions, ProgressOptions<AddProgress> {
   /** Reference the user's files instead of copying them. Default false. */

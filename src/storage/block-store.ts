@@ -201,8 +201,13 @@ export class BlockStore implements ModelStore {
     return await this.#run(async ({ imports }) => await imports.referenceFile(index, guard))
   }
 
-  metadata (cid: CID): Uint8Array | undefined { return this.#parts?.core.catalog.metadata(cid.toString()) }
-  findBlock (cid: CID): BlockLocation | undefined { return this.#parts?.blocks.find(cid) }
+  metadata (cid: CID): Uint8Array | undefined {
+    return lookUp(cid, () => this.#parts?.core.catalog.metadata(cid.toString()))
+  }
+
+  findBlock (cid: CID): BlockLocation | undefined {
+    return lookUp(cid, () => this.#parts?.blocks.find(cid))
+  }
 
   async readBlock (location: BlockLocation, slot: Slot): Promise<boolean> {
     return await this.#run(async ({ blocks }) => await blocks.read(location, slot))
@@ -221,6 +226,14 @@ export class BlockStore implements ModelStore {
   async #run<T> (operation: (parts: Parts) => Promise<T>): Promise<T> {
     const parts = this.#running
     return await this.#gate.run(async () => await operation(parts))
+  }
+}
+
+function lookUp<T> (cid: CID, query: () => T): T {
+  try {
+    return query()
+  } catch (error) {
+    throw diskError(error, `cannot look up ${cid.toString()} in the catalog`)
   }
 }
 

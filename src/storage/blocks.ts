@@ -55,8 +55,11 @@ export class Blocks {
     const file = this.#core.registry.files.get(location.file.key)
     const { block, offset, size } = location
     if (file === undefined || !file.present.has(block)) return 'it is not here'
+    const { generation } = file
     const into = slot.prepare(offset, size)
     const lost = await this.#fill(file, block, offset, into)
+    // Removed and put again, or made anew, while it was read: what was read may be the new file, which is empty.
+    if (file.removed || file.generation !== generation || !file.present.has(block)) return 'it is not here any more'
     if (lost === undefined) return undefined
     await this.withdraw(file, lost.blocks, lost.reason)
     return lost.reason
@@ -87,7 +90,7 @@ export class Blocks {
     }
     const into = new Uint8Array(length)
     if (length === 0) return into
-    const { offsets } = file
+    const { offsets, generation } = file
     for (let block = blockAt(offsets, offset); block < offsets.length && (offsets[block] ?? 0) < offset + length; block++) {
       if (!file.present.has(block)) throw new DiskError(`block ${block} of ${file.key}, which holds bytes ${offset} to ${offset + length}, is not here`)
     }
@@ -101,6 +104,7 @@ export class Blocks {
       if (error instanceof GuardBrokenError) await this.withdraw(file, 'all', error.message)
       throw diskError(error, `cannot read ${file.path ?? file.key}`)
     }
+    if (file.removed || file.generation !== generation) throw new DiskError(`${file.key} was removed or withdrawn while it was read`)
     return into
   }
 

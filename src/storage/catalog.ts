@@ -50,6 +50,9 @@ type Row = Record<string, SQLOutputValue>
  * their blocks were synced before and are fetched again or found by nobody. What must not come back is a record that
  * was taken away (a removed file, a withdrawn block), nor be lost what a user was told (an added model, a pin): those
  * transactions run with synchronous = FULL, which syncs the log with all that stands before them in it.
+ *
+ * Locked for good while it is open: nobody else has business with it, and SQLite then needs no shared-memory file, which
+ * a full disk could not grow.
  */
 export class Catalog implements Disposable {
   readonly #database: DatabaseSync
@@ -64,7 +67,7 @@ export class Catalog implements Disposable {
     this.#durable = path !== ':memory:'
     this.#database = new DatabaseSync(path, { timeout: 0 })
     try {
-      if (this.#durable) this.#database.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -16384')
+      if (this.#durable) this.#database.exec('PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -16384')
       const version = integer(this.#get('PRAGMA user_version'), 'user_version')
       this.isNew = version === 0
       if (version === 0) this.#database.exec(`BEGIN IMMEDIATE; ${SCHEMA} COMMIT`)

@@ -91,10 +91,12 @@ export class BlockWriter {
       await this.#handles.use(path, 'direct', async handle => { await handle.write(slab, 0, slab.length, 0) })
       return undefined
     } catch (error) {
-      if (REFUSED.has(systemCode(error) ?? '')) return asError(error)
+      const code = systemCode(error) ?? ''
+      if (REFUSED.has(code)) return asError(error)
+      if (code === 'ENOSPC' || code === 'EDQUOT') return undefined // full is not refused, and a block's own write will tell
       throw new DiskError(`cannot write to ${path}: ${asError(error).message}`, { cause: error })
     } finally {
-      this.#handles.forget(path)
+      await this.#handles.forget(path)
       await unlink(path).catch(() => undefined)
     }
   }

@@ -51,10 +51,8 @@ export class DiskBytes implements ByteStore {
       await checkVersion(this.#layout)
       await mkdir(this.#layout.directory, { recursive: true })
       this.#lock = new ProcessLock(this.#layout)
-      await checkVersion(this.#layout) // again: it may have been upgraded while the lock was someone else's
-      await makeLayout(this.#layout)
-      await rm(this.#layout.tmp, { recursive: true, force: true }) // imports do not survive their process
-      await mkdir(this.#layout.tmp)
+      await makeLayout(this.#layout) // looks at the version again: it may have been upgraded while the lock was someone else's
+      for (const name of await readdir(this.#layout.tmp)) await rm(join(this.#layout.tmp, name), { recursive: true, force: true }) // imports do not survive their process
       await this.#writer.probe(this.#layout.tmp)
     } catch (error) {
       await this.stop()
@@ -92,7 +90,7 @@ export class DiskBytes implements ByteStore {
   async create (file: FileRecord): Promise<void> {
     const path = this.pathOf(file.key)
     await this.#releaseDirty([path])
-    this.handles.forget(path)
+    await this.handles.forget(path)
     const handle = await open(path, 'wx', 0o644).catch(async error => {
       if (systemCode(error) !== 'EEXIST') throw error
       await unlink(path)
@@ -160,7 +158,7 @@ export class DiskBytes implements ByteStore {
   async remove (file: FileRecord): Promise<void> {
     const path = this.pathOf(file.key)
     await this.#releaseDirty([path])
-    this.handles.forget(path)
+    await this.handles.forget(path)
     await rm(path, { force: true })
   }
 
@@ -200,8 +198,8 @@ export class DiskBytes implements ByteStore {
   async adopt (target: ImportTarget, { key }: { key: string }): Promise<void> {
     const path = this.pathOf(key)
     if (target.path === undefined) throw new TypeError('an import of another store')
-    this.handles.forget(path)
-    this.handles.forget(target.path)
+    await this.handles.forget(path)
+    await this.handles.forget(target.path)
     await rename(target.path, path)
     this.#imports.delete(target.path)
     await syncDirectory(this.#layout.files)
@@ -254,7 +252,7 @@ export class DiskBytes implements ByteStore {
       discard: async () => {
         if (!this.#imports.delete(path)) return
         await this.#releaseDirty([path])
-        this.handles.forget(path)
+        await this.handles.forget(path)
         await rm(path, { force: true })
       }
     }
@@ -279,7 +277,7 @@ export class DiskBytes implements ByteStore {
   async #sync (path: string): Promise<void> {
     const dirty = this.#dirty.get(path)
     this.#dirty.delete(path) // what is written from here on belongs to the next sync
-    const lease = await (dirty ?? this.handles.acquire(path, 'write'))
+    const lease = await (dirty ?? this.handles.acquire(path, 'read')) // a complete file does not open for writing
     try {
       await lease.handle.datasync()
     } finally {

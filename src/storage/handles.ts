@@ -64,7 +64,7 @@ export class HandlePool {
         release: () => {
           if (released) return
           released = true
-          if (--held.users === 0 && held.forgotten) this.#close(held)
+          if (--held.users === 0 && held.forgotten) void this.#close(held)
         }
       }
     } catch (error) {
@@ -75,17 +75,22 @@ export class HandlePool {
     }
   }
 
-  /** Closes what is open of this path, now or when its last user is done; the next use opens it anew. */
-  forget (path: string): void {
+  /**
+   * Closes what is open of this path, now or when its last user is done; the next use opens it anew. Resolves when what
+   * nobody uses is closed: only then does the file system free a deleted file.
+   */
+  async forget (path: string): Promise<void> {
+    const closing: Array<Promise<void>> = []
     for (const mode of ['read', 'write', 'direct'] as const) {
       const entry = this.#entries.get(`${mode}:${path}`)
-      if (entry !== undefined) this.#drop(`${mode}:${path}`, entry)
+      if (entry !== undefined) closing.push(this.#drop(`${mode}:${path}`, entry))
     }
+    await Promise.all(closing)
   }
 
   /** Closes everything. The caller has seen to it that nobody uses the pool any more. */
   async close (): Promise<void> {
-    for (const [key, entry] of this.#entries) this.#drop(key, entry)
+    for (const [key, entry] of this.#entries) void this.#drop(key, entry)
     await Promise.all(this.#closing)
   }
 
@@ -93,22 +98,23 @@ export class HandlePool {
     if (this.#entries.size <= this.#max) return
     for (const [key, entry] of this.#entries) {
       if (entry.users > 0) continue
-      this.#drop(key, entry)
+      void this.#drop(key, entry)
       if (this.#entries.size <= this.#max) return
     }
   }
 
-  #drop (key: string, entry: Entry): void {
+  async #drop (key: string, entry: Entry): Promise<void> {
     this.#entries.delete(key)
     entry.forgotten = true
-    if (entry.users === 0) this.#close(entry)
+    if (entry.users === 0) await this.#close(entry)
   }
 
-  #close (entry: Entry): void {
+  async #close (entry: Entry): Promise<void> {
     // A failing close has nothing to tell: what was written was synced before, or is not recorded.
     const closing = entry.opening.then(async handle => { await handle.close() }).catch(() => undefined)
     this.#closing.add(closing)
-    void closing.finally(() => { this.#closing.delete(closing) })
+    await closing
+    this.#closing.delete(closing)
   }
 }
 

@@ -27,7 +27,7 @@ export async function readGuarded (handles: HandlePool, guard: FileGuard, offset
       compare(guard, await handle.stat())
     })
   } catch (error) {
-    handles.forget(guard.path) // it may be another file by now
+    await handles.forget(guard.path) // it may be another file by now
     throw gone(guard, error)
   }
 }

@@ -41,15 +41,15 @@ export function layoutOf (directory: string): Layout {
   }
 }
 
-/** Throws StoreVersionError for a directory that this program must not touch. Writes nothing. */
-export async function checkVersion (layout: Layout): Promise<void> {
+/** Throws StoreVersionError for a directory that this program must not touch. Writes nothing. True when it has a version. */
+export async function checkVersion (layout: Layout): Promise<boolean> {
   const text = await readFile(layout.version, 'utf8').catch(error => {
     if (systemCode(error) === 'ENOENT') return undefined
     throw new DiskError(`cannot read ${layout.version}`, { cause: error })
   })
-  if (text === undefined) return
+  if (text === undefined) return false
   const version = /^[0-9]{1,9}\n?$/.test(text) ? Number.parseInt(text, 10) : undefined
-  if (version === LAYOUT_VERSION) return
+  if (version === LAYOUT_VERSION) return true
   throw new StoreVersionError(version === undefined
     ? `${layout.version} does not hold a version number; is ${layout.directory} a Shoal data directory? If it is, write ${LAYOUT_VERSION} into that file`
     : `${layout.directory} has the storage version ${version} and this Shoal writes ${LAYOUT_VERSION}; use the newer Shoal, or another --data directory`)
@@ -58,7 +58,7 @@ export async function checkVersion (layout: Layout): Promise<void> {
 /** Makes what is missing. The caller holds the lock. */
 export async function makeLayout (layout: Layout): Promise<void> {
   for (const directory of [layout.files, layout.models, layout.meta, layout.tmp]) await mkdir(directory, { recursive: true })
-  await writeDurably(layout.version, Buffer.from(`${LAYOUT_VERSION}\n`))
+  if (!await checkVersion(layout)) await writeDurably(layout.version, Buffer.from(`${LAYOUT_VERSION}\n`))
 }
 
 /** Replaces `path` by these bytes: after a power cut it holds the old ones or the new ones. */

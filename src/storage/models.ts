@@ -47,15 +47,17 @@ export class Models {
     })
   }
 
+  /** What it is for is the order of eviction: a disk too full to note it is no reason to refuse the model to its reader. */
   touch (cid: string): void {
     const model = this.#model(cid)
-    const usedAt = this.#core.clock.now()
+    model.usedAt = this.#core.clock.now()
     try {
-      this.#core.catalog.touchModel(cid, usedAt)
+      this.#core.catalog.touchModel(cid, model.usedAt)
     } catch (error) {
-      throw diskError(error, `cannot record the use of ${cid}`)
+      const failed = diskError(error, `cannot record the use of ${cid}`)
+      this.#core.volume.note(failed)
+      this.#core.logger.warn({ cid, error: failed.message }, 'a use could not be recorded')
     }
-    model.usedAt = usedAt
   }
 
   #model (cid: string): ModelRecord {
@@ -106,6 +108,7 @@ export class Models {
     await this.#room.make(needed, `the model ${cid}`, new Set(keys))
 
     const made: FileRecord[] = []
+    let model: ModelRecord | undefined
     try {
       for (const [key, index] of distinct) {
         if (registry.files.has(key)) continue
@@ -116,7 +119,7 @@ export class Models {
       await inParallel(CREATES_AT_ONCE, made, async file => { await bytes.create(file) })
       if (made.length > 0) await bytes.syncNames()
       const now = clock.now()
-      const model = new ModelRecord({
+      model = new ModelRecord({
         cid,
         manifest: content.manifest,
         files: keys.map(key => registry.files.get(key)).filter(file => file !== undefined),
@@ -133,7 +136,7 @@ export class Models {
       await this.#linkComplete(model)
       return model
     } catch (error) {
-      await this.#undo(made)
+      await this.#undo(made, model)
       const failed = diskError(error, `cannot register the model ${cid}`)
       this.#core.volume.note(failed)
       throw failed
@@ -151,7 +154,7 @@ export class Models {
     return file
   }
 
-  async #undo (made: FileRecord[]): Promise<void> {
+  async #undo (made: FileRecord[], model: ModelRecord | undefined): Promise<void> {
     const { bytes, catalog, registry, logger } = this.#core
     try {
       for (const file of made) {
@@ -159,6 +162,7 @@ export class Models {
         registry.removeFile(file)
         await bytes.remove(file)
       }
+      if (model !== undefined) await bytes.removeModel(model)
       catalog.remove([], made)
     } catch (error) {
       logger.warn({ error: diskError(error, 'cannot clean up').message }, 'a model that could not be registered left files behind, until the next gc')

@@ -18,13 +18,17 @@ export class ProcessLock implements Disposable {
     try {
       database = new DatabaseSync(layout.lock, { timeout: 0 })
       database.exec('PRAGMA journal_mode = OFF; BEGIN EXCLUSIVE')
-      writeFileSync(layout.lockOwner, `${process.pid}\n`)
     } catch (error) {
       database?.close()
       if (!isCatalogBusy(error)) throw new DiskError(`cannot lock ${layout.directory}: ${asError(error).message}`, { cause: error })
       throw new StoreLockedError(`${layout.directory} is in use by ${owner(layout)}; stop that one, or give another --data directory`, { cause: error })
     }
     this.#database = database
+    try {
+      writeFileSync(layout.lockOwner, `${process.pid}\n`)
+    } catch {
+      // Only for the message of who comes second; a full disk must not keep us from starting.
+    }
   }
 
   [Symbol.dispose] (): void {

@@ -44,12 +44,13 @@ export class Room {
   async make (bytes: number, what: string, keep: ReadonlySet<string> = new Set()): Promise<void> {
     if (bytes === 0) return
     this.#core.volume.check()
-    if (await this.#lacking(bytes) <= 0) return
+    if (worst(await this.#lacking(bytes)) <= 0) return
     await this.#removeLeftovers(false)
+    // From here to the plan nothing waits: others go on writing, holding and letting go.
     const lacking = await this.#lacking(bytes)
-    if (lacking <= 0) return
-    const plan = this.#plan(lacking, keep)
-    if (plan.freedBytes < lacking) throw await this.#refusal(bytes, what, plan.freedBytes)
+    if (worst(lacking) <= 0) return
+    const plan = this.#plan(worst(lacking), keep)
+    if (plan.freedBytes < worst(lacking)) throw this.#refusal(bytes, what, lacking, plan.freedBytes)
     await this.drop(plan.models, keep)
   }
 
@@ -73,12 +74,11 @@ export class Room {
   }
 
   async remove (cid: string): Promise<RemoveResult> {
-    const { registry } = this.#core
-    const model = registry.models.get(cid)
+    const model = this.#core.registry.models.get(cid)
     if (model === undefined) throw new ModelNotFoundError(`this node does not hold the model ${cid}; see what it holds with: shoal ls`)
-    if (registry.isHeld(cid)) throw new ModelInUseError(`${cid} is being loaded or read; stop that first, then remove it`)
     const [result] = await this.drop([model])
-    return result ?? { cid, freedBytes: 0 }
+    if (result === undefined) throw new ModelInUseError(`${cid} is being loaded or read; stop that first, then remove it`)
+    return result
   }
 
   async gc (dryRun: boolean): Promise<GcResult> {
@@ -92,14 +92,19 @@ export class Room {
 
   /**
    * Removes models and the files that only they name: record first, then names, then bytes. Should there be no room to
-   * record it, the bytes go first: the next start finds files missing and believes the disk.
+   * record it, the bytes go first: the next start finds files missing and believes the disk. A model that somebody
+   * holds by now stays. Says which went.
    */
-  async drop (models: ModelRecord[], keep: ReadonlySet<string> = new Set()): Promise<RemoveResult[]> {
-    if (models.length === 0) return []
-    const { bytes, events } = this.#core
-    const results = resultsOf(models, keep)
-    const files = soleFiles(models, keep)
-    await this.#core.recording.run(async () => { await this.#forget(models, files) })
+  async drop (chosen: ModelRecord[], keep: ReadonlySet<string> = new Set()): Promise<RemoveResult[]> {
+    if (chosen.length === 0) return []
+    const { bytes, events, registry, recording } = this.#core
+    const { models, files, results } = await recording.run(async () => {
+      const models = chosen.filter(({ cid }) => !registry.isHeld(cid))
+      const files = soleFiles(models, keep)
+      const results = resultsOf(models, keep)
+      if (models.length > 0) await this.#forget(models, files)
+      return { models, files, results }
+    })
     try {
       for (const model of models) await bytes.removeModel(model)
       for (const file of files) if (!file.inPlace) await bytes.remove(file)
@@ -120,6 +125,7 @@ export class Room {
     } catch (error) {
       const failed = diskError(error, 'cannot record that models were removed')
       if (!(failed instanceof OutOfSpaceError)) throw failed
+      for (const model of models) await bytes.removeModel(model) // its links hold the bytes too
       for (const file of files) if (!file.inPlace) await bytes.remove(file)
       try { record() } catch (again) { throw diskError(again, 'cannot record that models were removed') }
     }
@@ -155,30 +161,32 @@ export class Room {
     return planEviction({ models: registry.models.values(), isHeld: cid => registry.isHeld(cid), keep }, bytes)
   }
 
-  async #lacking (bytes: number): Promise<number> {
-    return Math.max(this.#lackingInQuota(bytes), await this.#lackingOnVolume(bytes))
-  }
-
-  #lackingInQuota (bytes: number): number {
-    const { quota } = this.#core.settings
-    return quota === undefined ? 0 : this.#usedBytes() + bytes - quota
-  }
-
-  async #lackingOnVolume (bytes: number): Promise<number> {
+  async #lacking (bytes: number): Promise<Lacking> {
     const space = await this.#core.bytes.space().catch(error => { throw diskError(error, 'cannot find out how much space is free') })
-    return space === undefined ? 0 : this.#owedBytes() + bytes + space.reserveBytes - space.freeBytes
+    const { quota } = this.#core.settings
+    return {
+      quota: quota === undefined ? 0 : this.#usedBytes() + bytes - quota,
+      volume: space === undefined ? 0 : this.#owedBytes() + bytes + space.reserveBytes - space.freeBytes,
+      space
+    }
   }
 
-  async #refusal (bytes: number, what: string, evictable: number): Promise<ShoalError> {
-    const { quota } = this.#core.settings
-    if (quota !== undefined && this.#lackingInQuota(bytes) > evictable) {
-      return new QuotaExceededError(`${what} needs ${bytes} bytes; ${this.#usedBytes()} of the quota of ${quota} are used and only ${evictable} can be evicted. ` +
+  #refusal (bytes: number, what: string, lacking: Lacking, evictable: number): ShoalError {
+    if (lacking.quota > evictable) {
+      return new QuotaExceededError(`${what} needs ${bytes} bytes; ${this.#usedBytes()} of the quota of ${this.#core.settings.quota ?? 0} are used and only ${evictable} can be evicted. ` +
         'Remove or unpin models, or raise storage.quota')
     }
-    const space = await this.#core.bytes.space()
-    return new OutOfSpaceError(`${what} needs ${bytes} bytes on disk; ${space?.freeBytes ?? 0} are free, ${space?.reserveBytes ?? 0} of them kept in reserve and ` +
+    const { freeBytes, reserveBytes } = lacking.space ?? { freeBytes: 0, reserveBytes: 0 }
+    return new OutOfSpaceError(`${what} needs ${bytes} bytes on disk; ${freeBytes} are free, ${reserveBytes} of them kept in reserve and ` +
       `${this.#owedBytes()} promised to others, and only ${evictable} can be evicted. Free some space or remove models`)
   }
+}
+
+/** How many bytes too few there are, by what says so; none when negative. */
+interface Lacking { quota: number, volume: number, space: { freeBytes: number, reserveBytes: number } | undefined }
+
+function worst ({ quota, volume }: Lacking): number {
+  return Math.max(quota, volume)
 }
 
 function soleFiles (models: ModelRecord[], keep: ReadonlySet<string>): FileRecord[] {

@@ -32,7 +32,7 @@ export class Slot {
   /** Called by the pool only. */
   take (): void { this.#held = true }
 
-  /** Gives the slot back; further calls do nothing. */
+  /** Gives the slot back, once: the next to be handed it is a new holder, whose slot a second call would take away. */
   release (): void {
     if (!this.#held) return
     this.#held = false

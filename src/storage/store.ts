@@ -51,7 +51,7 @@ export interface BlockLocation {
 export interface StoreEvents {
   /** Blocks were recorded as present (after their sync). `blocks` are positions in the file's index. */
   'blocks:present': { file: StoredFile, blocks: number[] }
-  /** Blocks were found bad or gone and are no longer recorded. */
+  /** Blocks were found bad or gone and are no longer recorded; or were written and could not be recorded. Fetch them again. */
   'blocks:lost': { file: StoredFile, blocks: number[] }
   'file:complete': { file: StoredFile }
   'model:removed': { cid: string }
@@ -147,11 +147,14 @@ export interface ModelStore {
    */
   putModel: (model: Model, options?: PutModelOptions) => Promise<StoredModel>
   setPinned: (cid: string, pinned: boolean) => Promise<void>
-  /** Marks it as used now (for least-recently-used eviction). */
+  /** Marks it as used now (for least-recently-used eviction). A disk that cannot record that is no error. */
   touchModel: (cid: string) => Promise<void>
-  /** A model in use is not evicted and its files are not deleted. Call the returned function to let go. */
+  /**
+   * A model in use is not evicted and its files are not deleted. Call the returned function to let go. Counts by name: hold
+   * a model before putModel, and it cannot be evicted between the two. While held, room is kept for its wanted files.
+   */
   holdModel: (cid: string) => () => void
-  /** Throws ModelNotFoundError. */
+  /** Throws ModelNotFoundError, and ModelInUseError while it is held. */
   removeModel: (cid: string) => Promise<RemoveResult>
   /** Evicts least recently used cached models down to the quota, never pinned, published or held ones; removes leftovers. */
   gc: (options?: { dryRun?: boolean }) => Promise<GcResult>
@@ -160,7 +163,11 @@ export interface ModelStore {
   /** Starts an import of `size` bytes. `cloneFrom`: reflink that path in; undefined is returned when the file system cannot. */
   importFile: (size: number) => Promise<FileImport>
   cloneFile: (path: string, size: number) => Promise<(FileImport & { path: string }) | undefined>
-  /** Records a user's file as held in place; all its blocks count as present while the guard holds. */
+  /**
+   * Records a user's file as held in place; all its blocks count as present while the guard holds. All or nothing: when
+   * it breaks, or one block hashes to something else, all are withdrawn and the file becomes an empty one of our own, to
+   * be loaded like any other. A copy the store holds already wins: what that lacks is copied. Throws SourceChangedError.
+   */
   referenceFile: (index: Encoded<FileIndex>, guard: FileGuard) => Promise<{ file: StoredFile, newBytes: number }>
 
   /** The bytes of a manifest or file index this node has. */

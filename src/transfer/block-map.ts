@@ -2,8 +2,8 @@ import type { CID } from 'multiformats/cid'
 import { cidKey } from '../model/index.ts'
 import type { StoredFile, StoredModel } from '../storage/store.ts'
 
-/** Where a block belongs: block `block` of a file. */
-export interface Place { file: StoredFile, block: number, offset: number, size: number }
+/** Where a block belongs: block `block` of a file. `place` is the number of this place. */
+export interface Place { place: number, file: StoredFile, block: number, offset: number, size: number }
 
 /**
  * The blocks of a model as plain numbers. A block that stands in several places (two files share a tensor, a run of
@@ -16,6 +16,8 @@ export class BlockMap {
   readonly count: number
   /** Bytes of each. */
   readonly sizes: Uint32Array
+  /** How many places there are. */
+  readonly placeCount: number
   readonly files: readonly StoredFile[]
   /** Which of `files` stands at a position of the model. */
   readonly #fileAt: number[]
@@ -39,7 +41,7 @@ export class BlockMap {
       return at
     })
     this.files = files
-    const places = this.#firstPlace.at(-1) ?? 0
+    const places = this.placeCount = this.#firstPlace.at(-1) ?? 0
     this.#blockAt = new Uint32Array(places)
     this.#nextPlace = new Uint32Array(places)
     const placeOf = new Uint32Array(places)
@@ -70,13 +72,15 @@ export class BlockMap {
 
   /** Position in `files` of the file at a position of the model. */
   fileAt (position: number): number | undefined { return this.#fileAt[position] }
+  /** The first position of the model at which a file stands. */
+  positionOf (file: StoredFile): number { return this.#fileAt.indexOf(this.#byKey.get(file.key) ?? -1) }
   /** Position in `files` of this file; undefined when it is none of the model's. */
   fileOf (file: StoredFile): number | undefined { return this.#byKey.get(file.key) }
 
-  /** The number of a block of a file. */
-  blockAt (file: number, block: number): number {
-    return this.#blockAt[(this.#firstPlace[file] ?? 0) + block] ?? 0
-  }
+  /** The place of a block of a file, given by its position in `files`. */
+  placeAt (file: number, block: number): number { return (this.#firstPlace[file] ?? 0) + block }
+  /** The number of the block at a place. */
+  blockAt (place: number): number { return this.#blockAt[place] ?? 0 }
 
   cid (number: number): CID {
     const { file, block } = this.place(number)
@@ -105,6 +109,6 @@ export class BlockMap {
     }
     const file = this.files[low] as StoredFile
     const block = place - (this.#firstPlace[low] ?? 0)
-    return { file, block, offset: file.offsets[block] ?? 0, size: file.index.sizes[block] ?? 0 }
+    return { place, file, block, offset: file.offsets[block] ?? 0, size: file.index.sizes[block] ?? 0 }
   }
 }

@@ -82,7 +82,7 @@ export class BlockServer {
 
   /** Ends all streams of a peer. */
   drop (peerId: string, error: Error): void {
-    for (const stream of [...this.#peers.get(peerId)?.streams ?? []]) {
+    for (const stream of this.#peers.get(peerId)?.streams ?? []) {
       stream.abort(error)
       this.#closed(stream, error)
     }
@@ -90,7 +90,7 @@ export class BlockServer {
 
   stop (): void {
     this.#stopped = true
-    for (const peerId of [...this.#peers.keys()]) this.drop(peerId, new NodeStoppedError('the node is stopping'))
+    for (const peerId of this.#peers.keys()) this.drop(peerId, new NodeStoppedError('the node is stopping'))
     this.#cancelPump()
     this.#cancelTick?.()
   }
@@ -158,8 +158,8 @@ export class BlockServer {
   #tick (): void {
     const { clock, slots } = this.#components
     const now = clock.monotonic()
-    for (const { streams } of [...this.#peers.values()]) {
-      for (const stream of [...streams]) {
+    for (const { streams } of this.#peers.values()) {
+      for (const stream of streams) {
         stream.checkStalled(now, this.#settings.requestTimeoutMs)
         // Whoever waits has the slot when giveUpSlot returns. A stream has two at most.
         if (slots.waiting > 0 && stream.giveUpSlot(now) && slots.waiting > 0) stream.giveUpSlot(now)

@@ -27,8 +27,11 @@ export class PeerInventory {
   readonly #frames: FrameStream
   readonly #clock: Clock
   readonly #budget: TokenBucket
+  /** Bytes of bitfields for all files: what telling everything anew makes this side do. */
+  readonly #whole: number
   /** By position; missing while nothing is set. A complete peer has none until it loses something. */
   #fields = new Map<number, Bitfield>()
+  #wasTold = false
   #known = false
   #complete = false
   #presentBytes = 0
@@ -37,7 +40,7 @@ export class PeerInventory {
     this.#model = model
     this.#handler = handler
     this.#clock = clock
-    const whole = model.files.reduce((bytes, file) => bytes + 32 + file.present.bytes.length, 0)
+    const whole = this.#whole = model.files.reduce((bytes, file) => bytes + 32 + file.present.bytes.length, 0)
     this.#budget = new TokenBucket(BYTES_PER_SECOND_MAX, 4 * whole + SLACK_BYTES, clock.monotonic())
     this.#frames = open(inventoryClientRules, {
       frame: (type, body) => { this.#told(type, body) },
@@ -48,12 +51,21 @@ export class PeerInventory {
     this.#frames.send(encodeOpen(model.manifest.cid))
   }
 
+  /** It has said whether it knows the model. */
+  get told (): boolean { return this.#wasTold }
   get known (): boolean { return this.#known }
+  /** It said that it has everything, instead of what it has. */
+  get all (): boolean { return this.#complete }
   get complete (): boolean { return this.#complete || (this.#known && this.#presentBytes === this.#model.bytes) }
   get presentBytes (): number { return this.#complete ? this.#model.bytes : this.#presentBytes }
 
   has (position: number, block: number): boolean {
     return this.#complete || (this.#fields.get(position)?.has(block) ?? false)
+  }
+
+  /** What it has, file by file, unless it has `all`. */
+  * present (): Generator<{ position: number, blocks: Iterable<number> }> {
+    for (const [position, blocks] of this.#fields) yield { position, blocks }
   }
 
   /** The peer said that it does not have this after all. */
@@ -74,6 +86,8 @@ export class PeerInventory {
 
   #newState (body: Uint8Array): void {
     const { known, complete } = decodeState(body)
+    this.#budget.take(this.#whole, this.#clock.monotonic())
+    this.#wasTold = true
     this.#known = known
     this.#complete = complete
     this.#fields = new Map()

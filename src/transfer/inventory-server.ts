@@ -65,7 +65,7 @@ export class InventoryServer {
   }
 
   drop (peerId: string, error: Error): void {
-    for (const stream of [...this.#byPeer.get(peerId) ?? []]) {
+    for (const stream of this.#byPeer.get(peerId) ?? []) {
       stream.abort(error)
       this.#forget(stream)
     }
@@ -75,7 +75,7 @@ export class InventoryServer {
     this.#stopped = true
     for (const off of this.#off) off()
     this.#cancelLook?.()
-    for (const peerId of [...this.#byPeer.keys()]) this.drop(peerId, new NodeStoppedError('the node is stopping'))
+    for (const peerId of this.#byPeer.keys()) this.drop(peerId, new NodeStoppedError('the node is stopping'))
   }
 
   #forget (stream: ToldStream): void {

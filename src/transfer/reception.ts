@@ -103,7 +103,7 @@ export class BlockReception implements Reception {
     this.#slot = undefined
     if (digestMatches(this.#job.cid, this.#hasher.digest())) { this.#job.verified(slot); return }
     slot.release()
-    this.#job.wasted(this.#filled)
+    this.fail('gone')
     throw new HashMismatchError(`the bytes sent for ${this.#job.cid.toString()} are not the ones it names`)
   }
 
@@ -166,7 +166,10 @@ export class MetadataReception implements Reception {
     if (!isLast) return
     const whole = Buffer.concat(this.#parts)
     this.#parts = []
-    if (!verifyBytes(this.#job.cid, whole)) throw new HashMismatchError(`the bytes sent for ${this.#job.cid.toString()} are not the ones it names`)
+    if (!verifyBytes(this.#job.cid, whole)) {
+      this.fail('gone')
+      throw new HashMismatchError(`the bytes sent for ${this.#job.cid.toString()} are not the ones it names`)
+    }
     this.#discarded = true
     this.#job.verified(whole)
   }

@@ -262,6 +262,6 @@ export class ServedStream {
 
   #forget (): void {
     this.#closed = true
-    for (const answer of [...this.#answers]) this.#remove(answer)
+    for (const answer of this.#answers.slice()) this.#remove(answer)
   }
 }

@@ -1,12 +1,9 @@
 import assert from 'node:assert/strict'
-import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { CID } from 'multiformats/cid'
 import { seededRandom, shuffle, type Clock } from '../../src/base/index.ts'
-import type { ModelStore, StoreSettings, StoredFile } from '../../src/storage/index.ts'
+import type { ModelStore, StoreSettings } from '../../src/storage/index.ts'
 import {
-  contentOf, fileOf, importAll, load, nextEvent, readBlock, sampleOf, seedOf, smallModel, withSlot, writeBlock, type Sample
+  contentOf, fileOf, load, nextEvent, readBlock, sampleOf, seedOf, smallModel, told, withSlot, writeBlock, type Sample
 } from './store-fixtures.ts'
 
 export interface StoreHarness {
@@ -14,7 +11,7 @@ export interface StoreHarness {
   create: (init?: { settings?: Partial<StoreSettings>, clock?: Clock }) => Promise<{ store: ModelStore, stop: () => Promise<void> }>
 }
 
-/** What every ModelStore does. */
+/** What every ModelStore does; store-imports.ts has the part about whole files. */
 export function storeCompliance (name: string, harness: StoreHarness): void {
   describe(`${name}: store compliance`, () => {
     let store: ModelStore
@@ -26,15 +23,6 @@ export function storeCompliance (name: string, harness: StoreHarness): void {
     }
     beforeEach(async () => { ({ store, stop } = await harness.create()) })
     afterEach(async () => { await stop() })
-
-    const told = (): { present: Array<[string, number]>, lost: Array<[string, number]>, complete: string[], removed: string[] } => {
-      const log = { present: [] as Array<[string, number]>, lost: [] as Array<[string, number]>, complete: [] as string[], removed: [] as string[] }
-      store.events.on('blocks:present', ({ file, blocks }) => { for (const block of blocks) log.present.push([file.key, block]) })
-      store.events.on('blocks:lost', ({ file, blocks }) => { for (const block of blocks) log.lost.push([file.key, block]) })
-      store.events.on('file:complete', ({ file }) => { log.complete.push(file.key) })
-      store.events.on('model:removed', ({ cid }) => { log.removed.push(cid) })
-      return log
-    }
 
     describe('models', () => {
       it('registers a model, and again without a change', async () => {
@@ -118,7 +106,7 @@ export function storeCompliance (name: string, harness: StoreHarness): void {
       it('records a block after its sync, tells it once, and finds it', async () => {
         const sample = smallModel(10)
         await store.putModel(sample.model)
-        const log = told()
+        const log = told(store)
         const file = fileOf(store, sample)
         const content = sample.files[0]?.content ?? Buffer.alloc(0)
         const cid = file.index.blocks[3]
@@ -148,7 +136,7 @@ export function storeCompliance (name: string, harness: StoreHarness): void {
       it('writes a block once when two write it at the same time', async () => {
         const sample = smallModel(12)
         await store.putModel(sample.model)
-        const log = told()
+        const log = told(store)
         const content = sample.files[0]?.content ?? Buffer.alloc(0)
         const file = fileOf(store, sample)
         await Promise.all([writeBlock(store, file, content, 1), writeBlock(store, file, content, 1), writeBlock(store, file, content, 1)])
@@ -162,7 +150,7 @@ export function storeCompliance (name: string, harness: StoreHarness): void {
         const random = seededRandom(seed)
         const sample = sampleOf([{ path: 'a', content: contentOf(random, 3_000_001) }, { path: 'b', content: contentOf(random, 40_007) }], random)
         await store.putModel(sample.model)
-        const log = told()
+        const log = told(store)
         const work = sample.files.flatMap((given, position) => given.index.value.blocks.map((_, block) => ({ position, block })))
         shuffle(random, work)
         await Promise.all([0, 1, 2].map(async () => {
@@ -261,7 +249,7 @@ export function storeCompliance (name: string, harness: StoreHarness): void {
       it('forgets the model, its blocks and metadata, and tells', async () => {
         const sample = smallModel(30)
         await load(store, sample)
-        const log = told()
+        const log = told(store)
         const file = fileOf(store, sample)
         const cid = file.index.blocks[0]
         assert.ok(cid)
@@ -301,7 +289,7 @@ export function storeCompliance (name: string, harness: StoreHarness): void {
       it('drops blocks that are on their way when their model goes', async () => {
         const sample = smallModel(33)
         await store.putModel(sample.model)
-        const log = told()
+        const log = told(store)
         const content = sample.files[0]?.content ?? Buffer.alloc(0)
         const file = fileOf(store, sample)
         await writeBlock(store, file, content, 0)
@@ -329,7 +317,7 @@ export function storeCompliance (name: string, harness: StoreHarness): void {
         const letGo = store.holdModel(held.cid)
         await store.touchModel(oldest.cid)
         await store.touchModel(used.cid)
-        const log = told()
+        const log = told(store)
         await store.putModel(incoming.model)
         assert.deepEqual(log.removed[0], oldest.cid)
         assert.ok(log.removed.every(cid => cid === oldest.cid || cid === used.cid))
@@ -384,172 +372,6 @@ export function storeCompliance (name: string, harness: StoreHarness): void {
       })
     })
 
-    describe('imports', () => {
-      const sampleFile = (seed: number): Sample => smallModel(seed)
-
-      it('bring a whole file in, which a model then finds complete', async () => {
-        const sample = sampleFile(60)
-        const given = sample.files[0]
-        assert.ok(given)
-        const log = told()
-        const { file, newBytes } = await importAll(store, given)
-        assert.equal(newBytes, given.content.length)
-        assert.equal(file.present.full, true)
-        assert.deepEqual(log.complete, [file.key])
-        const model = await store.putModel(sample.model, { published: true })
-        assert.equal(model.complete, true)
-        assert.ok(given.content.equals(await store.readRange(fileOf(store, sample), 0, given.content.length)))
-      })
-
-      it('count as nothing new the second time', async () => {
-        const given = sampleFile(61).files[0]
-        assert.ok(given)
-        const first = await importAll(store, given)
-        const second = await importAll(store, given)
-        assert.equal(second.newBytes, 0)
-        assert.equal(second.file, first.file)
-      })
-
-      it('fill what a partly loaded file lacks', async () => {
-        const sample = sampleFile(62)
-        const given = sample.files[0]
-        assert.ok(given)
-        await store.putModel(sample.model)
-        await writeBlock(store, fileOf(store, sample), given.content, 2)
-        await store.flush()
-        const { newBytes } = await importAll(store, given)
-        assert.equal(newBytes, given.content.length - (given.index.value.sizes[2] ?? 0))
-        assert.equal(store.model(sample.cid)?.complete, true)
-        assert.deepEqual((await store.verify(undefined)).bad, [])
-      })
-
-      it('refuse what is not whole, and leave nothing when aborted', async () => {
-        const given = sampleFile(63).files[0]
-        assert.ok(given)
-        const target = await store.importFile(given.content.length)
-        await assert.rejects(target.commit(given.index), { name: 'UsageError' })
-        await withSlot(async slot => {
-          slot.prepare(given.content.length - 1, 5)
-          await assert.rejects(target.write(given.content.length - 1, slot), { name: 'RangeError' })
-        })
-        await target.abort()
-        await target.abort()
-        await assert.rejects(target.commit(given.index), { name: 'UsageError' })
-        assert.equal((await store.status()).heldBytes, 0)
-      })
-
-      it('take an empty file', async () => {
-        const sample = sampleOf([{ path: 'empty', content: Buffer.alloc(0) }])
-        const given = sample.files[0]
-        assert.ok(given)
-        assert.equal((await importAll(store, given)).file.present.full, true)
-        assert.equal((await store.putModel(sample.model)).complete, true)
-      })
-    })
-
-    describe('files in place', () => {
-      let directory: string
-      let path: string
-      let sample: Sample
-      let content: Buffer
-
-      beforeEach(async () => {
-        directory = await mkdtemp(join(tmpdir(), 'shoal-in-place-'))
-        path = join(directory, 'model.bin')
-        sample = smallModel(70)
-        content = sample.files[0]?.content ?? Buffer.alloc(0)
-        await writeFile(path, content)
-      })
-      afterEach(async () => { await rm(directory, { recursive: true, force: true }) })
-
-      const reference = async (): Promise<{ file: StoredFile, newBytes: number }> => {
-        const { size, mtimeMs, ino } = await stat(path)
-        const index = sample.model.indexes[0]
-        assert.ok(index)
-        return await store.referenceFile(index, { path, size, mtimeMs, ino })
-      }
-
-      it('are served from where they are and count for no bytes held', async () => {
-        const { file, newBytes } = await reference()
-        assert.equal(newBytes, content.length)
-        assert.equal(file.inPlace, true)
-        assert.equal(file.path, path)
-        const model = await store.putModel(sample.model, { published: true })
-        assert.equal(model.complete, true)
-        assert.equal(model.directory, undefined)
-        const offset = file.offsets[5] ?? 0
-        assert.ok((await readBlock(store, file, 5))?.equals(content.subarray(offset, offset + (file.index.sizes[5] ?? 0))))
-        assert.ok(content.equals(await store.readRange(file, 0, content.length)))
-        assert.equal((await store.status()).heldBytes, 0)
-        assert.equal((await reference()).newBytes, 0)
-      })
-
-      const changes: Array<[string, () => Promise<void>]> = [
-        ['written to', async () => { await writeFile(path, Buffer.concat([content.subarray(1), Buffer.of(1)])) }],
-        ['cut short', async () => { await writeFile(path, content.subarray(0, 100)) }],
-        ['replaced', async () => { await rm(path); await writeFile(path, content) }],
-        ['deleted', async () => { await rm(path) }]
-      ]
-      for (const [what, change] of changes) {
-        it(`are withdrawn, not served, once ${what}`, async () => {
-          const { file } = await reference()
-          await store.putModel(sample.model, { published: true })
-          const log = told()
-          await new Promise(resolve => { setTimeout(resolve, 5) }) // beyond the clock tick of mtime
-          await change()
-          assert.equal(await readBlock(store, file, 0), undefined)
-          assert.equal(log.lost.length, file.index.blocks.length)
-          assert.equal(file.present.count, 0)
-          assert.equal(file.inPlace, false)
-          const cid = file.index.blocks[0]
-          assert.ok(cid)
-          assert.equal(store.findBlock(cid), undefined)
-          await load(store, sample)
-          assert.equal(file.present.full, true, 'it can be loaded like any other')
-        })
-      }
-
-      it('are withdrawn when a read of a range finds them changed', async () => {
-        const { file } = await reference()
-        await store.putModel(sample.model)
-        await writeFile(path, content.subarray(0, 50))
-        await assert.rejects(store.readRange(file, 0, 10), { name: 'DiskError' })
-        assert.equal(file.present.count, 0)
-      })
-
-      it('give way to a copy of our own', async () => {
-        const { file } = await reference()
-        await store.putModel(sample.model, { published: true })
-        const given = sample.files[0]
-        assert.ok(given)
-        assert.equal((await importAll(store, given)).newBytes, 0)
-        assert.equal(file.inPlace, false)
-        assert.equal(file.present.full, true)
-        await rm(path)
-        assert.ok(content.equals(await store.readRange(file, 0, content.length)))
-        await writeFile(path, content)
-        await reference()
-        assert.equal(file.inPlace, false, 'the copy is kept')
-      })
-
-      it('fill what a partly loaded file lacks', async () => {
-        await store.putModel(sample.model)
-        await writeBlock(store, fileOf(store, sample), content, 0)
-        await store.flush()
-        const { file } = await reference()
-        assert.equal(file.inPlace, false)
-        assert.equal(file.present.full, true)
-      })
-
-      it('are refused when they changed since they were hashed', async () => {
-        const { size, mtimeMs, ino } = await stat(path)
-        const index = sample.model.indexes[0]
-        assert.ok(index)
-        await assert.rejects(store.referenceFile(index, { path, size, mtimeMs: mtimeMs - 1, ino }), { name: 'SourceChangedError' })
-        await assert.rejects(store.referenceFile(index, { path, size: size + 1, mtimeMs, ino }), { name: 'SourceChangedError' })
-      })
-    })
-
     describe('verify', () => {
       it('finds everything good, and counts it', async () => {
         const sample = smallModel(80)
@@ -572,7 +394,7 @@ export function storeCompliance (name: string, harness: StoreHarness): void {
       it('records what is written, then refuses', async () => {
         const sample = smallModel(90)
         await store.putModel(sample.model)
-        const log = told()
+        const log = told(store)
         const file = fileOf(store, sample)
         await writeBlock(store, file, sample.files[0]?.content ?? Buffer.alloc(0), 0)
         await store.stop()

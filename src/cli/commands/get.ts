@@ -25,7 +25,8 @@ export function addGet (program: Command): void {
       const { bytes, seconds, fetchedBytes, reusedBytes, duplicateBytes, peers } = result
       context.note(`${size(bytes)} in ${duration(seconds)}${fetchedBytes > 0 ? ` (${rate(fetchedBytes / Math.max(seconds, 0.001))})` : ''}: ` +
         `${size(fetchedBytes)} fetched from ${count(Object.keys(peers).length, 'peer')}, ${size(reusedBytes)} was here`)
-      context.print({ cid: result.cid, path, bytes, seconds, fetchedBytes, reusedBytes, duplicateBytes, peers }, path ?? '')
+      if (path === undefined) context.note('its files are held in place, not in one directory; --output places them in one')
+      context.print({ cid: result.cid, path, bytes, seconds, fetchedBytes, reusedBytes, duplicateBytes, peers }, path)
     }))
 }
 

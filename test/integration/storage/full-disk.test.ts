@@ -116,6 +116,21 @@ describe('files: a full disk', function () {
     assert.deepEqual((await store.verify(undefined)).bad, [])
   })
 
+  it('does not keep the store from starting', async () => {
+    const sample = model(7, 4)
+    const content = sample.files[0]?.content ?? Buffer.alloc(0)
+    await store.putModel(sample.model)
+    for (let block = 0; block < 4; block++) await writeBlock(store, fileOf(store, sample), content, block)
+    await store.stop()
+    await fillUp(256 * 1024) // SQLite's own files
+    store = fileStore(directory.path, { clock })
+    await store.start()
+    assert.equal(store.model(sample.cid)?.complete, true)
+    assert.ok((await readBlock(store, fileOf(store, sample), 2))?.equals(content.subarray(2 * MiB, 3 * MiB)))
+    await store.touchModel(sample.cid)
+    await store.removeModel(sample.cid)
+  })
+
   it('can be helped by removing a model, even when nothing can be written', async () => {
     const sample = model(6, 8)
     const content = sample.files[0]?.content ?? Buffer.alloc(0)

@@ -1,0 +1,218 @@
+import type { Libp2p } from '@libp2p/interface'
+import { HashMismatchError, PeerGoneError, ProtocolError, asError, type Clock } from '../base/index.ts'
+import type { Slot } from '../storage/slots.ts'
+import type { StoredModel } from '../storage/store.ts'
+import type { BlockMap } from './block-map.ts'
+import { openStream } from './dial.ts'
+import { framesOver } from './frame-stream.ts'
+import { PeerInventory } from './inventory-client.ts'
+import { INVENTORY_PROTOCOL } from './messages.ts'
+import type { Lease, PeerLinks } from './peer-links.ts'
+import type { PeerRecord } from './peer-records.ts'
+import type { FailReason } from './reception.ts'
+import type { Scheduler } from './scheduler.ts'
+
+export interface FetchPeerComponents { network: Libp2p, clock: Clock, links: PeerLinks }
+
+/** What the peers of one fetch share. */
+export interface FetchPeerInit {
+  model: StoredModel
+  map: BlockMap
+  scheduler: Scheduler
+  requestTimeoutMs: number
+}
+
+export interface FetchPeerHooks {
+  /** What it has, or what the scheduler knows, changed: plan anew. */
+  changed: () => void
+  received: (bytes: number) => void
+  /** The slot is the callee's. */
+  verified: (block: number, slot: Slot) => void
+  wasted: (bytes: number) => void
+  /** Told once, also when it could not be reached; not after close(). */
+  left: (error: Error) => void
+}
+
+/**
+ * One peer of one fetch: its inventory, told to the scheduler, and the way from the scheduler's requests to the link.
+ * Known to the scheduler from when both streams are open.
+ */
+export class FetchPeer {
+  readonly peerId: string
+  readonly record: PeerRecord
+  /** The scheduler's number for it, once it has one. */
+  handle: number | undefined
+  /** Verified block bytes it delivered, and when last. */
+  bytes = 0
+  activeAt: number
+  inventory: PeerInventory | undefined
+  readonly #components: FetchPeerComponents
+  readonly #init: FetchPeerInit
+  readonly #hooks: FetchPeerHooks
+  readonly #closing = new AbortController()
+  readonly #requests = new Map<number, number>()
+  #lease: Lease | undefined
+  #leasing = false
+
+  constructor (peerId: string, record: PeerRecord, components: FetchPeerComponents, init: FetchPeerInit, hooks: FetchPeerHooks) {
+    this.peerId = peerId
+    this.record = record
+    this.#components = components
+    this.#init = init
+    this.#hooks = hooks
+    this.activeAt = components.clock.monotonic()
+    this.#open().catch(error => { this.#leave(asError(error)) })
+  }
+
+  /** It has told what it has. */
+  get ready (): boolean { return this.handle !== undefined }
+  get link (): Lease['link'] | undefined { return this.#lease?.link }
+
+  request (block: number): void {
+    const { link } = this
+    const { scheduler, map } = this.#init
+    const { handle } = this
+    if (link === undefined || handle === undefined) return
+    const { clock } = this.#components
+    const { offset, size } = map.place(block)
+    const id = link.requestBlock({
+      cid: map.cid(block),
+      size,
+      fileOffset: offset,
+      started: () => { scheduler.started(handle, block, clock.monotonic()) },
+      received: bytes => {
+        scheduler.received(handle, block, bytes, clock.monotonic())
+        this.#hooks.received(bytes)
+      },
+      verified: slot => {
+        this.#requests.delete(block)
+        const now = clock.monotonic()
+        this.record.score.good(now)
+        this.bytes += size
+        this.activeAt = now
+        scheduler.completed(handle, block)
+        this.#hooks.verified(block, slot)
+      },
+      failed: reason => { this.#failed(block, reason) },
+      wasted: bytes => { this.#hooks.wasted(bytes) }
+    })
+    this.#requests.set(block, id)
+  }
+
+  cancel (block: number): void {
+    const id = this.#requests.get(block)
+    this.#requests.delete(block)
+    if (id !== undefined) this.link?.cancel(id)
+  }
+
+  /** Ends both streams from this side. */
+  close (): void {
+    if (this.#closing.signal.aborted) return
+    this.#closing.abort(new PeerGoneError('the fetch let the peer go'))
+    this.#end()
+  }
+
+  async #open (): Promise<void> {
+    const { network, clock } = this.#components
+    const { model, requestTimeoutMs } = this.#init
+    const { signal } = this.#closing
+    const stream = await openStream(network, this.peerId, INVENTORY_PROTOCOL, { clock, timeoutMs: requestTimeoutMs, signal })
+    if (signal.aborted) { stream.abort(new PeerGoneError('the fetch let the peer go')); return }
+    this.inventory = new PeerInventory(framesOver(stream), model, clock, {
+      state: known => { this.#state(known) },
+      changed: (position, blocks, present) => { this.#changed(position, blocks, present) },
+      closed: error => { this.#leave(error) }
+    })
+  }
+
+  #state (known: boolean): void {
+    if (this.handle !== undefined) this.#tellAll(this.handle)
+    else if (known && !this.#leasing) this.#lend()
+    this.#hooks.changed()
+  }
+
+  #lend (): void {
+    this.#leasing = true
+    const { links, clock } = this.#components
+    links.lease(this.peerId, error => { this.#leave(error) }, this.#closing.signal).then(lease => {
+      if (this.#closing.signal.aborted) { lease.release(); return }
+      this.#lease = lease
+      this.handle = this.#init.scheduler.addPeer(hashOf(this.peerId), clock.monotonic())
+      this.#tellAll(this.handle)
+      this.#hooks.changed()
+    }, error => { this.#leave(asError(error)) })
+  }
+
+  /** Makes the scheduler know what the inventory knows. */
+  #tellAll (handle: number): void {
+    const { scheduler, map, model } = this.#init
+    const { inventory } = this
+    scheduler.clearBlocks(handle)
+    if (inventory === undefined) return
+    if (inventory.all) { scheduler.fillBlocks(handle); return }
+    for (const { position, blocks } of inventory.present()) {
+      const file = map.fileAt(position)
+      if (file === undefined || position >= model.files.length) continue
+      for (const block of blocks) scheduler.setBlock(handle, map.blockAt(map.placeAt(file, block)), true)
+    }
+  }
+
+  #changed (position: number, blocks: number[], present: boolean): void {
+    const { scheduler, map } = this.#init
+    const file = map.fileAt(position)
+    if (this.handle === undefined || file === undefined) return
+    for (const block of blocks) {
+      const number = map.blockAt(map.placeAt(file, block))
+      if (present || !this.#hasElsewhere(number)) scheduler.setBlock(this.handle, number, present)
+    }
+    this.#hooks.changed()
+  }
+
+  /** Blocks that stand in several places are lost when the last of them is. */
+  #hasElsewhere (number: number): boolean {
+    const { map } = this.#init
+    return map.places(number).some(({ file, block }) => this.inventory?.has(map.positionOf(file), block) ?? false)
+  }
+
+  #failed (block: number, reason: FailReason): void {
+    this.#requests.delete(block)
+    const { scheduler, map } = this.#init
+    if (this.handle === undefined) return
+    scheduler.failed(this.handle, block)
+    if (reason === 'not-here') {
+      for (const place of map.places(block)) this.inventory?.correct(map.positionOf(place.file), place.block)
+      scheduler.setBlock(this.handle, block, false)
+      this.record.score.fault('not-here', this.#components.clock.monotonic())
+    } else if (reason === 'slow') {
+      this.record.score.fault('timeout', this.#components.clock.monotonic())
+    }
+    this.#hooks.changed()
+  }
+
+  #leave (error: Error): void {
+    if (this.#closing.signal.aborted) return
+    this.#closing.abort(error)
+    this.#end()
+    this.#hooks.left(error)
+  }
+
+  #end (): void {
+    if (this.handle !== undefined) this.#init.scheduler.removePeer(this.handle)
+    this.handle = undefined
+    for (const block of this.#requests.keys()) this.cancel(block)
+    this.inventory?.close()
+    this.#lease?.release()
+  }
+}
+
+/** Did the peer break the rules, so that it is not to be asked again? */
+export function isViolation (error: Error): boolean {
+  return error instanceof ProtocolError || error instanceof HashMismatchError
+}
+
+/** FNV-1a of a peer id: the number by which all nodes rank it (scheduler.ts). */
+export function hashOf (peerId: string): number {
+  let hash = 0x811c_9dc5
+  for (let i = 0; i < peerId.length; i++) hash = Math.imul(hash ^ peerId.charCodeAt(i), 0x0100_0193)
+  return hash >>> 0
+}

@@ -1,0 +1,198 @@
+import { LOAD_PEERS_WAITING_MAX, PeerTimeoutError } from '../base/index.ts'
+import type { Slot } from '../storage/slots.ts'
+import { FetchPeer, isViolation, type FetchPeerComponents, type FetchPeerInit } from './fetch-peer.ts'
+import type { Holders, PeerRecords } from './peer-records.ts'
+import type { SchedulerAction } from './scheduler.ts'
+
+export interface FetchPeersComponents extends FetchPeerComponents { records: PeerRecords, holders: Holders }
+export interface FetchPeersInit extends FetchPeerInit { peersMax: number }
+
+export interface FetchPeersHooks {
+  changed: () => void
+  received: (bytes: number) => void
+  verified: (block: number, slot: Slot) => void
+  wasted: (bytes: number) => void
+  left: (peerId: string, reason: string) => void
+  violation: (peerId: string, reason: string) => void
+}
+
+/** A peer that went away is tried again after this, doubled with each time in a row, and so many times. */
+const RETRY_MS = 1_000
+const RETRIES_MAX = 6
+/** While others wait for a place: one that gave nothing for this long makes room, and is tried again after as long. */
+const USELESS_MS = 10_000
+/** Delivered within this time: active. */
+const ACTIVE_MS = 3_000
+
+/** The peers of one fetch: at most `peersMax` at once, the others in a bounded waiting line. */
+export class FetchPeers {
+  readonly #components: FetchPeersComponents
+  readonly #init: FetchPeersInit
+  readonly #hooks: FetchPeersHooks
+  readonly #peers = new Map<string, FetchPeer>()
+  readonly #byHandle = new Map<number, FetchPeer>()
+  /** When each may be tried (again), in monotonic milliseconds. */
+  readonly #waiting = new Map<string, number>()
+  readonly #tries = new Map<string, number>()
+  /** Bytes by peer of those that are gone. */
+  readonly #delivered = new Map<string, number>()
+  #stopped = false
+
+  constructor (components: FetchPeersComponents, init: FetchPeersInit, hooks: FetchPeersHooks) {
+    this.#components = components
+    this.#init = init
+    this.#hooks = hooks
+  }
+
+  /** Peers that told what they have. */
+  get connected (): number {
+    let connected = 0
+    for (const peer of this.#peers.values()) if (peer.inventory !== undefined) connected++
+    return connected
+  }
+
+  /** Some peer may still turn out to have something. */
+  get opening (): boolean {
+    for (const peer of this.#peers.values()) if (!peer.ready && peer.inventory?.told !== true) return true
+    return false
+  }
+
+  /** Peers that delivered lately. */
+  active (now: number): number {
+    let active = 0
+    for (const peer of this.#peers.values()) if (peer.bytes > 0 && now - peer.activeAt < ACTIVE_MS) active++
+    return active
+  }
+
+  delivered (): Record<string, number> {
+    const delivered = new Map(this.#delivered)
+    for (const { peerId, bytes } of this.#peers.values()) if (bytes > 0) delivered.set(peerId, (delivered.get(peerId) ?? 0) + bytes)
+    return Object.fromEntries(delivered)
+  }
+
+  add (peerId: string): void {
+    if (this.#stopped || this.#peers.has(peerId) || this.#components.records.isBanned(peerId)) return
+    this.#tries.delete(peerId)
+    const now = this.#components.clock.monotonic()
+    if (this.#waiting.has(peerId) || this.#peers.size >= this.#init.peersMax) this.#wait(peerId, this.#waiting.get(peerId) ?? now)
+    else this.#start(peerId)
+  }
+
+  act (actions: SchedulerAction[]): void {
+    for (const action of actions) {
+      const peer = this.#byHandle.get(action.peer)
+      if (action.type === 'request') peer?.request(action.block)
+      else if (action.type === 'cancel') peer?.cancel(action.block)
+      else if (peer !== undefined) this.#timedOut(peer)
+    }
+  }
+
+  /** Takes note of what only time tells, and tries whoever waits. */
+  tick (now: number): void {
+    const { scheduler, model } = this.#init
+    for (const peer of this.#peers.values()) {
+      const { handle, link, inventory } = peer
+      if (inventory !== undefined) this.#components.holders.note(model.cid, peer.peerId, inventory.presentBytes, inventory.complete)
+      if (handle === undefined || link === undefined) continue
+      scheduler.setScore(handle, peer.record.score.value(now))
+      scheduler.heard(handle, link.held ? now : link.heardAt)
+    }
+    if (this.#waiting.size === 0) return
+    if (this.#peers.size >= this.#init.peersMax) this.#makeRoom(now)
+    for (const [peerId, at] of this.#waiting) {
+      if (this.#peers.size >= this.#init.peersMax) break
+      if (at <= now) this.#start(peerId)
+    }
+  }
+
+  /** For a peer that was banned. */
+  drop (peerId: string, reason: string): void {
+    this.#waiting.delete(peerId)
+    const peer = this.#peers.get(peerId)
+    if (peer !== undefined) this.#let(peer, reason)
+  }
+
+  stop (): void {
+    this.#stopped = true
+    this.#waiting.clear()
+    const now = this.#components.clock.monotonic()
+    this.tick(now) // the last word on who has what
+    for (const peer of this.#peers.values()) peer.close()
+    for (const { peerId, bytes } of this.#peers.values()) this.#remember(peerId, bytes)
+    this.#peers.clear()
+    this.#byHandle.clear()
+  }
+
+  #start (peerId: string): void {
+    this.#waiting.delete(peerId)
+    const peer = new FetchPeer(peerId, this.#components.records.get(peerId), this.#components, this.#init, {
+      changed: () => {
+        if (peer.handle !== undefined) this.#byHandle.set(peer.handle, peer)
+        this.#hooks.changed()
+      },
+      received: this.#hooks.received,
+      verified: this.#hooks.verified,
+      wasted: this.#hooks.wasted,
+      left: error => { this.#left(peer, error) }
+    })
+    this.#peers.set(peerId, peer)
+  }
+
+  #left (peer: FetchPeer, error: Error): void {
+    const { peerId, record } = peer
+    this.#forget(peer)
+    if (isViolation(error)) {
+      this.#hooks.left(peerId, error.message)
+      this.#hooks.violation(peerId, error.message)
+      return
+    }
+    const now = this.#components.clock.monotonic()
+    record.score.fault('gone', now)
+    const tries = (this.#tries.get(peerId) ?? 0) + 1
+    this.#tries.set(peerId, tries)
+    if (tries <= RETRIES_MAX && !this.#components.records.isBanned(peerId)) this.#wait(peerId, now + RETRY_MS * 2 ** (tries - 1))
+    this.#hooks.left(peerId, error.message)
+    this.#hooks.changed()
+  }
+
+  #timedOut (peer: FetchPeer): void {
+    const { clock, links } = this.#components
+    peer.record.score.fault('timeout', clock.monotonic())
+    // Its stream is stuck for whoever else uses it, too. Told back through left().
+    links.drop(peer.peerId, new PeerTimeoutError(`${peer.peerId} owed bytes and sent none for ${this.#init.requestTimeoutMs} ms`))
+  }
+
+  #makeRoom (now: number): void {
+    const anyReady = [...this.#waiting.values()].some(at => at <= now)
+    if (!anyReady) return
+    for (const peer of this.#peers.values()) {
+      if (now - peer.activeAt < USELESS_MS) continue
+      this.#let(peer, 'it had nothing for this load, and others wait for its place')
+      this.#wait(peer.peerId, now + USELESS_MS)
+      return
+    }
+  }
+
+  /** Lets a peer go from this side. */
+  #let (peer: FetchPeer, reason: string): void {
+    peer.close()
+    this.#forget(peer)
+    this.#hooks.left(peer.peerId, reason)
+    this.#hooks.changed()
+  }
+
+  #wait (peerId: string, at: number): void {
+    if (this.#stopped || (this.#waiting.size >= LOAD_PEERS_WAITING_MAX && !this.#waiting.has(peerId))) return
+    this.#waiting.set(peerId, at)
+  }
+
+  #forget (peer: FetchPeer): void {
+    if (this.#peers.get(peer.peerId) === peer) this.#peers.delete(peer.peerId)
+    for (const [handle, known] of this.#byHandle) if (known === peer) this.#byHandle.delete(handle)
+    this.#remember(peer.peerId, peer.bytes)
+  }
+
+  #remember (peerId: string, bytes: number): void {
+    if (bytes > 0) this.#delivered.set(peerId, (this.#delivered.get(peerId) ?? 0) + bytes)
+  }
+}

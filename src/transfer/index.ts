@@ -1,0 +1,18 @@
+/**
+ * Moves bytes between this node and its peers. docs/PROTOCOL.md has what goes over the wire.
+ *
+ * - in: PeerExchange -> RunningFetch (what is wanted, written, recorded) -> Scheduler (decides; pure) and FetchPeers
+ *   (carry out) -> PeerLink (one block stream a peer, a Reception a request) -> FramedBlockTransport -> FrameStream
+ * - out: BlockServer (turns, slots, upload cap) -> ServedStream (the answers to one stream) -> FrameStream
+ * - who has what: InventoryServer tells, PeerInventory listens
+ */
+import { PeerExchange } from './exchange.ts'
+import type { Exchange, ExchangeComponents, ExchangeSettings } from './types.ts'
+
+export { BLOCK_PROTOCOL, INVENTORY_PROTOCOL } from './messages.ts'
+export type * from './types.ts'
+
+/** Not started: start() makes it serve. Settings are checked where they are read (node/settings.ts). */
+export function createExchange (components: ExchangeComponents, settings: ExchangeSettings): Exchange {
+  return new PeerExchange(components, settings)
+}

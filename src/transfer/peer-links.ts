@@ -1,0 +1,173 @@
+import type { Libp2p } from '@libp2p/interface'
+import {
+  HashMismatchError, NodeStoppedError, PeerGoneError, ProtocolError, abortReason, throwIfAborted, type Clock, type Logger
+} from '../base/index.ts'
+import type { SlotPool } from '../storage/slots.ts'
+import { openStream } from './dial.ts'
+import { framesOver } from './frame-stream.ts'
+import { BLOCK_PROTOCOL } from './messages.ts'
+import { PeerLink } from './peer-link.ts'
+import { TokenBucket } from './rate.ts'
+import { SEND_BYTES_MAX } from './wire.ts'
+
+export interface PeerLinksComponents { network: Libp2p, slots: SlotPool, clock: Clock, logger: Logger }
+export interface PeerLinksSettings { requestTimeoutMs: number, downloadBytesPerSecond: number | undefined }
+
+export interface PeerLinksHooks {
+  received: (peerId: string, bytes: number) => void
+  /** The peer broke the protocol or sent wrong bytes. */
+  violation: (peerId: string, reason: string) => void
+}
+
+/** The right to use a link until `release`. `closed` is told once if the link ends before. */
+export interface Lease {
+  readonly link: PeerLink
+  release: () => void
+}
+
+interface Entry {
+  readonly opening: Promise<PeerLink>
+  link: PeerLink | undefined
+  readonly users: Set<(error: Error) => void>
+  cancelIdle: () => void
+}
+
+/** An unused link stays open this long: file indexes are asked for one after the other, and a fetch follows. */
+const IDLE_MS = 5_000
+const TICK_MS = 500
+
+/** One link to each peer that something is fetched from, whatever and however much that is. */
+export class PeerLinks {
+  readonly #components: PeerLinksComponents
+  readonly #settings: PeerLinksSettings
+  readonly #hooks: PeerLinksHooks
+  readonly #entries = new Map<string, Entry>()
+  readonly #stopping = new AbortController()
+  readonly #download: TokenBucket | undefined
+  #cancelTick: (() => void) | undefined
+
+  constructor (components: PeerLinksComponents, settings: PeerLinksSettings, hooks: PeerLinksHooks) {
+    this.#components = components
+    this.#settings = settings
+    this.#hooks = hooks
+    const { downloadBytesPerSecond } = settings
+    if (downloadBytesPerSecond !== undefined) this.#download = new TokenBucket(downloadBytesPerSecond, SEND_BYTES_MAX, components.clock.monotonic())
+  }
+
+  get open (): number { return this.#entries.size }
+
+  /** Opens the link if there is none. Throws when the peer cannot be reached or the signal fires. */
+  async lease (peerId: string, closed: (error: Error) => void, signal: AbortSignal): Promise<Lease> {
+    throwIfAborted(signal)
+    throwIfAborted(this.#stopping.signal)
+    const entry = this.#entries.get(peerId) ?? this.#create(peerId)
+    entry.cancelIdle()
+    entry.users.add(closed)
+    const release = (): void => {
+      if (entry.users.delete(closed) && entry.users.size === 0) this.#idle(peerId, entry)
+    }
+    try {
+      const link = await withSignal(entry.opening, signal)
+      if (link.closed) throw new PeerGoneError(`the connection to ${peerId} ended`)
+      return { link, release }
+    } catch (error) {
+      release()
+      throw error
+    }
+  }
+
+  /** Ends the link to a peer; its users are told. */
+  drop (peerId: string, error: Error): void {
+    const entry = this.#entries.get(peerId)
+    if (entry === undefined) return
+    entry.link?.abort(error)
+    this.#ended(peerId, entry, error)
+  }
+
+  stop (): void {
+    const error = new NodeStoppedError('the node is stopping')
+    this.#stopping.abort(error)
+    for (const peerId of this.#entries.keys()) this.drop(peerId, error)
+    this.#cancelTick?.()
+  }
+
+  #create (peerId: string): Entry {
+    const { network, clock } = this.#components
+    const opening = openStream(network, peerId, BLOCK_PROTOCOL, { clock, timeoutMs: this.#settings.requestTimeoutMs, signal: this.#stopping.signal }).then(stream => {
+      // Dropped (banned, stopped) while it was dialled.
+      if (this.#entries.get(peerId) !== entry) {
+        const error = new PeerGoneError(`${peerId} was let go`)
+        stream.abort(error)
+        throw error
+      }
+      return entry.link = new PeerLink(peerId, framesOver(stream), this.#components, {
+        received: bytes => this.#received(peerId, bytes),
+        closed: error => {
+          this.#ended(peerId, entry, error)
+          if (error instanceof ProtocolError || error instanceof HashMismatchError) this.#hooks.violation(peerId, error.message)
+        }
+      })
+    })
+    const entry: Entry = { opening, link: undefined, users: new Set(), cancelIdle: () => undefined }
+    this.#entries.set(peerId, entry)
+    opening.catch(() => { if (this.#entries.get(peerId) === entry) this.#entries.delete(peerId) })
+    this.#tickSoon()
+    return entry
+  }
+
+  /** Under a download cap: for how long to take no more. */
+  #received (peerId: string, bytes: number): number {
+    this.#hooks.received(peerId, bytes)
+    if (this.#download === undefined) return 0
+    const now = this.#components.clock.monotonic()
+    this.#download.take(bytes, now)
+    return this.#download.waitMs(now)
+  }
+
+  #idle (peerId: string, entry: Entry): void {
+    if (this.#entries.get(peerId) !== entry) return
+    entry.cancelIdle()
+    entry.cancelIdle = this.#components.clock.setTimeout(() => {
+      if (this.#entries.get(peerId) !== entry || entry.users.size > 0) return
+      this.#entries.delete(peerId)
+      entry.link?.close()
+    }, IDLE_MS)
+  }
+
+  #ended (peerId: string, entry: Entry, error: Error): void {
+    if (this.#entries.get(peerId) === entry) this.#entries.delete(peerId)
+    entry.cancelIdle()
+    const users = [...entry.users]
+    entry.users.clear()
+    for (const closed of users) closed(error)
+  }
+
+  /** While somebody waits for a slot, one that is filled too slowly is given up for it. */
+  #tickSoon (): void {
+    if (this.#cancelTick !== undefined || this.#stopping.signal.aborted) return
+    const { clock, slots } = this.#components
+    this.#cancelTick = clock.setTimeout(() => {
+      this.#cancelTick = undefined
+      const now = clock.monotonic()
+      for (const { link } of this.#entries.values()) {
+        if (slots.waiting === 0) break
+        link?.giveUpSlowSlot(now)
+      }
+      if (this.#entries.size > 0) this.#tickSoon()
+    }, TICK_MS)
+  }
+}
+
+async function withSignal<T> (work: Promise<T>, signal: AbortSignal): Promise<T> {
+  let off = (): void => undefined
+  const aborted = new Promise<never>((_resolve, reject) => {
+    const onAbort = (): void => { reject(abortReason(signal)) }
+    signal.addEventListener('abort', onAbort, { once: true })
+    off = () => { signal.removeEventListener('abort', onAbort) }
+  })
+  try {
+    return await Promise.race([work, aborted])
+  } finally {
+    off()
+  }
+}

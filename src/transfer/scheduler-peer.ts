@@ -1,0 +1,120 @@
+import { BLOCK_BYTES_MAX, KiB, PEER_BYTES_IN_FLIGHT_MAX, REQUESTS_IN_FLIGHT_MAX } from '../base/index.ts'
+import { RateMeter } from './rate.ts'
+import { BlockSet } from './rarity.ts'
+
+/** A block that a peer was asked for. */
+export interface Assignment {
+  readonly peer: SchedulerPeer
+  readonly block: number
+  readonly size: number
+  received: number
+  /** Its bytes have begun to come, so taking it back costs some. */
+  started: boolean
+}
+
+/** Two blocks: one on its way and one behind it. */
+const FIRST_WINDOW = 2 * BLOCK_BYTES_MAX
+/** What a peer owes is worth this much of its time: long enough to never run dry, short enough to change plans. */
+const PIPELINE_MS = 1_000
+/** Bytes come in pieces of about this size; a peer that misses several is stalled. */
+const PIECE_BYTES = 256 * KiB
+const STALL_MS_MIN = 500
+const STALL_MS_MAX = 2_000
+
+/** One peer as the scheduler sees it: what it has, what it owes, and how fast it is. */
+export class SchedulerPeer {
+  readonly id: number
+  /** For sharing work out among those who load; the same on every node. */
+  readonly hash: number
+  readonly blocks: BlockSet
+  /** What it was asked for, in order. */
+  readonly queue: Assignment[] = []
+  /** Bytes of `queue` that have not come. */
+  owed = 0
+  score = 1
+  heardAt: number
+  #window = FIRST_WINDOW
+  readonly #meter: RateMeter
+
+  constructor (id: number, hash: number, blockCount: number, now: number) {
+    this.id = id
+    this.hash = hash
+    this.blocks = new BlockSet(blockCount)
+    this.heardAt = now
+    this.#meter = new RateMeter(now)
+  }
+
+  get idle (): boolean { return this.queue.length === 0 }
+
+  /** Bytes per second while it owed something, weighed by its score; undefined while nothing is known. */
+  rate (now: number): number | undefined {
+    if (this.idle) this.#meter.skip(now)
+    const rate = this.#meter.rate(now)
+    return rate > 0 ? rate * this.score : undefined
+  }
+
+  /** May it be asked for one block more? */
+  hasRoom (now: number): boolean {
+    if (this.idle) return true
+    if (this.queue.length >= REQUESTS_IN_FLIGHT_MAX || this.owed + BLOCK_BYTES_MAX > PEER_BYTES_IN_FLIGHT_MAX) return false
+    const rate = this.rate(now)
+    return this.owed < (rate === undefined ? this.#window : Math.min(this.#window, rate * PIPELINE_MS / 1000))
+  }
+
+  /** Owes something and has sent nothing for several times as long as the next piece should take. */
+  stalled (now: number): boolean {
+    if (this.idle) return false
+    const rate = this.rate(now)
+    const pieces = rate === undefined || rate <= 0 ? STALL_MS_MAX : 4 * PIECE_BYTES / rate * 1000
+    return now - this.heardAt > Math.min(STALL_MS_MAX, Math.max(STALL_MS_MIN, pieces))
+  }
+
+  /** Milliseconds until it has delivered what it owes and `extra` bytes more; `assumed` is its rate while unknown. */
+  etaMs (extra: number, now: number, assumed: number): number {
+    if (this.stalled(now)) return Infinity
+    const rate = this.rate(now) ?? assumed
+    return rate > 0 ? (this.owed + extra) / rate * 1000 : Infinity
+  }
+
+  /** Milliseconds until the assignment at `index` of its queue is delivered. */
+  etaOfMs (index: number, now: number, assumed: number): number {
+    if (this.stalled(now)) return Infinity
+    const rate = this.rate(now) ?? assumed
+    if (rate <= 0) return Infinity
+    let bytes = 0
+    for (let i = 0; i <= index; i++) bytes += (this.queue[i]?.size ?? 0) - (this.queue[i]?.received ?? 0)
+    return bytes / rate * 1000
+  }
+
+  assign (block: number, size: number, now: number): Assignment {
+    if (this.idle) { this.#meter.skip(now); this.heardAt = now }
+    const assignment: Assignment = { peer: this, block, size, received: 0, started: false }
+    this.queue.push(assignment)
+    this.owed += size
+    return assignment
+  }
+
+  unassign (assignment: Assignment): void {
+    const at = this.queue.indexOf(assignment)
+    if (at < 0) return
+    this.queue.splice(at, 1)
+    this.owed -= assignment.size - assignment.received
+  }
+
+  find (block: number): Assignment | undefined {
+    return this.queue.find(assignment => assignment.block === block)
+  }
+
+  receive (assignment: Assignment, bytes: number, now: number): void {
+    assignment.started = true
+    assignment.received += bytes
+    this.owed -= bytes
+    this.heardAt = now
+    this.#meter.add(bytes, now)
+  }
+
+  /** Slow start: each block delivered lets one more be owed, until the rate is the limit. */
+  delivered (size: number): void {
+    this.#window = Math.min(this.#window + size, PEER_BYTES_IN_FLIGHT_MAX)
+  }
+}

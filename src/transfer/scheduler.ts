@@ -1,0 +1,370 @@
+import { LOAD_BYTES_IN_FLIGHT_MAX, type Random } from '../base/index.ts'
+import { RarityMap } from './rarity.ts'
+import { mostRelieved, ranking, wouldLag } from './relief.ts'
+import { SchedulerPeer, type Assignment } from './scheduler-peer.ts'
+
+export type SchedulerAction =
+  | { type: 'request', peer: number, block: number }
+  /** The request is of no use any more; what still comes of it is waste. */
+  | { type: 'cancel', peer: number, block: number }
+  /** The peer owes bytes and has sent none for too long: its blocks are free again and it is removed. */
+  | { type: 'timeout', peer: number }
+
+export interface SchedulerInit {
+  /** Bytes of each block. */
+  sizes: Uint32Array
+  order: 'rarest' | 'sequential'
+  random: Random
+  /** This node, as the other loaders hash it (see `addPeer`). */
+  self: number
+  requestTimeoutMs: number
+}
+
+const UNWANTED = 0
+const FREE = 1
+const BUSY = 2
+const HERE = 3
+
+/** Of all wanted bytes, so much may be fetched twice to end sooner; stalled peers are replaced beyond that too. */
+const DUPLICATE_SHARE = 0.005
+/** Peers that one block is asked for from, when one after the other stalls. */
+const FETCHERS_MAX = 4
+/** Of the urgent blocks, how many at the front are looked after one by one. */
+const URGENT_WATCHED = 16
+/** Between two times that what is asked for is taken back in favour of what is urgent: cancels are not free either. */
+const PREEMPT_MS = 250
+
+/**
+ * Decides which block to ask which peer for. Pure: it is told what happened and when, and answers with actions; it does
+ * no I/O and knows no clock. Blocks and peers are small numbers.
+ *
+ * A wanted block is FREE, BUSY (asked for from one peer, from two when the first is too slow) or HERE. The order of
+ * choice: urgent ranges, then rarest first (or in order). Among equally rare blocks those come first that this node
+ * is "responsible" for: all nodes that load the same model rank themselves for each block by a hash, so that they
+ * take different blocks from the one who has them all, without a word between them.
+ */
+export class Scheduler {
+  readonly #init: SchedulerInit
+  readonly #rarity: RarityMap
+  readonly #state: Uint8Array
+  readonly #peers = new Map<number, SchedulerPeer>()
+  readonly #busy = new Map<number, Assignment[]>()
+  /** Blocks that somebody waits for, in that order, and how many do. */
+  readonly #urgent = new Map<number, number>()
+  /** Peers that have every block. */
+  #fullPeers = 0
+  #preempt = false
+  #preemptedAt = -Infinity
+  #nextPeer = 1
+  #turn = 0
+  #owed = 0
+  #freeBytes = 0
+  #missing = 0
+  #wantedBytes = 0
+  #duplicateBytes = 0
+  #out: SchedulerAction[] = []
+
+  constructor (init: SchedulerInit) {
+    this.#init = init
+    this.#rarity = new RarityMap(init.sizes.length, init.random)
+    this.#state = new Uint8Array(init.sizes.length)
+  }
+
+  /** Wanted blocks that are not here. */
+  get missing (): number { return this.#missing }
+  /** Blocks that are asked for now. */
+  get busy (): number { return this.#busy.size }
+  /** Nothing is on its way, and nobody known has any of what is missing. */
+  get starved (): boolean {
+    if (this.#missing === 0 || this.#busy.size > 0) return false
+    return this.#fullPeers === 0 && this.#rarity.held === 0
+  }
+
+  isWanted (block: number): boolean { return this.#state[block] !== UNWANTED }
+  isHere (block: number): boolean { return this.#state[block] === HERE }
+
+  /** Adds to what is wanted. */
+  want (block: number): void {
+    if (this.#state[block] !== UNWANTED) return
+    this.#state[block] = FREE
+    this.#missing++
+    this.#wantedBytes += this.#size(block)
+    this.#free(block)
+  }
+
+  /** The block is here, wherever from. */
+  here (block: number): void {
+    const state = this.#state[block]
+    if (state === HERE) return
+    if (state === UNWANTED) this.#wantedBytes += this.#size(block)
+    else this.#missing--
+    if (state === FREE) this.#unfree(block)
+    for (const assignment of this.#busy.get(block) ?? []) {
+      assignment.peer.unassign(assignment)
+      this.#owed -= assignment.size - assignment.received
+      this.#duplicateBytes += assignment.received
+      this.#out.push({ type: 'cancel', peer: assignment.peer.id, block })
+    }
+    this.#busy.delete(block)
+    this.#urgent.delete(block)
+    this.#state[block] = HERE
+  }
+
+  /** A block that was here no longer is. */
+  lost (block: number): void {
+    if (this.#state[block] !== HERE) return
+    this.#state[block] = FREE
+    this.#missing++
+    this.#free(block)
+  }
+
+  /** Moves blocks to the front, in this order, behind those that are there already. Undone by as many calm() calls. */
+  urge (blocks: Iterable<number>): void {
+    for (const block of blocks) this.#urgent.set(block, (this.#urgent.get(block) ?? 0) + 1)
+    this.#preempt = true
+  }
+
+  calm (blocks: Iterable<number>): void {
+    for (const block of blocks) {
+      const waiting = this.#urgent.get(block)
+      if (waiting === undefined) continue
+      if (waiting > 1) this.#urgent.set(block, waiting - 1)
+      else this.#urgent.delete(block)
+    }
+  }
+
+  /** `hash` is any 32-bit number that all nodes compute alike from the peer's id. */
+  addPeer (hash: number, now: number): number {
+    const id = this.#nextPeer++
+    this.#peers.set(id, new SchedulerPeer(id, hash, this.#init.sizes.length, now))
+    return id
+  }
+
+  removePeer (id: number): void {
+    const peer = this.#peers.get(id)
+    if (peer === undefined) return
+    for (const assignment of peer.queue.slice()) this.#release(assignment)
+    this.clearBlocks(id)
+    this.#peers.delete(id)
+  }
+
+  /** The peer has every block. */
+  fillBlocks (id: number): void {
+    this.clearBlocks(id)
+    const peer = this.#peers.get(id)
+    if (peer === undefined) return
+    peer.blocks.fill()
+    this.#fullPeers++
+  }
+
+  clearBlocks (id: number): void {
+    const peer = this.#peers.get(id)
+    if (peer === undefined) return
+    if (peer.blocks.filled) this.#fullPeers--
+    else for (const block of peer.blocks) this.#rarity.change(block, -1)
+    peer.blocks.clear()
+  }
+
+  setBlock (id: number, block: number, present: boolean): void {
+    const peer = this.#peers.get(id)
+    if (peer === undefined) return
+    // Peers with everything are counted apart, so that one of them costs nothing, whatever the number of blocks.
+    const wasFilled = peer.blocks.filled
+    if (!peer.blocks.set(block, present)) return
+    if (!wasFilled) { this.#rarity.change(block, present ? 1 : -1); return }
+    this.#fullPeers--
+    for (const other of peer.blocks) this.#rarity.change(other, 1)
+  }
+
+  setScore (id: number, score: number): void {
+    const peer = this.#peers.get(id)
+    if (peer !== undefined) peer.score = score
+  }
+
+  /** The peer was heard of, or could not be heard because this side did not listen. */
+  heard (id: number, at: number): void {
+    const peer = this.#peers.get(id)
+    if (peer !== undefined) peer.heardAt = Math.max(peer.heardAt, at)
+  }
+
+  /** The first of its bytes are about to come. */
+  started (id: number, block: number, now: number): void {
+    const assignment = this.#peers.get(id)?.find(block)
+    if (assignment === undefined) return
+    assignment.started = true
+    assignment.peer.heardAt = now
+  }
+
+  received (id: number, block: number, bytes: number, now: number): void {
+    const assignment = this.#peers.get(id)?.find(block)
+    if (assignment === undefined) return
+    assignment.peer.receive(assignment, bytes, now)
+    this.#owed -= bytes
+  }
+
+  /** The block came in full and is what it should be. Whoever else was asked for it is cancelled by the next plan(). */
+  completed (id: number, block: number): void {
+    const peer = this.#peers.get(id)
+    const assignment = peer?.find(block)
+    if (peer === undefined || assignment === undefined) return
+    this.#drop(assignment)
+    peer.delivered(assignment.size)
+    this.here(block)
+  }
+
+  /** It will not come from this peer. */
+  failed (id: number, block: number): void {
+    const assignment = this.#peers.get(id)?.find(block)
+    if (assignment !== undefined) this.#release(assignment)
+  }
+
+  /** What to do now. The actions count as done. */
+  plan (now: number): SchedulerAction[] {
+    for (const peer of this.#peers.values()) {
+      if (peer.idle || now - peer.heardAt <= this.#init.requestTimeoutMs) continue
+      this.#out.push({ type: 'timeout', peer: peer.id })
+      this.removePeer(peer.id)
+    }
+    if (this.#missing > 0) {
+      const peers = this.#inTurn()
+      if (this.#urgent.size > 0) this.#serveUrgent(peers, now)
+      this.#fill(peers, now)
+    }
+    const actions = this.#out
+    this.#out = []
+    return actions
+  }
+
+  /** Each peer gets one block after the other until none has room or nothing is left; those left over help others. */
+  #fill (peers: SchedulerPeer[], now: number): void {
+    let left = peers.filter(peer => peer.blocks.count > 0)
+    while (left.length > 0) {
+      const next: SchedulerPeer[] = []
+      for (const peer of left) {
+        if (this.#owed >= LOAD_BYTES_IN_FLIGHT_MAX || !peer.hasRoom(now) || peer.stalled(now)) continue
+        const block = this.#pick(peer, now)
+        if (block >= 0) this.#assign(peer, block, now)
+        if (block >= 0 || this.#takeOver(peer, now)) next.push(peer)
+      }
+      left = next
+    }
+  }
+
+  /** A free block for this peer, or -1. */
+  #pick (peer: SchedulerPeer, now: number): number {
+    if (this.#rarity.size === 0) return -1
+    for (const block of this.#urgent.keys()) {
+      if (this.#state[block] === FREE && peer.blocks.has(block)) return block
+    }
+    const block = this.#init.order === 'sequential' ? this.#rarity.first(peer.blocks) : this.#rarity.rarest(peer.blocks, ranking(this.#peers.values(), this.#init.self))
+    if (block < 0 || wouldLag(peer, block, this.#size(block), { peers: this.#peers.values(), freeBytes: this.#freeBytes, now })) return -1
+    return block
+  }
+
+  /** A peer with room for which nothing is free relieves a much slower one. Says whether it did. */
+  #takeOver (peer: SchedulerPeer, now: number): boolean {
+    const singles = [...this.#peers.values()].flatMap(other => other.queue.filter(queued => peer.blocks.has(queued.block) && this.#needsHelp(queued.block, now)))
+    const found = mostRelieved(singles, peer, now)
+    if (found === undefined) return false
+    if (!found.started) { this.#move(found, peer, now); return true }
+    if (!peer.idle || !this.#mayDuplicate(found, now)) return false
+    this.#assign(peer, found.block, now)
+    return true
+  }
+
+  /** Fetching it twice must be worth it: the first is stalled, or the bytes that will be thrown away are within bounds. */
+  #mayDuplicate (assignment: Assignment, now: number): boolean {
+    return assignment.peer.stalled(now) || this.#duplicateBytes + assignment.size <= this.#wantedBytes * DUPLICATE_SHARE
+  }
+
+  /** Makes way for what somebody waits for: at once when it is new, and when it sits with a slow peer. */
+  #serveUrgent (peers: SchedulerPeer[], now: number): void {
+    const blocks: number[] = []
+    for (const block of this.#urgent.keys()) {
+      if (this.#state[block] === HERE || this.#state[block] === UNWANTED) continue
+      if (blocks.push(block) === URGENT_WATCHED) break
+    }
+    const free = blocks.filter(block => this.#state[block] === FREE)
+    if (this.#preempt && now - this.#preemptedAt >= PREEMPT_MS) {
+      this.#preempt = false
+      this.#preemptedAt = now
+      // What is asked for and has not begun can wait: it is asked for again behind what is urgent.
+      for (const peer of peers) {
+        if (!free.some(block => peer.blocks.has(block))) continue
+        for (const assignment of peer.queue.filter(queued => !queued.started && !this.#urgent.has(queued.block))) this.#takeBack(assignment)
+      }
+    }
+    for (const block of blocks) {
+      const [assignment] = this.#busy.get(block) ?? []
+      if (assignment === undefined || !this.#needsHelp(block, now)) continue
+      const relief = peers.find(peer => peer.blocks.has(block) && !peer.stalled(now) && peer.hasRoom(now) && mostRelieved([assignment], peer, now) !== undefined)
+      if (relief === undefined) continue
+      if (!assignment.started) this.#move(assignment, relief, now)
+      else if (this.#mayDuplicate(assignment, now)) this.#assign(relief, block, now)
+    }
+  }
+
+  /** One peer is at it, or several that have all stalled. */
+  #needsHelp (block: number, now: number): boolean {
+    const assignments = this.#busy.get(block) ?? []
+    return assignments.length === 1 || (assignments.length < FETCHERS_MAX && assignments.every(({ peer }) => peer.stalled(now)))
+  }
+
+  #move (assignment: Assignment, to: SchedulerPeer, now: number): void {
+    this.#takeBack(assignment)
+    this.#assign(to, assignment.block, now)
+  }
+
+  #takeBack (assignment: Assignment): void {
+    this.#duplicateBytes += assignment.received
+    this.#out.push({ type: 'cancel', peer: assignment.peer.id, block: assignment.block })
+    this.#release(assignment)
+  }
+
+  #assign (peer: SchedulerPeer, block: number, now: number): void {
+    if (this.#state[block] === FREE) this.#unfree(block)
+    this.#state[block] = BUSY
+    const assignment = peer.assign(block, this.#size(block), now)
+    this.#owed += assignment.size
+    const assignments = this.#busy.get(block)
+    if (assignments === undefined) this.#busy.set(block, [assignment])
+    else assignments.push(assignment)
+    this.#out.push({ type: 'request', peer: peer.id, block })
+  }
+
+  /** The assignment is over, and the block free again unless another peer is at it. */
+  #release (assignment: Assignment): void {
+    this.#drop(assignment)
+    if (this.#busy.has(assignment.block) || this.#state[assignment.block] !== BUSY) return
+    this.#state[assignment.block] = FREE
+    this.#free(assignment.block)
+  }
+
+  #drop (assignment: Assignment): void {
+    const { peer, block } = assignment
+    peer.unassign(assignment)
+    this.#owed -= assignment.size - assignment.received
+    const others = (this.#busy.get(block) ?? []).filter(other => other !== assignment)
+    if (others.length > 0) this.#busy.set(block, others)
+    else this.#busy.delete(block)
+  }
+
+  #free (block: number): void {
+    this.#rarity.add(block)
+    this.#freeBytes += this.#size(block)
+  }
+
+  #unfree (block: number): void {
+    this.#rarity.delete(block)
+    this.#freeBytes -= this.#size(block)
+  }
+
+  #size (block: number): number { return this.#init.sizes[block] ?? 0 }
+
+  /** All peers, each time beginning with another, so that none is always first. */
+  #inTurn (): SchedulerPeer[] {
+    const peers = [...this.#peers.values()]
+    const start = peers.length === 0 ? 0 : this.#turn++ % peers.length
+    return [...peers.slice(start), ...peers.slice(0, start)]
+  }
+}

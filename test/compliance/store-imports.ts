@@ -1,0 +1,184 @@
+import assert from 'node:assert/strict'
+import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { ModelStore, StoredFile } from '../../src/storage/index.ts'
+import { fileOf, importAll, load, readBlock, sampleOf, smallModel, told, withSlot, writeBlock, type Sample } from './store-fixtures.ts'
+import type { StoreHarness } from './store.ts'
+
+/** What every ModelStore does with files that come in whole, or stay where they are. */
+export function importCompliance (name: string, harness: StoreHarness): void {
+  describe(`${name}: import compliance`, () => {
+    let store: ModelStore
+    let stop: () => Promise<void>
+
+    beforeEach(async () => { ({ store, stop } = await harness.create()) })
+    afterEach(async () => { await stop() })
+
+    describe('imports', () => {
+      const sampleFile = (seed: number): Sample => smallModel(seed)
+
+      it('bring a whole file in, which a model then finds complete', async () => {
+        const sample = sampleFile(60)
+        const given = sample.files[0]
+        assert.ok(given)
+        const log = told(store)
+        const { file, newBytes } = await importAll(store, given)
+        assert.equal(newBytes, given.content.length)
+        assert.equal(file.present.full, true)
+        assert.deepEqual(log.complete, [file.key])
+        const model = await store.putModel(sample.model, { published: true })
+        assert.equal(model.complete, true)
+        assert.ok(given.content.equals(await store.readRange(fileOf(store, sample), 0, given.content.length)))
+      })
+
+      it('count as nothing new the second time', async () => {
+        const given = sampleFile(61).files[0]
+        assert.ok(given)
+        const first = await importAll(store, given)
+        const second = await importAll(store, given)
+        assert.equal(second.newBytes, 0)
+        assert.equal(second.file, first.file)
+      })
+
+      it('fill what a partly loaded file lacks', async () => {
+        const sample = sampleFile(62)
+        const given = sample.files[0]
+        assert.ok(given)
+        await store.putModel(sample.model)
+        await writeBlock(store, fileOf(store, sample), given.content, 2)
+        await store.flush()
+        const { newBytes } = await importAll(store, given)
+        assert.equal(newBytes, given.content.length - (given.index.value.sizes[2] ?? 0))
+        assert.equal(store.model(sample.cid)?.complete, true)
+        assert.deepEqual((await store.verify(undefined)).bad, [])
+      })
+
+      it('refuse what is not whole, and leave nothing when aborted', async () => {
+        const given = sampleFile(63).files[0]
+        assert.ok(given)
+        const target = await store.importFile(given.content.length)
+        await assert.rejects(target.commit(given.index), { name: 'UsageError' })
+        await withSlot(async slot => {
+          slot.prepare(given.content.length - 1, 5)
+          await assert.rejects(target.write(given.content.length - 1, slot), { name: 'RangeError' })
+        })
+        await target.abort()
+        await target.abort()
+        await assert.rejects(target.commit(given.index), { name: 'UsageError' })
+        assert.equal((await store.status()).heldBytes, 0)
+      })
+
+      it('take an empty file', async () => {
+        const sample = sampleOf([{ path: 'empty', content: Buffer.alloc(0) }])
+        const given = sample.files[0]
+        assert.ok(given)
+        assert.equal((await importAll(store, given)).file.present.full, true)
+        assert.equal((await store.putModel(sample.model)).complete, true)
+      })
+    })
+
+    describe('files in place', () => {
+      let directory: string
+      let path: string
+      let sample: Sample
+      let content: Buffer
+
+      beforeEach(async () => {
+        directory = await mkdtemp(join(tmpdir(), 'shoal-in-place-'))
+        path = join(directory, 'model.bin')
+        sample = smallModel(70)
+        content = sample.files[0]?.content ?? Buffer.alloc(0)
+        await writeFile(path, content)
+      })
+      afterEach(async () => { await rm(directory, { recursive: true, force: true }) })
+
+      const reference = async (): Promise<{ file: StoredFile, newBytes: number }> => {
+        const { size, mtimeMs, ino } = await stat(path)
+        const index = sample.model.indexes[0]
+        assert.ok(index)
+        return await store.referenceFile(index, { path, size, mtimeMs, ino })
+      }
+
+      it('are served from where they are and count for no bytes held', async () => {
+        const { file, newBytes } = await reference()
+        assert.equal(newBytes, content.length)
+        assert.equal(file.inPlace, true)
+        assert.equal(file.path, path)
+        const model = await store.putModel(sample.model, { published: true })
+        assert.equal(model.complete, true)
+        assert.equal(model.directory, undefined)
+        const offset = file.offsets[5] ?? 0
+        assert.ok((await readBlock(store, file, 5))?.equals(content.subarray(offset, offset + (file.index.sizes[5] ?? 0))))
+        assert.ok(content.equals(await store.readRange(file, 0, content.length)))
+        assert.equal((await store.status()).heldBytes, 0)
+        assert.equal((await reference()).newBytes, 0)
+      })
+
+      const changes: Array<[string, () => Promise<void>]> = [
+        ['written to', async () => { await writeFile(path, Buffer.concat([content.subarray(1), Buffer.of(1)])) }],
+        ['cut short', async () => { await writeFile(path, content.subarray(0, 100)) }],
+        ['replaced', async () => { await rm(path); await writeFile(path, content) }],
+        ['deleted', async () => { await rm(path) }]
+      ]
+      for (const [what, change] of changes) {
+        it(`are withdrawn, not served, once ${what}`, async () => {
+          const { file } = await reference()
+          await store.putModel(sample.model, { published: true })
+          const log = told(store)
+          await new Promise(resolve => { setTimeout(resolve, 5) }) // beyond the clock tick of mtime
+          await change()
+          assert.equal(await readBlock(store, file, 0), undefined)
+          assert.equal(log.lost.length, file.index.blocks.length)
+          assert.equal(file.present.count, 0)
+          assert.equal(file.inPlace, false)
+          const cid = file.index.blocks[0]
+          assert.ok(cid)
+          assert.equal(store.findBlock(cid), undefined)
+          await load(store, sample)
+          assert.equal(file.present.full, true, 'it can be loaded like any other')
+        })
+      }
+
+      it('are withdrawn when a read of a range finds them changed', async () => {
+        const { file } = await reference()
+        await store.putModel(sample.model)
+        await writeFile(path, content.subarray(0, 50))
+        await assert.rejects(store.readRange(file, 0, 10), { name: 'DiskError' })
+        assert.equal(file.present.count, 0)
+      })
+
+      it('give way to a copy of our own', async () => {
+        const { file } = await reference()
+        await store.putModel(sample.model, { published: true })
+        const given = sample.files[0]
+        assert.ok(given)
+        assert.equal((await importAll(store, given)).newBytes, 0)
+        assert.equal(file.inPlace, false)
+        assert.equal(file.present.full, true)
+        await rm(path)
+        assert.ok(content.equals(await store.readRange(file, 0, content.length)))
+        await writeFile(path, content)
+        await reference()
+        assert.equal(file.inPlace, false, 'the copy is kept')
+      })
+
+      it('fill what a partly loaded file lacks', async () => {
+        await store.putModel(sample.model)
+        await writeBlock(store, fileOf(store, sample), content, 0)
+        await store.flush()
+        const { file } = await reference()
+        assert.equal(file.inPlace, false)
+        assert.equal(file.present.full, true)
+      })
+
+      it('are refused when they changed since they were hashed', async () => {
+        const { size, mtimeMs, ino } = await stat(path)
+        const index = sample.model.indexes[0]
+        assert.ok(index)
+        await assert.rejects(store.referenceFile(index, { path, size, mtimeMs: mtimeMs - 1, ino }), { name: 'SourceChangedError' })
+        await assert.rejects(store.referenceFile(index, { path, size: size + 1, mtimeMs, ino }), { name: 'SourceChangedError' })
+      })
+    })
+  })
+}
