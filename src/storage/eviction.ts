@@ -21,7 +21,7 @@ export interface EvictionPlan {
 export function planEviction ({ models, isHeld, keep }: EvictionState, bytes: number): EvictionPlan {
   const candidates = Array.from(models)
     .filter(model => !model.pinned && !model.published && !isHeld(model.cid))
-    .sort((a, b) => a.usedAt - b.usedAt || (a.cid < b.cid ? -1 : 1))
+    .sort((a, b) => a.usedAt - b.usedAt) // stable: of two used in the same millisecond, the one that is here longer
   const plan: EvictionPlan = { models: [], freedBytes: 0 }
   const evicted = new Set<ModelRecord>()
   for (const model of candidates) {

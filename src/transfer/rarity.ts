@@ -66,7 +66,7 @@ export class BlockSet {
 }
 
 /** Looks into a bucket before one is taken for good. More find the better tie and the block that few in a bucket have. */
-const SAMPLES = 24
+const SAMPLES = 48
 
 /**
  * The blocks that are free to fetch, in buckets by how many peers have them. A pick looks at a bounded number of
@@ -116,10 +116,10 @@ export class RarityMap {
   }
 
   /**
-   * One of the rarest free blocks in `of`: among equally rare ones the one with the lowest rank, and among those a
-   * random one. Rank 0 is the best there is. Returns -1 if there is none.
+   * One of the rarest free blocks in `of`: among equally rare ones the one with the lowest rank of some that were drawn,
+   * or just any one. Returns -1 if there is none.
    */
-  rarest (of: BlockSet, rank: (block: number) => number): number {
+  rarest (of: BlockSet, rank?: (block: number) => number): number {
     if (of.count === 0) return -1
     for (const bucket of this.#buckets) {
       const found = this.#sample(bucket, of, rank)
@@ -140,7 +140,7 @@ export class RarityMap {
     return -1
   }
 
-  #sample (bucket: number[], of: BlockSet, rank: (block: number) => number): number {
+  #sample (bucket: number[], of: BlockSet, rank: ((block: number) => number) | undefined): number {
     const { length } = bucket
     const all = length <= SAMPLES
     const start = all && length > 0 ? randomInt(this.#random, length) : 0
@@ -149,11 +149,11 @@ export class RarityMap {
     for (let i = 0; i < Math.min(length, SAMPLES); i++) {
       const block = bucket[all ? (start + i) % length : randomInt(this.#random, length)] ?? 0
       if (!of.has(block)) continue
+      if (rank === undefined) return block
       const ranked = rank(block)
       if (ranked >= bestRank) continue
       best = block
       bestRank = ranked
-      if (ranked === 0) break
     }
     return best
   }

@@ -6,6 +6,8 @@ const SOONER = 2
 const SOONER_MS = 100
 /** What a peer that has not delivered anything counts as. */
 const ASSUMED_RATE = 16 * MiB
+/** Finishing so much later than the rest is to be the last. */
+const LAGGING = 1.25
 /** Other loaders considered when work is shared out. */
 const LOADERS_CONSIDERED = 16
 
@@ -17,47 +19,65 @@ export function mostRelieved (assignments: Assignment[], peer: SchedulerPeer, no
   let best: Assignment | undefined
   let bestMs = 0
   for (const assignment of assignments) {
-    const { peer: other, started } = assignment
-    if (other === peer || (best !== undefined && started && !best.started)) continue
+    const { peer: other } = assignment
+    const started = assignment.startedAt !== undefined
+    if (other === peer || (best !== undefined && started && best.startedAt === undefined)) continue
     const there = other.etaOfMs(other.queue.indexOf(assignment), now, ASSUMED_RATE)
     // A newcomer is taken to be as fast as whom it relieves: it still does one block before that one does several.
     const here = peer.etaMs(assignment.size, now, other.rate(now) ?? ASSUMED_RATE)
     if (there <= here * SOONER + SOONER_MS) continue
-    if (best !== undefined && best.started === started && there <= bestMs) continue
+    if (best !== undefined && (best.startedAt !== undefined) === started && there <= bestMs) continue
     best = assignment
     bestMs = there
   }
   return best
 }
 
+/** What is left to fetch, and who could. */
+export interface Prospect {
+  peers: Iterable<SchedulerPeer>
+  /** Milliseconds until all is done if all peers go on as they do. */
+  endMs: number
+  now: number
+}
+
 /**
- * Near the end a slow peer is better left without work: with another block it would be the last to finish, and most
- * of what it sent would be thrown away when a faster one does it again.
+ * Is this block better left to others? Near the end, when this peer would be the last to finish with it while another
+ * is sooner: most of what it sends would be thrown away when that one does it again. And when it has everything, is
+ * busy with others, and somebody who has only a part can give this block just as soon: what only the full holder has
+ * should not wait for what others have too.
  */
-export function wouldLag (peer: SchedulerPeer, block: number, size: number, world: { peers: Iterable<SchedulerPeer>, freeBytes: number, now: number }): boolean {
-  const { peers, freeBytes, now } = world
-  const rate = peer.rate(now)
-  if (rate === undefined) return false
-  const own = (peer.owed + size) / rate * 1000
+export function betterLeft (peer: SchedulerPeer, block: number, size: number, { peers, endMs, now }: Prospect): boolean {
+  if (peer.rate(now) === undefined) return false
+  const own = peer.etaMs(size, now, 0)
+  const isLast = own > endMs * LAGGING + SOONER_MS
+  if (!isLast && !peer.blocks.filled) return false
   for (const other of peers) {
     if (other === peer || !other.blocks.has(block) || other.rate(now) === undefined) continue
-    if (other.etaMs(freeBytes, now, 0) * SOONER + SOONER_MS < own) return true
+    const there = other.etaMs(size, now, 0)
+    if (isLast && Math.max(there, endMs) * LAGGING + SOONER_MS < own) return true
+    if (peer.blocks.filled && !other.blocks.filled && other.hasRoom(now) && there <= own) return true
   }
   return false
 }
 
-/** How many of the other loaders come before this node for a block: all of them count alike (see Scheduler). */
-export function ranking (peers: Iterable<SchedulerPeer>, self: number): (block: number) => number {
+/**
+ * In which order this node takes equally rare blocks, lowest first. All nodes that load the same model rank themselves
+ * for each block by a hash. The first of them takes it, its own blocks in falling order of that hash; when it has none
+ * left, those of others that they would take last. So they take different blocks from the one who has them all, without
+ * a word between them.
+ */
+export function ranking (peers: Iterable<SchedulerPeer>, self: number): ((block: number) => number) | undefined {
   const loaders: SchedulerPeer[] = []
   for (const peer of peers) {
     if (!peer.blocks.full && loaders.push(peer) === LOADERS_CONSIDERED) break
   }
-  if (loaders.length === 0) return () => 0
+  if (loaders.length === 0) return undefined
   return block => {
     const own = mix(block, self)
-    let before = 0
-    for (const loader of loaders) if (!loader.blocks.has(block) && mix(block, loader.hash) > own) before++
-    return before
+    let first = own
+    for (const loader of loaders) if (!loader.blocks.has(block)) first = Math.max(first, mix(block, loader.hash))
+    return first === own ? -own : first
   }
 }
 

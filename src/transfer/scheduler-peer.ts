@@ -8,8 +8,8 @@ export interface Assignment {
   readonly block: number
   readonly size: number
   received: number
-  /** Its bytes have begun to come, so taking it back costs some. */
-  started: boolean
+  /** When its bytes began to come: taking it back costs some from then on. */
+  startedAt: number | undefined
 }
 
 /** Two blocks: one on its way and one behind it. */
@@ -18,6 +18,8 @@ const FIRST_WINDOW = 2 * BLOCK_BYTES_MAX
 const PIPELINE_MS = 1_000
 /** Bytes come in pieces of about this size; a peer that misses several is stalled. */
 const PIECE_BYTES = 256 * KiB
+/** A block that has been on its way for this long shows how fast it comes. */
+const PACE_MS = 300
 const STALL_MS_MIN = 500
 const STALL_MS_MAX = 2_000
 
@@ -71,24 +73,30 @@ export class SchedulerPeer {
 
   /** Milliseconds until it has delivered what it owes and `extra` bytes more; `assumed` is its rate while unknown. */
   etaMs (extra: number, now: number, assumed: number): number {
-    if (this.stalled(now)) return Infinity
-    const rate = this.rate(now) ?? assumed
-    return rate > 0 ? (this.owed + extra) / rate * 1000 : Infinity
+    return this.#msFor(this.owed + extra, now, assumed)
   }
 
   /** Milliseconds until the assignment at `index` of its queue is delivered. */
   etaOfMs (index: number, now: number, assumed: number): number {
-    if (this.stalled(now)) return Infinity
-    const rate = this.rate(now) ?? assumed
-    if (rate <= 0) return Infinity
     let bytes = 0
     for (let i = 0; i <= index; i++) bytes += (this.queue[i]?.size ?? 0) - (this.queue[i]?.received ?? 0)
-    return bytes / rate * 1000
+    return this.#msFor(bytes, now, assumed)
+  }
+
+  /** An average remembers better days: what the block on its way shows counts if it is slower. */
+  #msFor (bytes: number, now: number, assumed: number): number {
+    if (this.stalled(now)) return Infinity
+    let rate = this.rate(now) ?? assumed
+    const [current] = this.queue
+    if (current?.startedAt !== undefined && now - current.startedAt >= PACE_MS) {
+      rate = Math.min(rate, current.received / (now - current.startedAt) * 1000)
+    }
+    return rate > 0 ? bytes / rate * 1000 : Infinity
   }
 
   assign (block: number, size: number, now: number): Assignment {
     if (this.idle) { this.#meter.skip(now); this.heardAt = now }
-    const assignment: Assignment = { peer: this, block, size, received: 0, started: false }
+    const assignment: Assignment = { peer: this, block, size, received: 0, startedAt: undefined }
     this.queue.push(assignment)
     this.owed += size
     return assignment
@@ -106,7 +114,7 @@ export class SchedulerPeer {
   }
 
   receive (assignment: Assignment, bytes: number, now: number): void {
-    assignment.started = true
+    assignment.startedAt ??= now
     assignment.received += bytes
     this.owed -= bytes
     this.heardAt = now

@@ -1,6 +1,6 @@
 import { LOAD_BYTES_IN_FLIGHT_MAX, type Random } from '../base/index.ts'
 import { RarityMap } from './rarity.ts'
-import { mostRelieved, ranking, wouldLag } from './relief.ts'
+import { betterLeft, mostRelieved, ranking } from './relief.ts'
 import { SchedulerPeer, type Assignment } from './scheduler-peer.ts'
 
 export type SchedulerAction =
@@ -39,9 +39,7 @@ const PREEMPT_MS = 250
  * no I/O and knows no clock. Blocks and peers are small numbers.
  *
  * A wanted block is FREE, BUSY (asked for from one peer, from two when the first is too slow) or HERE. The order of
- * choice: urgent ranges, then rarest first (or in order). Among equally rare blocks those come first that this node
- * is "responsible" for: all nodes that load the same model rank themselves for each block by a hash, so that they
- * take different blocks from the one who has them all, without a word between them.
+ * choice: urgent ranges, then rarest first (or in order); relief.ts says when a block changes peers.
  */
 export class Scheduler {
   readonly #init: SchedulerInit
@@ -191,7 +189,7 @@ export class Scheduler {
   started (id: number, block: number, now: number): void {
     const assignment = this.#peers.get(id)?.find(block)
     if (assignment === undefined) return
-    assignment.started = true
+    assignment.startedAt ??= now
     assignment.peer.heardAt = now
   }
 
@@ -257,8 +255,15 @@ export class Scheduler {
       if (this.#state[block] === FREE && peer.blocks.has(block)) return block
     }
     const block = this.#init.order === 'sequential' ? this.#rarity.first(peer.blocks) : this.#rarity.rarest(peer.blocks, ranking(this.#peers.values(), this.#init.self))
-    if (block < 0 || wouldLag(peer, block, this.#size(block), { peers: this.#peers.values(), freeBytes: this.#freeBytes, now })) return -1
+    if (block < 0 || betterLeft(peer, block, this.#size(block), { peers: this.#peers.values(), endMs: this.#endMs(now), now })) return -1
     return block
+  }
+
+  /** Milliseconds until everything is here if all go on as they do. */
+  #endMs (now: number): number {
+    let rate = 0
+    for (const peer of this.#peers.values()) if (!peer.stalled(now)) rate += peer.rate(now) ?? 0
+    return rate > 0 ? (this.#freeBytes + this.#owed) / rate * 1000 : 0
   }
 
   /** A peer with room for which nothing is free relieves a much slower one. Says whether it did. */
@@ -266,7 +271,7 @@ export class Scheduler {
     const singles = [...this.#peers.values()].flatMap(other => other.queue.filter(queued => peer.blocks.has(queued.block) && this.#needsHelp(queued.block, now)))
     const found = mostRelieved(singles, peer, now)
     if (found === undefined) return false
-    if (!found.started) { this.#move(found, peer, now); return true }
+    if (found.startedAt === undefined) { this.#move(found, peer, now); return true }
     if (!peer.idle || !this.#mayDuplicate(found, now)) return false
     this.#assign(peer, found.block, now)
     return true
@@ -291,7 +296,7 @@ export class Scheduler {
       // What is asked for and has not begun can wait: it is asked for again behind what is urgent.
       for (const peer of peers) {
         if (!free.some(block => peer.blocks.has(block))) continue
-        for (const assignment of peer.queue.filter(queued => !queued.started && !this.#urgent.has(queued.block))) this.#takeBack(assignment)
+        for (const assignment of peer.queue.filter(queued => queued.startedAt === undefined && !this.#urgent.has(queued.block))) this.#takeBack(assignment)
       }
     }
     for (const block of blocks) {
@@ -299,7 +304,7 @@ export class Scheduler {
       if (assignment === undefined || !this.#needsHelp(block, now)) continue
       const relief = peers.find(peer => peer.blocks.has(block) && !peer.stalled(now) && peer.hasRoom(now) && mostRelieved([assignment], peer, now) !== undefined)
       if (relief === undefined) continue
-      if (!assignment.started) this.#move(assignment, relief, now)
+      if (assignment.startedAt === undefined) this.#move(assignment, relief, now)
       else if (this.#mayDuplicate(assignment, now)) this.#assign(relief, block, now)
     }
   }

@@ -2,6 +2,7 @@ import { seededRandom, silentLogger, systemClock } from '../../src/base/index.ts
 import { createMemoryStore } from '../../src/storage/index.ts'
 import { fileStore, settings, temporaryDirectory } from './store-fixtures.ts'
 import { importCompliance } from './store-imports.ts'
+import { quotaCompliance } from './store-quota.ts'
 import { storeCompliance, type StoreHarness } from './store.ts'
 
 const files: StoreHarness = {
@@ -24,4 +25,5 @@ const memory: StoreHarness = {
 for (const [name, harness] of [['files', files], ['memory', memory]] as const) {
   storeCompliance(name, harness)
   importCompliance(name, harness)
+  quotaCompliance(name, harness)
 }
