@@ -69,15 +69,15 @@ export function commonPrefixLength (a: Uint8Array, b: Uint8Array): number {
 
 /** `place` with bit `at` turned over; the bits after it are of no account. */
 export function flipBit (place: Uint8Array, at: number): Uint8Array {
-  const flipped = place.slice()
+  const flipped = new Uint8Array(place)
   flipped[at >> 3] = (flipped[at >> 3] ?? 0) ^ (0x80 >> (at & 7))
   return flipped
 }
 
 /** The first and the last place that share `length` leading bits with `place`. */
 export function prefixBounds (place: Uint8Array, length: number): { low: Uint8Array, high: Uint8Array } {
-  const low = place.slice()
-  const high = place.slice()
+  const low = new Uint8Array(place)
+  const high = new Uint8Array(place)
   for (let i = 0; i < KEY_BYTES; i++) {
     const kept = Math.max(0, Math.min(8, length - i * 8))
     const mask = 0xff >> kept
@@ -88,5 +88,6 @@ export function prefixBounds (place: Uint8Array, length: number): { low: Uint8Ar
 }
 
 function sha256 (bytes: Uint8Array): Uint8Array {
-  return hash('sha256', bytes, 'buffer')
+  // A copy, because the slice() of a Buffer is none.
+  return new Uint8Array(hash('sha256', bytes, 'buffer'))
 }

@@ -36,8 +36,8 @@ export class MemoryDatastore extends BaseDatastore {
   }
 
   override * _all ({ prefix = '' }: { prefix?: string }): Generator<Pair> {
-    // A prefix that is a folder with entries has, in what libp2p keeps, no folders below.
-    const exact = this.#folders.get(prefix)
+    // Keys of provider records have one length, so none begins with another.
+    const exact = prefix.startsWith('/dht/provider/') ? this.#folders.get(prefix) : undefined
     const folders = exact === undefined ? this.#folders : [[prefix, exact] as const]
     for (const [folder, entries] of folders) {
       for (const [name, value] of entries) {

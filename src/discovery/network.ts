@@ -75,9 +75,10 @@ export async function createNetwork (init: NetworkInit): Promise<Network> {
   const clock = init.clock ?? systemClock
   const random = init.random ?? systemRandom
   const directory = init.dataDirectory
+  if (directory !== undefined) await mkdir(join(directory, 'libp2p'), { recursive: true, mode: 0o700 })
   const privateKey = init.privateKey ?? (directory === undefined ? await generateKeyPair('Ed25519') : await loadIdentity(directory))
   const records = new ProviderRecords({
-    inner: directory === undefined ? new MemoryDatastore() : await levelIn(directory),
+    inner: directory === undefined ? new MemoryDatastore() : new LevelDatastore(join(directory, 'libp2p')),
     self: peerIdFromPrivateKey(privateKey),
     recordsMax: directory === undefined ? DHT_RECORDS_IN_MEMORY_MAX : DHT_RECORDS_MAX,
     random
@@ -133,10 +134,4 @@ function protectorFor (init: NetworkInit, clock: Clock, random: Random): Connect
   if (init.swarmKey !== undefined && init.openSwarm === true) throw new ConfigError('an open swarm has no swarm key; give one or the other')
   const keyed = init.swarmKey === undefined ? undefined : swarmKeyProtector({ key: checkSwarmKey(init.swarmKey), clock, random })
   return init.linkLimiter === undefined ? keyed : limitedProtector(init.linkLimiter, keyed)
-}
-
-async function levelIn (directory: string): Promise<LevelDatastore> {
-  const path = join(directory, 'libp2p')
-  await mkdir(path, { recursive: true, mode: 0o700 })
-  return new LevelDatastore(path)
 }

@@ -189,7 +189,7 @@ async function announceTo (components: SweepComponents, digest: Uint8Array, cont
 
 /** The next place in the key space, with room for neither another key nor an overflow at its end. */
 function following (place: Uint8Array): Uint8Array {
-  const next = place.slice()
+  const next = new Uint8Array(place)
   for (let i = next.length - 1; i >= 0; i--) {
     const byte = ((next[i] ?? 0) + 1) & 0xff
     next[i] = byte

@@ -1,7 +1,7 @@
 import picomatch from 'picomatch'
 import type { CID } from 'multiformats/cid'
 import { NodeStoppedError, NoProviderError, UsageError, abortReason, asError, throwIfAborted, type Clock } from '../base/index.ts'
-import { parseModelCid } from '../model/index.ts'
+import { encodeFileIndex, parseModelCid, type Manifest } from '../model/index.ts'
 import type { ModelStore, StoredModel } from '../storage/store.ts'
 import type { ModelFetch, ModelFetchStats } from '../transfer/types.ts'
 import { candidates, findModel, type FindComponents } from './find-model.ts'
@@ -21,8 +21,12 @@ export interface LoadHooks {
 
 /** Between two searches for more providers while blocks are lacking that no known peer has. */
 const SEARCH_AGAIN_MS = 2_000
-/** Between two searches while a load runs well: peers that joined meanwhile help too. */
-const SEARCH_MORE_MS = 10_000
+/**
+ * Between two searches while a load runs well: nodes that began to load meanwhile help too. Soon at first, because many
+ * nodes tend to start on a new model together, then ever more rarely.
+ */
+const SEARCH_MORE_FIRST_MS = 500
+const SEARCH_MORE_MAX_MS = 15_000
 
 /**
  * All loads of this node. Callers that load the same model share one fetch: each waits with its own signal, progress
@@ -98,6 +102,7 @@ class SharedLoad implements SharedFetch {
   #resolveEnded: () => void = () => undefined
   #model: StoredModel | undefined
   #searching = false
+  #searchMoreMs = SEARCH_MORE_FIRST_MS
   #starvedSince: number | undefined
   #cancelSearch: () => void = () => undefined
 
@@ -124,7 +129,9 @@ class SharedLoad implements SharedFetch {
     options.onProgress?.(this.#progress(undefined))
     try {
       const model = await withSignal(this.#prepared, options.signal)
-      return new OpenShared(this, caller, model, this.#wanted(model, options.include), options)
+      const wanted = this.#wantedFiles(model.manifest.value, options.include)
+      if (!wanted.every(file => model.files[file]?.present.full === true)) await this.#makeRoom(model, wanted)
+      return new OpenShared(this, caller, model, wanted, options)
     } catch (error) {
       await this.leave(caller)
       throw error
@@ -202,21 +209,29 @@ class SharedLoad implements SharedFetch {
     }
     const { model, from } = await findModel(this.#components, this.#cid, options.providerTimeoutMs ?? this.#settings.providerTimeoutMs, this.#stopping.signal)
     for (const peerId of from) this.#asked.add(peerId)
-    const stored = await store.putModel(model, { signal: this.#stopping.signal })
+    throwIfAborted(this.#stopping.signal)
+    // Held before it is put: eviction for another load must not take it in between.
     this.#letGo = store.holdModel(this.#key)
+    const stored = await store.putModel(model, { signal: this.#stopping.signal, wanted: this.#wantedFiles(model.manifest.value, options.include) })
     this.#model = stored
-    if (this.#stopping.signal.aborted) this.#letGo()
     throwIfAborted(this.#stopping.signal)
     this.#hooks.onRegistered(stored)
     return stored
   }
 
-  #wanted (model: StoredModel, include: string[] | undefined): number[] {
-    const all = model.files.map((_, position) => position)
+  /** Another caller may want more files than room was made for. */
+  async #makeRoom (model: StoredModel, wanted: number[]): Promise<void> {
+    const indexes = model.files.map(file => encodeFileIndex(file.index))
+    await this.#components.store.putModel({ manifest: model.manifest, indexes }, { signal: this.#stopping.signal, wanted })
+  }
+
+  /** Positions of the files whose path matches one of the globs; throws UsageError when none does. */
+  #wantedFiles (manifest: Manifest, include: string[] | undefined): number[] {
+    const all = manifest.files.map((_, position) => position)
     if (include === undefined || include.length === 0) return all
     const matches = picomatch(include, { dot: true })
-    const wanted = all.filter(position => matches(model.manifest.value.files[position]?.path ?? ''))
-    if (wanted.length === 0) throw new UsageError(`no file of ${this.#key} matches ${include.join(', ')}; see its files with: shoal show ${this.#key}`)
+    const wanted = all.filter(position => matches(manifest.files[position]?.path ?? ''))
+    if (wanted.length === 0) throw new UsageError(`no file of ${this.#key} matches ${include.join(', ')}; its files are: ${manifest.files.slice(0, 8).map(file => file.path).join(', ')}${manifest.files.length > 8 ? ', ...' : ''}`)
     return wanted
   }
 
@@ -236,7 +251,9 @@ class SharedLoad implements SharedFetch {
     run().catch(error => { logger.debug({ cid: this.#key, error: asError(error).message }, 'search for providers failed') }).finally(() => {
       this.#searching = false
       if (this.#fetch !== fetch) return
-      this.#cancelSearch = clock.setTimeout(() => { this.#search() }, this.#starvedSince === undefined ? SEARCH_MORE_MS : SEARCH_AGAIN_MS)
+      const waitMs = this.#starvedSince === undefined ? this.#searchMoreMs : SEARCH_AGAIN_MS
+      this.#searchMoreMs = Math.min(SEARCH_MORE_MAX_MS, this.#searchMoreMs * 2)
+      this.#cancelSearch = clock.setTimeout(() => { this.#search() }, waitMs)
     })
   }
 

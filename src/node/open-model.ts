@@ -24,7 +24,8 @@ export class OpenShared implements OpenModel {
   readonly #wanted: Set<number>
   readonly #fetch: ModelFetch | undefined
   readonly #options: LoadOptions
-  readonly #reusedBytes: number
+  /** Bytes of the wanted files, each distinct file once. */
+  readonly #distinctBytes: number
   readonly #started: number
   #result: LoadResult | undefined
 
@@ -36,7 +37,7 @@ export class OpenShared implements OpenModel {
     this.#wanted = new Set(wanted)
     this.#options = options
     this.#started = shared.clock.monotonic()
-    this.#reusedBytes = sum(new Set(wanted.map(file => model.files[file])), file => file?.presentBytes ?? 0)
+    this.#distinctBytes = sum(new Set(wanted.map(file => model.files[file])), file => file?.index.size ?? 0)
     this.#fetch = shared.fetchOf(model, wanted, options.order)
     this.done = this.#wait()
     this.done.catch(() => undefined) // whoever does not await it has other ways to learn
@@ -115,7 +116,8 @@ export class OpenShared implements OpenModel {
       bytes,
       seconds: (this.#shared.clock.monotonic() - this.#started) / 1000,
       fetchedBytes: stats?.fetchedBytes ?? 0,
-      reusedBytes: this.#reusedBytes,
+      // What did not come over the network was here: before, in another file, or written by a load that was cut short.
+      reusedBytes: Math.max(0, this.#distinctBytes - (stats?.fetchedBytes ?? 0)),
       duplicateBytes: stats?.duplicateBytes ?? 0,
       peers: stats?.peers ?? {}
     }

@@ -63,9 +63,9 @@ export function betterLeft (peer: SchedulerPeer, block: number, size: number, { 
 
 /**
  * In which order this node takes equally rare blocks, lowest first. All nodes that load the same model rank themselves
- * for each block by a hash. The first of them takes it, its own blocks in falling order of that hash; when it has none
- * left, those of others that they would take last. So they take different blocks from the one who has them all, without
- * a word between them.
+ * for each block by a hash. A node takes those first for which it comes first (values below 1), in falling order of its
+ * hash; then those for which one other comes before it, beginning with what that one takes last; and so on. So they
+ * take different blocks from the one who has them all, without a word between them.
  */
 export function ranking (peers: Iterable<SchedulerPeer>, self: number): ((block: number) => number) | undefined {
   const loaders: SchedulerPeer[] = []
@@ -75,9 +75,16 @@ export function ranking (peers: Iterable<SchedulerPeer>, self: number): ((block:
   if (loaders.length === 0) return undefined
   return block => {
     const own = mix(block, self)
-    let first = own
-    for (const loader of loaders) if (!loader.blocks.has(block)) first = Math.max(first, mix(block, loader.hash))
-    return first === own ? -own : first
+    let before = 0
+    let first = 0
+    for (const loader of loaders) {
+      if (loader.blocks.has(block)) continue
+      const other = mix(block, loader.hash)
+      if (other <= own) continue
+      before++
+      first = Math.max(first, other)
+    }
+    return before + (before === 0 ? 1 - own / 2 ** 32 : first / 2 ** 32) * 0.999
   }
 }
 

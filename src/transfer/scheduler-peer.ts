@@ -35,6 +35,8 @@ export class SchedulerPeer {
   owed = 0
   score = 1
   heardAt: number
+  /** When it last owed something. */
+  idleSince: number
   #window = FIRST_WINDOW
   readonly #meter: RateMeter
 
@@ -43,6 +45,7 @@ export class SchedulerPeer {
     this.hash = hash
     this.blocks = new BlockSet(blockCount)
     this.heardAt = now
+    this.idleSince = now
     this.#meter = new RateMeter(now)
   }
 
@@ -118,6 +121,7 @@ export class SchedulerPeer {
     assignment.received += bytes
     this.owed -= bytes
     this.heardAt = now
+    this.idleSince = now
     this.#meter.add(bytes, now)
   }
 

@@ -1,4 +1,4 @@
-import { LOAD_BYTES_IN_FLIGHT_MAX, type Random } from '../base/index.ts'
+import { BLOCK_BYTES_MAX, LOAD_BYTES_IN_FLIGHT_MAX, type Random } from '../base/index.ts'
 import { RarityMap } from './rarity.ts'
 import { betterLeft, mostRelieved, ranking } from './relief.ts'
 import { SchedulerPeer, type Assignment } from './scheduler-peer.ts'
@@ -29,6 +29,8 @@ const HERE = 3
 const DUPLICATE_SHARE = 0.005
 /** Peers that one block is asked for from, when one after the other stalls. */
 const FETCHERS_MAX = 4
+/** A block that takes longer than this from a peer is slow to come: others may be sooner. */
+const SLOW_BLOCK_MS = 500
 /** Of the urgent blocks, how many at the front are looked after one by one. */
 const URGENT_WATCHED = 16
 /** Between two times that what is asked for is taken back in favour of what is urgent: cancels are not free either. */
@@ -254,9 +256,16 @@ export class Scheduler {
     for (const block of this.#urgent.keys()) {
       if (this.#state[block] === FREE && peer.blocks.has(block)) return block
     }
-    const block = this.#init.order === 'sequential' ? this.#rarity.first(peer.blocks) : this.#rarity.rarest(peer.blocks, ranking(this.#peers.values(), this.#init.self))
-    if (block < 0 || betterLeft(peer, block, this.#size(block), { peers: this.#peers.values(), endMs: this.#endMs(now), now })) return -1
-    return block
+    const rank = this.#init.order === 'sequential' ? undefined : ranking(this.#peers.values(), this.#init.self)
+    const block = this.#init.order === 'sequential' ? this.#rarity.first(peer.blocks) : this.#rarity.rarest(peer.blocks, rank)
+    if (block < 0) return -1
+    const size = this.#size(block)
+    // What another loader should take is left to it for as long as it may need, when it would be slow for us as well.
+    if (rank !== undefined && peer.blocks.filled && rank(block) >= 1) {
+      const blockMs = size / (peer.rate(now) ?? Infinity) * 1000
+      if (blockMs > SLOW_BLOCK_MS && (!peer.idle || now - peer.idleSince < blockMs)) return -1
+    }
+    return betterLeft(peer, block, size, { peers: this.#peers.values(), endMs: this.#endMs(now), now }) ? -1 : block
   }
 
   /** Milliseconds until everything is here if all go on as they do. */
@@ -272,14 +281,17 @@ export class Scheduler {
     const found = mostRelieved(singles, peer, now)
     if (found === undefined) return false
     if (found.startedAt === undefined) { this.#move(found, peer, now); return true }
-    if (!peer.idle || !this.#mayDuplicate(found, now)) return false
+    if (!peer.idle || !this.#mayDuplicate(found, peer, now)) return false
     this.#assign(peer, found.block, now)
     return true
   }
 
   /** Fetching it twice must be worth it: the first is stalled, or the bytes that will be thrown away are within bounds. */
-  #mayDuplicate (assignment: Assignment, now: number): boolean {
-    return assignment.peer.stalled(now) || this.#duplicateBytes + assignment.size <= this.#wantedBytes * DUPLICATE_SHARE
+  #mayDuplicate (assignment: Assignment, by: SchedulerPeer, now: number): boolean {
+    const { peer, size, received } = assignment
+    if (peer.stalled(now)) return true
+    const waste = Math.min(size, received + (peer.rate(now) ?? 0) * by.etaMs(size, now, 0) / 1000)
+    return this.#duplicateBytes + waste <= Math.max(this.#wantedBytes * DUPLICATE_SHARE, BLOCK_BYTES_MAX)
   }
 
   /** Makes way for what somebody waits for: at once when it is new, and when it sits with a slow peer. */
@@ -305,7 +317,7 @@ export class Scheduler {
       const relief = peers.find(peer => peer.blocks.has(block) && !peer.stalled(now) && peer.hasRoom(now) && mostRelieved([assignment], peer, now) !== undefined)
       if (relief === undefined) continue
       if (assignment.startedAt === undefined) this.#move(assignment, relief, now)
-      else if (this.#mayDuplicate(assignment, now)) this.#assign(relief, block, now)
+      else if (this.#mayDuplicate(assignment, relief, now)) this.#assign(relief, block, now)
     }
   }
 

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { pathToFileURL } from 'node:url'
 import fc from 'fast-check'
 import { varint } from 'multiformats'
-import { MessageType, addProviderWriter, decodeMessage, encodeRequest } from '../../../src/discovery/dht-message.ts'
+import { MessageType, addProviderWriter, decodeMessage, encodeRequest, type DhtPeer } from '../../../src/discovery/dht-message.ts'
 
 interface KadMessage { type: string, key?: Uint8Array, closer: Array<{ id: Uint8Array, multiaddrs: Uint8Array[] }>, providers: Array<{ id: Uint8Array, multiaddrs: Uint8Array[] }> }
 interface KadCodec { encode: (message: Partial<KadMessage>) => Uint8Array, decode: (bytes: Uint8Array) => KadMessage }
@@ -53,7 +53,7 @@ describe('DHT messages', () => {
       const message = decodeMessage(Uint8Array.from(kad.encode({ type: 'GET_PROVIDERS', key, closer, providers })))
       assert.equal(message.type, MessageType.getProviders)
       assert.deepEqual(plain(message.key ?? new Uint8Array()), plain(key))
-      const shape = (peers: typeof closer): unknown => peers.map(({ id, multiaddrs }) => ({ id: plain(id), multiaddrs: multiaddrs.map(plain) }))
+      const shape = (peers: readonly DhtPeer[]): unknown => peers.map(({ id, multiaddrs }) => ({ id: plain(id), multiaddrs: multiaddrs.map(plain) }))
       assert.deepEqual(shape(message.closer), shape(closer))
       assert.deepEqual(shape(message.providers), shape(providers))
     }))
