@@ -8,6 +8,7 @@ import { fileURLToPath } from 'node:url'
 import { multiaddr } from '@multiformats/multiaddr'
 import type { Stream } from '@libp2p/interface'
 import { FRAME_PAYLOAD_BYTES_MAX, GiB, silentLogger } from '../../src/base/index.ts'
+import { tuneForBulk } from '../../src/base/runtime.ts'
 import { createNetwork, type Network } from '../../src/discovery/index.ts'
 import { parseSize } from '../../src/cli/units.ts'
 
@@ -81,6 +82,7 @@ async function receive (address: string, bytes: number): Promise<number> {
 }
 
 const [role] = process.argv.slice(2)
+tuneForBulk() // as Shoal itself has it: the stack at its best
 if (role === '--send') await send()
 else if (role === '--receive') process.once('message', (task: { address: string, bytes: number }) => { void receive(task.address, task.bytes).then(seconds => process.send?.(seconds)) })
 else if (process.argv[1] === fileURLToPath(import.meta.url)) {

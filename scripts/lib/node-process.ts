@@ -4,6 +4,7 @@
  */
 import { createNode } from '../../src/node/index.ts'
 import { asError, seededRandom, systemClock } from '../../src/base/index.ts'
+import { tuneForBulk } from '../../src/base/runtime.ts'
 import type { NodeInit } from '../../src/node/init.ts'
 import type { ShoalNode } from '../../src/node/types.ts'
 import { createLinkLimiter } from '../../src/discovery/index.ts'
@@ -58,6 +59,7 @@ async function run (node: ShoalNode, command: Command): Promise<unknown> {
 }
 
 const init = JSON.parse(process.argv[2] ?? '{}') as ProcessInit
+tuneForBulk()
 try {
   const { swarmKeyHex, linkBytesPerSecond, seed, ...rest } = init
   const node = await createNode({

@@ -136,6 +136,10 @@ export const SERVER_USELESS_REQUESTS_PER_SECOND = 2_000
 export const INVENTORY_STREAMS_PER_PEER_MAX = 64
 /** Bytes requested over one load: a second of 2 Gbit/s, and at most 64 blocks to hand back when it ends. */
 export const LOAD_BYTES_IN_FLIGHT_MAX = 256 * MiB
+/** Listeners that a newcomer to a model is told of, and addresses of each, and bytes of an address. */
+export const INVENTORY_PEERS_MAX = 16
+export const INVENTORY_PEER_ADDRESSES_MAX = 4
+export const INVENTORY_ADDRESS_BYTES_MAX = 128
 /** Peers a load remembers beside those it talks to. */
 export const LOAD_PEERS_WAITING_MAX = 1_024
 /** Models whose holders are remembered, and holders of each. */

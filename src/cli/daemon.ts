@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { join, resolve } from 'node:path'
 import type { ApiServer, TcpInit } from '../api/server.ts'
 import { ConfigError, asError, type Logger } from '../base/index.ts'
+import { tuneForBulk } from '../base/runtime.ts'
 import { readOrCreateSecret } from '../discovery/secret-file.ts'
 import type { ShoalNode } from '../node/types.ts'
 import { environmentLayer, flagLayer, readConfigFile, resolveConfig, type Config, type DaemonSettings, type Layer } from './config.ts'
@@ -34,6 +35,7 @@ export async function runDaemon (context: Context, options: DaemonOptions, env: 
   if (plan.swarmKey !== undefined) await keepSwarmKey(context.dataDirectory, plan.swarmKey)
   const tcp = await tcpInit(config.daemon.api.tcp, context.dataDirectory)
 
+  tuneForBulk()
   // Loaded only now: what is wrong with the configuration is told at once.
   const [{ createNode }, { createApiServer }] = await Promise.all([import('../node/index.ts'), import('../api/server.ts')])
   const node = await createNode({ dataDirectory: context.dataDirectory, settings: { ...config.node, join: plan.addresses }, logger })

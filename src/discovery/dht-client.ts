@@ -140,7 +140,8 @@ export class PeerAnnouncer {
 async function send (stream: Stream, bytes: Uint8Array, signal: AbortSignal): Promise<void> {
   if (stream.send(bytes)) return
   await new Promise<void>((resolve, reject) => {
-    const onDrain = (): void => { settle(); resolve() }
+    // A window update of a few bytes makes a drain event too; libp2p clears the flag in a microtask of it.
+    const onDrain = (): void => { queueMicrotask(() => { if (!stream.writableNeedsDrain) { settle(); resolve() } }) }
     const onClose = (): void => { settle(); reject(new PeerGoneError('the peer closed the stream')) }
     const onAbort = (): void => { settle(); reject(abortReason(signal)) }
     const settle = (): void => {

@@ -239,9 +239,8 @@ class DhtRouter implements ContentRouter {
       const earliestDue = !this.#contacts.ready ? undefined : queue.earliestDue()
       let waitMs = checkAt - now
       if (earliestDue !== undefined) {
-        const rested = this.#peersCame ? 0 : retryAt - now
-        const gathered = this.#keysCame || this.#peersCame ? 0 : notBefore - now
-        const dueMs = Math.max(earliestDue - clock.now(), rested, gathered)
+        const restMs = retryMs > 0 ? retryAt - now : this.#keysCame ? 0 : notBefore - now
+        const dueMs = Math.max(earliestDue - clock.now(), this.#peersCame ? 0 : restMs)
         if (dueMs <= 0) break
         waitMs = Math.min(waitMs, dueMs)
       }

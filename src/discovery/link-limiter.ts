@@ -23,8 +23,10 @@ export function createLinkLimiter (init: LinkLimiterInit): LinkLimiter {
   }
 }
 
-/** Saved up while idle, in seconds of the rate: covers late timers, and does not show in anything measured over seconds. */
+/** Saved up while idle, in seconds of the rate: too little to show in anything measured over seconds. */
 const BURST_SECONDS = 0.05
+/** Made good while others wait, when the process was held up: a full link does not lose what its timer was late by. */
+const ARREARS_SECONDS = 1
 const BURST_BYTES_MIN = 64 * KiB
 /** Handed on at once at most, so that connections that share a bucket take turns. */
 const SLICE_BYTES = 64 * KiB
@@ -83,7 +85,8 @@ export class TokenBucket {
 
   #fill (): void {
     const now = this.#clock.monotonic()
-    this.#tokens = Math.min(this.#burst, this.#tokens + (now - this.#filledAt) / 1000 * this.#rate)
+    const most = this.#waiting.size > 0 ? this.#rate * ARREARS_SECONDS : this.#burst
+    this.#tokens = Math.min(most, this.#tokens + (now - this.#filledAt) / 1000 * this.#rate)
     this.#filledAt = now
   }
 

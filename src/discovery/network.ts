@@ -14,7 +14,7 @@ import { LevelDatastore } from 'datastore-level'
 import { createLibp2p } from 'libp2p'
 import {
   DHT_RECORDS_IN_MEMORY_MAX, DHT_RECORDS_MAX, STREAMS_PER_CONNECTION_MAX, STREAM_READ_BUFFER_BYTES_MAX, STREAM_WRITE_BUFFER_BYTES_MAX, ConfigError, KiB, MiB,
-  systemClock, systemRandom, type Clock, type Logger, type Random
+  asError, systemClock, systemRandom, type Clock, type Logger, type Random
 } from '../base/index.ts'
 import { loadIdentity } from './identity.ts'
 import { limitedProtector, type LinkLimiter } from './link-limiter.ts'
@@ -84,7 +84,7 @@ export async function createNetwork (init: NetworkInit): Promise<Network> {
     random
   })
   const protector = protectorFor(init, clock, random)
-  return await createLibp2p<NetworkServices>({
+  const network = await createLibp2p<NetworkServices>({
     start: false,
     privateKey,
     datastore: records,
@@ -127,6 +127,14 @@ export async function createNetwork (init: NetworkInit): Promise<Network> {
       records: () => records
     }
   })
+  network.addEventListener('start', () => {
+    // libp2p writes a node's own addresses to its peer store a second late, and until then the DHT cannot tell anyone where it is.
+    const multiaddrs = network.getMultiaddrs().map(address => address.decapsulate('/p2p'))
+    network.peerStore.patch(network.peerId, { multiaddrs }).catch(error => {
+      init.logger.warn({ error: asError(error).message }, 'own addresses could not be kept')
+    })
+  })
+  return network
 }
 
 function protectorFor (init: NetworkInit, clock: Clock, random: Random): ConnectionProtector | undefined {

@@ -4,6 +4,7 @@ import {
   Emitter, INVENTORY_STREAMS_PER_PEER_MAX, NodeStoppedError, ProtocolError, STREAMS_PER_PEER_MAX, UsageError, asError, throwIfAborted, type AbortOptions, type Logger
 } from '../base/index.ts'
 import { BlockServer } from './block-server.ts'
+import { addressesOf } from './dial.ts'
 import { RunningFetch } from './fetch.ts'
 import { framesOver } from './frame-stream.ts'
 import { InventoryServer } from './inventory-server.ts'
@@ -40,7 +41,7 @@ export class PeerExchange implements Exchange {
       sent: (peerId, bytes) => { this.#records.get(peerId).sent.add(bytes, clock.monotonic()) },
       violation
     })
-    this.#inventories = new InventoryServer({ store, clock, logger }, {
+    this.#inventories = new InventoryServer({ store, clock, logger, addressesOf: async peerId => await addressesOf(network, peerId) }, {
       interested: (model, peerId) => { this.events.emit('peer:interested', { model, peerId }) },
       violation
     })

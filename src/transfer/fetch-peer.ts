@@ -6,7 +6,7 @@ import type { BlockMap } from './block-map.ts'
 import { openStream } from './dial.ts'
 import { framesOver } from './frame-stream.ts'
 import { PeerInventory } from './inventory-client.ts'
-import { INVENTORY_PROTOCOL } from './messages.ts'
+import { INVENTORY_PROTOCOL, type InventoryPeer } from './messages.ts'
 import type { Lease, PeerLinks } from './peer-links.ts'
 import type { PeerRecord } from './peer-records.ts'
 import type { FailReason } from './reception.ts'
@@ -29,6 +29,8 @@ export interface FetchPeerHooks {
   /** The slot is the callee's. */
   verified: (block: number, slot: Slot) => void
   wasted: (bytes: number) => void
+  /** The peer names others who load the same model. */
+  introduced: (peers: InventoryPeer[]) => void
   /** Told once, also when it could not be reached; not after close(). */
   left: (error: Error) => void
 }
@@ -121,6 +123,7 @@ export class FetchPeer {
     this.inventory = new PeerInventory(framesOver(stream), model, clock, {
       state: known => { this.#state(known) },
       changed: (position, blocks, present) => { this.#changed(position, blocks, present) },
+      peers: peers => { this.#hooks.introduced(peers) },
       closed: error => { this.#leave(error) }
     })
   }

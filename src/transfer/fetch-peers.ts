@@ -1,7 +1,9 @@
 import { LOAD_PEERS_WAITING_MAX, PeerTimeoutError } from '../base/index.ts'
 import type { Slot } from '../storage/slots.ts'
+import { learnAddresses } from './dial.ts'
 import { FetchPeer, isViolation, type FetchPeerComponents, type FetchPeerInit } from './fetch-peer.ts'
 import type { Holders, PeerRecords } from './peer-records.ts'
+import type { InventoryPeer } from './messages.ts'
 import type { SchedulerAction } from './scheduler.ts'
 
 export interface FetchPeersComponents extends FetchPeerComponents { records: PeerRecords, holders: Holders }
@@ -133,9 +135,19 @@ export class FetchPeers {
       received: this.#hooks.received,
       verified: this.#hooks.verified,
       wasted: this.#hooks.wasted,
+      introduced: peers => { this.#introduced(peers) },
       left: error => { this.#left(peer, error) }
     })
     this.#peers.set(peerId, peer)
+  }
+
+  /** Hints from a peer: each is tried like any other, over the addresses given or what is known of it. */
+  #introduced (peers: InventoryPeer[]): void {
+    const { network } = this.#components
+    for (const { id, addresses } of peers) {
+      if (this.#stopped || id === network.peerId.toString() || this.#peers.has(id) || this.#waiting.has(id)) continue
+      learnAddresses(network, id, addresses).then(() => { this.add(id) }, () => undefined) // a hint that makes no sense is none
+    }
   }
 
   #left (peer: FetchPeer, error: Error): void {

@@ -1,7 +1,7 @@
 import { Bitfield, MiB, ProtocolError, type Clock } from '../base/index.ts'
 import type { StoredModel } from '../storage/store.ts'
 import type { FrameStream, OpenFrames } from './frame-stream.ts'
-import { CHANGE, STATE, decodeChange, decodeField, decodeState, encodeOpen, inventoryClientRules } from './messages.ts'
+import { CHANGE, PEERS, STATE, decodeChange, decodeField, decodePeers, decodeState, encodeOpen, inventoryClientRules, type InventoryPeer } from './messages.ts'
 import { TokenBucket } from './rate.ts'
 
 export interface InventoryHandler {
@@ -9,6 +9,8 @@ export interface InventoryHandler {
   state: (known: boolean, complete: boolean) => void
   /** Blocks of a file (by its position in the model) that it has now, or no longer has. */
   changed: (position: number, blocks: number[], present: boolean) => void
+  /** Others who asked the peer about this model. */
+  peers: (peers: InventoryPeer[]) => void
   /** Told once; not after close(). ProtocolError when the peer broke the rules. */
   closed: (error: Error) => void
 }
@@ -79,6 +81,7 @@ export class PeerInventory {
     this.#budget.take(body.length + 8, now)
     if (this.#budget.waitMs(now) > 0) throw new ProtocolError('a flood of inventory')
     if (type === STATE) this.#newState(body)
+    else if (type === PEERS) this.#handler.peers(decodePeers(body))
     else if (!this.#known) throw new ProtocolError('inventory of a model that the peer says it does not know')
     else if (type === CHANGE) this.#change(body)
     else this.#field(body)

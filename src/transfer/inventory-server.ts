@@ -1,11 +1,11 @@
 import type { CID } from 'multiformats/cid'
-import { INVENTORY_STREAMS_MAX, INVENTORY_STREAMS_PER_PEER_MAX, NodeStoppedError, ProtocolError, type Clock, type Logger } from '../base/index.ts'
+import { INVENTORY_PEERS_MAX, INVENTORY_STREAMS_MAX, INVENTORY_STREAMS_PER_PEER_MAX, NodeStoppedError, ProtocolError, asError, type Clock, type Logger } from '../base/index.ts'
 import type { ModelStore, StoredFile, StoredModel } from '../storage/store.ts'
 import type { FrameStream, OpenFrames } from './frame-stream.ts'
-import { CHANGES_PER_FRAME, FIELD_BYTES_MAX, decodeOpen, encodeChange, encodeField, encodeState, inventoryServerRules } from './messages.ts'
+import { CHANGES_PER_FRAME, FIELD_BYTES_MAX, decodeOpen, encodeChange, encodeField, encodePeers, encodeState, inventoryServerRules, type InventoryPeer } from './messages.ts'
 import { joinFrames } from './wire.ts'
 
-export interface InventoryServerComponents { store: ModelStore, clock: Clock, logger: Logger }
+export interface InventoryServerComponents { store: ModelStore, clock: Clock, logger: Logger, addressesOf: (peerId: string) => Promise<Uint8Array[]> }
 
 export interface InventoryServerHooks {
   /** A peer asked for the inventory of this model. */
@@ -52,7 +52,10 @@ export class InventoryServer {
     if ((own?.size ?? 0) >= INVENTORY_STREAMS_PER_PEER_MAX) return false
     if (own === undefined) this.#byPeer.set(peerId, own = new Set())
     const stream = new ToldStream(peerId, open, this.#components, {
-      opened: model => { this.#hooks.interested(model.toString(), peerId) },
+      opened: model => {
+        this.#hooks.interested(model.toString(), peerId)
+        this.#introduce(stream, model.toString()).catch(error => { this.#components.logger.debug({ peerId, error: asError(error).message }, 'a peer was not told of others') })
+      },
       unknown: () => { this.#lookSoon() },
       closed: (closed, error) => {
         this.#forget(closed)
@@ -76,6 +79,17 @@ export class InventoryServer {
     for (const off of this.#off) off()
     this.#cancelLook?.()
     for (const peerId of this.#byPeer.keys()) this.drop(peerId, new NodeStoppedError('the node is stopping'))
+  }
+
+  /** Tells a newcomer of others who listen to the same model, so that those who load together find each other at once. */
+  async #introduce (stream: ToldStream, model: string): Promise<void> {
+    const ids = new Set<string>()
+    // The latest are the likeliest to be loading still.
+    for (const other of [...this.#streams].reverse()) {
+      if (other.peerId !== stream.peerId && other.model === model && ids.add(other.peerId).size === INVENTORY_PEERS_MAX) break
+    }
+    if (ids.size === 0) return
+    stream.introduce(await Promise.all([...ids].map(async id => ({ id, addresses: await this.#components.addressesOf(id) }))))
   }
 
   #forget (stream: ToldStream): void {
@@ -133,6 +147,13 @@ class ToldStream {
       drained: () => { this.#tellSoon() },
       closed: error => { this.#forget(); this.#hooks.closed(this, error) }
     })
+  }
+
+  /** The CID of the model that is listened to. */
+  get model (): string | undefined { return this.#key }
+
+  introduce (peers: InventoryPeer[]): void {
+    if (!this.#closed) this.#frames.send(encodePeers(peers))
   }
 
   changed (file: StoredFile, blocks: number[]): void {

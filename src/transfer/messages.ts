@@ -1,5 +1,7 @@
 import { CID } from 'multiformats/cid'
-import { CONTROL_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX, ProtocolError, asError } from '../base/index.ts'
+import {
+  CONTROL_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX, INVENTORY_ADDRESS_BYTES_MAX, INVENTORY_PEERS_MAX, INVENTORY_PEER_ADDRESSES_MAX, ProtocolError, asError
+} from '../base/index.ts'
 import { decodeCid } from '../model/index.ts'
 import { decodeControl, encodeControl, encodeFrame, readUint32, writeUint32, type FrameRules } from './wire.ts'
 
@@ -21,10 +23,13 @@ export const OPEN = 16
 export const STATE = 17
 export const FIELD = 18
 export const CHANGE = 19
+export const PEERS = 20
 
 export interface WantedBlock { id: number, cid: CID }
 export interface ModelState { known: boolean, complete: boolean }
 export interface InventoryField { file: number, offset: number, bytes: Uint8Array }
+/** Somebody else who asked about the same model, and where it listens (binary multiaddrs). A hint. */
+export interface InventoryPeer { id: string, addresses: Uint8Array[] }
 export interface InventoryChange { file: number, have: number[], lost: number[] }
 
 /** An id takes up to 5 bytes of a list, a request with its keys and CID about 55. Both leave room in a control body. */
@@ -32,6 +37,8 @@ const IDS_PER_FRAME = 2_000
 const REQUESTS_PER_FRAME = 200
 export const CHANGES_PER_FRAME = 1_500
 const FIELD_HEAD_BYTES = 8
+/** An id of an RSA key has 46 characters, of an Ed25519 key 52. */
+const PEER_ID_CHARACTERS_MAX = 128
 /** Bitfield bytes of one field frame. */
 export const FIELD_BYTES_MAX = FRAME_PAYLOAD_BYTES_MAX - FIELD_HEAD_BYTES
 
@@ -44,7 +51,7 @@ export const blockServerRules: FrameRules = { bodyBytesMax: controls(REQUEST, CA
 const answers = controls(HEAD, NOT_HERE, CANCELLED)
 export const blockClientRules: FrameRules = { bodyBytesMax: type => type === DATA ? 4 + FRAME_PAYLOAD_BYTES_MAX : answers(type), dataType: DATA }
 export const inventoryServerRules: FrameRules = { bodyBytesMax: controls(OPEN) }
-const told = controls(STATE, CHANGE)
+const told = controls(STATE, CHANGE, PEERS)
 export const inventoryClientRules: FrameRules = { bodyBytesMax: type => type === FIELD ? FIELD_HEAD_BYTES + FIELD_BYTES_MAX : told(type) }
 
 export function encodeRequests (wanted: WantedBlock[]): Uint8Array[] {
@@ -116,6 +123,27 @@ export function encodeChange (change: InventoryChange): Uint8Array {
 export function decodeChange (body: Uint8Array): InventoryChange {
   const { file, have, lost } = fields(decodeControl(body), ['file', 'have', 'lost'])
   return { file: whole(file, 0), have: numbers(have), lost: numbers(lost) }
+}
+
+export function encodePeers (peers: InventoryPeer[]): Uint8Array {
+  return encodeControl(PEERS, peers.map(({ id, addresses }) => ({ id, addresses })))
+}
+
+export function decodePeers (body: Uint8Array): InventoryPeer[] {
+  const peers = list(decodeControl(body))
+  if (peers.length > INVENTORY_PEERS_MAX) throw new ProtocolError(`${peers.length} peers at once; at most ${INVENTORY_PEERS_MAX} are allowed`)
+  return peers.map(peer => {
+    const { id, addresses } = fields(peer, ['id', 'addresses'])
+    if (typeof id !== 'string' || id.length > PEER_ID_CHARACTERS_MAX) throw new ProtocolError('a peer without an id')
+    if (!Array.isArray(addresses) || addresses.length > INVENTORY_PEER_ADDRESSES_MAX) throw new ProtocolError('a peer with too many addresses, or none')
+    return {
+      id,
+      addresses: addresses.map((address: unknown) => {
+        if (!(address instanceof Uint8Array) || address.length > INVENTORY_ADDRESS_BYTES_MAX) throw new ProtocolError('a peer with an address that is none')
+        return address
+      })
+    }
+  })
 }
 
 function inParts<T> (items: T[], length: number): T[][] {

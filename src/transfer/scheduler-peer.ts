@@ -20,8 +20,8 @@ const PIPELINE_MS = 1_000
 const PIECE_BYTES = 256 * KiB
 /** A block that has been on its way for this long shows how fast it comes. */
 const PACE_MS = 300
-const STALL_MS_MIN = 500
-const STALL_MS_MAX = 2_000
+const STALL_MS_MIN = 1_000
+const STALL_MS_MAX = 2_500
 
 /** One peer as the scheduler sees it: what it has, what it owes, and how fast it is. */
 export class SchedulerPeer {

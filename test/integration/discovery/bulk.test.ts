@@ -126,7 +126,15 @@ async function countBytes (stream: Stream): Promise<number> {
 
 async function drained (stream: Stream): Promise<void> {
   await new Promise<void>((resolve, reject) => {
-    stream.addEventListener('drain', () => { resolve() }, { once: true })
+    // Each window update makes a drain event, however little it lets through; the flag is set in a microtask of it.
+    const onDrain = (): void => {
+      queueMicrotask(() => {
+        if (stream.writableNeedsDrain) return
+        stream.removeEventListener('drain', onDrain)
+        resolve()
+      })
+    }
+    stream.addEventListener('drain', onDrain)
     stream.addEventListener('close', () => { reject(new Error('closed')) }, { once: true })
   })
 }

@@ -32,6 +32,8 @@ export interface WorldInit {
   recordMs?: number
   announceMs?: number
   latencyMs?: number
+  /** Clients that a server sends to at a time, a block each, while they can take all it has; default all. */
+  concurrency?: number
 }
 
 interface Request { block: number, sent: number, at: number }
@@ -51,6 +53,8 @@ export class SimNode {
   readonly banned = new Set<number>()
   /** What each client has asked for, in order. */
   readonly queues = new Map<number, Request[]>()
+  /** When each client got its last block. */
+  readonly servedAt = new Map<number, number>()
   sentBytes = 0
   receivedBytes = 0
   wastedBytes = 0
@@ -181,21 +185,34 @@ export class World {
     const { up, stallsAt = Infinity, stallsWhenLeft = -1 } = server.behaviour
     if (server.gone || this.now >= stallsAt) return
     let budget = up * STEP_MS / 1000
-    let clients = [...server.queues.keys()].map(id => this.nodes[id] as SimNode)
-    while (budget >= 1 && clients.length > 0) {
-      const share = budget / clients.length
-      const next: SimNode[] = []
-      for (const client of clients) {
-        if ((client.scheduler?.missing ?? 0) <= stallsWhenLeft) continue
-        const room = Math.floor(Math.min(share, down.get(client.id) ?? 0))
-        const sent = room < 1 ? 0 : this.#send(server, client, room)
-        budget -= sent
-        down.set(client.id, (down.get(client.id) ?? 0) - sent)
-        if (sent === room && room >= 1) next.push(client)
+    const waiting = [...server.queues].filter(([, queue]) => (queue[0]?.at ?? Infinity) <= this.now).map(([id]) => this.nodes[id] as SimNode)
+    for (const client of waiting) client.scheduler?.heard(client.handles.get(server.id) ?? 0, this.now)
+    const line = this.#turns(server, waiting)
+    // Those whose turn it is share evenly; what they cannot take goes to the next in line.
+    for (let at = 0; at < line.length && budget >= 1;) {
+      let clients = line.slice(at, at + (this.init.concurrency ?? line.length))
+      at += clients.length
+      while (budget >= 1 && clients.length > 0) {
+        const share = budget / clients.length
+        const next: SimNode[] = []
+        for (const client of clients) {
+          if ((client.scheduler?.missing ?? 0) <= stallsWhenLeft) continue
+          const room = Math.floor(Math.min(share, down.get(client.id) ?? 0))
+          const sent = room < 1 ? 0 : this.#send(server, client, room)
+          budget -= sent
+          down.set(client.id, (down.get(client.id) ?? 0) - sent)
+          if (sent === room && room >= 1) next.push(client)
+        }
+        if (next.length === clients.length) return
+        clients = next
       }
-      if (next.length === clients.length) return
-      clients = next
     }
+  }
+
+  /** In the order of their turns: those in the middle of a block, then who waited longest. */
+  #turns (server: SimNode, clients: SimNode[]): SimNode[] {
+    const begun = (client: SimNode): number => (server.queues.get(client.id)?.[0]?.sent ?? 0) > 0 ? 1 : 0
+    return clients.sort((a, b) => begun(b) - begun(a) || (server.servedAt.get(a.id) ?? 0) - (server.servedAt.get(b.id) ?? 0))
   }
 
   /** Up to `room` bytes of what the client asked for; returns how many. */
@@ -224,6 +241,7 @@ export class World {
       client.scheduler?.received(handle, request.block, bytes, this.now)
       if (request.sent < size) return room - left
       queue.shift()
+      server.servedAt.set(client.id, this.now)
       this.#arrived(client, server, handle, request.block)
     }
   }
