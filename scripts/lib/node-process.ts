@@ -70,7 +70,8 @@ try {
   })
   process.on('message', (command: Command) => {
     run(node, command).then(result => { tell({ id: command.id, result }) }, error => { tell({ id: command.id, error: plain(error) }) }).finally(() => {
-      if (command.call === 'stop') process.disconnect?.()
+      // libp2p's address manager leaves a timer of a second behind when its listeners close; nobody waits for that.
+      if (command.call === 'stop') process.exit()
     })
   })
   process.on('disconnect', () => { void node.stop() })

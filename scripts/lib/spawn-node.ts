@@ -1,4 +1,6 @@
 import { fork, type ChildProcess } from 'node:child_process'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { ShoalError } from '../../src/base/index.ts'
 import type { AddResult, LoadResult, NodeStatus, PeerStatus } from '../../src/node/types.ts'
@@ -18,7 +20,11 @@ export class NodeProcess implements AsyncDisposable {
   #next = 1
 
   private constructor (init: ProcessInit) {
-    this.child = fork(fileURLToPath(new URL('./node-process.ts', import.meta.url)), [JSON.stringify(init)], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
+    this.child = fork(fileURLToPath(new URL('./node-process.ts', import.meta.url)), [JSON.stringify(init)], {
+      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+      // Starting is mostly compiling; later processes find it done.
+      env: { NODE_COMPILE_CACHE: join(tmpdir(), 'shoal-compile-cache'), ...process.env }
+    })
     this.exited = new Promise(resolve => { this.child.once('exit', () => { resolve() }) })
     void this.exited.then(() => {
       for (const { reject } of this.#waiting.values()) reject(new Error('the node process ended'))

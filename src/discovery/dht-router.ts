@@ -43,7 +43,8 @@ const LAST_CHANGES_MS = 500
 /** The wall clock is looked at this often: timers alone would not notice that it was set. */
 const CLOCK_CHECK_MS = 60_000
 
-type Change = { kind: 'announce' | 'withdraw', cids: CID[] }
+/** `announced`: it was urgent and is out already. */
+interface Change { kind: 'announce' | 'withdraw' | 'announced', cids: CID[] }
 
 class DhtRouter implements ContentRouter {
   readonly #init: DhtRouterInit
@@ -53,7 +54,7 @@ class DhtRouter implements ContentRouter {
   /** Where in the period this node's turn through the key space begins: not all nodes in the same region at once. */
   readonly #phase: number
   readonly #changes: Change[] = []
-  readonly #urgent = new Map<string, Uint8Array>()
+  readonly #urgent = new Set<string>()
   readonly #running = new Set<Promise<void>>()
   #stopped = new AbortController()
   #queue: AnnounceQueue | undefined
@@ -99,15 +100,13 @@ class DhtRouter implements ContentRouter {
     for (const cid of list.slice(0, ANNOUNCE_URGENT_MAX)) {
       const key = cid.toString()
       if (this.#urgent.size >= ANNOUNCE_URGENT_MAX || this.#urgent.has(key) || this.#queue === undefined) continue
-      this.#urgent.set(key, dhtDigest(cid))
-      this.#background(this.#announceUrgently(key))
+      this.#urgent.add(key)
+      this.#background(this.#announceUrgently(cid))
     }
   }
 
   withdraw (cids: Iterable<CID>): void {
-    const list = Array.from(cids)
-    for (const cid of list) this.#urgent.delete(cid.toString())
-    this.#change({ kind: 'withdraw', cids: list })
+    this.#change({ kind: 'withdraw', cids: Array.from(cids) })
   }
 
   findProviders (cid: CID, options: FindOptions = {}): AsyncIterable<Provider> {
@@ -149,10 +148,6 @@ class DhtRouter implements ContentRouter {
     }
   }
 
-  #applyNow (queue: AnnounceQueue): void {
-    while (this.#changes.length > 0) this.#applySlice(queue)
-  }
-
   /** At the end: as much as a moment allows. What is left to announce the node announces when it starts; nobody would withdraw again. */
   #applyLast (queue: AnnounceQueue): void {
     const until = this.#init.clock.monotonic() + LAST_CHANGES_MS
@@ -168,6 +163,8 @@ class DhtRouter implements ContentRouter {
     const digests = change.cids.splice(-SLICE_KEYS).map(dhtDigest)
     if (change.kind === 'withdraw') {
       queue.remove(digests)
+    } else if (change.kind === 'announced') {
+      queue.done(digests.map(digest => ({ digest, kadId: kadIdOfDigest(digest) })), place => this.#dueAgain(place))
     } else {
       queue.add(digests, this.#init.clock.now())
       this.#keysCame = true
@@ -177,20 +174,16 @@ class DhtRouter implements ContentRouter {
     if (this.#keysCame) this.#wake?.()
   }
 
-  async #announceUrgently (key: string): Promise<void> {
-    const digest = this.#urgent.get(key)
-    const { signal } = this.#stopped
+  async #announceUrgently (cid: CID): Promise<void> {
+    const digest = dhtDigest(cid)
     try {
-      if (digest === undefined || !this.#contacts.ready) return // it is in the queue, which a first peer wakes
-      const ok = await announceOne(this.#sweepComponents(), digest, this.#contacts.nearest(kadIdOfDigest(digest), CLOSEST_PEERS), signal)
-      if (signal.aborted || this.#queue === undefined) return
+      if (!this.#contacts.ready) return // it is in the queue, which a first peer wakes
+      const ok = await announceOne(this.#sweepComponents(), digest, this.#contacts.nearest(kadIdOfDigest(digest), CLOSEST_PEERS), this.#stopped.signal)
       if (!ok) { this.#failed++; return }
       this.#announced++
-      this.#applyNow(this.#queue)
-      const kadId = kadIdOfDigest(digest)
-      this.#queue.done([{ digest, kadId }], place => this.#dueAgain(place))
+      this.#change({ kind: 'announced', cids: [cid] })
     } finally {
-      this.#urgent.delete(key)
+      this.#urgent.delete(cid.toString())
     }
   }
 

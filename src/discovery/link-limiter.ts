@@ -25,7 +25,7 @@ export function createLinkLimiter (init: LinkLimiterInit): LinkLimiter {
 
 /** Saved up while idle, in seconds of the rate: too little to show in anything measured over seconds. */
 const BURST_SECONDS = 0.05
-/** Made good while others wait, when the process was held up: a full link does not lose what its timer was late by. */
+/** On a link that was full so recently, as much is made good: it does not lose what a busy process or a late timer held up. */
 const ARREARS_SECONDS = 1
 const BURST_BYTES_MIN = 64 * KiB
 /** Handed on at once at most, so that connections that share a bucket take turns. */
@@ -42,6 +42,7 @@ export class TokenBucket {
   readonly #waiting = new Set<() => void>()
   #tokens: number
   #filledAt: number
+  #fullAt = Number.NEGATIVE_INFINITY
   #cancel: (() => void) | undefined
 
   constructor (bytesPerSecond: number, clock: Clock) {
@@ -85,7 +86,8 @@ export class TokenBucket {
 
   #fill (): void {
     const now = this.#clock.monotonic()
-    const most = this.#waiting.size > 0 ? this.#rate * ARREARS_SECONDS : this.#burst
+    if (this.#waiting.size > 0) this.#fullAt = now
+    const most = now - this.#fullAt < ARREARS_SECONDS * 1000 ? Math.max(this.#burst, this.#rate * ARREARS_SECONDS) : this.#burst
     this.#tokens = Math.min(most, this.#tokens + (now - this.#filledAt) / 1000 * this.#rate)
     this.#filledAt = now
   }

@@ -107,7 +107,8 @@ export async function createNetwork (init: NetworkInit): Promise<Network> {
     connectionManager: {
       maxConnections: init.maxConnections,
       inboundConnectionThreshold: init.inboundPerSecond,
-      maxIncomingPendingConnections: Math.max(10, init.inboundPerSecond * 2)
+      // Strangers who say nothing hold a place until the swarm key's deadline; a few of them must not fill it.
+      maxIncomingPendingConnections: Math.max(128, init.inboundPerSecond * 10)
     },
     // A peer behind a full link answers late; the default of 5 s would cut connections that are only busy.
     connectionMonitor: { pingInterval: 30_000, pingTimeout: { minTimeout: 20_000 } },

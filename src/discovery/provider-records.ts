@@ -4,7 +4,7 @@ import { Key, type Batch, type Datastore, type KeyQuery, type Pair, type Query }
 import { varint } from 'multiformats'
 import { base32 } from 'multiformats/bases/base32'
 import {
-  DHT_ENTRY_BYTES_MAX, DHT_PROVIDERS_PER_ANSWER_MAX, DHT_RECORDS_PER_PEER_MAX, LimitExceededError, shuffle, type AbortOptions, type Random
+  DHT_ENTRY_BYTES_MAX, DHT_PROVIDERS_PER_ANSWER_MAX, DHT_RECORDS_PER_PEER_MAX, DiskError, LimitExceededError, asError, shuffle, type AbortOptions, type Random
 } from '../base/index.ts'
 import { digestOf, multihashOf } from './dht-key.ts'
 
@@ -27,8 +27,8 @@ export interface ProviderRecordsInit {
  * the valid ones, and adds what this node provides itself. That is asked of the announce queue each time and never
  * stored: it is true at once and after a restart, and kad-dht's own reprovider (one lookup a record) finds nothing to do.
  *
- * Refusing a record makes kad-dht reset the sender's stream, so the sender knows. Counts are exact after each hourly
- * pass of kad-dht over all records and a little high in between, where a renewed record counts twice.
+ * Refusing a record makes kad-dht reset the sender's stream, so the sender knows. Records from before the last start
+ * are counted with kad-dht's first hourly pass over all of them.
  */
 export class ProviderRecords extends BaseDatastore implements Startable {
   readonly #init: ProviderRecordsInit
@@ -53,7 +53,14 @@ export class ProviderRecords extends BaseDatastore implements Startable {
     return found
   }
 
-  async beforeStart (): Promise<void> { await this.#init.inner.open?.() }
+  async beforeStart (): Promise<void> {
+    try {
+      await this.#init.inner.open?.()
+    } catch (error) {
+      throw new DiskError(`the directory libp2p/ of the data directory cannot be opened: ${asError(error).message}; it holds only what peers told, so if it is damaged it can be deleted`, { cause: error })
+    }
+  }
+
   start (): void {}
   stop (): void {}
   async afterStop (): Promise<void> { await this.#init.inner.close?.() }
@@ -61,7 +68,7 @@ export class ProviderRecords extends BaseDatastore implements Startable {
   override async put (key: Key, value: Uint8Array, options?: AbortOptions): Promise<Key> {
     if (value.length > DHT_ENTRY_BYTES_MAX) throw new LimitExceededError(`an entry of ${value.length} bytes is larger than the ${DHT_ENTRY_BYTES_MAX} kept`)
     const peer = providerIn(key)
-    if (peer !== undefined) {
+    if (peer !== undefined && !await this.#init.inner.has(key, options)) {
       const held = this.#byPeer.get(peer) ?? 0
       if (this.#count >= this.#init.recordsMax) throw new LimitExceededError(`there is no room for more than ${this.#init.recordsMax} provider records`)
       if (held >= DHT_RECORDS_PER_PEER_MAX) throw new LimitExceededError(`no more than ${DHT_RECORDS_PER_PEER_MAX} provider records are kept for one peer`)
@@ -73,7 +80,18 @@ export class ProviderRecords extends BaseDatastore implements Startable {
 
   override async get (key: Key, options?: AbortOptions): Promise<Uint8Array> { return await this.#init.inner.get(key, options) }
   override async has (key: Key, options?: AbortOptions): Promise<boolean> { return await this.#init.inner.has(key, options) }
-  override async delete (key: Key, options?: AbortOptions): Promise<void> { await this.#init.inner.delete(key, options) }
+
+  override async delete (key: Key, options?: AbortOptions): Promise<void> {
+    const peer = providerIn(key)
+    if (peer !== undefined && await this.#init.inner.has(key, options)) {
+      const held = (this.#byPeer.get(peer) ?? 0) - 1
+      if (held > 0) this.#byPeer.set(peer, held)
+      else this.#byPeer.delete(peer)
+      this.#count = Math.max(0, this.#count - 1)
+    }
+    await this.#init.inner.delete(key, options)
+  }
+
   override batch (): Batch { return this.#init.inner.batch() }
 
   override query (query: Query, options?: AbortOptions): AsyncGenerator<Pair> {

@@ -124,6 +124,10 @@ class RegionSession {
   }
 
   async close (): Promise<void> {
+    if (this.#signal.aborted) {
+      for (const announcer of this.#announcers.values()) announcer.abort(asError(this.#signal.reason))
+      return
+    }
     await Promise.all(Array.from(this.#announcers.values(), async announcer => { await announcer.close() }))
   }
 

@@ -200,6 +200,8 @@ export class Models {
     const offset = source.offsets[sourceBlock]
     const targetOffset = target.offsets[targetBlock]
     if (cid === undefined || size === undefined || offset === undefined || targetOffset === undefined) return false
+    // An index from outside may give the block another size. That says nothing about the copy that is here.
+    if (source.index.sizes[sourceBlock] !== size) return false
     return await withWorkPair(this.#core, async (from, to) => {
       if (!await this.#blocks.read({ file: source, block: sourceBlock, offset, size }, from)) return false
       if (!verifyBytes(cid, from.bytes)) {

@@ -29,6 +29,8 @@ export interface FetchPeerHooks {
   /** The slot is the callee's. */
   verified: (block: number, slot: Slot) => void
   wasted: (bytes: number) => void
+  /** The block's true size, which is not the one in the file index. */
+  otherSize: (block: number, size: number) => void
   /** The peer names others who load the same model. */
   introduced: (peers: InventoryPeer[]) => void
   /** Told once, also when it could not be reached; not after close(). */
@@ -96,6 +98,11 @@ export class FetchPeer {
         this.#hooks.verified(block, slot)
       },
       failed: reason => { this.#failed(block, reason) },
+      otherSize: actual => {
+        this.#requests.delete(block)
+        scheduler.failed(handle, block)
+        this.#hooks.otherSize(block, actual)
+      },
       wasted: bytes => { this.#hooks.wasted(bytes) }
     })
     this.#requests.set(block, id)

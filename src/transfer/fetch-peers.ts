@@ -14,6 +14,7 @@ export interface FetchPeersHooks {
   received: (bytes: number) => void
   verified: (block: number, slot: Slot) => void
   wasted: (bytes: number) => void
+  otherSize: (block: number, size: number) => void
   left: (peerId: string, reason: string) => void
   violation: (peerId: string, reason: string) => void
 }
@@ -135,6 +136,7 @@ export class FetchPeers {
       received: this.#hooks.received,
       verified: this.#hooks.verified,
       wasted: this.#hooks.wasted,
+      otherSize: this.#hooks.otherSize,
       introduced: peers => { this.#introduced(peers) },
       left: error => { this.#left(peer, error) }
     })

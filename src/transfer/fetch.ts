@@ -1,5 +1,5 @@
 import {
-  AbortError, Emitter, ModelNotFoundError, UsageError, abortReason, asError, throwIfAborted, type AbortOptions, type Clock, type Logger, type Random
+  AbortError, Emitter, InvalidFileIndexError, ModelNotFoundError, UsageError, abortReason, asError, throwIfAborted, type AbortOptions, type Clock, type Logger, type Random
 } from '../base/index.ts'
 import type { Slot } from '../storage/slots.ts'
 import type { ModelStore, StoredFile, StoredModel } from '../storage/store.ts'
@@ -87,6 +87,7 @@ export class RunningFetch implements ModelFetch {
       received: bytes => { this.#rate.add(bytes, clock.monotonic()) },
       verified: (block, slot) => { this.#verified(block, slot) },
       wasted: bytes => { this.#duplicateBytes += bytes },
+      otherSize: (block, size) => { this.#end(wrongIndex(map, block, size)) },
       left: (peerId, reason) => { this.events.emit('peer:left', { peerId, reason }) },
       violation: hooks.violation
     })
@@ -363,6 +364,12 @@ export class RunningFetch implements ModelFetch {
     if (this.#ended === true) this.#settle.resolve()
     else this.#settle.reject(this.#ended)
   }
+}
+
+/** Proven by bytes that match their CID, so nobody can ever give what the index asks for. */
+function wrongIndex (map: BlockMap, block: number, size: number): Error {
+  const { file, size: claimed } = map.place(block)
+  return new InvalidFileIndexError(`${file.key} is a false file index: it gives ${map.cid(block).toString()} ${claimed} bytes, and it has ${size}. Whoever published it has to publish it again; remove what is here with: shoal rm`)
 }
 
 /** The block that byte `at` is in. */

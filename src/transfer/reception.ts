@@ -1,5 +1,5 @@
 import type { CID } from 'multiformats/cid'
-import { HashMismatchError, KiB, ProtocolError } from '../base/index.ts'
+import { BLOCK_BYTES_MAX, HashMismatchError, KiB, ProtocolError } from '../base/index.ts'
 import { digestMatches, hasherFor, verifyBytes, type BlockHasher } from '../model/index.ts'
 import type { Slot, SlotPool } from '../storage/slots.ts'
 
@@ -20,6 +20,8 @@ export interface BlockJob {
   /** All bytes are here and match the CID. The slot is the callee's to release. */
   verified: (slot: Slot) => void
   failed: (reason: FailReason) => void
+  /** All bytes are here and match the CID, but there are `size` of them: the file index is wrong, and the peer is right. Ends it. */
+  otherSize: (size: number) => void
   /** Bytes that came and were thrown away. */
   wasted: (bytes: number) => void
 }
@@ -64,6 +66,8 @@ export class BlockReception implements Reception {
   #giveUpWaiting: (() => void) | undefined
   #filled = 0
   #hashed = 0
+  /** Bytes the head said. */
+  #size = 0
   #discarded = false
 
   constructor (job: BlockJob, host: ReceptionHost) {
@@ -75,7 +79,9 @@ export class BlockReception implements Reception {
   get filled (): number { return this.#filled }
 
   head (size: number): void {
-    if (size !== this.#job.size) throw new ProtocolError(`a block of ${this.#job.size} bytes was announced with ${size}`)
+    // Another size than the index has: either the peer lies or whoever made the index did. The hash of the bytes tells.
+    if (size > BLOCK_BYTES_MAX) throw new ProtocolError(`a block of ${this.#job.size} bytes was announced with ${size}`)
+    this.#size = size
     if (this.#discarded) return
     this.#hasher = hasherFor(this.#job.cid)
     this.#job.started()
@@ -96,13 +102,19 @@ export class BlockReception implements Reception {
     slot.bytes.set(bytes, this.#filled)
     this.#filled += bytes.length
     while (this.#filled - this.#hashed >= HASH_BYTES) this.#hash(this.#hasher, slot, this.#hashed + HASH_BYTES)
-    this.#job.received(bytes.length)
+    if (this.#size === this.#job.size) this.#job.received(bytes.length)
     // Who was told may have discarded it.
     if (!isLast || this.#slot === undefined) return
     this.#hash(this.#hasher, slot, this.#filled)
     this.#slot = undefined
-    if (digestMatches(this.#job.cid, this.#hasher.digest())) { this.#job.verified(slot); return }
+    const matches = digestMatches(this.#job.cid, this.#hasher.digest())
+    if (matches && this.#size === this.#job.size) { this.#job.verified(slot); return }
     slot.release()
+    if (matches) {
+      this.discard()
+      this.#job.otherSize(this.#size)
+      return
+    }
     this.fail('gone')
     throw new HashMismatchError(`the bytes sent for ${this.#job.cid.toString()} are not the ones it names`)
   }
@@ -118,7 +130,7 @@ export class BlockReception implements Reception {
   }
 
   #use (slot: Slot): void {
-    slot.prepare(this.#job.fileOffset, this.#job.size)
+    slot.prepare(this.#job.fileOffset, this.#size)
     this.#slot = slot
   }
 

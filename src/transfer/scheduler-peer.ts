@@ -18,7 +18,7 @@ const FIRST_WINDOW = 2 * BLOCK_BYTES_MAX
 const PIPELINE_MS = 1_000
 /** Bytes come in pieces of about this size; a peer that misses several is stalled. */
 const PIECE_BYTES = 256 * KiB
-/** A block that has been on its way for this long shows how fast it comes. */
+/** A block that has been on its way for this long shows how fast it comes, but for a piece that may be about to. */
 const PACE_MS = 300
 const STALL_MS_MIN = 1_000
 const STALL_MS_MAX = 2_500
@@ -92,7 +92,7 @@ export class SchedulerPeer {
     let rate = this.rate(now) ?? assumed
     const [current] = this.queue
     if (current?.startedAt !== undefined && now - current.startedAt >= PACE_MS) {
-      rate = Math.min(rate, current.received / (now - current.startedAt) * 1000)
+      rate = Math.min(rate, (current.received + PIECE_BYTES) / (now - current.startedAt) * 1000)
     }
     return rate > 0 ? bytes / rate * 1000 : Infinity
   }

@@ -77,7 +77,7 @@ export class Scheduler {
   /** Nothing is on its way, and nobody known has any of what is missing. */
   get starved (): boolean {
     if (this.#missing === 0 || this.#busy.size > 0) return false
-    return this.#fullPeers === 0 && this.#rarity.held === 0
+    return this.#isEndgame
   }
 
   isWanted (block: number): boolean { return this.#state[block] !== UNWANTED }
@@ -281,10 +281,13 @@ export class Scheduler {
     const found = mostRelieved(singles, peer, now)
     if (found === undefined) return false
     if (found.startedAt === undefined) { this.#move(found, peer, now); return true }
-    if (!peer.idle || !this.#mayDuplicate(found, peer, now)) return false
+    if (!peer.idle || !this.#isEndgame || !this.#mayDuplicate(found, peer, now)) return false
     this.#assign(peer, found.block, now)
     return true
   }
+
+  /** Nothing is free that anybody has. */
+  get #isEndgame (): boolean { return this.#rarity.size === 0 || (this.#fullPeers === 0 && this.#rarity.held === 0) }
 
   /** Fetching it twice must be worth it: the first is stalled, or the bytes that will be thrown away are within bounds. */
   #mayDuplicate (assignment: Assignment, by: SchedulerPeer, now: number): boolean {

@@ -66,13 +66,13 @@ describe('announcing in the DHT', () => {
   })
 
   it('puts the records of a large swarm where Kademlia looks for them', async () => {
-    const swarm = await swarmOf(30)
+    const swarm = await swarmOf(25)
     await swarm.connect()
     await until(() => swarm.nodes.map(({ network }) => network.getPeers().length), counts => counts.every(count => count >= 20))
     const cids = Array.from({ length: 100 }, () => randomCid())
-    const announcer = swarm.node(29)
+    const announcer = swarm.node(24)
     announcer.router.announce(cids)
-    await announced(swarm, 29)
+    await announced(swarm, 24)
     const contacts = swarm.nodes.filter(node => node !== announcer).map(({ network }) => ({ network, contact: contactOf(network.peerId) }))
     let right = 0
     for (const cid of cids) {
@@ -172,7 +172,8 @@ describe('announcing in the DHT', () => {
   })
 
   it('is not held up by a peer that never answers', async () => {
-    const swarm = await swarmOf(4)
+    const hasty: Clock = { ...systemClock, setTimeout: (fn, delayMs) => systemClock.setTimeout(fn, delayMs / 10) }
+    const swarm = await swarmOf(4, { clock: hasty })
     await swarm.connect()
     const mute = swarm.node(3).network
     await mute.unhandle(KAD_PROTOCOL)
@@ -188,7 +189,7 @@ describe('announcing in the DHT', () => {
       for await (const provider of swarm.node(2).router.findProviders(cid)) return provider.peerId
       return undefined
     }, found => found === swarm.node(1).peerId)
-    assert.ok(performance.now() - started < 8_000)
+    assert.ok(performance.now() - started < 3_000)
     await until(() => swarm.node(1).router.status(), status => status.announced === 1)
   })
 
@@ -235,7 +236,7 @@ describe('announcing in the DHT', () => {
     assert.deepEqual(await collect(swarm.node(2).router.findProviders(cid)), [swarm.node(1).peerId])
   })
 
-  it('refuses nothing it should not: a router whose network has no address keeps its keys due', async () => {
+  it('keeps keys due while this node has no address to tell', async () => {
     const swarm = await swarmOf(1)
     const [deaf] = await swarm.spawn(1, { listen: [] })
     await deaf?.network.dial(swarm.node(0).network.getMultiaddrs()[0] ?? assert.fail())

@@ -15,9 +15,11 @@ function modelOf (seed: number, blocks = 32): Sample {
 
 /** Resolves with the reason when `node` bans `peerId`. */
 function banned (node: ShoalNode, peerId: string): Promise<string> {
-  return new Promise(resolve => {
+  return new Promise((resolve, reject) => {
+    const late = setTimeout(() => { off(); reject(new Error(`${peerId} was not banned within 10 s`)) }, 10_000)
     const off = node.events.on('peer:banned', event => {
       if (event.peerId !== peerId) return
+      clearTimeout(late)
       off()
       resolve(event.reason)
     })
@@ -74,7 +76,7 @@ const liars: Array<{ what: string, lies: Lies, reason: RegExp }> = [
 ]
 
 describe('hostile: wrong bytes', function () {
-  this.timeout(30_000)
+  this.timeout(12_000)
 
   for (const [position, name] of ['the manifest', 'a file index'].entries()) {
     it(`bans who flips a bit of ${name}, and loads from an honest peer`, async () => {
@@ -122,7 +124,7 @@ describe('hostile: wrong bytes', function () {
       await victim.connect(liar.address)
       const ban = banned(victim, liar.id)
       const load = victim.load(sample.cid)
-      assert.match(await ban, reason, what)
+      assert.match(await ban.catch(error => { throw new Error(what, { cause: error }) }), reason, what)
       await victim.connect(honest.multiaddrs()[0] ?? '')
       const result = await load
       assert.equal(result.peers[liar.id], undefined, what)
