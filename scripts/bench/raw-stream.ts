@@ -21,7 +21,7 @@ export async function rawStreamSeconds (bytes: number): Promise<number> {
   const sender = fork(fileURLToPath(import.meta.url), ['--send'], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
   const receiver = fork(fileURLToPath(import.meta.url), ['--receive'], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
   try {
-    const address = await new Promise<string>(resolve => sender.once('message', message => { resolve(String(message)) }))
+    const address = await new Promise<string>(resolve => sender.once('message', (message: string) => { resolve(message) }))
     const seconds = new Promise<number>((resolve, reject) => {
       receiver.once('message', message => { resolve(Number(message)) })
       receiver.once('exit', () => { reject(new Error('the receiver of the raw stream ended')) })

@@ -40,7 +40,7 @@ export class LocalFiles {
         return bytes
       })
     } catch (error) {
-      this.#handles.forget(path) // what stands there at the next read may be another file
+      await this.#handles.forget(path) // what stands there at the next read may be another file
       throw explained(file, error)
     }
   }

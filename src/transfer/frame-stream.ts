@@ -126,10 +126,8 @@ export class Libp2pFrameStream implements FrameStream {
         else if (!this.#closed) this.#rest[0] = chunk.subarray(consumed)
       }
     } catch (error) {
-      if (!this.#closed) {
-        this.#stream.abort(asError(error))
-        this.#end(asError(error))
-      }
+      // Aborts the stream itself, after it stopped listening: the abort's own event must not become the reason.
+      this.#end(asError(error))
     } finally {
       this.#reading = false
     }

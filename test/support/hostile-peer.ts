@@ -148,7 +148,7 @@ export function dataFrames (id: number, bytes: Uint8Array): Uint8Array[] {
 
 /** A copy with one bit turned over, in the middle. */
 export function flipped (bytes: Uint8Array): Uint8Array {
-  const copy = bytes.slice()
+  const copy = new Uint8Array(bytes) // the slice() of a Buffer is none
   const at = copy.length >> 1
   copy[at] = (copy[at] ?? 0) ^ 1
   return copy

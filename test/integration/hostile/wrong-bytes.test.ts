@@ -124,10 +124,12 @@ describe('hostile: wrong bytes', function () {
       await victim.connect(liar.address)
       const ban = banned(victim, liar.id)
       const load = victim.load(sample.cid)
-      assert.match(await ban.catch(error => { throw new Error(what, { cause: error }) }), reason, what)
+      const why = await ban.catch(error => { throw new Error(what, { cause: error }) })
+      assert.match(why, reason, `${what}: ${why}`)
       await victim.connect(honest.multiaddrs()[0] ?? '')
       const result = await load
-      assert.equal(result.peers[liar.id], undefined, what)
+      // Who sends more than it announced has sent one good block first.
+      assert.ok((result.peers[liar.id] ?? 0) <= BLOCK_BYTES, what)
       assert.equal(result.bytes, sample.bytes, what)
       await clean(victim, sample)
       const seen = victim.peers().find(peer => peer.peerId === liar.id)

@@ -1,0 +1,208 @@
+import assert from 'node:assert/strict'
+import type { Stream } from '@libp2p/interface'
+import { INVENTORY_STREAMS_PER_PEER_MAX, KiB, MiB, STREAMS_PER_PEER_MAX, seededRandom, silentLogger, systemClock } from '../../../src/base/index.ts'
+import { createDhtRouter, type ContentRouter } from '../../../src/discovery/index.ts'
+import { BLOCK_PROTOCOL, INVENTORY_PROTOCOL, NOT_HERE, encodeHead, encodeIds, encodeRequests, encodeState } from '../../../src/transfer/messages.ts'
+import { contentOf, sampleOf } from '../../compliance/store-fixtures.ts'
+import { Cluster } from '../../support/cluster.ts'
+import { HostilePeer, aboutBlocks, dataFrames } from '../../support/hostile-peer.ts'
+
+function modelOf (seed: number, blocks: number, blockBytes: number): ReturnType<typeof sampleOf> {
+  return sampleOf([{ path: 'model.bin', content: contentOf(seededRandom(seed), blocks * blockBytes), sizes: Array.from({ length: blocks }, () => blockBytes) }])
+}
+
+/** Resolves when `check` holds; looks again whenever the event loop has turned. */
+async function eventually (what: string, check: () => boolean, withinMs = 8_000): Promise<void> {
+  const deadline = performance.now() + withinMs
+  while (!check()) {
+    if (performance.now() > deadline) throw new Error(`not within ${withinMs} ms: ${what}`)
+    await new Promise(resolve => { setTimeout(resolve, 5) })
+  }
+}
+
+describe('hostile: peers of no help', function () {
+  this.timeout(20_000)
+
+  it('a peer that stalls at 99 % of a block delays the load by 3 s at most', async () => {
+    await using cluster = new Cluster()
+    const sample = modelOf(40, 64, 256 * KiB)
+    let stalled = 0
+    await using staller = await HostilePeer.start({
+      swarmKey: cluster.swarmKey,
+      answer: aboutBlocks(({ id, bytes = new Uint8Array(100) }, say) => {
+        if (stalled++ > 0) return
+        say(encodeHead(id, bytes.length), ...dataFrames(id, bytes.subarray(0, Math.floor(bytes.length * 0.99))))
+      })
+    })
+    staller.give(sample)
+    const source = await HostilePeer.start({ swarmKey: cluster.swarmKey })
+    source.give(sample)
+    const [honest, alone, beset] = await cluster.spawn(3, position => position === 0 ? { settings: { transfer: { uploadBytesPerSecond: 16 * MiB } } } : {})
+    assert.ok(honest !== undefined && alone !== undefined && beset !== undefined)
+    await honest.connect(source.address)
+    await honest.load(sample.cid)
+    await source[Symbol.asyncDispose]()
+    const address = honest.multiaddrs()[0] ?? ''
+    await alone.connect(address)
+    const without = await alone.load(sample.cid)
+    await cluster.kill(alone)
+    await beset.connect(address)
+    await beset.connect(staller.address)
+    const started = performance.now()
+    const result = await beset.load(sample.cid)
+    const seconds = (performance.now() - started) / 1000
+    assert.ok(stalled > 0, 'the staller was never asked, so this showed nothing')
+    assert.deepEqual(result.peers, { [honest.peerId]: sample.bytes })
+    assert.ok(seconds < without.seconds + 3, `${seconds.toFixed(1)} s with the staller, ${without.seconds.toFixed(1)} s without`)
+    assert.deepEqual((await beset.verify()).bad, [])
+  })
+
+  it('peers that claim everything and give nothing do not keep a load from ending', async () => {
+    await using cluster = new Cluster()
+    const sample = modelOf(41, 64, 64 * KiB)
+    let refused = 0
+    let ignored = 0
+    await using denier = await HostilePeer.start({ swarmKey: cluster.swarmKey, answer: aboutBlocks(({ id }, say) => { refused++; say(...encodeIds(NOT_HERE, [id])) }) })
+    await using mute = await HostilePeer.start({ swarmKey: cluster.swarmKey, answer: aboutBlocks(() => { ignored++ }) })
+    await using silent = await HostilePeer.start({ swarmKey: cluster.swarmKey, answer: () => undefined, inventory: () => undefined })
+    await using honest = await HostilePeer.start({ swarmKey: cluster.swarmKey })
+    const [node] = await cluster.spawn(1)
+    assert.ok(node !== undefined)
+    for (const peer of [denier, mute, silent, honest]) {
+      peer.give(sample)
+      if (peer !== honest) await node.connect(peer.address)
+    }
+    const open = await node.open(sample.cid)
+    await eventually('both claimers were asked', () => refused >= 64 && ignored > 0)
+    const started = performance.now()
+    await node.connect(honest.address)
+    const result = await open.done
+    open.close()
+    assert.deepEqual(result.peers, { [honest.id]: sample.bytes })
+    assert.ok(performance.now() - started < 6_000, 'the load took long to find the one who gives')
+    assert.ok(refused < 1_000, `asked for what it had said it lacks ${refused} times`)
+  })
+
+  it('a load from liars only ends with NoProviderError, not never', async () => {
+    await using cluster = new Cluster({ settings: { transfer: { stallTimeoutMs: 1_500, requestTimeoutMs: 500 } } })
+    const sample = modelOf(42, 8, 64 * KiB)
+    await using denier = await HostilePeer.start({ swarmKey: cluster.swarmKey, answer: aboutBlocks(({ id }, say) => { say(...encodeIds(NOT_HERE, [id])) }) })
+    denier.give(sample)
+    const [node] = await cluster.spawn(1)
+    assert.ok(node !== undefined)
+    await node.connect(denier.address)
+    await assert.rejects(node.load(sample.cid), { name: 'NoProviderError' })
+  })
+})
+
+describe('hostile: floods', function () {
+  this.timeout(20_000)
+
+  it('of requests whose answers nobody reads: memory stays bounded, others are served', async () => {
+    await using cluster = new Cluster()
+    const sample = modelOf(50, 16, MiB)
+    await using source = await HostilePeer.start({ swarmKey: cluster.swarmKey })
+    source.give(sample)
+    const [server, loader] = await cluster.spawn(2)
+    assert.ok(server !== undefined && loader !== undefined)
+    await server.connect(source.address)
+    await server.load(sample.cid)
+    const address = server.multiaddrs()[0] ?? ''
+    await loader.connect(address)
+    await using flooder = await HostilePeer.start({ swarmKey: cluster.swarmKey })
+    await flooder.connect(address)
+    const blocks = sample.files[0]?.index.value.blocks ?? []
+    const before = process.memoryUsage().rss
+    const gone: number[] = []
+    for (let at = 0; at < 8; at++) {
+      const stream = await flooder.open(server.peerId, BLOCK_PROTOCOL)
+      stream.pause()
+      stream.addEventListener('close', () => { gone.push(at) })
+      for (let round = 0; round < 40 && stream.status === 'open'; round++) {
+        const wanted = Array.from({ length: 200 }, (_, i) => ({ id: round * 200 + i + 1, cid: blocks[i % blocks.length] ?? sample.model.manifest.cid }))
+        stream.send(Buffer.concat(encodeRequests(wanted)))
+      }
+    }
+    const result = await loader.load(sample.cid)
+    assert.equal(result.bytes, sample.bytes)
+    const grown = process.memoryUsage().rss - before
+    // Both ends live in this process, and so does what the loader took in.
+    assert.ok(grown < 256 * MiB, `memory grew by ${(grown / MiB).toFixed(0)} MiB under 64,000 requests for 1 MiB each`)
+  })
+
+  it('of requests for what is not here end in a ban', async () => {
+    await using cluster = new Cluster()
+    const [server] = await cluster.spawn(1)
+    assert.ok(server !== undefined)
+    await using flooder = await HostilePeer.start({ swarmKey: cluster.swarmKey })
+    await flooder.connect(server.multiaddrs()[0] ?? '')
+    const { cid } = modelOf(51, 1, KiB).model.manifest
+    const stream = await flooder.open(server.peerId, BLOCK_PROTOCOL)
+    for (let id = 1; id < 60_000 && stream.status === 'open'; id += 200) {
+      if (!stream.send(Buffer.concat(encodeRequests(Array.from({ length: 200 }, (_, i) => ({ id: id + i, cid })))))) await new Promise(resolve => { setTimeout(resolve, 1) })
+    }
+    await eventually('the flooder is banned', () => server.peers().some(peer => peer.peerId === flooder.id && peer.banned))
+    const again = await flooder.open(server.peerId, BLOCK_PROTOCOL).catch(() => undefined)
+    await eventually('its streams are refused', () => again === undefined || again.status !== 'open')
+  })
+
+  it('of streams are cut off, and the server serves on', async () => {
+    await using cluster = new Cluster()
+    const sample = modelOf(52, 4, 64 * KiB)
+    await using source = await HostilePeer.start({ swarmKey: cluster.swarmKey })
+    source.give(sample)
+    const [server, loader] = await cluster.spawn(2)
+    assert.ok(server !== undefined && loader !== undefined)
+    await server.connect(source.address)
+    await server.load(sample.cid)
+    await using flooder = await HostilePeer.start({ swarmKey: cluster.swarmKey })
+    await flooder.connect(server.multiaddrs()[0] ?? '')
+    const streams: Stream[] = []
+    for (let i = 0; i < 2_000; i++) {
+      const stream = await flooder.open(server.peerId, i % 2 === 0 ? BLOCK_PROTOCOL : INVENTORY_PROTOCOL).catch(() => undefined)
+      if (stream === undefined) break // cut off for good
+      streams.push(stream)
+    }
+    const most = STREAMS_PER_PEER_MAX + INVENTORY_STREAMS_PER_PEER_MAX
+    await eventually('no more streams are open than one peer may have', () => streams.filter(stream => stream.status === 'open').length <= most)
+    await loader.connect(server.multiaddrs()[0] ?? '')
+    assert.equal((await loader.load(sample.cid)).bytes, sample.bytes)
+  })
+})
+
+describe('hostile: liars in the DHT', function () {
+  this.timeout(20_000)
+
+  it('fake providers do not hide the real one', async () => {
+    await using cluster = new Cluster()
+    const sample = modelOf(60, 4, 64 * KiB)
+    await using honest = await HostilePeer.start({ swarmKey: cluster.swarmKey })
+    honest.give(sample)
+    const [holder, loader, ...between] = await cluster.spawn(4)
+    assert.ok(holder !== undefined && loader !== undefined)
+    await holder.connect(honest.address)
+    await holder.load(sample.cid)
+    await cluster.connect([holder, ...between])
+    // Each says that it has the model, and knows nothing of it.
+    const fakes = await Promise.all(Array.from({ length: 24 }, async () => await HostilePeer.start({ swarmKey: cluster.swarmKey, inventory: (_model, say) => { say(encodeState({ known: false, complete: false })) } })))
+    const routers: ContentRouter[] = []
+    try {
+      await Promise.all(fakes.map(async fake => {
+        for (const node of [holder, ...between]) await fake.connect(node.multiaddrs()[0] ?? '')
+        const router = createDhtRouter({ network: fake.network, clock: systemClock, random: seededRandom(1), logger: silentLogger, settings: { periodMs: 3_600_000, concurrency: 4 } })
+        routers.push(router)
+        await router.start()
+        router.announce([sample.model.manifest.cid], { urgent: true })
+      }))
+      let claims = 0
+      await eventually('most of the fakes are found as providers', () => claims >= 16 || routers.every(router => router.status().announced > 0) || (void count(), false))
+      // Connected to none that has it: the search alone leads there.
+      await loader.connect(between[0]?.multiaddrs()[0] ?? '')
+      const result = await loader.load(sample.cid)
+      assert.deepEqual(result.peers, { [holder.peerId]: sample.bytes })
+    } finally {
+      for (const router of routers.splice(0)) await router.stop()
+      await Promise.all(fakes.map(async fake => { await fake[Symbol.asyncDispose]() }))
+    }
+  })
+})
