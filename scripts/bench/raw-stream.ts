@@ -13,7 +13,8 @@ import { createNetwork, type Network } from '../../src/discovery/index.ts'
 import { parseSize } from '../../src/cli/units.ts'
 
 const PROTOCOL = '/shoal-bench/raw/1'
-const FRAME_BYTES = FRAME_PAYLOAD_BYTES_MAX + 9
+/** Four frames a write, as Shoal's server sends them. */
+const FRAME_BYTES = 4 * (FRAME_PAYLOAD_BYTES_MAX + 9)
 const SWARM_KEY = new Uint8Array(32).fill(7)
 
 /** Seconds to receive `bytes` from another process, from the request to the last byte. */

@@ -15,6 +15,8 @@ export class Announcer {
   readonly #components: AnnouncerComponents
   readonly #mode: AnnounceMode
   readonly #shards = new WeakMap<StoredFile, Shard[]>()
+  /** What is announced, by CID: the store tells of an eviction when the model is gone. */
+  readonly #announced = new Map<string, StoredModel>()
   #off: Array<() => void> = []
 
   constructor (components: AnnouncerComponents, mode: AnnounceMode) {
@@ -31,6 +33,8 @@ export class Announcer {
     }
     this.#off = [
       store.events.on('blocks:lost', ({ file, blocks }) => { this.#lost(file, blocks) }),
+      // Evicted to make room for another: nobody told withdraw() before, and its records say what is no longer true.
+      store.events.on('model:removed', ({ cid }) => { this.#removed(cid) }),
       store.events.on('file:complete', ({ file }) => { this.#file(file, this.#fullHolders(file)) })
     ]
   }
@@ -41,6 +45,7 @@ export class Announcer {
 
   /** The model itself, at once: a node that is still loading is a provider too. */
   model (model: StoredModel): void {
+    this.#announced.set(model.cid, model)
     this.#components.router.announce([model.manifest.cid], { urgent: true })
   }
 
@@ -53,6 +58,7 @@ export class Announcer {
   /** Before a model is removed: what no other model here shares. */
   withdraw (model: StoredModel): void {
     const { store, router } = this.#components
+    this.#announced.delete(model.cid)
     const shared = new Set(store.models().filter(other => other.cid !== model.cid).flatMap(other => other.files))
     const kept = new Set<string>()
     for (const file of shared) for (const cid of file.index.blocks) kept.add(cid.toString())
@@ -61,6 +67,11 @@ export class Announcer {
       if (shared.has(file)) continue
       router.withdraw(fileKeys(file.index, this.#shardsOf(file)).filter(cid => !kept.has(cid.toString())))
     }
+  }
+
+  #removed (cid: string): void {
+    const model = this.#announced.get(cid)
+    if (model !== undefined) this.withdraw(model)
   }
 
   #file (file: StoredFile, otherFullHolders: number): void {
