@@ -2,7 +2,7 @@
 import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
-import { GiB, MiB } from '../../src/base/index.ts'
+import { GiB, KiB } from '../../src/base/index.ts'
 import { createNode } from '../../src/node/index.ts'
 import type { ShoalNode } from '../../src/node/types.ts'
 
@@ -10,7 +10,7 @@ const [directory = '', countText = '100'] = process.argv.slice(2)
 const count = Number(countText)
 const source = join(directory, 'many-source')
 await mkdir(source, { recursive: true })
-await writeFile(join(source, 'weights.bin'), randomBytes(MiB))
+await writeFile(join(source, 'weights.bin'), randomBytes(64 * KiB))
 const swarmKey = randomBytes(32)
 const started = performance.now()
 const nodes: ShoalNode[] = []

@@ -1,5 +1,6 @@
 import type { Connection, Stream } from '@libp2p/interface'
 import { peerIdFromString } from '@libp2p/peer-id'
+import { multiaddr } from '@multiformats/multiaddr'
 import type { CID } from 'multiformats/cid'
 import { silentLogger } from '../../src/base/index.ts'
 import { createNetwork, type Network } from '../../src/discovery/index.ts'
@@ -83,7 +84,6 @@ export class HostilePeer implements AsyncDisposable {
   giveBytes (cid: CID, bytes: Uint8Array): void { this.#bytes.set(cid.toString(), bytes) }
 
   async connect (address: string): Promise<Connection> {
-    const { multiaddr } = await import('@multiformats/multiaddr')
     return await this.network.dial(multiaddr(address))
   }
 

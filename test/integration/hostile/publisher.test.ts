@@ -55,7 +55,7 @@ const models: Array<{ what: string, manifest: Raw, indexes?: Raw[], error: strin
 ]
 
 describe('hostile: a publisher', function () {
-  this.timeout(20_000)
+  this.timeout(30_000)
 
   it('is refused at the edge: nothing listed, nothing on disk, nobody banned', async () => {
     await using cluster = new Cluster({ transport: 'tcp' })

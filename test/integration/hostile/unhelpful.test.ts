@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict'
+import { connect } from 'node:net'
 import { generateKeyPair } from '@libp2p/crypto/keys'
 import type { Stream } from '@libp2p/interface'
 import { peerIdFromPrivateKey } from '@libp2p/peer-id'
 import { multiaddr } from '@multiformats/multiaddr'
 import { varint } from 'multiformats'
-import { INVENTORY_STREAMS_PER_PEER_MAX, KiB, MiB, STREAMS_PER_PEER_MAX, seededRandom } from '../../../src/base/index.ts'
+import { INVENTORY_STREAMS_PER_PEER_MAX, KiB, MiB, STREAMS_PER_PEER_MAX, SWARM_HANDSHAKE_MS, seededRandom } from '../../../src/base/index.ts'
 import { KAD_PROTOCOL } from '../../../src/discovery/network.ts'
 import { BLOCK_PROTOCOL, INVENTORY_PROTOCOL, NOT_HERE, encodeHead, encodeIds, encodeRequests } from '../../../src/transfer/messages.ts'
 import { contentOf, sampleOf } from '../../compliance/store-fixtures.ts'
@@ -25,7 +26,7 @@ async function eventually (what: string, check: () => boolean, withinMs = 8_000)
 }
 
 describe('hostile: peers of no help', function () {
-  this.timeout(20_000)
+  this.timeout(30_000)
 
   it('a peer that stalls at 99 % of a block delays the load by 3 s at most', async () => {
     await using cluster = new Cluster()
@@ -100,7 +101,7 @@ describe('hostile: peers of no help', function () {
 })
 
 describe('hostile: floods', function () {
-  this.timeout(20_000)
+  this.timeout(30_000)
 
   it('of requests whose answers nobody reads: memory stays bounded, others are served', async () => {
     await using cluster = new Cluster()
@@ -188,8 +189,33 @@ async function fakeProviders (count: number): Promise<Uint8Array> {
   return Buffer.concat([varint.encodeTo(message.length, new Uint8Array(varint.encodingLength(message.length))), message])
 }
 
+describe('hostile: connections that say nothing', function () {
+  this.timeout(30_000)
+
+  it('are closed after the deadline of the swarm key exchange, and others get in meanwhile', async () => {
+    await using cluster = new Cluster({ transport: 'tcp' })
+    const [server, other] = await cluster.spawn(2)
+    assert.ok(server !== undefined && other !== undefined)
+    const port = Number(/tcp\/(\d+)/.exec(server.multiaddrs()[0] ?? '')?.[1])
+    const sockets = Array.from({ length: 100 }, () => connect({ port, host: '127.0.0.1' }))
+    let closed = 0
+    try {
+      for (const [at, socket] of sockets.entries()) {
+        socket.on('error', () => undefined).on('close', () => { closed++ }).resume()
+        // Half of them say something, slowly, and it is no key exchange yet.
+        if (at % 2 === 0) socket.once('connect', () => { socket.write('/shoal/sw') })
+      }
+      await other.connect(server.multiaddrs()[0] ?? '')
+      assert.equal(server.peers().filter(peer => peer.connected).length, 1)
+      await eventually('all silent connections are closed', () => closed === sockets.length, SWARM_HANDSHAKE_MS + 3_000)
+    } finally {
+      for (const socket of sockets) socket.destroy()
+    }
+  })
+})
+
 describe('hostile: liars in the DHT', function () {
-  this.timeout(20_000)
+  this.timeout(30_000)
 
   it('a hundred fake providers do not hide the real one', async () => {
     await using cluster = new Cluster()
