@@ -59,7 +59,7 @@ const benches: Record<string, (directory: string) => Promise<Row[]>> = {
       await new Promise(resolve => daemon.once('exit', resolve))
     }
   },
-  fanout: async directory => await benchFanOut({ directory, bytes: quick ? 64 * MiB : 256 * MiB, linkBytesPerSecond: 16 * MiB, loaders: 8, rounds, log }),
+  fanout: async directory => await benchFanOut({ directory, bytes: quick ? 64 * MiB : 512 * MiB, linkBytesPerSecond: 16 * MiB, loaders: 8, rounds, log }),
   many: async directory => {
     const runs: Array<{ connectedSeconds: number, found: number, findSeconds: number, rssGiB: number }> = []
     for (let i = 0; i < Math.min(rounds, 5); i++) {
