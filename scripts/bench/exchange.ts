@@ -8,6 +8,7 @@ import { fork, type ChildProcess } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import { multiaddr } from '@multiformats/multiaddr'
 import { BLOCK_BYTES_MAX, GiB, seededRandom, silentLogger, systemClock, systemRandom } from '../../src/base/index.ts'
+import { tuneForBulk } from '../../src/base/runtime.ts'
 import { parseSize } from '../../src/cli/units.ts'
 import { createNetwork, type Network } from '../../src/discovery/index.ts'
 import { encodeFileIndex, encodeManifest, hashBlock, type Model } from '../../src/model/index.ts'
@@ -125,6 +126,7 @@ async function exchangeSeconds (bytes: number): Promise<{ seconds: number, cpu: 
   }
 }
 
+tuneForBulk()
 const [role, size = '1GiB', rounds = '3'] = process.argv.slice(2)
 if (role === '--seed' || role === '--load') {
   process.on('message', message => { if (message === 'end') process.exit() })

@@ -25,6 +25,9 @@ const FREE = 1
 const BUSY = 2
 const HERE = 3
 
+const NONE = -1
+const LEFT_TO_OTHERS = -2
+
 /** Of all wanted bytes, so much may be fetched twice to end sooner; stalled peers are replaced beyond that too. */
 const DUPLICATE_SHARE = 0.005
 /** Peers that one block is asked for from, when one after the other stalls. */
@@ -244,28 +247,28 @@ export class Scheduler {
         if (this.#owed >= LOAD_BYTES_IN_FLIGHT_MAX || !peer.hasRoom(now) || peer.stalled(now)) continue
         const block = this.#pick(peer, now)
         if (block >= 0) this.#assign(peer, block, now)
-        if (block >= 0 || this.#takeOver(peer, now)) next.push(peer)
+        if (block >= 0 || (block === NONE && this.#takeOver(peer, now))) next.push(peer)
       }
       left = next
     }
   }
 
-  /** A free block for this peer, or -1. */
+  /** A free block for this peer; NONE, or LEFT_TO_OTHERS when there are some that it had better not be asked for now. */
   #pick (peer: SchedulerPeer, now: number): number {
-    if (this.#rarity.size === 0) return -1
+    if (this.#rarity.size === 0) return NONE
     for (const block of this.#urgent.keys()) {
       if (this.#state[block] === FREE && peer.blocks.has(block)) return block
     }
     const rank = this.#init.order === 'sequential' ? undefined : ranking(this.#peers.values(), this.#init.self)
     const block = this.#init.order === 'sequential' ? this.#rarity.first(peer.blocks) : this.#rarity.rarest(peer.blocks, rank)
-    if (block < 0) return -1
+    if (block < 0) return NONE
     const size = this.#size(block)
     // What another loader should take is left to it for as long as it may need, when it would be slow for us as well.
     if (rank !== undefined && peer.blocks.filled && rank(block) >= 1) {
       const blockMs = size / (peer.rate(now) ?? Infinity) * 1000
-      if (blockMs > SLOW_BLOCK_MS && (!peer.idle || now - peer.idleSince < blockMs)) return -1
+      if (blockMs > SLOW_BLOCK_MS && (!peer.idle || now - peer.idleSince < blockMs)) return LEFT_TO_OTHERS
     }
-    return betterLeft(peer, block, size, { peers: this.#peers.values(), endMs: this.#endMs(now), now }) ? -1 : block
+    return betterLeft(peer, block, size, { peers: this.#peers.values(), endMs: this.#endMs(now), now }) ? LEFT_TO_OTHERS : block
   }
 
   /** Milliseconds until everything is here if all go on as they do. */
