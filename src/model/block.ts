@@ -32,7 +32,7 @@ export interface BlockHasher {
 export function createBlockHasher (): BlockHasher {
   const hasher = new Blake3Hasher()
   return {
-    update: bytes => { hasher.update(bytes) },
+    update: bytes => { hasher.update(asBuffer(bytes)) },
     digest: () => {
       const digest = hasher.digestBuffer()
       hasher.reset()
@@ -40,6 +40,11 @@ export function createBlockHasher (): BlockHasher {
     },
     reset: () => { hasher.reset() }
   }
+}
+
+/** The same bytes, as the native module's types want them. */
+function asBuffer (bytes: Uint8Array): Buffer {
+  return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 }
 
 function createSha256Hasher (): BlockHasher {
@@ -68,7 +73,7 @@ export function digestMatches (cid: CID, digest: Uint8Array): boolean {
 
 /** True when the bytes are the ones this CID names. Throws InvalidCidError for a hash we do not accept. */
 export function verifyBytes (cid: CID, bytes: Uint8Array): boolean {
-  if (cid.multihash.code === BLAKE3_256) return digestMatches(cid, blake3(bytes))
+  if (cid.multihash.code === BLAKE3_256) return digestMatches(cid, blake3(asBuffer(bytes)))
   const hasher = hasherFor(cid)
   hasher.update(bytes)
   return digestMatches(cid, hasher.digest())
@@ -81,12 +86,12 @@ export function blockCid (digest: Uint8Array): CID {
 
 /** The CID of a block with these bytes: CIDv1, raw, BLAKE3-256. */
 export function hashBlock (bytes: Uint8Array): CID {
-  return makeCid(RAW, blake3(bytes))
+  return makeCid(RAW, blake3(asBuffer(bytes)))
 }
 
 /** The CID of a manifest or file index with these bytes: CIDv1, dag-cbor, BLAKE3-256. */
 export function hashMetadata (bytes: Uint8Array): CID {
-  return makeCid(DAG_CBOR, blake3(bytes))
+  return makeCid(DAG_CBOR, blake3(asBuffer(bytes)))
 }
 
 function makeCid (codec: number, digest: Uint8Array): CID {
