@@ -64,8 +64,10 @@ describe(`scheduler (seed ${seed})`, () => {
       for (let i = 0; i < 10; i++) nodes.push({ up: (i < 3 ? 100 : 0.5 + 3 * random.next()) * MB, holds: all })
       const world = new World({ seed: seed + round, sizes: Array.from({ length: 512 }, () => 4 * MB), nodes })
       assert(world.run(60_000))
-      const best = world.bytes / nodes.reduce((sum, node) => sum + node.up, 0) * 1000
-      assert(world.now < best * 1.15 + 300, `${world.now} ms where ${best} are possible`)
+      // A block takes a slow peer up to 8 s, longer than the load: whoever holds one at the end is waited for, or what it
+      // sent is thrown away. Either way slow peers cost at most 1.3 times the time without them.
+      const without = world.bytes / (300 * MB) * 1000
+      assert(world.now < without * 1.3, `${world.now} ms where ${without} are possible without them`)
       assert((world.nodes[0]?.wastedBytes ?? 0) < world.bytes * 0.01, `${world.nodes[0]?.wastedBytes} wasted`)
     }
   })
