@@ -135,7 +135,7 @@ if (role === '--seed' || role === '--load') {
   const bytes = Math.ceil(parseSize(role ?? '1GiB') / BLOCK_BYTES_MAX) * BLOCK_BYTES_MAX
   const raw: number[] = []; const own: number[] = []
   for (let round = 0; round < Number(role === undefined ? rounds : size === '1GiB' ? rounds : size); round++) {
-    raw.push(bytes / GiB / await rawStreamSeconds(bytes))
+    raw.push(bytes / GiB / await rawStreamSeconds(bytes, 'tuned'))
     const { seconds, cpu, duplicates } = await exchangeSeconds(bytes)
     own.push(bytes / GiB / seconds)
     console.log(`raw ${raw.at(-1)?.toFixed(3)}, exchange ${own.at(-1)?.toFixed(3)} GiB/s (receiver's CPU ${cpu.toFixed(2)} s of ${seconds.toFixed(2)} s, duplicates ${duplicates})`)

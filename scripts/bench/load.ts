@@ -24,7 +24,7 @@ export async function benchLoad ({ directory, bytes, heliaBytes, rounds, log }: 
   const swarmKeyHex = randomBytes(32).toString('hex')
   const settings = { listen: ['/ip4/127.0.0.1/tcp/0'] }
   const seeders: NodeProcess[] = []
-  const one: number[] = []; const three: number[] = []; const raw: number[] = []; const helia: number[] = []
+  const one: number[] = []; const three: number[] = []; const plain: number[] = []; const tuned: number[] = []; const helia: number[] = []
   try {
     let cid = ''
     for (let i = 0; i < 3; i++) {
@@ -44,10 +44,11 @@ export async function benchLoad ({ directory, bytes, heliaBytes, rounds, log }: 
       return result.bytes / GiB / result.seconds
     }
     for (let round = 0; round < rounds; round++) {
-      raw.push(bytes / GiB / await rawStreamSeconds(bytes))
+      plain.push(bytes / GiB / await rawStreamSeconds(bytes, 'plain'))
+      tuned.push(bytes / GiB / await rawStreamSeconds(bytes, 'tuned'))
       one.push(await gibPerSecond(1))
       three.push(await gibPerSecond(3))
-      log(`load round ${round + 1}: raw ${raw.at(-1)?.toFixed(3)}, 1 peer ${one.at(-1)?.toFixed(3)}, 3 peers ${three.at(-1)?.toFixed(3)} GiB/s`)
+      log(`load round ${round + 1}: raw ${plain.at(-1)?.toFixed(3)}, tuned ${tuned.at(-1)?.toFixed(3)}, 1 peer ${one.at(-1)?.toFixed(3)}, 3 peers ${three.at(-1)?.toFixed(3)} GiB/s`)
     }
   } finally {
     for (const seeder of seeders) await seeder.stop()
@@ -62,8 +63,10 @@ export async function benchLoad ({ directory, bytes, heliaBytes, rounds, log }: 
     return { what, figure: `${spread(figures)} GiB/s`, beside: `${besideName} ${spread(beside, 3)} GiB/s`, ratio: ratio.toFixed(2), mustReach: String(floor), reached: ratio >= floor }
   }
   return [
-    row(`load of ${size}, 1 peer`, one, raw, 'raw stream', 0.9),
-    row(`load of ${size}, 3 peers`, three, raw, 'raw stream', 0.9),
+    row(`load of ${size}, 1 peer`, one, plain, 'raw stream', 0.9),
+    row(`load of ${size}, 3 peers`, three, plain, 'raw stream', 0.9),
+    row(`load of ${size}, 1 peer`, one, tuned, 'raw stream, tuned', 0.9),
+    row(`load of ${size}, 3 peers`, three, tuned, 'raw stream, tuned', 0.9),
     row(`load of ${size}, 1 peer`, one, helia, `Helia, ${heliaBytes / MiB} MiB`, 6)
   ]
 }

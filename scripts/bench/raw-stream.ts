@@ -1,7 +1,8 @@
 /**
- * What the stack can carry at best: one raw libp2p stream between two processes over the same swarm key, Noise and
- * Yamux, with the same frame size, from one buffer to nowhere: no request, hash, disk or parsing. Run by itself it
- * prints seconds: `node scripts/bench/raw-stream.ts SIZE`.
+ * What the stack can carry: one raw libp2p stream between two processes over the same swarm key, Noise and Yamux, with
+ * the same frames, from one buffer to nowhere: no request, hash, disk or parsing. Plain, as a user of libp2p writes it:
+ * a frame a send(), V8 as it comes. Tuned, with all that Shoal found for itself: four frames a send() and V8's flags.
+ * Run by itself it prints both: `node scripts/bench/raw-stream.ts SIZE`.
  */
 import { fork } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
@@ -13,14 +14,15 @@ import { createNetwork, type Network } from '../../src/discovery/index.ts'
 import { parseSize } from '../../src/cli/units.ts'
 
 const PROTOCOL = '/shoal-bench/raw/1'
-/** Four frames a write, as Shoal's server sends them. */
-const FRAME_BYTES = 4 * (FRAME_PAYLOAD_BYTES_MAX + 9)
+const FRAME_BYTES = FRAME_PAYLOAD_BYTES_MAX + 9
+/** As Shoal's server sends them. */
+const FRAMES_PER_SEND = 4
 const SWARM_KEY = new Uint8Array(32).fill(7)
 
 /** Seconds to receive `bytes` from another process, from the request to the last byte. */
-export async function rawStreamSeconds (bytes: number): Promise<number> {
-  const sender = fork(fileURLToPath(import.meta.url), ['--send'], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
-  const receiver = fork(fileURLToPath(import.meta.url), ['--receive'], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
+export async function rawStreamSeconds (bytes: number, kind: 'plain' | 'tuned'): Promise<number> {
+  const sender = fork(fileURLToPath(import.meta.url), ['--send', kind], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
+  const receiver = fork(fileURLToPath(import.meta.url), ['--receive', kind], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
   try {
     const address = await new Promise<string>(resolve => sender.once('message', (message: string) => { resolve(message) }))
     const seconds = new Promise<number>((resolve, reject) => {
@@ -54,12 +56,12 @@ async function send (): Promise<void> {
 
 /** By the 'drain' event: the promise of onDrain() stays resolved after the first time (libp2p 3.3), so it would hold nothing back. */
 function pour (stream: Stream, bytes: number): void {
-  const frame = new Uint8Array(FRAME_BYTES).fill(1)
+  const frames = new Uint8Array(kind === 'tuned' ? FRAMES_PER_SEND * FRAME_BYTES : FRAME_BYTES).fill(1)
   let sent = 0
   const more = (): void => {
     while (sent < bytes && !stream.writableNeedsDrain) {
-      sent += FRAME_BYTES
-      stream.send(frame)
+      sent += frames.length
+      stream.send(frames)
     }
   }
   // libp2p marks the stream writable in a microtask of the event; this one comes after it.
@@ -82,12 +84,14 @@ async function receive (address: string, bytes: number): Promise<number> {
   })
 }
 
-const [role] = process.argv.slice(2)
-tuneForBulk() // as Shoal itself has it: the stack at its best
+const [role, kind] = process.argv.slice(2)
+if (kind === 'tuned') tuneForBulk()
 if (role === '--send') await send()
 else if (role === '--receive') process.once('message', (task: { address: string, bytes: number }) => { void receive(task.address, task.bytes).then(seconds => process.send?.(seconds)) })
 else if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const bytes = parseSize(role ?? '1GiB')
-  const seconds = await rawStreamSeconds(bytes)
-  console.log(`${seconds.toFixed(2)} s, ${(bytes / GiB / seconds).toFixed(3)} GiB/s`)
+  for (const each of ['plain', 'tuned'] as const) {
+    const seconds = await rawStreamSeconds(bytes, each)
+    console.log(`${each} ${seconds.toFixed(2)} s, ${(bytes / GiB / seconds).toFixed(3)} GiB/s`)
+  }
 }

@@ -12,4 +12,7 @@ import { setFlagsFromString } from 'node:v8'
  */
 export function tuneForBulk (): void {
   setFlagsFromString('--external-memory-accounted-in-global-limit')
+  // That limit is a multiple of what lives, and hardly anything does: with V8's own factor a seeder still collects
+  // everything 24 times a GiB, on four threads.
+  setFlagsFromString('--heap-growing-percent=200')
 }

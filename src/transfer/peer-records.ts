@@ -7,7 +7,11 @@ export interface PeerRecord {
   readonly received: RateMeter
   readonly sent: RateMeter
   readonly score: PeerScore
+  usedAt: number
 }
+
+/** Use is noted this often: for each piece it would churn the map, whose every rebuild is garbage that lives long. */
+const USE_NOTED_MS = 1_000
 
 /** What is remembered of every peer that bytes went to or came from. Bounded; the longest unused are forgotten first, banned ones last. */
 export class PeerRecords {
@@ -21,12 +25,14 @@ export class PeerRecords {
   get (peerId: string): PeerRecord {
     const banned = this.#banned.get(peerId)
     if (banned !== undefined) return banned
+    const now = this.#clock.monotonic()
     let record = this.#records.get(peerId)
     if (record === undefined) {
-      const now = this.#clock.monotonic()
-      record = { received: new RateMeter(now), sent: new RateMeter(now), score: new PeerScore(now) }
+      record = { received: new RateMeter(now), sent: new RateMeter(now), score: new PeerScore(now), usedAt: now }
       trim(this.#records, PEERS_TRACKED_MAX - 1)
     } else {
+      if (now - record.usedAt < USE_NOTED_MS) return record
+      record.usedAt = now
       this.#records.delete(peerId)
     }
     this.#records.set(peerId, record)
