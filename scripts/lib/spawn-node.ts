@@ -1,7 +1,9 @@
 import { fork, type ChildProcess } from 'node:child_process'
+import { mkdir, rename, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { build } from 'esbuild'
 import { ShoalError } from '../../src/base/index.ts'
 import type { AddResult, LoadResult, NodeStatus, PeerStatus } from '../../src/node/types.ts'
 import type { VerifyResult } from '../../src/storage/store.ts'
@@ -11,6 +13,7 @@ type WithoutId<T> = T extends { id: number } ? Omit<T, 'id'> : never
 
 /** A node in a child process. `kill()` is SIGKILL: nothing is closed, synced or said goodbye to. */
 export class NodeProcess implements AsyncDisposable {
+  static #program: Promise<string> | undefined
   readonly child: ChildProcess
   peerId = ''
   multiaddrs: string[] = []
@@ -19,8 +22,8 @@ export class NodeProcess implements AsyncDisposable {
   readonly #waiting = new Map<number, { resolve: (result: unknown) => void, reject: (error: Error) => void }>()
   #next = 1
 
-  private constructor (init: ProcessInit) {
-    this.child = fork(fileURLToPath(new URL('./node-process.ts', import.meta.url)), [JSON.stringify(init)], {
+  private constructor (program: string, init: ProcessInit) {
+    this.child = fork(program, [JSON.stringify(init)], {
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
       // Starting is mostly compiling; later processes find it done.
       env: { NODE_COMPILE_CACHE: join(tmpdir(), 'shoal-compile-cache'), ...process.env }
@@ -34,7 +37,7 @@ export class NodeProcess implements AsyncDisposable {
 
   /** Resolves when the node is up. Throws what createNode threw. */
   static async start (init: ProcessInit): Promise<NodeProcess> {
-    const node = new NodeProcess(init)
+    const node = new NodeProcess(await (NodeProcess.#program ??= bundle()), init)
     await new Promise<void>((resolve, reject) => {
       node.child.on('message', (message: Message) => {
         if ('id' in message) { node.#answer(message); return }
@@ -92,4 +95,31 @@ export class NodeProcess implements AsyncDisposable {
 
 function remade (error: { name: string, message: string }): Error {
   return ShoalError.fromJSON({ ...error, kind: 'failed', retryable: false, fault: 'node' })
+}
+
+/**
+ * The program in one file: importing a thousand small ones is most of the start of a process. Two levels below the
+ * checkout, as the sources are, because they look for package.json from where they are; the hash thread beside it.
+ */
+async function bundle (): Promise<string> {
+  const at = (path: string): string => fileURLToPath(new URL(`../../${path}`, import.meta.url))
+  const directory = at('dist/bundle')
+  const { outputFiles } = await build({
+    entryPoints: [at('scripts/lib/node-process.ts'), at('src/node/sha256-worker.ts')],
+    bundle: true,
+    write: false,
+    outdir: directory,
+    entryNames: '[name]',
+    platform: 'node',
+    format: 'esm',
+    external: ['classic-level', '@napi-rs/blake-hash'],
+    banner: { js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);" }
+  })
+  await mkdir(directory, { recursive: true })
+  for (const { path, contents } of outputFiles) {
+    // Others may build or start it right now.
+    await writeFile(`${path}.${process.pid}`, contents)
+    await rename(`${path}.${process.pid}`, path)
+  }
+  return join(directory, 'node-process.js')
 }
