@@ -1,4 +1,4 @@
-import { open, type FileHandle } from 'node:fs/promises'
+import { access, constants, open, type FileHandle } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
 import { createHash } from 'node:crypto'
 import { pipe } from 'it-pipe'
@@ -90,6 +90,8 @@ class FilePublisher {
   async publish (file: SourceFile, onBytes: (bytes: number) => void): Promise<FileResult> {
     throwIfAborted(this.#signal)
     const { guard } = file
+    // A clone that fails is the disk's fault, unless it is this.
+    await access(guard.path, constants.R_OK).catch(error => { throw unreadable(guard.path, error) })
     const clone = this.#inPlace ? undefined : await this.#store.cloneFile(guard.path, guard.size)
     const target = this.#inPlace ? undefined : clone ?? await this.#store.importFile(guard.size)
     try {
