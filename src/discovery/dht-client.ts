@@ -5,6 +5,7 @@ import { contactFrom, type Contact } from './contact.ts'
 import { within } from './deadline.ts'
 import { multihashOf } from './dht-key.ts'
 import { MessageType, addProviderWriter, decodeMessage, encodeRequest, type DhtMessage } from './dht-message.ts'
+import { CLOSEST_PEERS } from './lookup.ts'
 import { KAD_PROTOCOL, type Network } from './network.ts'
 
 /** One question, dialling included. A live peer in another continent needs under a second. */
@@ -55,7 +56,8 @@ export class DhtClient {
         const message = expectType(decodeMessage((await frames.read({ signal })).subarray()), type, contact)
         // The answer is what counts; how the stream ends does not.
         stream.close({ signal: AbortSignal.timeout(ASK_TIMEOUT_MS) }).catch(error => { stream.abort(asError(error)) })
-        return { closer: contactsIn(message.closer), providers: contactsIn(message.providers) }
+        // More is not what Kademlia gives, and only keeps a lookup from those who know.
+        return { closer: contactsIn(message.closer.slice(0, CLOSEST_PEERS)), providers: contactsIn(message.providers) }
       } catch (error) {
         stream.abort(asError(error))
         throw error

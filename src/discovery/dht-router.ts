@@ -143,7 +143,12 @@ class DhtRouter implements ContentRouter {
   /** Writes the changes to the queue, in their order, a slice at a time. */
   async #apply (queue: AnnounceQueue): Promise<void> {
     while (this.#changes.length > 0 && !this.#stopped.signal.aborted) {
-      this.#applySlice(queue)
+      try {
+        this.#applySlice(queue)
+      } catch (error) {
+        this.#init.logger.warn({ error: asError(error).message }, 'what is to be announced could not be noted, and is tried again')
+        await sleep(this.#init.clock, RETRY_FIRST_MS, this.#stopped.signal).catch(() => undefined) // the loop looks at the signal
+      }
       if (this.#changes.length > 0) await new Promise(resolve => { setImmediate(resolve) })
     }
   }
@@ -152,15 +157,20 @@ class DhtRouter implements ContentRouter {
   #applyLast (queue: AnnounceQueue): void {
     const until = this.#init.clock.monotonic() + LAST_CHANGES_MS
     while (this.#changes.length > 0) {
-      if (this.#init.clock.monotonic() < until || this.#changes[0]?.kind === 'withdraw') this.#applySlice(queue)
-      else this.#changes.shift()
+      try {
+        if (this.#init.clock.monotonic() < until || this.#changes[0]?.kind === 'withdraw') this.#applySlice(queue)
+        else this.#changes.shift()
+      } catch (error) {
+        this.#init.logger.warn({ error: asError(error).message }, 'what is to be announced could not be noted')
+        this.#changes.shift()
+      }
     }
   }
 
   #applySlice (queue: AnnounceQueue): void {
     const change = this.#changes[0]
     if (change === undefined) return
-    const digests = change.cids.splice(-SLICE_KEYS).map(dhtDigest)
+    const digests = change.cids.slice(-SLICE_KEYS).map(dhtDigest)
     if (change.kind === 'withdraw') {
       queue.remove(digests)
     } else if (change.kind === 'announced') {
@@ -169,6 +179,7 @@ class DhtRouter implements ContentRouter {
       queue.add(digests, this.#init.clock.now())
       this.#keysCame = true
     }
+    change.cids.length -= digests.length
     if (change.cids.length > 0) return
     this.#changes.shift()
     if (this.#keysCame) this.#wake?.()
@@ -201,11 +212,11 @@ class DhtRouter implements ContentRouter {
     let retryMs = 0
     let passedAt = Number.NEGATIVE_INFINITY
     while (!signal.aborted) {
-      queue.clamp(clock.now() + settings.periodMs, clock.now())
-      if (!await this.#untilDue(queue, retryMs, passedAt + passEveryMs, signal)) continue
-      const horizon = clock.now() + passEveryMs
-      passedAt = clock.monotonic()
       try {
+        queue.clamp(clock.now() + settings.periodMs, clock.now())
+        if (!await this.#untilDue(queue, retryMs, passedAt + passEveryMs, signal)) continue
+        const horizon = clock.now() + passEveryMs
+        passedAt = clock.monotonic()
         const { failed } = await sweep.pass(horizon, signal)
         retryMs = failed === 0 ? 0 : Math.min(RETRY_MAX_MS, Math.max(RETRY_FIRST_MS, retryMs * 2))
         if (failed === 0 && queue.keys > 0 && queue.backlog(clock.now()) === 0) this.#sweptAt = clock.now()
@@ -213,6 +224,7 @@ class DhtRouter implements ContentRouter {
         if (signal.aborted) return
         retryMs = Math.min(RETRY_MAX_MS, Math.max(RETRY_FIRST_MS, retryMs * 2))
         logger.warn({ error: asError(error).message, retryMs }, 'announcing failed and is tried again')
+        await sleep(clock, RETRY_FIRST_MS, signal).catch(() => undefined) // the loop looks at the signal
       }
     }
   }

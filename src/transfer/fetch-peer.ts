@@ -1,5 +1,5 @@
 import type { Libp2p } from '@libp2p/interface'
-import { HashMismatchError, PeerGoneError, ProtocolError, asError, type Clock } from '../base/index.ts'
+import { HashMismatchError, PeerGoneError, PeerTimeoutError, ProtocolError, asError, type Clock } from '../base/index.ts'
 import type { Slot } from '../storage/slots.ts'
 import type { StoredModel } from '../storage/store.ts'
 import type { BlockMap } from './block-map.ts'
@@ -46,8 +46,9 @@ export class FetchPeer {
   readonly record: PeerRecord
   /** The scheduler's number for it, once it has one. */
   handle: number | undefined
-  /** Verified block bytes it delivered, and when last. */
+  /** Verified block bytes it delivered. */
   bytes = 0
+  /** When bytes last came from it. */
   activeAt: number
   inventory: PeerInventory | undefined
   readonly #components: FetchPeerComponents
@@ -57,6 +58,7 @@ export class FetchPeer {
   readonly #requests = new Map<number, number>()
   #lease: Lease | undefined
   #leasing = false
+  #cancelDeadline = (): void => undefined
 
   constructor (peerId: string, record: PeerRecord, components: FetchPeerComponents, init: FetchPeerInit, hooks: FetchPeerHooks) {
     this.peerId = peerId
@@ -85,7 +87,8 @@ export class FetchPeer {
       fileOffset: offset,
       started: () => { scheduler.started(handle, block, clock.monotonic()) },
       received: bytes => {
-        scheduler.received(handle, block, bytes, clock.monotonic())
+        this.activeAt = clock.monotonic()
+        scheduler.received(handle, block, bytes, this.activeAt)
         this.#hooks.received(bytes)
       },
       verified: slot => {
@@ -133,9 +136,14 @@ export class FetchPeer {
       peers: peers => { this.#hooks.introduced(peers) },
       closed: error => { this.#leave(error) }
     })
+    // Who says nothing of what it has could have anything: a load must not wait for it for ever.
+    this.#cancelDeadline = clock.setTimeout(() => {
+      this.#leave(new PeerTimeoutError(`${this.peerId} did not say within ${requestTimeoutMs} ms what it has`))
+    }, requestTimeoutMs)
   }
 
   #state (known: boolean): void {
+    this.#cancelDeadline()
     if (this.handle !== undefined) this.#tellAll(this.handle)
     else if (known && !this.#leasing) this.#lend()
     this.#hooks.changed()
@@ -207,6 +215,7 @@ export class FetchPeer {
   }
 
   #end (): void {
+    this.#cancelDeadline()
     if (this.handle !== undefined) this.#init.scheduler.removePeer(this.handle)
     this.handle = undefined
     for (const block of this.#requests.keys()) this.cancel(block)

@@ -37,6 +37,8 @@ export class FetchPeers {
   /** When each may be tried (again), in monotonic milliseconds. */
   readonly #waiting = new Map<string, number>()
   readonly #tries = new Map<string, number>()
+  /** Went away before: what they may turn out to have nobody waits for. */
+  readonly #failed = new Set<string>()
   /** Bytes by peer of those that are gone. */
   readonly #delivered = new Map<string, number>()
   #stopped = false
@@ -56,7 +58,7 @@ export class FetchPeers {
 
   /** Some peer may still turn out to have something. */
   get opening (): boolean {
-    for (const peer of this.#peers.values()) if (!peer.ready && peer.inventory?.told !== true) return true
+    for (const peer of this.#peers.values()) if (!peer.ready && peer.inventory?.told !== true && !this.#failed.has(peer.peerId)) return true
     return false
   }
 
@@ -147,7 +149,8 @@ export class FetchPeers {
   #introduced (peers: InventoryPeer[]): void {
     const { network } = this.#components
     for (const { id, addresses } of peers) {
-      if (this.#stopped || id === network.peerId.toString() || this.#peers.has(id) || this.#waiting.has(id)) continue
+      if (this.#stopped || this.#waiting.size >= LOAD_PEERS_WAITING_MAX) return
+      if (id === network.peerId.toString() || this.#peers.has(id) || this.#waiting.has(id)) continue
       learnAddresses(network, id, addresses).then(() => { this.add(id) }, () => undefined) // a hint that makes no sense is none
     }
   }
@@ -163,7 +166,10 @@ export class FetchPeers {
     const now = this.#components.clock.monotonic()
     record.score.fault('gone', now)
     const tries = (this.#tries.get(peerId) ?? 0) + 1
-    this.#tries.set(peerId, tries)
+    if (tries > RETRIES_MAX) this.#tries.delete(peerId)
+    else this.#tries.set(peerId, tries)
+    if (this.#failed.size >= LOAD_PEERS_WAITING_MAX) this.#failed.clear()
+    this.#failed.add(peerId)
     if (tries <= RETRIES_MAX && !this.#components.records.isBanned(peerId)) this.#wait(peerId, now + RETRY_MS * 2 ** (tries - 1))
     this.#hooks.left(peerId, error.message)
     this.#hooks.changed()

@@ -290,8 +290,9 @@ export class RunningFetch implements ModelFetch {
     for (const block of blocks) {
       const place = this.#map.placeAt(at, block)
       this.#written.delete(place)
-      if (!this.#wanted.lose(place)) continue
       const number = this.#map.blockAt(place)
+      // Also what was verified and written, and lost before it was recorded.
+      if (!this.#wanted.lose(place) && !(this.#wanted.isWanted(place) && this.#scheduler.isHere(number))) continue
       this.#scheduler.lost(number)
       this.#scheduler.want(number)
     }

@@ -34,6 +34,7 @@ export class PeerInventory {
   /** By position; missing while nothing is set. A complete peer has none until it loses something. */
   #fields = new Map<number, Bitfield>()
   #wasTold = false
+  #introduced = false
   #known = false
   #complete = false
   #presentBytes = 0
@@ -81,10 +82,17 @@ export class PeerInventory {
     this.#budget.take(body.length + 8, now)
     if (this.#budget.waitMs(now) > 0) throw new ProtocolError('a flood of inventory')
     if (type === STATE) this.#newState(body)
-    else if (type === PEERS) this.#handler.peers(decodePeers(body))
+    else if (type === PEERS) this.#introduce(body)
     else if (!this.#known) throw new ProtocolError('inventory of a model that the peer says it does not know')
     else if (type === CHANGE) this.#change(body)
     else this.#field(body)
+  }
+
+  /** Once a stream, as servers do: each name costs a place in the peer store. */
+  #introduce (body: Uint8Array): void {
+    if (this.#introduced) throw new ProtocolError('a second list of peers')
+    this.#introduced = true
+    this.#handler.peers(decodePeers(body))
   }
 
   #newState (body: Uint8Array): void {

@@ -23,8 +23,9 @@ export function mostRelieved (assignments: Assignment[], peer: SchedulerPeer, no
     const started = assignment.startedAt !== undefined
     if (other === peer || (best !== undefined && started && best.startedAt === undefined)) continue
     const there = other.etaOfMs(other.queue.indexOf(assignment), now, ASSUMED_RATE)
-    // A newcomer is taken to be as fast as whom it relieves: it still does one block before that one does several.
-    const here = peer.etaMs(assignment.size, now, other.rate(now) ?? ASSUMED_RATE)
+    // A newcomer is taken to be as fast as whom it relieves: it still does one block before that one does several. But
+    // no faster than it would be taken to be if it were relieved itself, or blocks would go to and fro.
+    const here = peer.etaMs(assignment.size, now, Math.min(other.rate(now) ?? ASSUMED_RATE, ASSUMED_RATE))
     if (there <= here * SOONER + SOONER_MS) continue
     if (best !== undefined && (best.startedAt !== undefined) === started && there <= bestMs) continue
     best = assignment

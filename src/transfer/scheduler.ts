@@ -1,5 +1,6 @@
-import { BLOCK_BYTES_MAX, LOAD_BYTES_IN_FLIGHT_MAX, type Random } from '../base/index.ts'
-import { RarityMap } from './rarity.ts'
+import { LOAD_BYTES_IN_FLIGHT_MAX, type Random } from '../base/index.ts'
+import { Assignments } from './assignments.ts'
+import { BlockStates } from './block-states.ts'
 import { betterLeft, mostRelieved, ranking } from './relief.ts'
 import { SchedulerPeer, type Assignment } from './scheduler-peer.ts'
 
@@ -20,18 +21,9 @@ export interface SchedulerInit {
   requestTimeoutMs: number
 }
 
-const UNWANTED = 0
-const FREE = 1
-const BUSY = 2
-const HERE = 3
-
 const NONE = -1
 const LEFT_TO_OTHERS = -2
 
-/** Of all wanted bytes, so much may be fetched twice to end sooner; stalled peers are replaced beyond that too. */
-const DUPLICATE_SHARE = 0.005
-/** Peers that one block is asked for from, when one after the other stalls. */
-const FETCHERS_MAX = 4
 /** A block that takes longer than this from a peer is slow to come: others may be sooner. */
 const SLOW_BLOCK_MS = 500
 /** Of the urgent blocks, how many at the front are looked after one by one. */
@@ -43,15 +35,14 @@ const PREEMPT_MS = 250
  * Decides which block to ask which peer for. Pure: it is told what happened and when, and answers with actions; it does
  * no I/O and knows no clock. Blocks and peers are small numbers.
  *
- * A wanted block is FREE, BUSY (asked for from one peer, from two when the first is too slow) or HERE. The order of
+ * A wanted block is free, busy (asked for from one peer, from two when the first is too slow) or here. The order of
  * choice: urgent ranges, then rarest first (or in order); relief.ts says when a block changes peers.
  */
 export class Scheduler {
   readonly #init: SchedulerInit
-  readonly #rarity: RarityMap
-  readonly #state: Uint8Array
+  readonly #blocks: BlockStates
+  readonly #assignments = new Assignments()
   readonly #peers = new Map<number, SchedulerPeer>()
-  readonly #busy = new Map<number, Assignment[]>()
   /** Blocks that somebody waits for, in that order, and how many do. */
   readonly #urgent = new Map<number, number>()
   /** Peers that have every block. */
@@ -60,65 +51,34 @@ export class Scheduler {
   #preemptedAt = -Infinity
   #nextPeer = 1
   #turn = 0
-  #owed = 0
-  #freeBytes = 0
-  #missing = 0
-  #wantedBytes = 0
-  #duplicateBytes = 0
+  /** Blocks that changed peers in this plan: once is enough, else two peers could hand them to and fro for ever. */
+  readonly #moved = new Set<number>()
   #out: SchedulerAction[] = []
 
   constructor (init: SchedulerInit) {
     this.#init = init
-    this.#rarity = new RarityMap(init.sizes.length, init.random)
-    this.#state = new Uint8Array(init.sizes.length)
+    this.#blocks = new BlockStates(init.sizes, init.random)
   }
 
   /** Wanted blocks that are not here. */
-  get missing (): number { return this.#missing }
+  get missing (): number { return this.#blocks.missing }
   /** Blocks that are asked for now. */
-  get busy (): number { return this.#busy.size }
+  get busy (): number { return this.#assignments.size }
   /** Nothing is on its way, and nobody known has any of what is missing. */
-  get starved (): boolean {
-    if (this.#missing === 0 || this.#busy.size > 0) return false
-    return this.#isEndgame
-  }
+  get starved (): boolean { return this.missing > 0 && this.busy === 0 && this.#isEndgame }
 
-  isWanted (block: number): boolean { return this.#state[block] !== UNWANTED }
-  isHere (block: number): boolean { return this.#state[block] === HERE }
+  isHere (block: number): boolean { return this.#blocks.isHere(block) }
 
   /** Adds to what is wanted. */
-  want (block: number): void {
-    if (this.#state[block] !== UNWANTED) return
-    this.#state[block] = FREE
-    this.#missing++
-    this.#wantedBytes += this.#size(block)
-    this.#free(block)
-  }
+  want (block: number): void { this.#blocks.want(block) }
+  /** A block that was here no longer is. */
+  lost (block: number): void { this.#blocks.lose(block) }
 
   /** The block is here, wherever from. */
   here (block: number): void {
-    const state = this.#state[block]
-    if (state === HERE) return
-    if (state === UNWANTED) this.#wantedBytes += this.#size(block)
-    else this.#missing--
-    if (state === FREE) this.#unfree(block)
-    for (const assignment of this.#busy.get(block) ?? []) {
-      assignment.peer.unassign(assignment)
-      this.#owed -= assignment.size - assignment.received
-      this.#duplicateBytes += assignment.received
-      this.#out.push({ type: 'cancel', peer: assignment.peer.id, block })
-    }
-    this.#busy.delete(block)
+    for (const assignment of this.#assignments.of(block)) this.#cancel(assignment)
     this.#urgent.delete(block)
-    this.#state[block] = HERE
-  }
-
-  /** A block that was here no longer is. */
-  lost (block: number): void {
-    if (this.#state[block] !== HERE) return
-    this.#state[block] = FREE
-    this.#missing++
-    this.#free(block)
+    this.#blocks.makeHere(block)
   }
 
   /** Moves blocks to the front, in this order, behind those that are there already. Undone by as many calm() calls. */
@@ -164,7 +124,7 @@ export class Scheduler {
     const peer = this.#peers.get(id)
     if (peer === undefined) return
     if (peer.blocks.filled) this.#fullPeers--
-    else for (const block of peer.blocks) this.#rarity.change(block, -1)
+    else for (const block of peer.blocks) this.#blocks.free.change(block, -1)
     peer.blocks.clear()
   }
 
@@ -174,9 +134,9 @@ export class Scheduler {
     // Peers with everything are counted apart, so that one of them costs nothing, whatever the number of blocks.
     const wasFilled = peer.blocks.filled
     if (!peer.blocks.set(block, present)) return
-    if (!wasFilled) { this.#rarity.change(block, present ? 1 : -1); return }
+    if (!wasFilled) { this.#blocks.free.change(block, present ? 1 : -1); return }
     this.#fullPeers--
-    for (const other of peer.blocks) this.#rarity.change(other, 1)
+    for (const other of peer.blocks) this.#blocks.free.change(other, 1)
   }
 
   setScore (id: number, score: number): void {
@@ -201,8 +161,7 @@ export class Scheduler {
   received (id: number, block: number, bytes: number, now: number): void {
     const assignment = this.#peers.get(id)?.find(block)
     if (assignment === undefined) return
-    assignment.peer.receive(assignment, bytes, now)
-    this.#owed -= bytes
+    this.#assignments.receive(assignment, bytes, now)
   }
 
   /** The block came in full and is what it should be. Whoever else was asked for it is cancelled by the next plan(). */
@@ -210,7 +169,7 @@ export class Scheduler {
     const peer = this.#peers.get(id)
     const assignment = peer?.find(block)
     if (peer === undefined || assignment === undefined) return
-    this.#drop(assignment)
+    this.#assignments.drop(assignment)
     peer.delivered(assignment.size)
     this.here(block)
   }
@@ -223,12 +182,13 @@ export class Scheduler {
 
   /** What to do now. The actions count as done. */
   plan (now: number): SchedulerAction[] {
+    this.#moved.clear()
     for (const peer of this.#peers.values()) {
       if (peer.idle || now - peer.heardAt <= this.#init.requestTimeoutMs) continue
       this.#out.push({ type: 'timeout', peer: peer.id })
       this.removePeer(peer.id)
     }
-    if (this.#missing > 0) {
+    if (this.missing > 0) {
       const peers = this.#inTurn()
       if (this.#urgent.size > 0) this.#serveUrgent(peers, now)
       this.#fill(peers, now)
@@ -244,7 +204,7 @@ export class Scheduler {
     while (left.length > 0) {
       const next: SchedulerPeer[] = []
       for (const peer of left) {
-        if (this.#owed >= LOAD_BYTES_IN_FLIGHT_MAX || !peer.hasRoom(now) || peer.stalled(now)) continue
+        if (this.#assignments.owed >= LOAD_BYTES_IN_FLIGHT_MAX || !peer.hasRoom(now) || peer.stalled(now)) continue
         const block = this.#pick(peer, now)
         if (block >= 0) this.#assign(peer, block, now)
         if (block >= 0 || (block === NONE && this.#takeOver(peer, now))) next.push(peer)
@@ -255,14 +215,14 @@ export class Scheduler {
 
   /** A free block for this peer; NONE, or LEFT_TO_OTHERS when there are some that it had better not be asked for now. */
   #pick (peer: SchedulerPeer, now: number): number {
-    if (this.#rarity.size === 0) return NONE
+    if (this.#blocks.free.size === 0) return NONE
     for (const block of this.#urgent.keys()) {
-      if (this.#state[block] === FREE && peer.blocks.has(block)) return block
+      if (this.#blocks.isFree(block) && peer.blocks.has(block)) return block
     }
     const rank = this.#init.order === 'sequential' ? undefined : ranking(this.#peers.values(), this.#init.self)
-    const block = this.#init.order === 'sequential' ? this.#rarity.first(peer.blocks) : this.#rarity.rarest(peer.blocks, rank)
+    const block = this.#init.order === 'sequential' ? this.#blocks.free.first(peer.blocks) : this.#blocks.free.rarest(peer.blocks, rank)
     if (block < 0) return NONE
-    const size = this.#size(block)
+    const size = this.#blocks.size(block)
     // What another loader should take is left to it for as long as it may need, when it would be slow for us as well.
     if (rank !== undefined && peer.blocks.filled && rank(block) >= 1) {
       const blockMs = size / (peer.rate(now) ?? Infinity) * 1000
@@ -275,12 +235,12 @@ export class Scheduler {
   #endMs (now: number): number {
     let rate = 0
     for (const peer of this.#peers.values()) if (!peer.stalled(now)) rate += peer.rate(now) ?? 0
-    return rate > 0 ? (this.#freeBytes + this.#owed) / rate * 1000 : 0
+    return rate > 0 ? (this.#blocks.freeBytes + this.#assignments.owed) / rate * 1000 : 0
   }
 
   /** A peer with room for which nothing is free relieves a much slower one. Says whether it did. */
   #takeOver (peer: SchedulerPeer, now: number): boolean {
-    const singles = [...this.#peers.values()].flatMap(other => other.queue.filter(queued => peer.blocks.has(queued.block) && this.#needsHelp(queued.block, now)))
+    const singles = [...this.#peers.values()].flatMap(other => other.queue.filter(queued => peer.blocks.has(queued.block) && !this.#moved.has(queued.block) && this.#assignments.needsHelp(queued.block, now)))
     const found = mostRelieved(singles, peer, now)
     if (found === undefined) return false
     if (found.startedAt === undefined) { this.#move(found, peer, now); return true }
@@ -290,24 +250,23 @@ export class Scheduler {
   }
 
   /** Nothing is free that anybody has. */
-  get #isEndgame (): boolean { return this.#rarity.size === 0 || (this.#fullPeers === 0 && this.#rarity.held === 0) }
+  get #isEndgame (): boolean { return this.#blocks.free.size === 0 || (this.#fullPeers === 0 && this.#blocks.free.held === 0) }
 
   /** Fetching it twice must be worth it: the first is stalled, or the bytes that will be thrown away are within bounds. */
   #mayDuplicate (assignment: Assignment, by: SchedulerPeer, now: number): boolean {
     const { peer, size, received } = assignment
     if (peer.stalled(now)) return true
     const waste = Math.min(size, received + (peer.rate(now) ?? 0) * by.etaMs(size, now, 0) / 1000)
-    return this.#duplicateBytes + waste <= Math.max(this.#wantedBytes * DUPLICATE_SHARE, BLOCK_BYTES_MAX)
+    return this.#assignments.mayWaste(waste, this.#blocks.wantedBytes)
   }
 
   /** Makes way for what somebody waits for: at once when it is new, and when it sits with a slow peer. */
   #serveUrgent (peers: SchedulerPeer[], now: number): void {
     const blocks: number[] = []
     for (const block of this.#urgent.keys()) {
-      if (this.#state[block] === HERE || this.#state[block] === UNWANTED) continue
-      if (blocks.push(block) === URGENT_WATCHED) break
+      if ((this.#blocks.isFree(block) || this.#blocks.isBusy(block)) && blocks.push(block) === URGENT_WATCHED) break
     }
-    const free = blocks.filter(block => this.#state[block] === FREE)
+    const free = blocks.filter(block => this.#blocks.isFree(block))
     if (this.#preempt && now - this.#preemptedAt >= PREEMPT_MS) {
       this.#preempt = false
       this.#preemptedAt = now
@@ -318,8 +277,8 @@ export class Scheduler {
       }
     }
     for (const block of blocks) {
-      const [assignment] = this.#busy.get(block) ?? []
-      if (assignment === undefined || !this.#needsHelp(block, now)) continue
+      const [assignment] = this.#assignments.of(block)
+      if (assignment === undefined || !this.#assignments.needsHelp(block, now)) continue
       const relief = peers.find(peer => peer.blocks.has(block) && !peer.stalled(now) && peer.hasRoom(now) && mostRelieved([assignment], peer, now) !== undefined)
       if (relief === undefined) continue
       if (assignment.startedAt === undefined) this.#move(assignment, relief, now)
@@ -327,62 +286,38 @@ export class Scheduler {
     }
   }
 
-  /** One peer is at it, or several that have all stalled. */
-  #needsHelp (block: number, now: number): boolean {
-    const assignments = this.#busy.get(block) ?? []
-    return assignments.length === 1 || (assignments.length < FETCHERS_MAX && assignments.every(({ peer }) => peer.stalled(now)))
-  }
-
   #move (assignment: Assignment, to: SchedulerPeer, now: number): void {
+    this.#moved.add(assignment.block)
     this.#takeBack(assignment)
     this.#assign(to, assignment.block, now)
   }
 
   #takeBack (assignment: Assignment): void {
-    this.#duplicateBytes += assignment.received
-    this.#out.push({ type: 'cancel', peer: assignment.peer.id, block: assignment.block })
-    this.#release(assignment)
-  }
-
-  #assign (peer: SchedulerPeer, block: number, now: number): void {
-    if (this.#state[block] === FREE) this.#unfree(block)
-    this.#state[block] = BUSY
-    const assignment = peer.assign(block, this.#size(block), now)
-    this.#owed += assignment.size
-    const assignments = this.#busy.get(block)
-    if (assignments === undefined) this.#busy.set(block, [assignment])
-    else assignments.push(assignment)
-    this.#out.push({ type: 'request', peer: peer.id, block })
-  }
-
-  /** The assignment is over, and the block free again unless another peer is at it. */
-  #release (assignment: Assignment): void {
-    this.#drop(assignment)
-    if (this.#busy.has(assignment.block) || this.#state[assignment.block] !== BUSY) return
-    this.#state[assignment.block] = FREE
+    this.#cancel(assignment)
     this.#free(assignment.block)
   }
 
-  #drop (assignment: Assignment): void {
-    const { peer, block } = assignment
-    peer.unassign(assignment)
-    this.#owed -= assignment.size - assignment.received
-    const others = (this.#busy.get(block) ?? []).filter(other => other !== assignment)
-    if (others.length > 0) this.#busy.set(block, others)
-    else this.#busy.delete(block)
+  #cancel (assignment: Assignment): void {
+    this.#assignments.waste(assignment.received)
+    this.#assignments.drop(assignment)
+    this.#out.push({ type: 'cancel', peer: assignment.peer.id, block: assignment.block })
   }
 
+  #assign (peer: SchedulerPeer, block: number, now: number): void {
+    this.#blocks.makeBusy(block)
+    this.#assignments.add(peer, block, this.#blocks.size(block), now)
+    this.#out.push({ type: 'request', peer: peer.id, block })
+  }
+
+  #release (assignment: Assignment): void {
+    this.#assignments.drop(assignment)
+    this.#free(assignment.block)
+  }
+
+  /** Free again, unless another peer is at it. */
   #free (block: number): void {
-    this.#rarity.add(block)
-    this.#freeBytes += this.#size(block)
+    if (this.#assignments.of(block).length === 0) this.#blocks.makeFree(block)
   }
-
-  #unfree (block: number): void {
-    this.#rarity.delete(block)
-    this.#freeBytes -= this.#size(block)
-  }
-
-  #size (block: number): number { return this.#init.sizes[block] ?? 0 }
 
   /** All peers, each time beginning with another, so that none is always first. */
   #inTurn (): SchedulerPeer[] {

@@ -213,6 +213,7 @@ export class ServedStream {
   #loaded (answer: Answer, bytes: Uint8Array | undefined): void {
     if (answer.dropped) { answer.slot?.release(); return }
     if (bytes === undefined || bytes.length <= answer.sent) {
+      answer.state = 'queued' // the read is over: the slot goes back with the answer
       this.#remove(answer)
       try {
         this.#refuse(NOT_HERE, [answer.id])
@@ -240,7 +241,9 @@ export class ServedStream {
     if (at >= 0) this.#answers.splice(at, 1)
     answer.dropped = true
     answer.giveUpWaiting()
-    if (answer.state !== 'reading') answer.slot?.release()
+    if (answer.state === 'reading') return // who reads into the slot gives it back
+    answer.slot?.release()
+    answer.slot = undefined
   }
 
   #drained (): void {

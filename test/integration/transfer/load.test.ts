@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { MiB, seededRandom } from '../../../src/base/index.ts'
-import { contentOf, readBlock, sampleOf, seedOf, fileOf } from '../../compliance/store-fixtures.ts'
+import { contentOf, readBlock, sampleOf, seedOf, fileOf, type Sample } from '../../compliance/store-fixtures.ts'
 import { Peers, connectAll, holdAll, startFetch } from './peers.ts'
 
 const seed = seedOf()
@@ -30,5 +30,25 @@ describe(`loading from peers (seed ${seed})`, () => {
         assert.deepEqual(await readBlock(b.store, file, block), content.subarray(offset, offset + (file.index.sizes[block] ?? 0)))
       }
     }
+  })
+
+  it('goes on serving after a model was removed that others were being served', async () => {
+    await using peers = new Peers()
+    const a = await peers.add({ settings: { uploadBytesPerSecond: 4 * MiB } })
+    const [b, c] = await peers.addMany(2)
+    assert(b !== undefined && c !== undefined)
+    await connectAll(peers.all)
+    const many = (name: string): Sample => sampleOf(Array.from({ length: 60 }, (_, i) => ({ path: `${name}-${i}`, content: contentOf(seededRandom(seed + i), 100_000 + i + name.length) })), seededRandom(seed))
+    const [gone, kept] = [many('gone'), many('stays')]
+    await holdAll(a.store, gone)
+    await holdAll(a.store, kept)
+    const cut = await startFetch(b, gone, [a])
+    cut.done.catch(() => undefined)
+    while (cut.stats().fetchedBytes === 0) await new Promise(resolve => { setTimeout(resolve, 5) })
+    await a.store.removeModel(gone.model.manifest.cid.toString())
+    const fetch = await startFetch(c, kept, [a])
+    await fetch.done
+    assert.equal(fetch.stats().fetchedBytes, kept.bytes)
+    await cut.stop()
   })
 })

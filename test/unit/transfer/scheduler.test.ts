@@ -148,6 +148,41 @@ describe(`scheduler (seed ${seed})`, () => {
     assert(before < 18, `${before} blocks came first`)
   })
 
+  it('hands no block to and fro between a fast peer and one that has just come, whenever it comes', () => {
+    for (let joinsAt = 40; joinsAt < 80; joinsAt++) {
+      const scheduler = new Scheduler({ sizes: new Uint32Array(80).fill(4 * MB), order: 'rarest', random: seededRandom(seed), self: 1, requestTimeoutMs: 15_000 })
+      for (let block = 0; block < 80; block++) scheduler.want(block)
+      const fast = scheduler.addPeer(1, 0)
+      scheduler.fillBlocks(fast)
+      let now = 0
+      let late: number | undefined
+      const asked = new Map<number, number[]>([[fast, []]])
+      for (let done = 0; scheduler.missing > 0; done++) {
+        assert(done < 1_000, 'it never ends')
+        if (done === joinsAt) {
+          late = scheduler.addPeer(2, now)
+          scheduler.fillBlocks(late)
+          asked.set(late, [])
+        }
+        for (let again = 0; again < 3; again++) {
+          const actions = scheduler.plan(now)
+          assert(actions.length < 200, `${actions.length} actions in one plan`)
+          for (const { type, peer, ...rest } of actions) {
+            const queue = asked.get(peer) ?? []
+            if (type === 'request' && 'block' in rest) queue.push(rest.block)
+            else if ('block' in rest) queue.splice(queue.indexOf(rest.block), 1)
+          }
+        }
+        now += 13 // 300 MiB/s; the other is silent
+        const block = asked.get(fast)?.shift()
+        if (block === undefined) continue
+        scheduler.started(fast, block, now)
+        scheduler.received(fast, block, 4 * MB, now)
+        scheduler.completed(fast, block)
+      }
+    }
+  })
+
   it('knows when it starves, and when not', () => {
     const scheduler = new Scheduler({ sizes: Uint32Array.from([MB, MB]), order: 'rarest', random: seededRandom(seed), self: 1, requestTimeoutMs: 1_000 })
     assert.equal(scheduler.starved, false)

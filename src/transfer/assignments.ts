@@ -1,0 +1,56 @@
+import { BLOCK_BYTES_MAX } from '../base/index.ts'
+import type { Assignment, SchedulerPeer } from './scheduler-peer.ts'
+
+/** Of all wanted bytes, so much may be fetched twice to end sooner; stalled peers are replaced beyond that too. */
+const DUPLICATE_SHARE = 0.005
+/** Peers that one block is asked for from, when one after the other stalls. */
+const FETCHERS_MAX = 4
+
+/** Who was asked for what, all peers together, and what of it was in vain. */
+export class Assignments {
+  readonly #byBlock = new Map<number, Assignment[]>()
+  #owed = 0
+  #wastedBytes = 0
+
+  /** Blocks that somebody was asked for. */
+  get size (): number { return this.#byBlock.size }
+  /** Bytes that were asked for and have not come. */
+  get owed (): number { return this.#owed }
+
+  of (block: number): readonly Assignment[] { return this.#byBlock.get(block) ?? [] }
+
+  add (peer: SchedulerPeer, block: number, size: number, now: number): void {
+    const assignment = peer.assign(block, size, now)
+    this.#owed += size
+    const assignments = this.#byBlock.get(block)
+    if (assignments === undefined) this.#byBlock.set(block, [assignment])
+    else assignments.push(assignment)
+  }
+
+  drop (assignment: Assignment): void {
+    const { peer, block } = assignment
+    peer.unassign(assignment)
+    this.#owed -= assignment.size - assignment.received
+    const others = this.of(block).filter(other => other !== assignment)
+    if (others.length > 0) this.#byBlock.set(block, others)
+    else this.#byBlock.delete(block)
+  }
+
+  receive (assignment: Assignment, bytes: number, now: number): void {
+    assignment.peer.receive(assignment, bytes, now)
+    this.#owed -= bytes
+  }
+
+  /** One peer is at it, or several that have all stalled. */
+  needsHelp (block: number, now: number): boolean {
+    const assignments = this.of(block)
+    return assignments.length === 1 || (assignments.length < FETCHERS_MAX && assignments.every(({ peer }) => peer.stalled(now)))
+  }
+
+  /** What came for an assignment that is taken back. */
+  waste (bytes: number): void { this.#wastedBytes += bytes }
+
+  mayWaste (bytes: number, wantedBytes: number): boolean {
+    return this.#wastedBytes + bytes <= Math.max(wantedBytes * DUPLICATE_SHARE, BLOCK_BYTES_MAX)
+  }
+}
