@@ -8,7 +8,8 @@ import { createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { mkdtemp, readdir, rm, stat, statfs } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join, relative } from 'node:path'
+import { join, relative, resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { MultiBar, type SingleBar } from 'cli-progress'
 import Table from 'cli-table3'
@@ -19,15 +20,17 @@ import { parseSize } from '../src/cli/units.ts'
 import type { LoadResult } from '../src/node/types.ts'
 import { writeSyntheticModel } from './lib/synthetic-model.ts'
 
-const BIN = new URL('../src/cli/bin.js', import.meta.url).pathname
+const BIN = fileURLToPath(new URL('../src/cli/bin.js', import.meta.url))
 /** Nodes 4 and 5 have this much when node 1 is killed. */
 const KILL_AT = 0.25
 
 const { values, positionals } = parseArgs({ allowPositionals: true, options: { size: { type: 'string', default: '1GiB' }, seed: { type: 'string', default: '1' } } })
 const stopping = new AbortController()
 const { signal } = stopping
-process.once('SIGINT', () => { stopping.abort(new Error('interrupted')) })
-process.once('SIGTERM', () => { stopping.abort(new Error('terminated')) })
+// Every time, so that a second one does not end the demo before its nodes.
+for (const [name, what] of [['SIGINT', 'interrupted'], ['SIGTERM', 'terminated'], ['SIGHUP', 'hung up']] as const) {
+  process.on(name, () => { stopping.abort(new Error(what)) })
+}
 
 class DemoNode {
   readonly name: string
@@ -50,6 +53,7 @@ class DemoNode {
 
   static async start (name: string, data: string, join?: string): Promise<DemoNode> {
     const node = new DemoNode(name, data, join)
+    nodes.push(node)
     const line = await new Promise<string>((resolve, reject) => {
       node.child.stdout?.once('data', data => { resolve(String(data)) })
       node.child.once('exit', code => { reject(new Error(`${name} ended with ${code} before it was ready: ${node.stderr}`)) })
@@ -100,7 +104,8 @@ const screen = new Screen()
 const root = await mkdtemp(join(tmpdir(), 'shoal-demo-'))
 const nodes: DemoNode[] = []
 try {
-  const source = positionals[0] ?? join(root, 'model')
+  // npm runs scripts in the checkout, wherever it was called from.
+  const source = positionals[0] === undefined ? join(root, 'model') : resolve(process.env.INIT_CWD ?? '.', positionals[0])
   const bytes = positionals[0] === undefined ? parseSize(values.size) : await directoryBytes(source)
   await checkRoom(bytes)
   if (positionals[0] === undefined) {
@@ -110,10 +115,9 @@ try {
 
   screen.say('Starting five nodes in a private swarm on loopback')
   const first = await DemoNode.start('node 1', join(root, '1'))
-  nodes.push(first)
   const invite = await first.client.invite()
-  nodes.push(...await Promise.all([2, 3, 4, 5].map(async i => await DemoNode.start(`node ${i}`, join(root, String(i)), invite))))
-  const [, second, third, fourth, fifth] = nodes as [DemoNode, DemoNode, DemoNode, DemoNode, DemoNode]
+  const start = async (i: number): Promise<DemoNode> => await DemoNode.start(`node ${i}`, join(root, String(i)), invite)
+  const [second, third, fourth, fifth] = await Promise.all([start(2), start(3), start(4), start(5)])
 
   const added = await first.client.add(source, { signal, onProgress: ({ bytesDone, bytesTotal }) => { screen.progress('add   ', bytesDone, bytesTotal, 'on node 1') } })
   screen.say(`Added ${added.files} files, ${sizeText(added.bytes)}, ${added.blocks} blocks in ${added.seconds.toFixed(1)} s: ${added.cid}`)

@@ -6,7 +6,7 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { constants, unlinkSync } from 'node:fs'
 import { chmod, copyFile, link, lstat, mkdir, open, rename, stat, type FileHandle } from 'node:fs/promises'
-import { dirname, resolve, sep } from 'node:path'
+import { dirname, relative, resolve, sep } from 'node:path'
 import {
   AbortError, DiskError, OutOfSpaceError, OutputExistsError, ProtocolError, ShoalError, SourceChangedError, asError, systemCode, throwIfAborted, type AbortOptions, type ProgressOptions
 } from '../base/index.ts'
@@ -51,6 +51,7 @@ export async function placeFiles (files: readonly PlaceableFile[], directory: st
     const kept = new Set<string>()
     for (const [position, file] of files.entries()) {
       const target = targets[position] ?? ''
+      await checkDirectories(result.path, target)
       if (await isThere(file, target, options.signal)) kept.add(target)
     }
     await mkdir(result.path, { recursive: true })
@@ -73,6 +74,17 @@ function targetOf ({ path }: PlaceableFile, directory: string): string {
   // The path rules of models make this impossible; it is checked again where it would hurt.
   if (!target.startsWith(prefix)) throw new ProtocolError(`the daemon named a file outside the output directory: ${JSON.stringify(path)}`)
   return target
+}
+
+/** What leads to the target must be real directories: a link would take the file somewhere else. */
+async function checkDirectories (directory: string, target: string): Promise<void> {
+  let path = directory
+  for (const name of relative(directory, dirname(target)).split(sep).filter(part => part !== '')) {
+    path += sep + name
+    const there = await unless('ENOENT', lstat(path))
+    if (there === undefined) return
+    if (!there.isDirectory()) throw new OutputExistsError(`${path} is there already and is no directory; move it away or choose another --output`)
+  }
 }
 
 /** True when the target has the right content; throws OutputExistsError when it has another. */
@@ -139,7 +151,10 @@ class TemporaryFile {
   /** Gives the file its name, unless something has got there first. */
   async publish (): Promise<void> {
     const linked = await unless(NO_LINK, link(this.path, this.#target).then(() => true))
-    if (linked !== true) await rename(this.path, this.#target)
+    if (linked === true) return
+    // A rename would replace what is there: the name is taken first.
+    await (await open(this.#target, 'wx')).close()
+    await rename(this.path, this.#target)
   }
 
   remove (): void {

@@ -149,8 +149,13 @@ async function listenOnSocket (server: Server, path: string): Promise<void> {
         ? inUse(path, error)
         : new DiskError(`cannot listen on ${path}: ${error.message}; give another path with --api`, { cause: error }))
     })
-    server.listen(path, resolve)
-    // listen() binds before it returns and nothing is accepted before the next turn: nobody gets in between.
+    // listen() binds before it returns. Others could connect before a chmod, so the socket is made with its mode.
+    const umask = process.umask(0o177)
+    try {
+      server.listen(path, resolve)
+    } finally {
+      process.umask(umask)
+    }
     if (server.listening) chmodSync(path, 0o600)
   })
   server.removeAllListeners('error')

@@ -15,6 +15,8 @@ export const MANIFEST_FILES_MAX = 10_000
 /** 40 bytes a block: 16 MiB index more than a tebibyte of file. */
 export const FILE_INDEX_BYTES_MAX = 16 * MiB
 export const FILE_BLOCKS_MAX = 400_000
+/** The file indexes of one model together: a model of 1 TiB has about 12 MiB of them, and all are in memory while it is found. */
+export const MODEL_INDEX_BYTES_MAX = 256 * MiB
 /** Sizes stay exact in a double. */
 export const FILE_SIZE_MAX = Number.MAX_SAFE_INTEGER
 export const PATH_DEPTH_MAX = 16
@@ -119,6 +121,8 @@ export const ANNOUNCE_URGENT_MAX = 64
 export const LOADER_HANDLES_MAX = 64
 /** A read of the loader looks at its signal this often. */
 export const LOADER_READ_BYTES_MAX = 64 * MiB
+/** Reads that wait at the daemon at a time, each a connection of the 1,024 it takes: eight ranks on a host fit in. */
+export const LOADER_WAITS_MAX = 64
 /** Safetensors headers a loader reads at once: their blocks are asked for together, their bytes are not in memory together. */
 export const LOADER_HEADERS_AT_ONCE = 8
 

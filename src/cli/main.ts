@@ -11,14 +11,20 @@ export async function main (argv: string[]): Promise<void> {
   } catch (error) {
     process.exitCode = report(error, { json: asksForJson(argv) })
   }
-  // What is left open now (an answer nobody reads on) is no reason to stay. Pipes and files are written synchronously here.
+  // What is left open now (an answer nobody reads on) is no reason to stay; what was said must get out, though: a pipe
+  // takes 64 KiB at a time.
+  await Promise.all([process.stdout, process.stderr].map(flushed))
   process.exit()
+}
+
+async function flushed (stream: NodeJS.WriteStream): Promise<void> {
+  await new Promise<void>(resolve => { stream.write('', () => { resolve() }) })
 }
 
 /** `shoal ls | head -1`: whoever reads has seen enough. Where only progress is cut off the work goes on. */
 function surviveClosedPipes (): void {
   process.stdout.on('error', error => {
-    if ('code' in error && error.code === 'EPIPE') process.exit(EXIT.done)
+    if ('code' in error && error.code === 'EPIPE') process.exit(process.exitCode ?? EXIT.done)
     throw error
   })
   process.stderr.on('error', () => undefined)

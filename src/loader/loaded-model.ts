@@ -1,6 +1,6 @@
 import {
-  FileNotFoundError, InvalidSafetensorsError, LOADER_HEADERS_AT_ONCE, ModelClosedError, ShoalError, TensorNotFoundError, UsageError, abortReason, asError,
-  throwIfAborted, type AbortOptions
+  FileNotFoundError, InvalidSafetensorsError, LOADER_HEADERS_AT_ONCE, LOADER_WAITS_MAX, ModelClosedError, Semaphore, ShoalError, TensorNotFoundError, UsageError,
+  abortReason, asError, throwIfAborted, type AbortOptions
 } from '../base/index.ts'
 import type { ApiClient } from '../api/client.ts'
 import type { OpenMessage } from '../api/types.ts'
@@ -29,6 +29,7 @@ export class LoadedModel implements OpenedModel {
   readonly #message: FilesMessage
   readonly #onProgress: (progress: LoadProgress) => void
   readonly #local = new LocalFiles()
+  readonly #waits = new Semaphore(LOADER_WAITS_MAX)
   /** Aborts when this is closed: what waits or reads ends. */
   readonly #closed: AbortController
   readonly #byPath: ReadonlyMap<string, ModelFile>
@@ -179,7 +180,7 @@ export class LoadedModel implements OpenedModel {
     } catch (error) {
       if (!(error instanceof NotSealedError)) throw error
       // It was complete once. The daemon knows what it is now.
-      await this.#client.wait(this.cid, { path: file.path, offset, length }, { signal })
+      await this.#askDaemon(file, offset, length, signal)
       return await this.#local.read(file, offset, length, { sealed: false, signal })
     }
   }
@@ -190,7 +191,7 @@ export class LoadedModel implements OpenedModel {
     if (!file.wanted) throw new UsageError(`${file.path} was left out by the include globs and is not here; open the model with a glob that matches it`)
     if (this.#failure !== undefined) throw this.#failure
     try {
-      await this.#client.wait(this.cid, { path: file.path, offset, length }, { signal })
+      await this.#askDaemon(file, offset, length, signal)
     } catch (error) {
       throwIfAborted(signal)
       // Where the daemon says that nobody loads it, the load has just ended; how, is about to be told.
@@ -198,6 +199,10 @@ export class LoadedModel implements OpenedModel {
       if (this.#isComplete(file)) return
       throw this.#failure ?? error
     }
+  }
+
+  async #askDaemon ({ path }: OpenFile, offset: number, length: number, signal: AbortSignal): Promise<void> {
+    await this.#waits.run(async () => { await this.#client.wait(this.cid, { path, offset, length }, { signal }) }, signal)
   }
 
   /** Callers share the reading of the headers, each with its own signal. A failure is not kept. */

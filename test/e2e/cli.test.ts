@@ -249,6 +249,20 @@ describe('the command line', function () {
       assert.deepEqual(await Promise.all([...gone, ...malformed].map(async args => (await run(...args)).code)), [3, 3, 3, 3, 2, 2, 2])
     })
 
+    it('writes all of a long answer, also into a pipe', async () => {
+      const { run, data } = await start('long')
+      const tensors = Array.from({ length: 8_000 }, (_, i) => [`model.layers.${i}.self_attn.q_proj.weight`, { dtype: 'U8', shape: [1], data_offsets: [i, i + 1] }])
+      const header = Buffer.from(JSON.stringify(Object.fromEntries(tensors)))
+      const length = Buffer.alloc(8)
+      length.writeUInt32LE(header.length)
+      const path = join(data, '..', 'long.safetensors')
+      await writeFile(path, Buffer.concat([length, header, Buffer.alloc(8_000)]))
+      const { cid } = jsonOf(await run('add', path, '--json')) as { cid: string }
+      const shown = await run('show', cid, '--json')
+      assert.ok(shown.stdout.length > 500_000, `${shown.stdout.length} characters`)
+      assert.equal((jsonOf(shown) as { fileList: Array<{ tensors: unknown[] }> }).fileList[0]?.tensors.length, 8_000)
+    })
+
     it('says what is wrong with what is added', async () => {
       const { run } = await start('wrong')
       await mkdir(join(root, 'empty', 'inner'), { recursive: true })

@@ -51,6 +51,15 @@ describe('api: placing files', () => {
     assert.deepEqual(await all(), ['in-place'])
   })
 
+  it('follows no link out of the directory', async () => {
+    const elsewhere = join(directory, 'elsewhere')
+    await mkdir(elsewhere)
+    await mkdir(join(directory, 'out'))
+    await symlink(elsewhere, join(directory, 'out', 'sub'))
+    await assert.rejects(placeFiles([await stored('sub/deep/a', randomBytes(10))], join(directory, 'out')), { name: 'OutputExistsError' })
+    assert.deepEqual(await readdir(elsewhere), [])
+  })
+
   it('overwrites nothing, and finds that out before it places anything', async () => {
     const files = [await stored('a', randomBytes(10)), await stored('b', randomBytes(10))]
     const out = join(directory, 'out')
