@@ -59,8 +59,10 @@ export async function publish (components: PublishComponents, path: string, opti
 
   const manifest = encodeManifest({ version: 1, files: results.map(result => result.entry) })
   const model = { manifest, indexes: results.map(result => result.index) }
-  await components.store.putModel(model, { published: true, signal: options.signal })
   const cid = manifest.cid.toString()
+  const stored = await components.store.putModel(model, { published: true, signal: options.signal })
+  // Withdrawn meanwhile: a file in place that changed, or a disk that lost it.
+  if (!stored.complete) throw new SourceChangedError(`parts of ${path} were lost while it was added; add it again`)
   return {
     model: cid,
     cid,

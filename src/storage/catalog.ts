@@ -6,6 +6,8 @@ import type { FileGuard } from './store.ts'
 
 /** Of the tables below. Another number means another program wrote it: it is rebuilt from the files. */
 const SCHEMA_VERSION = 1
+/** Some 20 ms of rows. */
+const PLACES_PER_BLOCK_MAX = 16_384
 const SCHEMA = `
 CREATE TABLE state (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
 CREATE TABLE metadata (cid TEXT PRIMARY KEY, bytes BLOB NOT NULL) STRICT;
@@ -121,9 +123,12 @@ export class Catalog implements Disposable {
     return row === undefined ? undefined : blob(row, 'bytes')
   }
 
-  /** Where blocks of this multihash belong, recorded or not. The caller may stop early, and must not wait in between. */
+  /**
+   * Where blocks of this multihash belong, recorded or not: PLACES_PER_BLOCK_MAX of them at most, because a hostile file
+   * index can name one block 400,000 times. The caller may stop early, and must not wait in between.
+   */
   * locate (multihash: Uint8Array): Generator<BlockRow> {
-    for (const row of this.#prepared('SELECT file, block, offset, size FROM blocks WHERE hash = ?').iterate(multihash)) {
+    for (const row of this.#prepared(`SELECT file, block, offset, size FROM blocks WHERE hash = ? LIMIT ${PLACES_PER_BLOCK_MAX}`).iterate(multihash)) {
       yield { file: integer(row, 'file'), block: integer(row, 'block'), offset: integer(row, 'offset'), size: integer(row, 'size') }
     }
   }

@@ -33,6 +33,7 @@ export class Models {
         const known = this.#core.registry.models.get(cid)
         return known === undefined ? await this.#register(content, options) : await this.#again(known, options)
       })
+      if (options.published === true) this.#room.named(model.distinct)
       await this.#reuse(model, options)
       return model
     } finally {
@@ -181,12 +182,14 @@ export class Models {
     for (const file of wantedFiles(model.files, options.wanted)) {
       if (file.present.full) continue
       const { blocks } = file.index
+      // A file may be the same block many times over: what was not found once is not looked for again.
+      const missed = new Set<string>()
       for (const [block, blockCid] of blocks.entries()) {
-        if (file.present.has(block)) continue
+        if (file.present.has(block) || missed.has(blockCid.toString())) continue
         if (++lookups % LOOKUPS_PER_TURN === 0) await nextTurn()
         throwIfAborted(options.signal)
         const from = this.#blocks.find(blockCid)
-        if (from === undefined) continue
+        if (from === undefined) { missed.add(blockCid.toString()); continue }
         if (await this.copy(from.file, from.block, file, block)) copied++
       }
     }

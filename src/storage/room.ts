@@ -16,6 +16,8 @@ export class Room {
   readonly #imports = new Set<OpenImport>()
   /** Files that came in since the start and that no model names yet. */
   readonly #unnamed = new Set<FileRecord>()
+  /** Files that were here for other models when something that is being added turned out to have them, and how often. */
+  readonly #awaited = new Map<FileRecord, number>()
   #importedAt = Number.NEGATIVE_INFINITY
 
   constructor (core: Core) {
@@ -49,7 +51,7 @@ export class Room {
     // From here to the plan nothing waits: others go on writing, holding and letting go.
     const lacking = await this.#lacking(bytes)
     if (worst(lacking) <= 0) return
-    const plan = this.#plan(worst(lacking), keep)
+    const plan = this.#plan(worst(lacking), this.#kept(keep))
     if (plan.freedBytes < worst(lacking)) throw this.#refusal(bytes, what, lacking, plan.freedBytes)
     await this.drop(plan.models, keep)
   }
@@ -71,6 +73,27 @@ export class Room {
   cameIn (file: FileRecord): void {
     this.#importedAt = this.#core.clock.monotonic()
     if (file.models.size === 0) this.#unnamed.add(file)
+    else this.#awaited.set(file, (this.#awaited.get(file) ?? 0) + 1)
+  }
+
+  /** What was added names its files now. */
+  named (files: Iterable<FileRecord>): void {
+    for (const file of files) {
+      const times = this.#awaited.get(file) ?? 0
+      if (times > 1) this.#awaited.set(file, times - 1)
+      else this.#awaited.delete(file)
+    }
+  }
+
+  /** Something is being added, or was a moment ago. */
+  get #adding (): boolean {
+    return this.#imports.size > 0 || this.#core.clock.monotonic() - this.#importedAt < UNNAMED_GRACE_MS
+  }
+
+  /** Files that stay when the models that name them go, by key. */
+  #kept (keep: ReadonlySet<string>): ReadonlySet<string> {
+    if (!this.#adding) this.#awaited.clear()
+    return this.#awaited.size === 0 ? keep : new Set([...keep, ...[...this.#awaited.keys()].map(({ key }) => key)])
   }
 
   async remove (cid: string): Promise<RemoveResult> {
@@ -85,8 +108,8 @@ export class Room {
     const leftoverBytes = await this.#removeLeftovers(dryRun)
     const { quota } = this.#core.settings
     const over = quota === undefined ? 0 : this.#usedBytes() - quota
-    const plan = over > 0 ? this.#plan(over, new Set()) : { models: [], freedBytes: 0 }
-    const removed = dryRun ? resultsOf(plan.models, new Set()) : await this.drop(plan.models)
+    const plan = over > 0 ? this.#plan(over, this.#kept(new Set())) : { models: [], freedBytes: 0 }
+    const removed = dryRun ? resultsOf(plan.models, this.#kept(new Set())) : await this.drop(plan.models)
     return { removed, freedBytes: removed.reduce((sum, { freedBytes }) => sum + freedBytes, 0), leftoverBytes }
   }
 
@@ -95,14 +118,16 @@ export class Room {
    * record it, the bytes go first: the next start finds files missing and believes the disk. A model that somebody
    * holds by now stays. Says which went.
    */
-  async drop (chosen: ModelRecord[], keep: ReadonlySet<string> = new Set()): Promise<RemoveResult[]> {
+  async drop (chosen: ModelRecord[], stay: ReadonlySet<string> = new Set()): Promise<RemoveResult[]> {
     if (chosen.length === 0) return []
     const { bytes, events, registry, recording } = this.#core
     const { models, files, results } = await recording.run(async () => {
+      const keep = this.#kept(stay)
       const models = chosen.filter(({ cid }) => !registry.isHeld(cid))
       const files = soleFiles(models, keep)
       const results = resultsOf(models, keep)
       if (models.length > 0) await this.#forget(models, files)
+      for (const file of this.#awaited.keys()) if (file.models.size === 0) this.#unnamed.add(file)
       return { models, files, results }
     })
     try {
@@ -137,7 +162,7 @@ export class Room {
   async #removeLeftovers (dryRun: boolean): Promise<number> {
     const { registry, bytes, catalog } = this.#core
     for (const file of this.#unnamed) if (file.removed || file.models.size > 0) this.#unnamed.delete(file)
-    const waiting = this.#imports.size > 0 || this.#core.clock.monotonic() - this.#importedAt < UNNAMED_GRACE_MS
+    const waiting = this.#adding
     const unnamed = [...registry.files.values()].filter(file => file.models.size === 0 && !(this.#unnamed.has(file) && (waiting || file.inPlace)))
     let freed = unnamed.reduce((sum, file) => sum + (file.inPlace ? 0 : file.presentBytes), 0)
     try {

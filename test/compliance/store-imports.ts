@@ -41,6 +41,20 @@ export function importCompliance (name: string, harness: StoreHarness): void {
         assert.equal(second.file, first.file)
       })
 
+      it('keep a file that was here for another model, though that goes before the new one is told', async () => {
+        const content = smallModel(69).files[0]?.content ?? Buffer.alloc(0)
+        const before = sampleOf([{ path: 'shared.bin', content }])
+        const added = sampleOf([{ path: 'a-shared.bin', content }, { path: 'own.bin', content: Buffer.from('own') }])
+        await load(store, before)
+        for (const given of added.files) await importAll(store, given)
+        await store.removeModel(before.cid)
+        await store.gc()
+        const model = await store.putModel(added.model, { published: true })
+        assert.equal(model.complete, true)
+        assert.ok(content.equals(await store.readRange(fileOf(store, added, 0), 0, content.length)))
+        assert.equal((await store.removeModel(added.cid)).freedBytes, content.length + 3)
+      })
+
       it('fill what a partly loaded file lacks', async () => {
         const sample = sampleFile(62)
         const given = sample.files[0]
