@@ -9,9 +9,12 @@ import type { Slot } from './slots.ts'
 import type { BlockLocation, StoredFile } from './store.ts'
 import { SyncBatch } from './sync-batch.ts'
 
-/** `generation` says which file it went to, should the file have been made anew meanwhile. */
+/** `generation` says what it was written to, should the file have been made anew or failed to sync meanwhile. */
 interface Written { file: FileRecord, block: number, generation: number }
 type Location = BlockLocation & { readonly file: FileRecord }
+interface Lost { blocks: number[] | 'all', reason: string }
+/** `remake`: the whole file is lost and made anew; `wasPlaced`: it was in place until then. */
+interface Loss { remake: boolean, wasPlaced: boolean }
 
 /**
  * Blocks in and out. Owns what is recorded about a file, and the order of effects:
@@ -20,6 +23,9 @@ type Location = BlockLocation & { readonly file: FileRecord }
 export class Blocks {
   readonly #core: Core
   readonly #batch: SyncBatch<Written>
+  /** Losses that could not be made durable: what is recorded about these files is wrong after a restart. */
+  readonly #unrecorded = new Map<FileRecord, Loss>()
+  #redoing: Promise<void> | undefined
 
   constructor (core: Core, settings: { clock: Clock, syncBytes: number, syncIntervalMs: number }) {
     this.#core = core
@@ -31,6 +37,7 @@ export class Blocks {
       keyOf: item => item.file,
       run: async items => { await this.#record(items) }
     })
+    core.events.on('volume:state', ({ writable }) => { if (writable) void this.#redoLosses() })
   }
 
   find (cid: CID): Location | undefined {
@@ -57,16 +64,22 @@ export class Blocks {
     if (file === undefined || !file.present.has(block)) return 'it is not here'
     const { generation } = file
     const into = slot.prepare(offset, size)
-    const lost = await this.#fill(file, block, offset, into)
+    let lost: Lost | undefined
+    try {
+      lost = await this.#fill(file, block, offset, into)
+    } catch (error) {
+      if (file.removed || file.generation === generation) throw error
+    }
     // Removed and put again, or made anew, while it was read: what was read may be the new file, which is empty.
-    if (file.removed || file.generation !== generation || !file.present.has(block)) return 'it is not here any more'
+    if (file.removed || !file.present.has(block)) return 'it is not here any more'
+    if (file.generation !== generation) return await this.tryRead(location, slot) // it is elsewhere now
     if (lost === undefined) return undefined
     await this.withdraw(file, lost.blocks, lost.reason)
     return lost.reason
   }
 
   /** What is lost, and why; undefined when `into` holds the bytes. */
-  async #fill (file: FileRecord, block: number, offset: number, into: Uint8Array): Promise<{ blocks: number[] | 'all', reason: string } | undefined> {
+  async #fill (file: FileRecord, block: number, offset: number, into: Uint8Array): Promise<Lost | undefined> {
     const { guard } = file
     try {
       if (guard === undefined) {
@@ -101,10 +114,13 @@ export class Blocks {
         throw new DiskError(`${file.path ?? file.key} ends before ${offset + length}; shoal verify finds out what is left of it`)
       }
     } catch (error) {
-      if (error instanceof GuardBrokenError) await this.withdraw(file, 'all', error.message)
-      throw diskError(error, `cannot read ${file.path ?? file.key}`)
+      if (file.removed || file.generation === generation) {
+        if (error instanceof GuardBrokenError) await this.withdraw(file, 'all', error.message)
+        throw diskError(error, `cannot read ${file.path ?? file.key}`)
+      }
     }
-    if (file.removed || file.generation !== generation) throw new DiskError(`${file.key} was removed or withdrawn while it was read`)
+    if (file.removed) throw new DiskError(`${file.key} was removed while it was read`)
+    if (file.generation !== generation) return await this.readRange(file, offset, length) // withdrawn, or elsewhere now
     return into
   }
 
@@ -129,6 +145,7 @@ export class Blocks {
     volume.check()
     await this.#batch.room()
     await file.remaking
+    if (file.present.has(block)) return // the file came in whole meanwhile
     const { generation } = file
     try {
       await bytes.write(file, offset, slot)
@@ -138,12 +155,15 @@ export class Blocks {
       throw failed
     }
     if (file.removed) return
-    if (file.generation !== generation) throw new DiskError(`${file.key} was made anew while block ${block} was written; fetch it again`)
+    if (file.generation !== generation) throw new DiskError(`${file.key} was made anew, or failed to sync, while block ${block} was written; fetch it again`)
     file.unsynced.add(block)
     this.#batch.add({ file, block, generation }, size)
   }
 
-  async flush (): Promise<void> { await this.#batch.flush() }
+  async flush (): Promise<void> {
+    await this.#redoLosses()
+    await this.#batch.flush()
+  }
 
   /** One batch: from written to recorded. What fails on the way was never recorded, and is told as lost. */
   async #record (items: Written[]): Promise<void> {
@@ -160,6 +180,14 @@ export class Blocks {
     const { bytes, catalog, volume, events, recording } = this.#core
     try {
       await bytes.sync(byFile.keys())
+    } catch (error) {
+      // The system tells of a failed write-back once: all that waits may have been part of it, not this batch alone.
+      for (const file of byFile.keys()) if (!stale(file)) this.#dropUnsynced(file)
+      const failed = diskError(error, 'cannot make written blocks durable')
+      volume.note(failed)
+      throw failed
+    }
+    try {
       await recording.run(async () => {
         for (const file of byFile.keys()) if (stale(file)) byFile.delete(file)
         for (const [file, blocks] of byFile) for (const block of blocks) file.recorded.set(block)
@@ -169,10 +197,10 @@ export class Blocks {
           for (const [file, blocks] of byFile) for (const block of blocks) file.recorded.set(block, false)
           throw error
         }
-        for (const [file, blocks] of byFile) await this.#present(file, blocks)
+        for (const [file, blocks] of byFile) await this.present(file, blocks)
       })
     } catch (error) {
-      const failed = diskError(error, 'cannot make written blocks durable')
+      const failed = diskError(error, 'cannot record written blocks')
       for (const [file, blocks] of byFile) {
         for (const block of blocks) file.unsynced.delete(block)
         if (!file.removed) events.emit('blocks:lost', { file, blocks })
@@ -182,11 +210,24 @@ export class Blocks {
     }
   }
 
-  /** Shows recorded blocks to the world, after a file that they complete has been linked into place. */
-  async #present (file: FileRecord, blocks: number[]): Promise<void> {
+  /** What was written and waits to be synced does not count any more, nor what is being written now. */
+  #dropUnsynced (file: FileRecord): void {
+    const blocks = [...file.unsynced]
+    file.generation++
+    file.unsynced.clear()
+    this.#core.events.emit('blocks:lost', { file, blocks })
+  }
+
+  /**
+   * Shows recorded blocks to the world, after a file that they complete has been linked into place. The caller holds
+   * `recording`.
+   */
+  async present (file: FileRecord, blocks: number[]): Promise<void> {
     const { events } = this.#core
+    const { generation } = file
     const complete = file.recorded.full
     if (complete) await this.linkComplete(file)
+    if (file.generation !== generation) return // it was made anew: these blocks are told as lost
     // A block may have been withdrawn while the links were made.
     const shown = blocks.filter(block => file.recorded.has(block) && file.present.set(block))
     file.presentBytes += sizeOf(file, shown)
@@ -230,28 +271,60 @@ export class Blocks {
     const remake = blocks === 'all' || file.inPlace
     const gone = (remake ? [...file.present] : blocks).filter(block => file.present.set(block, false))
     if (gone.length === 0 && !(remake && file.size === 0)) return
-    for (const block of gone) file.recorded.set(block, false)
+    // Made anew it has nothing: not what is recorded and about to be shown either, nor what waits to be synced.
+    for (const block of remake ? file.recorded : gone) file.recorded.set(block, false)
+    const lost = remake ? [...gone, ...file.unsynced] : gone
     file.presentBytes -= sizeOf(file, gone)
     const wasPlaced = file.inPlace
     file.guard = undefined
-    const durable = this.#core.recording.run(async () => { if (!file.removed) await this.#recordLoss(file, remake, wasPlaced) })
+    const durable = this.#makeLossDurable(file, { remake, wasPlaced })
+    this.#core.logger.warn({ file: file.key, blocks: gone.length, reason }, 'blocks were withdrawn')
+    if (lost.length > 0) this.#core.events.emit('blocks:lost', { file, blocks: lost })
+    await durable
+  }
+
+  async #makeLossDurable (file: FileRecord, { remake, wasPlaced }: Loss): Promise<void> {
     if (remake) {
       file.generation++
       file.unsynced.clear()
-      file.remaking = durable.then(() => undefined, () => undefined)
     }
-    this.#core.logger.warn({ file: file.key, blocks: gone.length, reason }, 'blocks were withdrawn')
-    if (gone.length > 0) this.#core.events.emit('blocks:lost', { file, blocks: gone })
+    const { generation } = file
+    const durable = this.#core.recording.run(async () => {
+      if (file.removed || (remake && file.generation !== generation)) return // a whole copy took its place meanwhile
+      await this.#recordLoss(file, { remake, wasPlaced })
+    })
+    if (remake) file.remaking = durable.then(() => undefined, () => undefined)
     try {
       await durable
     } catch (error) {
+      const earlier = this.#unrecorded.get(file)
+      this.#unrecorded.set(file, { remake: remake || earlier?.remake === true, wasPlaced: wasPlaced || earlier?.wasPlaced === true })
       const failed = diskError(error, `cannot withdraw blocks of ${file.key}`)
       this.#core.volume.note(failed)
       throw failed
     }
   }
 
-  async #recordLoss (file: FileRecord, remake: boolean, wasPlaced: boolean): Promise<void> {
+  /** Tries again to make durable what was lost while the volume took no writes. Never rejects. */
+  async #redoLosses (): Promise<void> {
+    this.#redoing ??= this.#redo().finally(() => { this.#redoing = undefined })
+    await this.#redoing
+  }
+
+  async #redo (): Promise<void> {
+    const losses = [...this.#unrecorded]
+    this.#unrecorded.clear() // what fails again comes back
+    for (const [file, loss] of losses) {
+      const remake = loss.remake && file.recorded.count === 0 && file.unsynced.size === 0 // else it was made anew after all
+      try {
+        await this.#makeLossDurable(file, { remake, wasPlaced: loss.wasPlaced })
+      } catch (error) {
+        this.#core.logger.error({ file: file.key, error: asError(error).message }, 'withdrawn blocks are still recorded')
+      }
+    }
+  }
+
+  async #recordLoss (file: FileRecord, { remake, wasPlaced }: Loss): Promise<void> {
     const { catalog, bytes } = this.#core
     const presence = { id: file.id, key: file.key, present: file.recorded.bytes, presentBytes: file.presentBytes }
     if (wasPlaced) catalog.setGuard(undefined, presence)

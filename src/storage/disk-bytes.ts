@@ -280,6 +280,11 @@ export class DiskBytes implements ByteStore {
     const lease = await (dirty ?? this.handles.acquire(path, 'read')) // a complete file does not open for writing
     try {
       await lease.handle.datasync()
+    } catch (error) {
+      // This descriptor has told of the failure and will not do so again: whoever writes next shall have another.
+      await this.#releaseDirty([path])
+      await this.handles.forget(path)
+      throw error
     } finally {
       lease.release()
     }

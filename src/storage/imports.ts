@@ -63,9 +63,10 @@ export class Imports {
     if (guard.size !== index.value.size) throw new SourceChangedError(`${guard.path} has ${guard.size} bytes and its index ${index.value.size}; add it again`)
     const key = index.cid.toString()
     try {
+      await this.#core.bytes.handles.forget(guard.path) // what is open may be an earlier file of that path
       await checkGuard(guard)
       const newBytes = await this.#newBytes(index)
-      const held = await this.#core.structure.run(async () => await this.#place(key, index, guard))
+      const held = await this.#core.structure.run(async () => await this.#core.recording.run(async () => await this.#place(key, index, guard)))
       if (!held.inPlace && !held.present.full) {
         await this.#fill(held, index, async (offset, into) => {
           await readGuarded(this.#core.bytes.handles, guard, offset, into)
@@ -79,9 +80,11 @@ export class Imports {
     }
   }
 
+  /** The caller holds `structure` and `recording`. */
   async #place (key: string, index: Encoded<FileIndex>, guard: FileGuard): Promise<FileRecord> {
     const { registry, catalog, bytes } = this.#core
     const held = registry.files.get(key)
+    if (held !== undefined) this.#room.cameIn(held)
     if (held !== undefined && !held.inPlace) return held
     const full = Bitfield.full(index.value.blocks.length)
     const presence = { present: full.bytes, presentBytes: index.value.size }
@@ -92,9 +95,17 @@ export class Imports {
       return file
     }
     catalog.setGuard(guard, { id: held.id, key, ...presence }) // the newest place is the one most likely to stay
-    held.guard = guard
+    await this.#moved(held, guard)
     for (const model of held.models) await bytes.saveFlags(model)
     return held
+  }
+
+  /** The file lies elsewhere now: a read that began with the old guard says nothing about it. */
+  async #moved (held: FileRecord, guard: FileGuard | undefined): Promise<void> {
+    const before = held.guard?.path
+    held.guard = guard
+    held.generation++
+    if (before !== undefined) await this.#core.bytes.handles.forget(before)
   }
 
   async commit (index: Encoded<FileIndex>, target: ImportTarget, reserved: Reservation): Promise<Committed> {
@@ -103,12 +114,12 @@ export class Imports {
       await target.sync()
       for (;;) {
         const newBytes = await this.#newBytes(index)
-        const adopted = await this.#core.structure.run(async () => await this.#adopt(key, index, target))
-        if (adopted !== undefined) {
-          this.#room.endImport(reserved, adopted)
-          this.#blocks.presentAll(adopted)
-          return { file: adopted, newBytes }
-        }
+        const adopted = await this.#core.structure.run(async () => {
+          const file = await this.#core.recording.run(async () => await this.#adopt(key, index, target))
+          if (file !== undefined) this.#room.endImport(reserved, file) // before anyone can take it for a leftover
+          return file
+        })
+        if (adopted !== undefined) return { file: adopted, newBytes }
         const held = this.#core.registry.files.get(key)
         if (held === undefined) continue // it was removed a moment ago
         try {
@@ -148,7 +159,11 @@ export class Imports {
     return failed
   }
 
-  /** Makes the import the file. Undefined when the store holds one of its own. */
+  /**
+   * Makes the import the file. Undefined when the store holds one of its own. The caller holds `structure` and
+   * `recording`: nothing else is made of the file until it stands. One in place may be withdrawn meanwhile; it has a new
+   * generation then, which tells whoever waits to make it anew that a copy came instead.
+   */
   async #adopt (key: string, index: Encoded<FileIndex>, target: ImportTarget): Promise<FileRecord | undefined> {
     const { bytes, catalog, registry } = this.#core
     const held = registry.files.get(key)
@@ -158,12 +173,15 @@ export class Imports {
     if (held === undefined) {
       const file = this.#add(key, index, { ...presence, rescan: undefined, guard: undefined })
       await bytes.complete(file, [])
+      this.#blocks.presentAll(file)
       return file
     }
     catalog.setGuard(undefined, { id: held.id, key, ...presence })
-    held.guard = undefined
+    const blocks = Array.from(index.value.blocks, (_, block) => block)
+    for (const block of blocks) held.recorded.set(block)
+    await this.#moved(held, undefined)
     for (const model of held.models) await bytes.saveFlags(model)
-    await this.#blocks.linkComplete(held)
+    await this.#blocks.present(held, blocks)
     return held
   }
 

@@ -18,18 +18,28 @@ export async function checkGuard (guard: FileGuard): Promise<void> {
 
 /** Fills `into` from the guarded file. Throws GuardBrokenError, or the system's error. */
 export async function readGuarded (handles: HandlePool, guard: FileGuard, offset: number, into: Uint8Array): Promise<void> {
-  await checkGuard(guard)
   try {
-    await handles.use(guard.path, 'read', async handle => {
-      compare(guard, await handle.stat())
-      const read = await readFully(handle, into, offset)
-      if (read < into.length) throw new GuardBrokenError(`${guard.path} ends at ${offset + read}`)
-      compare(guard, await handle.stat())
-    })
+    await checkGuard(guard)
+    try {
+      await readOpen(handles, guard, offset, into)
+    } catch (error) {
+      if (!(error instanceof GuardBrokenError)) throw error
+      await handles.forget(guard.path) // it was open since before the guarded file took its path
+      await readOpen(handles, guard, offset, into)
+    }
   } catch (error) {
-    await handles.forget(guard.path) // it may be another file by now
+    await handles.forget(guard.path) // it may be another file by now, and a deleted one frees nothing while it is open
     throw gone(guard, error)
   }
+}
+
+async function readOpen (handles: HandlePool, guard: FileGuard, offset: number, into: Uint8Array): Promise<void> {
+  await handles.use(guard.path, 'read', async handle => {
+    compare(guard, await handle.stat())
+    const read = await readFully(handle, into, offset)
+    if (read < into.length) throw new GuardBrokenError(`${guard.path} ends at ${offset + read}`)
+    compare(guard, await handle.stat())
+  })
 }
 
 function compare (guard: FileGuard, now: Facts): void {

@@ -1,6 +1,6 @@
 import { rename, rm } from 'node:fs/promises'
 import { CID } from 'multiformats/cid'
-import { Bitfield, HashMismatchError, InvalidManifestError, throwIfAborted } from '../base/index.ts'
+import { Bitfield, HashMismatchError, InvalidManifestError, asError, throwIfAborted } from '../base/index.ts'
 import { decodeFileIndex, decodeManifest, parseModelCid, verifyBytes } from '../model/index.ts'
 import type { Blocks } from './blocks.ts'
 import type { ByteStore, SavedModel } from './byte-store.ts'
@@ -78,13 +78,31 @@ export function loadRegistry (core: Core): void {
   }
 }
 
-/** Finds out what has become of the files since they were recorded. */
+/**
+ * Finds out what has become of the files since they were recorded. One that cannot be looked at, on a failing disk or a
+ * dead mount, does not keep the rest from being used.
+ */
 export async function settleFiles (core: Core, blocks: Blocks, signal: AbortSignal): Promise<void> {
   const rescans = new Map(core.catalog.files().map(({ id, rescan: from }) => [id, from]))
   for (const file of core.registry.files.values()) {
     throwIfAborted(signal)
-    await settle(core, blocks, file, rescans.get(file.id), signal)
+    try {
+      await settle(core, blocks, file, rescans.get(file.id), signal)
+    } catch (error) {
+      if (signal.aborted || isDamage(error)) throw error
+      core.volume.note(error)
+      core.logger.error({ file: file.key, error: asError(error).message }, 'what became of a file cannot be found out')
+    }
   }
+}
+
+/** In memory only. */
+function forgetBlocks (file: FileRecord): void {
+  for (const block of file.recorded) {
+    file.recorded.set(block, false)
+    file.present.set(block, false)
+  }
+  file.presentBytes = 0
 }
 
 function recordOfRow ({ bytes, details }: Core, row: FileRow): FileRecord {
@@ -114,15 +132,17 @@ async function settle (core: Core, blocks: Blocks, file: FileRecord, rescanFrom:
     await bytes.restoreSize(file)
   }
   if (from === 0 && file.recorded.count > 0) {
-    for (const block of file.recorded) {
-      file.recorded.set(block, false)
-      file.present.set(block, false)
-    }
-    file.presentBytes = 0
+    forgetBlocks(file)
     catalog.setPresence([{ id: file.id, key: file.key, present: file.recorded.bytes, presentBytes: 0, rescan: 0 }], { durable: true })
   }
-  if (from !== undefined) await rescan(core, file, from, signal)
+  if (from !== undefined) {
+    await rescan(core, file, from, signal).catch(error => {
+      forgetBlocks(file) // what was hashed may not be durable; the rescan stays due in the catalog
+      throw error
+    })
+  }
   if (file.present.full) await blocks.linkComplete(file)
+  else await bytes.reopen(file) // it may have lost a block just before a crash, or while nobody looked
 }
 
 /** In place it is all or nothing; after a rebuild every block is hashed, otherwise the guard is enough. */
@@ -145,7 +165,14 @@ async function settleInPlace (core: Core, blocks: Blocks, file: FileRecord, hash
     core.catalog.setPresence([{ id: file.id, key: file.key, present: Bitfield.full(index.blocks.length).bytes, presentBytes: file.size }], { durable: false })
     blocks.presentAll(file)
   } catch (error) {
-    if (!(error instanceof GuardBrokenError)) throw error
+    if (signal.aborted || isDamage(error)) throw error
+    if (!(error instanceof GuardBrokenError)) {
+      // A mount that is not there today says nothing about the file. Each read is guarded and hashed, so it stays; a
+      // rescan that was due is still so in the catalog.
+      core.logger.error({ path: guard.path, error: asError(error).message }, 'a file in place cannot be looked at')
+      if (!file.present.full) blocks.presentAll(file)
+      return
+    }
     if (file.present.count === 0) blocks.presentAll(file) // so that there is something to take back, the guard with it
     await blocks.withdraw(file, 'all', error.message)
   }
@@ -155,6 +182,7 @@ async function settleInPlace (core: Core, blocks: Blocks, file: FileRecord, hash
 async function rescan (core: Core, file: FileRecord, from: number, signal: AbortSignal): Promise<void> {
   const { index, offsets } = file.details
   let sinceStep = 0
+  let unreadable: { blocks: number, error: string } | undefined
   const step = async (next: number | undefined): Promise<void> => {
     await core.bytes.sync([file]) // what was written just before a crash may be in the cache only
     core.catalog.setPresence([{ id: file.id, key: file.key, present: file.recorded.bytes, presentBytes: file.presentBytes, rescan: next }], { durable: false })
@@ -169,7 +197,12 @@ async function rescan (core: Core, file: FileRecord, from: number, signal: Abort
     }
     const right = cid !== undefined && await withWorkSlot(core, async slot => {
       const into = slot.prepare(offsets[block] ?? 0, size)
-      return await core.bytes.read(file, offsets[block] ?? 0, into) === size && verifyBytes(cid, into)
+      try {
+        return await core.bytes.read(file, offsets[block] ?? 0, into) === size && verifyBytes(cid, into)
+      } catch (error) {
+        unreadable = { blocks: (unreadable?.blocks ?? 0) + 1, error: asError(error).message }
+        return false
+      }
     })
     if (right) {
       file.recorded.set(block)
@@ -180,4 +213,5 @@ async function rescan (core: Core, file: FileRecord, from: number, signal: Abort
     if (sinceStep >= RESCAN_STEP_BYTES) await step(block + 1)
   }
   await step(undefined)
+  if (unreadable !== undefined) core.logger.error({ file: file.key, ...unreadable }, 'blocks cannot be read; they will be fetched again')
 }

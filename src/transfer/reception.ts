@@ -157,7 +157,8 @@ export class BlockReception implements Reception {
 export class MetadataReception implements Reception {
   readonly #job: MetadataJob
   readonly #tooLarge: () => void
-  #parts: Uint8Array[] = []
+  #bytes = new Uint8Array(0)
+  #filled = 0
   #discarded = false
 
   /** `tooLarge` is called when it should be cancelled. */
@@ -174,10 +175,9 @@ export class MetadataReception implements Reception {
 
   data (bytes: Uint8Array, isLast: boolean): void {
     if (this.#discarded) return
-    this.#parts.push(bytes.slice())
+    this.#append(bytes)
     if (!isLast) return
-    const whole = Buffer.concat(this.#parts)
-    this.#parts = []
+    const whole = this.#bytes.subarray(0, this.#filled)
     if (!verifyBytes(this.#job.cid, whole)) {
       this.fail('gone')
       throw new HashMismatchError(`the bytes sent for ${this.#job.cid.toString()} are not the ones it names`)
@@ -194,6 +194,18 @@ export class MetadataReception implements Reception {
 
   discard (): void {
     this.#discarded = true
-    this.#parts = []
+    this.#bytes = new Uint8Array(0)
+  }
+
+  /** One buffer that doubles: frames may be of a byte each. */
+  #append (bytes: Uint8Array): void {
+    const filled = this.#filled + bytes.length
+    if (filled > this.#bytes.length) {
+      const larger = new Uint8Array(Math.max(filled, Math.min(2 * this.#bytes.length, this.#job.bytesMax)))
+      larger.set(this.#bytes.subarray(0, this.#filled))
+      this.#bytes = larger
+    }
+    this.#bytes.set(bytes, this.#filled)
+    this.#filled = filled
   }
 }
