@@ -1,6 +1,7 @@
 import type { CID } from 'multiformats/cid'
 import {
-  FILE_INDEX_BYTES_MAX, MANIFEST_BYTES_MAX, NoProviderError, asError, sleep, throwIfAborted, type Clock, type Logger, type Random, shuffle
+  FILE_INDEX_BYTES_MAX, InvalidManifestError, MANIFEST_BYTES_MAX, MODEL_INDEX_BYTES_MAX, NoProviderError, asError, shuffle, sleep, throwIfAborted,
+  type Clock, type Logger, type Random
 } from '../base/index.ts'
 import type { ContentRouter } from '../discovery/router.ts'
 import { checkModel, decodeFileIndex, decodeManifest, type Encoded, type FileIndex, type Model } from '../model/index.ts'
@@ -42,16 +43,41 @@ export async function * candidates (components: FindComponents, cid: CID, asked:
   }
 }
 
+/** How far the search for a model has come: each of those who wait for it gives up by it, in its own time. */
+export class Finding {
+  readonly asked = new Set<string>()
+  readonly #model: CID
+  readonly #lacking = new Set<CID>()
+  /** When something was last found, by the monotonic clock. */
+  #foundAt = -Infinity
+
+  constructor (model: CID) { this.#model = model }
+
+  get foundAt (): number { return this.#foundAt }
+
+  begin (cid: CID): void { this.#lacking.add(cid) }
+
+  found (cid: CID, now: number): void {
+    this.#lacking.delete(cid)
+    this.#foundAt = now
+  }
+
+  /** What is told to somebody who waits no longer. */
+  nobody (): Error {
+    const [cid = this.#model] = this.#lacking
+    return nobody(cid, this.asked.size)
+  }
+}
+
 /**
- * The verified manifest and file indexes of a model, from whoever has them first. Searches until `timeoutMs` has
- * passed; then throws NoProviderError, which says how many peers were asked. A peer that answers with wrong bytes is
- * banned by the exchange and the search goes on; bytes that match their CID but are no valid model end it
- * (InvalidManifestError, InvalidFileIndexError): no other peer can have better ones.
+ * The verified manifest and file indexes of a model, from whoever has them first. Searches until `signal` says that
+ * nobody waits any more. A peer that answers with wrong bytes is banned by the exchange and the search goes on; bytes
+ * that match their CID but are no valid model end it (InvalidManifestError, InvalidFileIndexError): no other peer can
+ * have better ones.
  */
-export async function findModel (components: FindComponents, cid: CID, timeoutMs: number, signal: AbortSignal): Promise<{ model: Model, from: Set<string> }> {
-  const asked = new Set<string>()
+export async function findModel (components: FindComponents, cid: CID, finding: Finding, signal: AbortSignal): Promise<{ model: Model, from: Set<string> }> {
   const from = new Set<string>()
-  const manifestBytes = await search(components, cid, MANIFEST_BYTES_MAX, { asked, from, timeoutMs, signal })
+  const manifestBytes = await search(components, cid, MANIFEST_BYTES_MAX, { finding, from, signal })
   const manifest = decodeManifest(cid, manifestBytes)
 
   const indexes: Array<Encoded<FileIndex>> = []
@@ -59,11 +85,14 @@ export async function findModel (components: FindComponents, cid: CID, timeoutMs
   for (const file of manifest.value.files) wanted.set(file.index.toString(), file.index)
   const byCid = new Map<string, Encoded<FileIndex>>()
   const queue = [...wanted.values()]
+  let indexBytes = 0 // decoded they are some eleven times that, so none is decoded beyond the limit
   const failed = new AbortController()
   const either = AbortSignal.any([signal, failed.signal])
   const workers = Array.from({ length: Math.min(INDEXES_AT_ONCE, queue.length) }, async () => {
     for (let index = queue.shift(); index !== undefined; index = queue.shift()) {
-      const bytes = await search(components, index, FILE_INDEX_BYTES_MAX, { asked, from, timeoutMs, signal: either, first: from, model: cid })
+      const bytes = await search(components, index, FILE_INDEX_BYTES_MAX, { finding, from, signal: either, first: from, model: cid })
+      indexBytes += bytes.length
+      if (indexBytes > MODEL_INDEX_BYTES_MAX) throw new InvalidManifestError(`the file indexes of ${cid.toString()} have more than ${MODEL_INDEX_BYTES_MAX} bytes together, the most that one model may have. Whoever published it has to publish it in parts`)
       byCid.set(index.toString(), decodeFileIndex(index, bytes))
     }
   })
@@ -83,10 +112,9 @@ export async function findModel (components: FindComponents, cid: CID, timeoutMs
 }
 
 interface SearchOptions {
-  asked: Set<string>
+  finding: Finding
   /** Collects who had it. */
   from: Set<string>
-  timeoutMs: number
   signal: AbortSignal
   /** Asked before anyone is searched for. */
   first?: Set<string>
@@ -96,10 +124,9 @@ interface SearchOptions {
 
 async function search (components: FindComponents, cid: CID, bytesMax: number, options: SearchOptions): Promise<Uint8Array> {
   const { exchange, clock, logger } = components
-  const { asked, from } = options
-  const deadline = new AbortController()
-  const cancel = clock.setTimeout(() => { deadline.abort() }, options.timeoutMs)
-  const signal = AbortSignal.any([options.signal, deadline.signal])
+  const { finding, from, signal } = options
+  const { asked } = finding
+  finding.begin(cid)
   const ask = async (peers: string[]): Promise<Uint8Array | undefined> => {
     for (const peer of peers) asked.add(peer)
     try {
@@ -107,33 +134,30 @@ async function search (components: FindComponents, cid: CID, bytesMax: number, o
       from.add(answer.from)
       return answer.bytes
     } catch (error) {
-      throwIfAborted(options.signal)
+      throwIfAborted(signal)
       logger.debug({ cid: cid.toString(), peers, error: asError(error).message }, 'peers do not have it')
       return undefined
     }
   }
-  try {
-    if (options.first !== undefined && options.first.size > 0) {
-      const bytes = await ask([...options.first])
-      if (bytes !== undefined) return bytes
+  const found = (bytes: Uint8Array): Uint8Array => {
+    finding.found(cid, clock.monotonic())
+    return bytes
+  }
+  const bytes = options.first === undefined || options.first.size === 0 ? undefined : await ask([...options.first])
+  if (bytes !== undefined) return found(bytes)
+  for (;;) {
+    throwIfAborted(signal)
+    const searching = new AbortController()
+    try {
+      const bytes = await firstAnswer(candidates(components, options.model ?? cid, asked, AbortSignal.any([signal, searching.signal])), ask)
+      if (bytes !== undefined) return found(bytes)
+    } catch (error) {
+      throwIfAborted(signal)
+      logger.debug({ cid: cid.toString(), error: asError(error).message }, 'search failed')
+    } finally {
+      searching.abort()
     }
-    while (!signal.aborted) {
-      const searching = new AbortController()
-      try {
-        const bytes = await firstAnswer(candidates(components, options.model ?? cid, asked, AbortSignal.any([signal, searching.signal])), ask)
-        if (bytes !== undefined) return bytes
-      } catch (error) {
-        throwIfAborted(options.signal)
-        logger.debug({ cid: cid.toString(), error: asError(error).message }, 'search failed')
-      } finally {
-        searching.abort()
-      }
-      await sleep(clock, SEARCH_AGAIN_MS, signal).catch(() => undefined) // the loop's condition tells what the signal said
-    }
-    throwIfAborted(options.signal)
-    throw nobody(cid, asked.size)
-  } finally {
-    cancel()
+    await sleep(clock, SEARCH_AGAIN_MS, signal)
   }
 }
 

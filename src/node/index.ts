@@ -18,7 +18,7 @@
  */
 import { join } from 'node:path'
 import { mkdir } from 'node:fs/promises'
-import { Emitter, asError, silentLogger, systemClock, systemRandom } from '../base/index.ts'
+import { ConfigError, Emitter, asError, silentLogger, systemClock, systemRandom } from '../base/index.ts'
 import { createDhtRouter, createNetwork, loadSwarmKey } from '../discovery/index.ts'
 import { createFileStore, createMemoryStore } from '../storage/index.ts'
 import { createExchange } from '../transfer/index.ts'
@@ -74,7 +74,12 @@ export async function createNode (init: NodeInit = {}): Promise<ShoalNode> {
       ...(swarmKey === undefined ? {} : { swarmKey }),
       ...(init.linkLimiter === undefined ? {} : { linkLimiter: init.linkLimiter })
     })
-    await network.start()
+    try {
+      await network.start()
+    } catch (error) {
+      try { await network.stop() } catch { /* what matters is why it did not start */ }
+      throw listenError(error) ?? error
+    }
     started.push(async () => { await network.stop() })
 
     const exchange = createExchange({ network, store, clock, random, logger: logger.child({ component: 'exchange' }) }, settings.transfer)
@@ -113,4 +118,12 @@ export async function createNode (init: NodeInit = {}): Promise<ShoalNode> {
     for (const stop of started.reverse()) await stop().catch(stopError => { logger.warn({ error: asError(stopError).message }, 'a part did not stop cleanly') })
     throw error
   }
+}
+
+/** libp2p tells which addresses it cannot listen on, and why, in its message alone: `  <address>: <stack>` for each. */
+function listenError (error: unknown): ConfigError | undefined {
+  const { name, message } = asError(error)
+  if (name !== 'UnsupportedListenAddressesError') return undefined
+  const causes = [...message.matchAll(/^ {2}(\/\S+): (?:\w*Error: )?(?:listen )?(.*)$/gm)].map(([, address, cause]) => `${address}: ${cause}`)
+  return new ConfigError(`cannot listen on ${causes.join('; ') || message}; give another --listen, or stop what uses it`, { cause: error })
 }

@@ -1,10 +1,10 @@
 import picomatch from 'picomatch'
 import type { CID } from 'multiformats/cid'
 import { NodeStoppedError, NoProviderError, UsageError, abortReason, asError, throwIfAborted, type Clock } from '../base/index.ts'
-import { encodeFileIndex, parseModelCid, type Manifest } from '../model/index.ts'
+import { encodeFileIndex, parseModelCid, type Encoded, type Manifest, type Model } from '../model/index.ts'
 import type { ModelStore, StoredModel } from '../storage/store.ts'
 import type { ModelFetch, ModelFetchStats } from '../transfer/types.ts'
-import { candidates, findModel, type FindComponents } from './find-model.ts'
+import { Finding, candidates, findModel, type FindComponents } from './find-model.ts'
 import { OpenShared, progressOf, withSignal, type SharedFetch } from './open-model.ts'
 import type { LoadOptions, LoadProgress, NodeSettings, OpenModel, TransferStatus } from './types.ts'
 
@@ -62,7 +62,7 @@ export class Loads {
       shared = this.#shared.get(key)
     }
     if (shared === undefined) {
-      const created = new SharedLoad(this.#components, this.#settings, this.#hooks, cid, options)
+      const created = new SharedLoad(this.#components, this.#settings, this.#hooks, cid)
       this.#shared.set(key, shared = created)
       void created.ended.finally(() => { if (this.#shared.get(key) === created) this.#shared.delete(key) })
     }
@@ -83,6 +83,13 @@ export class Loads {
   }
 }
 
+/** What a load needs before its callers can say which files they want. */
+interface Prepared {
+  readonly manifest: Encoded<Manifest>
+  /** What the store is given. A model that was found is not kept in memory once it is there. */
+  content: () => Model
+}
+
 /** One fetch of one model, with everybody who waits for it. */
 class SharedLoad implements SharedFetch {
   /** Resolves when nobody needs it any more. */
@@ -94,19 +101,21 @@ class SharedLoad implements SharedFetch {
   readonly #key: string
   readonly #startedAt: number
   readonly #stopping = new AbortController()
-  readonly #prepared: Promise<StoredModel>
+  readonly #prepared: Promise<Prepared>
   readonly #callers = new Set<object>()
   readonly #asked = new Set<string>()
   #fetch: ModelFetch | undefined
   #letGo: () => void = () => undefined
   #resolveEnded: () => void = () => undefined
   #model: StoredModel | undefined
+  /** Undefined when the store knew the model. */
+  #finding: Finding | undefined
   #searching = false
   #searchMoreMs = SEARCH_MORE_FIRST_MS
   #starvedSince: number | undefined
   #cancelSearch: () => void = () => undefined
 
-  constructor (components: LoadComponents, settings: NodeSettings['transfer'], hooks: LoadHooks, cid: CID, options: LoadOptions) {
+  constructor (components: LoadComponents, settings: NodeSettings['transfer'], hooks: LoadHooks, cid: CID) {
     this.#components = components
     this.#settings = settings
     this.#hooks = hooks
@@ -114,7 +123,7 @@ class SharedLoad implements SharedFetch {
     this.#key = cid.toString()
     this.#startedAt = components.clock.now()
     this.ended = new Promise(resolve => { this.#resolveEnded = resolve })
-    this.#prepared = this.#prepare(options)
+    this.#prepared = this.#prepare()
     this.#prepared.catch(() => undefined) // each caller awaits it in join()
   }
 
@@ -128,9 +137,9 @@ class SharedLoad implements SharedFetch {
     this.#callers.add(caller)
     options.onProgress?.(this.#progress(undefined))
     try {
-      const model = await withSignal(this.#prepared, options.signal)
-      const wanted = this.#wantedFiles(model.manifest.value, options.include)
-      if (!wanted.every(file => model.files[file]?.present.full === true)) await this.#makeRoom(model, wanted)
+      const prepared = await this.#patiently(options)
+      const wanted = this.#wantedFiles(prepared.manifest.value, options.include)
+      const model = await this.#put(prepared, wanted)
       return new OpenShared(this, caller, model, wanted, options)
     } catch (error) {
       await this.leave(caller)
@@ -154,9 +163,16 @@ class SharedLoad implements SharedFetch {
   get store (): ModelStore { return this.#components.store }
   get clock (): Clock { return this.#components.clock }
 
+  /** The running fetch, or one of this whole file; undefined when it is all here. */
+  async fetchFor (model: StoredModel, file: number, order: LoadOptions['order']): Promise<ModelFetch | undefined> {
+    if (this.#fetch === undefined) await this.#put({ manifest: model.manifest, content: contentOf(model) }, [file])
+    return this.#fetch ?? this.fetchOf(model, [file], order)
+  }
+
   /** The fetch, widened to these files; undefined when they are all here. */
   fetchOf (model: StoredModel, files: number[], order: LoadOptions['order']): ModelFetch | undefined {
     if (files.every(file => model.files[file]?.present.full === true)) return undefined
+    throwIfAborted(this.#stopping.signal) // nobody would end it
     if (this.#fetch !== undefined) {
       this.#fetch.addFiles(files)
       return this.#fetch
@@ -183,6 +199,8 @@ class SharedLoad implements SharedFetch {
       this.#hooks.onFailed(this.#key, reason)
     })
     for (const peerId of this.#asked) fetch.addPeer(peerId)
+    this.#starvedSince = undefined
+    this.#searchMoreMs = SEARCH_MORE_FIRST_MS
     this.#search()
     return fetch
   }
@@ -197,7 +215,7 @@ class SharedLoad implements SharedFetch {
     }
   }
 
-  async #prepare (options: LoadOptions): Promise<StoredModel> {
+  async #prepare (): Promise<Prepared> {
     const { store } = this.#components
     const known = store.model(this.#key)
     if (known !== undefined) {
@@ -205,24 +223,53 @@ class SharedLoad implements SharedFetch {
       this.#model = known
       await store.touchModel(this.#key)
       if (!known.complete) this.#hooks.onRegistered(known)
-      return known
+      return { manifest: known.manifest, content: contentOf(known) }
     }
-    const { model, from } = await findModel(this.#components, this.#cid, options.providerTimeoutMs ?? this.#settings.providerTimeoutMs, this.#stopping.signal)
+    this.#finding = new Finding(this.#cid)
+    const { model, from } = await findModel(this.#components, this.#cid, this.#finding, this.#stopping.signal)
     for (const peerId of from) this.#asked.add(peerId)
     throwIfAborted(this.#stopping.signal)
     // Held before it is put: eviction for another load must not take it in between.
     this.#letGo = store.holdModel(this.#key)
-    const stored = await store.putModel(model, { signal: this.#stopping.signal, wanted: this.#wantedFiles(model.manifest.value, options.include) })
-    this.#model = stored
-    throwIfAborted(this.#stopping.signal)
-    this.#hooks.onRegistered(stored)
-    return stored
+    return { manifest: model.manifest, content: () => model }
   }
 
-  /** Another caller may want more files than room was made for. */
-  async #makeRoom (model: StoredModel, wanted: number[]): Promise<void> {
-    const indexes = model.files.map(file => encodeFileIndex(file.index))
-    await this.#components.store.putModel({ manifest: model.manifest, indexes }, { signal: this.#stopping.signal, wanted })
+  /** Waits until the model is found, as long as this caller wants to: the search goes on while others wait. */
+  async #patiently ({ signal, providerTimeoutMs: patienceMs = this.#settings.providerTimeoutMs }: LoadOptions): Promise<Prepared> {
+    const finding = this.#finding
+    if (finding === undefined) return await withSignal(this.#prepared, signal)
+    const { clock } = this.#components
+    const joinedAt = clock.monotonic()
+    const over = new AbortController()
+    let cancel = (): void => undefined
+    const watch = (delayMs: number): void => {
+      cancel = clock.setTimeout(() => {
+        const waitedMs = clock.monotonic() - Math.max(joinedAt, finding.foundAt)
+        if (waitedMs < patienceMs) watch(patienceMs - waitedMs)
+        else over.abort(finding.nobody())
+      }, delayMs)
+    }
+    watch(patienceMs)
+    try {
+      return await withSignal(this.#prepared, signal === undefined ? over.signal : AbortSignal.any([signal, over.signal]))
+    } finally {
+      cancel()
+    }
+  }
+
+  /** The model in the store, with room for these files. Each caller answers for its own: what is refused to one is not refused to all. */
+  async #put (prepared: Prepared, wanted: number[]): Promise<StoredModel> {
+    const known = this.#model
+    if (known !== undefined && wanted.every(file => known.files[file]?.present.full === true)) return known
+    const { signal } = this.#stopping
+    const model = await this.#components.store.putModel(prepared.content(), { signal, wanted })
+    throwIfAborted(signal)
+    if (this.#model === undefined) {
+      this.#model = model
+      prepared.content = contentOf(model)
+      this.#hooks.onRegistered(model)
+    }
+    return model
   }
 
   /** Positions of the files whose path matches one of the globs; throws UsageError when none does. */
@@ -237,20 +284,19 @@ class SharedLoad implements SharedFetch {
 
   /** Looks for providers and adds them to the fetch, again and again while it lasts, sooner while it starves. */
   #search (): void {
-    const fetch = this.#fetch
-    if (fetch === undefined || this.#searching || this.#stopping.signal.aborted) return
+    if (this.#fetch === undefined || this.#searching || this.#stopping.signal.aborted) return
     this.#searching = true
     this.#cancelSearch()
     const { clock, logger } = this.#components
     const run = async (): Promise<void> => {
       for await (const peerId of candidates(this.#components, this.#cid, this.#asked, this.#stopping.signal)) {
         this.#asked.add(peerId)
-        fetch.addPeer(peerId)
+        this.#fetch?.addPeer(peerId)
       }
     }
     run().catch(error => { logger.debug({ cid: this.#key, error: asError(error).message }, 'search for providers failed') }).finally(() => {
       this.#searching = false
-      if (this.#fetch !== fetch) return
+      if (this.#fetch === undefined) return
       const waitMs = this.#starvedSince === undefined ? this.#searchMoreMs : SEARCH_AGAIN_MS
       this.#searchMoreMs = Math.min(SEARCH_MORE_MAX_MS, this.#searchMoreMs * 2)
       this.#cancelSearch = clock.setTimeout(() => { this.#search() }, waitMs)
@@ -278,4 +324,8 @@ class SharedLoad implements SharedFetch {
     const { signal } = this.#stopping
     return signal.aborted ? abortReason(signal) : asError(fallback)
   }
+}
+
+function contentOf (model: StoredModel): () => Model {
+  return () => ({ manifest: model.manifest, indexes: model.files.map(file => encodeFileIndex(file.index)) })
 }

@@ -1,5 +1,5 @@
 import { FileNotFoundError, UsageError, abortReason, throwIfAborted, type AbortOptions, type Clock } from '../base/index.ts'
-import type { ModelStore, StoredModel } from '../storage/store.ts'
+import type { ModelStore, StoredFile, StoredModel } from '../storage/store.ts'
 import type { ModelFetch, ModelFetchStats } from '../transfer/types.ts'
 import type { LoadOptions, LoadProgress, LoadResult, OpenFile, OpenModel } from './types.ts'
 
@@ -9,6 +9,8 @@ export interface SharedFetch {
   readonly clock: Clock
   /** The fetch, widened to these files; undefined when they are all here. */
   fetchOf: (model: StoredModel, files: number[], order: LoadOptions['order']) => ModelFetch | undefined
+  /** The running fetch, or one of this whole file; undefined when it is all here. */
+  fetchFor: (model: StoredModel, file: number, order: LoadOptions['order']) => Promise<ModelFetch | undefined>
   /** Why the load ended, or what was thrown. */
   reason: (thrown: unknown) => Error
   leave: (caller: object) => Promise<void>
@@ -22,11 +24,14 @@ export class OpenShared implements OpenModel {
   readonly #caller: object
   readonly #model: StoredModel
   readonly #wanted: Set<number>
-  readonly #fetch: ModelFetch | undefined
   readonly #options: LoadOptions
   /** Bytes of the wanted files, each distinct file once. */
   readonly #distinctBytes: number
+  /** Bytes of those that were not here when this caller joined. */
+  readonly #lackingBytes: number
   readonly #started: number
+  /** Until the wanted files are here. What is read after that may need another. */
+  #fetch: ModelFetch | undefined
   #result: LoadResult | undefined
 
   constructor (shared: SharedFetch, caller: object, model: StoredModel, wanted: number[], options: LoadOptions) {
@@ -37,7 +42,9 @@ export class OpenShared implements OpenModel {
     this.#wanted = new Set(wanted)
     this.#options = options
     this.#started = shared.clock.monotonic()
-    this.#distinctBytes = sum(new Set(wanted.map(file => model.files[file])), file => file?.index.size ?? 0)
+    const distinct = new Set(wanted.map(file => model.files[file]))
+    this.#distinctBytes = sum(distinct, file => file?.index.size ?? 0)
+    this.#lackingBytes = this.#distinctBytes - sum(distinct, file => file?.presentBytes ?? 0)
     this.#fetch = shared.fetchOf(model, wanted, options.order)
     this.done = this.#wait()
     this.done.catch(() => undefined) // whoever does not await it has other ways to learn
@@ -69,10 +76,9 @@ export class OpenShared implements OpenModel {
     if (file === undefined || offset < 0 || length < 0 || offset + length > file.index.size) {
       throw new UsageError(`${path} has ${file?.index.size ?? 0} bytes; bytes ${offset} to ${offset + length} are not in it`)
     }
-    if (file.present.full || length === 0) return
-    const fetch = this.#fetch ?? this.#shared.fetchOf(this.#model, [position], this.#options.order)
+    if (length === 0 || isHere(file, offset, length)) return
     try {
-      await fetch?.want(position, offset, length, options)
+      while (await this.#fetchRange(position, offset, length, options) === 'again');
     } catch (error) {
       throwIfAborted(options.signal)
       throw this.#shared.reason(error)
@@ -96,18 +102,35 @@ export class OpenShared implements OpenModel {
     return position
   }
 
+  async #fetchRange (position: number, offset: number, length: number, options: AbortOptions): Promise<'here' | 'again'> {
+    const fetch = await withSignal(this.#shared.fetchFor(this.#model, position, this.#options.order), options.signal)
+    try {
+      await fetch?.want(position, offset, length, options)
+      return 'here'
+    } catch (error) {
+      throwIfAborted(options.signal)
+      if (fetch === undefined || !await endsWell(fetch)) throw error
+      return 'again' // it had all that was wanted of it just before this was
+    }
+  }
+
   async #wait (): Promise<LoadResult> {
     const { onProgress, signal } = this.#options
-    const off = onProgress === undefined ? undefined : this.#fetch?.events.on('progress', stats => { onProgress(progressOf(stats, this.#model)) })
+    const fetch = this.#fetch
+    const before = fetch?.stats()
+    const off = onProgress === undefined ? undefined : fetch?.events.on('progress', stats => { onProgress(progressOf(stats, this.#model)) })
     try {
-      if (this.#fetch !== undefined) await withSignal(this.#wantedDone(this.#fetch), signal)
+      if (fetch !== undefined) await withSignal(this.#wantedDone(fetch), signal)
     } catch (error) {
       throwIfAborted(signal)
       throw this.#shared.reason(error)
     } finally {
       off?.()
+      this.#fetch = undefined
     }
-    const stats = this.#fetch?.stats()
+    const { fetchedBytes, duplicateBytes, peers } = since(before, fetch?.stats())
+    // A shared fetch brings others' files too.
+    const ownBytes = Math.min(fetchedBytes, this.#lackingBytes)
     const files = [...this.#wanted].map(position => this.#model.files[position])
     const bytes = sum(files, file => file?.index.size ?? 0)
     this.#result = {
@@ -115,11 +138,11 @@ export class OpenShared implements OpenModel {
       path: this.#model.directory,
       bytes,
       seconds: (this.#shared.clock.monotonic() - this.#started) / 1000,
-      fetchedBytes: stats?.fetchedBytes ?? 0,
+      fetchedBytes: ownBytes,
       // What did not come over the network was here: before, in another file, or written by a load that was cut short.
-      reusedBytes: Math.max(0, this.#distinctBytes - (stats?.fetchedBytes ?? 0)),
-      duplicateBytes: stats?.duplicateBytes ?? 0,
-      peers: stats?.peers ?? {}
+      reusedBytes: this.#distinctBytes - ownBytes,
+      duplicateBytes,
+      peers
     }
     onProgress?.(this.progress())
     return this.#result
@@ -151,9 +174,36 @@ export function progressOf (stats: ModelFetchStats | undefined, model: StoredMod
   }
 }
 
+function isHere ({ offsets, present }: StoredFile, offset: number, length: number): boolean {
+  if (present.full) return true
+  const last = offsets.findLastIndex(start => start < offset + length)
+  for (let block = last; block >= 0; block--) {
+    if (!present.has(block)) return false
+    if ((offsets[block] ?? 0) <= offset) break
+  }
+  return true
+}
+
+/** What a fetch has moved between two looks at it. */
+function since (before: ModelFetchStats | undefined, now: ModelFetchStats | undefined): Pick<LoadResult, 'fetchedBytes' | 'duplicateBytes' | 'peers'> {
+  if (before === undefined || now === undefined) return { fetchedBytes: 0, duplicateBytes: 0, peers: {} }
+  const peers = Object.entries(now.peers).map(([peerId, bytes]): [string, number] => [peerId, bytes - (before.peers[peerId] ?? 0)])
+  return {
+    fetchedBytes: now.fetchedBytes - before.fetchedBytes,
+    duplicateBytes: now.duplicateBytes - before.duplicateBytes,
+    peers: Object.fromEntries(peers.filter(([, bytes]) => bytes > 0))
+  }
+}
+
+/** For a fetch that is over but for its last writes. */
+async function endsWell (fetch: ModelFetch): Promise<boolean> {
+  return await fetch.done.then(() => true, () => false)
+}
+
 /** Waits for shared work under one's own signal: leaving does not end it. */
 export async function withSignal<T> (work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (signal === undefined) return await work
+  work.catch(() => undefined) // it may fail when nobody waits any more
   throwIfAborted(signal)
   let off = (): void => undefined
   const aborted = new Promise<never>((_resolve, reject) => {

@@ -3,7 +3,7 @@ import { availableParallelism } from 'node:os'
 import { createHash } from 'node:crypto'
 import { pipe } from 'it-pipe'
 import type { CID } from 'multiformats/cid'
-import { MiB, SourceChangedError, UnreadableSourceError, asError, systemCode, throwIfAborted, type Clock } from '../base/index.ts'
+import { LimitExceededError, MODEL_INDEX_BYTES_MAX, MiB, SourceChangedError, UnreadableSourceError, asError, systemCode, throwIfAborted, type Clock } from '../base/index.ts'
 import { encodeFileIndex, encodeManifest, hashBlock, planBlocks, type Encoded, type FileIndex, type ManifestFile } from '../model/index.ts'
 import { SlotPool, type FileImport, type ModelStore, type Slot } from '../storage/index.ts'
 import { Sha256Thread } from './sha256-pool.ts'
@@ -57,6 +57,10 @@ export async function publish (components: PublishComponents, path: string, opti
     throw error
   }
 
+  const indexBytes = results.reduce((sum, { index }) => sum + index.bytes.length, 0)
+  if (indexBytes > MODEL_INDEX_BYTES_MAX) {
+    throw new LimitExceededError(`the file indexes of ${path} have ${indexBytes} bytes, and no node loads more than ${MODEL_INDEX_BYTES_MAX}; add it in parts`)
+  }
   const manifest = encodeManifest({ version: 1, files: results.map(result => result.entry) })
   const model = { manifest, indexes: results.map(result => result.index) }
   const cid = manifest.cid.toString()
