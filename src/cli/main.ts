@@ -1,6 +1,9 @@
+import { setTimeout } from 'node:timers/promises'
 import { report } from './errors.ts'
 import { EXIT } from './exit-codes.ts'
 import { createProgram } from './program.ts'
+
+const STDERR_PATIENCE_MS = 1_000
 
 /** Runs the command line and ends the process with its exit code. */
 export async function main (argv: string[]): Promise<void> {
@@ -13,7 +16,9 @@ export async function main (argv: string[]): Promise<void> {
   }
   // What is left open now (an answer nobody reads on) is no reason to stay; what was said must get out, though: a pipe
   // takes 64 KiB at a time.
-  await Promise.all([process.stdout, process.stderr].map(flushed))
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => process.exit(EXIT.interrupted))
+  // Nobody has to read what is beside the answer.
+  await Promise.all([flushed(process.stdout), Promise.race([flushed(process.stderr), setTimeout(STDERR_PATIENCE_MS)])])
   process.exit()
 }
 

@@ -103,6 +103,7 @@ class SharedLoad implements SharedFetch {
   readonly #stopping = new AbortController()
   readonly #prepared: Promise<Prepared>
   readonly #callers = new Set<object>()
+  readonly #readying = new Map<number, Promise<StoredModel>>()
   readonly #asked = new Set<string>()
   #fetch: ModelFetch | undefined
   #letGo: () => void = () => undefined
@@ -139,7 +140,7 @@ class SharedLoad implements SharedFetch {
     try {
       const prepared = await this.#patiently(options)
       const wanted = this.#wantedFiles(prepared.manifest.value, options.include)
-      const model = await this.#put(prepared, wanted)
+      const model = await withSignal(this.#put(prepared, wanted), options.signal)
       return new OpenShared(this, caller, model, wanted, options)
     } catch (error) {
       await this.leave(caller)
@@ -165,7 +166,15 @@ class SharedLoad implements SharedFetch {
 
   /** The running fetch, or one of this whole file; undefined when it is all here. */
   async fetchFor (model: StoredModel, file: number, order: LoadOptions['order']): Promise<ModelFetch | undefined> {
-    if (this.#fetch === undefined) await this.#put({ manifest: model.manifest, content: contentOf(model) }, [file])
+    if (this.#fetch === undefined) {
+      // Many readers may find their blocks gone at once: the file is made ready for all of them.
+      let ready = this.#readying.get(file)
+      if (ready === undefined) {
+        ready = this.#put({ manifest: model.manifest, content: contentOf(model) }, [file]).finally(() => { this.#readying.delete(file) })
+        this.#readying.set(file, ready)
+      }
+      await ready
+    }
     return this.#fetch ?? this.fetchOf(model, [file], order)
   }
 

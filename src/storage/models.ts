@@ -33,7 +33,7 @@ export class Models {
         const known = this.#core.registry.models.get(cid)
         return known === undefined ? await this.#register(content, options) : await this.#again(known, options)
       })
-      if (options.published === true) this.#room.named(model.distinct)
+      if (options.published === true) this.#room.named(model.files)
       await this.#reuse(model, options)
       return model
     } finally {

@@ -136,8 +136,9 @@ async function settle (core: Core, blocks: Blocks, file: FileRecord, rescanFrom:
     catalog.setPresence([{ id: file.id, key: file.key, present: file.recorded.bytes, presentBytes: 0, rescan: 0 }], { durable: true })
   }
   if (from !== undefined) {
-    await rescan(core, file, from, signal).catch(error => {
+    await rescan(core, file, from, signal).catch(async error => {
       forgetBlocks(file) // what was hashed may not be durable; the rescan stays due in the catalog
+      await bytes.reopen(file).catch(() => undefined) // the error to tell is the one before
       throw error
     })
   }

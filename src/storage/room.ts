@@ -76,7 +76,7 @@ export class Room {
     else this.#awaited.set(file, (this.#awaited.get(file) ?? 0) + 1)
   }
 
-  /** What was added names its files now. */
+  /** What was added names its files now, each as often as it came in. */
   named (files: Iterable<FileRecord>): void {
     for (const file of files) {
       const times = this.#awaited.get(file) ?? 0
