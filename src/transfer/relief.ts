@@ -8,6 +8,8 @@ const SOONER_MS = 100
 const ASSUMED_RATE = 16 * MiB
 /** Finishing so much later than the rest is to be the last. */
 const LAGGING = 1.25
+/** One that got nothing for so long loads no more, or nothing that can be waited for. */
+const QUIET_MS = 30_000
 /** Other loaders considered when work is shared out. */
 const LOADERS_CONSIDERED = 16
 
@@ -68,10 +70,10 @@ export function betterLeft (peer: SchedulerPeer, block: number, size: number, { 
  * hash; then those for which one other comes before it, beginning with what that one takes last; and so on. So they
  * take different blocks from the one who has them all, without a word between them.
  */
-export function ranking (peers: Iterable<SchedulerPeer>, self: number): ((block: number) => number) | undefined {
+export function ranking (peers: Iterable<SchedulerPeer>, self: number, now: number): ((block: number) => number) | undefined {
   const loaders: SchedulerPeer[] = []
   for (const peer of peers) {
-    if (!peer.blocks.full && loaders.push(peer) === LOADERS_CONSIDERED) break
+    if (!peer.blocks.full && now - peer.gainedAt < QUIET_MS && loaders.push(peer) === LOADERS_CONSIDERED) break
   }
   if (loaders.length === 0) return undefined
   return block => {

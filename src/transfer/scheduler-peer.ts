@@ -37,6 +37,8 @@ export class SchedulerPeer {
   heardAt: number
   /** When it last owed something. */
   idleSince: number
+  /** When it last got a block, or came. */
+  gainedAt: number
   #window = FIRST_WINDOW
   readonly #meter: RateMeter
 
@@ -46,6 +48,7 @@ export class SchedulerPeer {
     this.blocks = new BlockSet(blockCount)
     this.heardAt = now
     this.idleSince = now
+    this.gainedAt = now
     this.#meter = new RateMeter(now)
   }
 

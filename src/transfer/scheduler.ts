@@ -53,6 +53,7 @@ export class Scheduler {
   #turn = 0
   /** Blocks that changed peers in this plan: once is enough, else two peers could hand them to and fro for ever. */
   readonly #moved = new Set<number>()
+  #plannedAt = 0
   #out: SchedulerAction[] = []
 
   constructor (init: SchedulerInit) {
@@ -134,6 +135,7 @@ export class Scheduler {
     // Peers with everything are counted apart, so that one of them costs nothing, whatever the number of blocks.
     const wasFilled = peer.blocks.filled
     if (!peer.blocks.set(block, present)) return
+    if (present) peer.gainedAt = Math.max(peer.gainedAt, this.#plannedAt)
     if (!wasFilled) { this.#blocks.free.change(block, present ? 1 : -1); return }
     this.#fullPeers--
     for (const other of peer.blocks) this.#blocks.free.change(other, 1)
@@ -183,6 +185,7 @@ export class Scheduler {
   /** What to do now. The actions count as done. */
   plan (now: number): SchedulerAction[] {
     this.#moved.clear()
+    this.#plannedAt = now
     for (const peer of this.#peers.values()) {
       if (peer.idle || now - peer.heardAt <= this.#init.requestTimeoutMs) continue
       this.#out.push({ type: 'timeout', peer: peer.id })
@@ -219,7 +222,7 @@ export class Scheduler {
     for (const block of this.#urgent.keys()) {
       if (this.#blocks.isFree(block) && peer.blocks.has(block)) return block
     }
-    const rank = this.#init.order === 'sequential' ? undefined : ranking(this.#peers.values(), this.#init.self)
+    const rank = this.#init.order === 'sequential' ? undefined : ranking(this.#peers.values(), this.#init.self, now)
     const block = this.#init.order === 'sequential' ? this.#blocks.free.first(peer.blocks) : this.#blocks.free.rarest(peer.blocks, rank)
     if (block < 0) return NONE
     const size = this.#blocks.size(block)

@@ -47,7 +47,11 @@ describe(`scheduler (seed ${seed})`, () => {
         })
       }
       const world = new World({ seed: seed + round, sizes, nodes, requestTimeoutMs: 5_000, order: random.next() < 0.5 ? 'rarest' : 'sequential' })
-      assert(world.run(600_000), `world ${seed + round} does not finish: ${world.nodes[0]?.scheduler?.missing} of ${sizes.length} blocks missing`)
+      // What only one node has for sure goes out once a loader at worst; two minutes for all that stalls, lies and leaves.
+      const heldBytes = (node: Behaviour | undefined): number => sizes.reduce((sum, size, block) => sum + (node?.holds?.(block) === true ? size : 0), 0)
+      const loaders = nodes.filter(node => node.loads === true).length
+      const atWorst = Math.max(...nodes.slice(1, 3).map(node => loaders * heldBytes(node) / node.up * 1000)) + 120_000
+      assert(world.run(atWorst), `world ${seed + round} does not finish in ${Math.round(atWorst)} ms: ${world.nodes[0]?.scheduler?.missing} of ${sizes.length} blocks missing`)
       const [loader] = world.nodes
       // What liars and those who left or stalled in the middle of a block took with them is not the scheduler's: a block each.
       const excused = nodes.filter(node => node.corrupts === true || node.leavesAt !== undefined || node.stallsAt !== undefined).length * 4 * MB
