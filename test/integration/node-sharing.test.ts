@@ -2,12 +2,23 @@ import assert from 'node:assert/strict'
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { MiB } from '../../src/base/index.ts'
+import type { ShoalNode } from '../../src/node/types.ts'
 import { Cluster } from '../support/cluster.ts'
 import { temporaryDirectory, writeTree } from '../support/files.ts'
 
 /** Slow enough that others join while it runs. */
 const SLOW = { transfer: { uploadBytesPerSecond: 8 * MiB } }
 const NOWHERE = 'bafyr4idqlwoa4bqzmcajfvs7jxj36mdhhg7zxzfao2bs52bxovntohsfe4'
+
+/** A model of 9 MiB on one node, and a second node with room for a small part of it. */
+async function withLittleRoom (cluster: Cluster): Promise<{ b: ShoalNode, cid: string }> {
+  await using source = await temporaryDirectory('source')
+  await writeTree(source.path, { 'config.json': 700, 'model.bin': 9 * MiB })
+  const [a, b] = await cluster.spawn(2, position => ({ settings: { storage: { quota: position === 1 ? MiB : undefined } } }))
+  assert.ok(a !== undefined && b !== undefined)
+  await cluster.connect()
+  return { b, cid: (await a.add(source.path)).cid }
+}
 
 describe('a load that is shared', function () {
   this.timeout(60_000)
@@ -48,12 +59,7 @@ describe('a load that is shared', function () {
 
   it('tells each caller what is wrong with its own files only', async () => {
     await using cluster = new Cluster()
-    await using source = await temporaryDirectory('source')
-    await writeTree(source.path, { 'config.json': 700, 'model.bin': 9 * MiB })
-    const [a, b] = await cluster.spawn(2, position => ({ settings: { storage: { quota: position === 1 ? MiB : undefined } } }))
-    assert.ok(a !== undefined && b !== undefined)
-    await cluster.connect()
-    const { cid } = await a.add(source.path)
+    const { b, cid } = await withLittleRoom(cluster)
     const none = b.load(cid, { include: ['nothing*'] })
     const all = b.load(cid)
     const part = b.load(cid, { include: ['config.json'] })
@@ -67,12 +73,7 @@ describe('a load that is shared', function () {
 
   it('may fail after a caller has left who came too late', async () => {
     await using cluster = new Cluster()
-    await using source = await temporaryDirectory('source')
-    await writeTree(source.path, { 'config.json': 700, 'model.bin': 9 * MiB })
-    const [a, b] = await cluster.spawn(2, position => ({ settings: { storage: { quota: position === 1 ? MiB : undefined } } }))
-    assert.ok(a !== undefined && b !== undefined)
-    await cluster.connect()
-    const { cid } = await a.add(source.path)
+    const { b, cid } = await withLittleRoom(cluster)
     const open = await b.open(cid, { include: ['config.json'] })
     await open.done
     // An unhandled rejection would fail the run.
