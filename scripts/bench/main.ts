@@ -14,6 +14,7 @@ import { benchAnnounce } from './announce.ts'
 import { benchFanOut } from './fan-out.ts'
 import { machine, median, print, quantile, type Row } from './lib.ts'
 import { benchLoad, benchMemory } from './load.ts'
+import { benchReplication } from './replication.ts'
 
 const { values, positionals } = parseArgs({ allowPositionals: true, options: { quick: { type: 'boolean', default: false }, rounds: { type: 'string' } } })
 const quick = values.quick
@@ -59,6 +60,7 @@ const benches: Record<string, (directory: string) => Promise<Row[]>> = {
       await new Promise(resolve => daemon.once('exit', resolve))
     }
   },
+  replication: async directory => await benchReplication({ directory, bytes: quick ? GiB / 2 : 2 * GiB, rounds, log }),
   fanout: async directory => await benchFanOut({ directory, bytes: quick ? 64 * MiB : 512 * MiB, linkBytesPerSecond: 16 * MiB, loaders: 8, rounds, log }),
   many: async directory => {
     const runs: Array<{ connectedSeconds: number, found: number, findSeconds: number, rssGiB: number }> = []

@@ -17,10 +17,15 @@ export interface ProcessInit extends Pick<NodeInit, 'dataDirectory' | 'settings'
 }
 
 export type Command =
-  | { id: number, call: 'add', path: string, inPlace?: boolean }
+  | { id: number, call: 'add', path: string, inPlace?: boolean, replicas?: number }
   | { id: number, call: 'load', cid: string, include?: string[] }
   | { id: number, call: 'remove', cid: string }
   | { id: number, call: 'verify' }
+  | { id: number, call: 'shards', cid: string }
+  | { id: number, call: 'replicated', cid: string }
+  | { id: number, call: 'drain', deadlineMs?: number }
+  | { id: number, call: 'pin', cid: string, replicas?: number }
+  | { id: number, call: 'unpin', cid: string }
   | { id: number, call: 'status' }
   | { id: number, call: 'peers' }
   | { id: number, call: 'connect', address: string }
@@ -44,12 +49,17 @@ function plain (error: unknown): { name: string, message: string } {
 
 async function run (node: ShoalNode, command: Command): Promise<unknown> {
   switch (command.call) {
-    case 'add': return await node.add(command.path, { inPlace: command.inPlace ?? false })
+    case 'add': return await node.add(command.path, { inPlace: command.inPlace ?? false, ...(command.replicas === undefined ? {} : { replicas: command.replicas }) })
     case 'load': return await node.load(command.cid, {
       ...(command.include === undefined ? {} : { include: command.include }),
       onProgress: ({ bytesDone, bytesTotal }) => { tell({ event: 'progress', bytesDone, bytesTotal }) }
     })
     case 'remove': return await node.remove(command.cid)
+    case 'shards': return node.shards(command.cid)
+    case 'replicated': await node.replicated(command.cid); return undefined
+    case 'drain': return await node.drain(command.deadlineMs === undefined ? {} : { deadlineMs: command.deadlineMs })
+    case 'pin': await node.pin(command.cid, command.replicas === undefined ? {} : { replicas: command.replicas }); return undefined
+    case 'unpin': await node.unpin(command.cid); return undefined
     case 'verify': return await node.verify()
     case 'status': return await node.status()
     case 'peers': return node.peers()

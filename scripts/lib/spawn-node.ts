@@ -5,7 +5,8 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { build } from 'esbuild'
 import { ShoalError } from '../../src/base/index.ts'
-import type { AddResult, LoadResult, NodeStatus, PeerStatus } from '../../src/node/types.ts'
+import type { AddResult, DrainResult, LoadResult, NodeStatus, PeerStatus } from '../../src/node/types.ts'
+import type { ShardStatus } from '../../src/replication/types.ts'
 import type { VerifyResult } from '../../src/storage/store.ts'
 import type { Command, Message, ProcessInit } from './node-process.ts'
 
@@ -22,8 +23,11 @@ export class NodeProcess implements AsyncDisposable {
   readonly #waiting = new Map<number, { resolve: (result: unknown) => void, reject: (error: Error) => void }>()
   #next = 1
 
-  private constructor (program: string, init: ProcessInit) {
+  private constructor (program: string, init: ProcessInit, prefix: readonly string[]) {
+    const [command, ...before] = [...prefix, process.execPath]
     this.child = fork(program, [JSON.stringify(init)], {
+      execPath: command,
+      execArgv: before,
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
       // Starting is mostly compiling; later processes find it done.
       env: { NODE_COMPILE_CACHE: join(tmpdir(), 'shoal-compile-cache'), ...process.env }
@@ -35,9 +39,9 @@ export class NodeProcess implements AsyncDisposable {
     })
   }
 
-  /** Resolves when the node is up. Throws what createNode threw. */
-  static async start (init: ProcessInit): Promise<NodeProcess> {
-    const node = new NodeProcess(await (NodeProcess.#program ??= bundle()), init)
+  /** Resolves when the node is up. Throws what createNode threw. `prefix`: a command that runs the command after it, `ip netns exec NAME`. */
+  static async start (init: ProcessInit, prefix: readonly string[] = []): Promise<NodeProcess> {
+    const node = new NodeProcess(await (NodeProcess.#program ??= bundle()), init, prefix)
     await new Promise<void>((resolve, reject) => {
       node.child.on('message', (message: Message) => {
         if ('id' in message) { node.#answer(message); return }
@@ -52,10 +56,15 @@ export class NodeProcess implements AsyncDisposable {
     return node
   }
 
-  async add (path: string, inPlace = false): Promise<AddResult> { return await this.#call({ call: 'add', path, inPlace }) as AddResult }
+  async add (path: string, inPlace = false, replicas?: number): Promise<AddResult> { return await this.#call({ call: 'add', path, inPlace, ...(replicas === undefined ? {} : { replicas }) }) as AddResult }
   async load (cid: string, include?: string[]): Promise<LoadResult> { return await this.#call({ call: 'load', cid, ...(include === undefined ? {} : { include }) }) as LoadResult }
   async remove (cid: string): Promise<void> { await this.#call({ call: 'remove', cid }) }
   async verify (): Promise<VerifyResult> { return await this.#call({ call: 'verify' }) as VerifyResult }
+  async shards (cid: string): Promise<ShardStatus[]> { return await this.#call({ call: 'shards', cid }) as ShardStatus[] }
+  async replicated (cid: string): Promise<void> { await this.#call({ call: 'replicated', cid }) }
+  async drain (deadlineMs?: number): Promise<DrainResult> { return await this.#call({ call: 'drain', ...(deadlineMs === undefined ? {} : { deadlineMs }) }) as DrainResult }
+  async pin (cid: string, replicas?: number): Promise<void> { await this.#call({ call: 'pin', cid, ...(replicas === undefined ? {} : { replicas }) }) }
+  async unpin (cid: string): Promise<void> { await this.#call({ call: 'unpin', cid }) }
   async status (): Promise<NodeStatus> { return await this.#call({ call: 'status' }) as NodeStatus }
   async peers (): Promise<PeerStatus[]> { return await this.#call({ call: 'peers' }) as PeerStatus[] }
   async connect (address: string): Promise<void> { await this.#call({ call: 'connect', address }) }

@@ -11,19 +11,22 @@ import {
 import { API_LINE_BYTES_MAX, API_RESPONSE_BYTES_MAX } from '../base/limits.ts'
 import type { AbortOptions, ProgressOptions } from '../base/options.ts'
 import type {
-  AddOptions, AddProgress, AddResult, LoadOptions, LoadProgress, LoadResult, ModelSummary, NodeStatus, PeerStatus, TransferStatus
+  AddOptions, AddProgress, AddResult, DrainOptions, DrainProgress, DrainResult, LoadOptions, LoadProgress, LoadResult, ModelSummary, PeerStatus, PinOptions,
+  ReplicationProgress, TransferStatus
 } from '../node/types.ts'
 import type { GcResult, RemoveResult, VerifyProgress, VerifyResult } from '../storage/store.ts'
 import { readLines } from './lines.ts'
 import { checkSocketPath } from './paths.ts'
-import type { AddMessage, ErrorMessage, OpenMessage, PinResult, Readiness, ShownModel, VerifyMessage, WaitRange } from './types.ts'
+import type {
+  AddMessage, DrainMessage, ErrorMessage, OpenMessage, PinResult, Readiness, ReplicatedMessage, ReplicatedResult, ShownModel, ShownStatus, VerifyMessage, WaitRange
+} from './types.ts'
 
 export type OpenOptions = Omit<LoadOptions, 'onProgress'>
 
 interface Call extends AbortOptions {
   method: 'GET' | 'POST' | 'PUT' | 'DELETE'
   path: string
-  body?: object
+  body?: object | undefined
 }
 
 const KINDS: readonly ErrorKind[] = ['usage', 'not-found', 'verification', 'no-daemon', 'aborted', 'failed']
@@ -44,8 +47,8 @@ export class ApiClient {
 
   /** Adds a file or directory; `path` is absolute, as the daemon sees it. */
   async add (path: string, options: AddOptions = {}): Promise<AddResult> {
-    const { inPlace, follow, signal } = options
-    return await this.#finish<AddMessage, AddProgress, AddResult>({ method: 'POST', path: '/v1/models', body: { path, inPlace, follow }, signal }, options)
+    const { inPlace, follow, replicas, signal } = options
+    return await this.#finish<AddMessage, AddProgress, AddResult>({ method: 'POST', path: '/v1/models', body: { path, inPlace, follow, replicas }, signal }, options)
   }
 
   /**
@@ -81,12 +84,25 @@ export class ApiClient {
     return await this.#json({ method: 'DELETE', path: model(cid), signal: options.signal })
   }
 
-  async pin (cid: string, options: AbortOptions = {}): Promise<PinResult> {
-    return await this.#json({ method: 'PUT', path: `${model(cid)}/pin`, signal: options.signal })
+  /** Keeps a model here; with `replicas`, also changes how many the swarm keeps of a model that was published here. */
+  async pin (cid: string, options: AbortOptions & PinOptions = {}): Promise<PinResult> {
+    const { replicas, signal } = options
+    return await this.#json({ method: 'PUT', path: `${model(cid)}/pin`, body: replicas === undefined ? undefined : { replicas }, signal })
   }
 
   async unpin (cid: string, options: AbortOptions = {}): Promise<PinResult> {
     return await this.#json({ method: 'DELETE', path: `${model(cid)}/pin`, signal: options.signal })
+  }
+
+  /** Resolves when every shard of the model has its target of proven replicas. */
+  async replicated (cid: string, options: AbortOptions & ProgressOptions<ReplicationProgress> = {}): Promise<ReplicatedResult> {
+    return await this.#finish<ReplicatedMessage, ReplicationProgress, ReplicatedResult>({ method: 'POST', path: `${model(cid)}/replicated`, signal: options.signal }, options)
+  }
+
+  /** Hands over everything the daemon promised to keep, and tells what was left at the deadline. */
+  async drain (options: DrainOptions = {}): Promise<DrainResult> {
+    const { deadlineMs, signal } = options
+    return await this.#finish<DrainMessage, DrainProgress, DrainResult>({ method: 'POST', path: '/v1/drain', body: { deadlineMs }, signal }, options)
   }
 
   /** Re-hashes one model, or all that is held. */
@@ -106,7 +122,7 @@ export class ApiClient {
     return await this.#json({ method: 'GET', path: '/v1/peers', signal: options.signal })
   }
 
-  async status (options: AbortOptions = {}): Promise<NodeStatus> {
+  async status (options: AbortOptions = {}): Promise<ShownStatus> {
     return await this.#json({ method: 'GET', path: '/v1/status', signal: options.signal })
   }
 

@@ -1,5 +1,7 @@
 import { Counter, Gauge, Registry, collectDefaultMetrics } from 'prom-client'
 import type { NodeStatus, PeerStatus, ShoalNode } from '../node/types.ts'
+import { setOrRemove, setTo } from './metric-values.ts'
+import { createReplicationMetrics } from './replication-metrics.ts'
 
 export interface Metrics {
   contentType: string
@@ -7,6 +9,8 @@ export interface Metrics {
   text: () => Promise<string>
   /** One answered request. `route` is the pattern, never the path: no CID becomes a label. */
   request: (method: string, route: string, status: number) => void
+  /** Listens to the node no more. */
+  stop: () => void
 }
 
 /**
@@ -25,6 +29,7 @@ export function createMetrics (node: ShoalNode, init: { processMetrics: boolean 
   const announceFailed = new Counter({ name: 'shoal_announce_failures_total', help: 'Announcements that failed', registers: [registry] })
   const lost = new Counter({ name: 'shoal_blocks_lost_total', help: 'Blocks found bad or gone on this disk', registers: [registry] })
   const gauges = makeGauges(registry)
+  const replication = createReplicationMetrics(registry, node)
   if (init.processMetrics) collectDefaultMetrics({ register: registry, prefix: 'shoal_' })
 
   const totals = {
@@ -34,6 +39,7 @@ export function createMetrics (node: ShoalNode, init: { processMetrics: boolean 
   return {
     contentType: registry.contentType,
     request: (method, route, status) => { requests.inc({ method, route, status }) },
+    stop: () => { replication.stop() },
     text: async () => {
       const status = await node.status()
       const peers = node.peers()
@@ -43,6 +49,7 @@ export function createMetrics (node: ShoalNode, init: { processMetrics: boolean 
       setTo(announceFailed, status.announce.failed)
       setTo(lost, status.blocksLost)
       gauges(status, peers)
+      replication.update(status.replication)
       return await registry.metrics()
     }
   }
@@ -110,15 +117,4 @@ class PeerTotal {
     this.#last = now
     return this.#total
   }
-}
-
-/** Counters whose truth is kept elsewhere. */
-function setTo (counter: Counter, value: number): void {
-  counter.reset()
-  counter.inc(value)
-}
-
-function setOrRemove (gauge: Gauge, value: number | undefined): void {
-  if (value === undefined) gauge.remove()
-  else gauge.set(value)
 }

@@ -1,13 +1,14 @@
 import { createRoute, type OpenAPIHono, type z } from '@hono/zod-openapi'
 import type { HttpBindings } from '@hono/node-server'
-import type { Context, TypedResponse } from 'hono'
-import { UsageError } from '../base/index.ts'
+import type { Context, MiddlewareHandler, TypedResponse } from 'hono'
+import { UsageError, systemClock } from '../base/index.ts'
 import { parseModelCid } from '../model/index.ts'
 import type { ModelDetails, ShoalNode } from '../node/types.ts'
 import { OpenLoads } from './open-loads.ts'
+import { knownShards, shownModelReplication, shownShard, shownStatus } from './replication.ts'
 import * as schemas from './schemas.ts'
 import { ndjson, type Sink } from './stream.ts'
-import type { AddMessage, OpenMessage, ShownModel, VerifyMessage } from './types.ts'
+import type { AddMessage, DrainMessage, OpenMessage, ReplicatedMessage, ShownModel, VerifyMessage } from './types.ts'
 
 export interface ApiEnv { Bindings: HttpBindings }
 
@@ -26,6 +27,8 @@ const lines = <Schema extends z.ZodType>(description: string, schema: Schema): {
   ({ description, content: { 'application/x-ndjson': { schema } } })
 const body = <Schema extends z.ZodType>(schema: Schema): { required: true, content: { 'application/json': { schema: Schema } } } =>
   ({ required: true, content: { 'application/json': { schema } } })
+const mayHaveBody = <Schema extends z.ZodType>(schema: Schema): { required: false, content: { 'application/json': { schema: Schema } } } =>
+  ({ required: false, content: { 'application/json': { schema } } })
 const failed = { default: json('What went wrong; nothing else has happened', schemas.ErrorBody) }
 
 type ApiContext = Context<ApiEnv>
@@ -34,6 +37,7 @@ type ApiContext = Context<ApiEnv>
 export function addRoutes (app: OpenAPIHono<ApiEnv>, init: RoutesInit): void {
   addModelRoutes(app, init)
   addLoadRoutes(app, init)
+  addReplicationRoutes(app, init)
   addCareRoutes(app, init)
   addNodeRoutes(app, init)
 }
@@ -44,9 +48,9 @@ function addModelRoutes (app: OpenAPIHono<ApiEnv>, { node, ...init }: RoutesInit
     request: { body: body(schemas.AddBody) },
     responses: { 200: lines('Progress, then the result', schemas.AddLine), ...failed }
   }), c => {
-    const { path, inPlace, follow } = c.req.valid('json')
+    const { path, ...options } = c.req.valid('json')
     return stream<AddMessage>(c, init, async (sink, signal) => {
-      const result = await node.add(path, { inPlace, follow, signal, onProgress: progress => { sink.progress({ type: 'progress', progress }) } })
+      const result = await node.add(path, { ...options, signal, onProgress: progress => { sink.progress({ type: 'progress', progress }) } })
       sink.send({ type: 'done', result })
     })
   })
@@ -56,10 +60,10 @@ function addModelRoutes (app: OpenAPIHono<ApiEnv>, { node, ...init }: RoutesInit
   }), c => c.json(node.models(), 200))
 
   app.openapi(createRoute({
-    method: 'get', path: '/v1/models/{cid}', summary: 'Files, blocks, tensors and known holders of a model held here',
+    method: 'get', path: '/v1/models/{cid}', summary: 'Files, blocks, tensors, holders and replicas of a model held here',
     request: { params: schemas.CidParam, query: schemas.ShowQuery },
     responses: { 200: json('The model', schemas.ModelDetails), ...failed }
-  }), async c => c.json(shown(await node.show(cidOf(c.req.valid('param'))), c.req.valid('query').tensors === 'true'), 200))
+  }), async c => c.json(await shown(node, cidOf(c.req.valid('param')), c.req.valid('query').tensors === 'true'), 200))
 
   app.openapi(createRoute({
     method: 'delete', path: '/v1/models/{cid}', summary: 'Delete a model here',
@@ -67,16 +71,18 @@ function addModelRoutes (app: OpenAPIHono<ApiEnv>, { node, ...init }: RoutesInit
   }), async c => c.json(await node.remove(cidOf(c.req.valid('param'))), 200))
 
   app.openapi(createRoute({
-    method: 'put', path: '/v1/models/{cid}/pin', summary: 'Keep a model from being evicted',
-    request: { params: schemas.CidParam }, responses: { 200: json('Pinned', schemas.PinResult), ...failed }
+    method: 'put', path: '/v1/models/{cid}/pin', summary: 'Keep a model from being evicted, and say how many replicas the swarm keeps',
+    middleware: [bodyOrNone] as const,
+    request: { params: schemas.CidParam, body: mayHaveBody(schemas.PinBody) }, responses: { 200: json('Pinned', schemas.PinResult), ...failed }
   }), async c => {
     const cid = cidOf(c.req.valid('param'))
-    await node.pin(cid)
-    return c.json({ cid, pinned: true }, 200)
+    const { replicas } = c.req.valid('json')
+    await node.pin(cid, { replicas })
+    return c.json({ cid, pinned: true, replicas }, 200)
   })
 
   app.openapi(createRoute({
-    method: 'delete', path: '/v1/models/{cid}/pin', summary: 'Let a model be evicted again',
+    method: 'delete', path: '/v1/models/{cid}/pin', summary: 'Let a model be evicted again; of one that was published here, everywhere',
     request: { params: schemas.CidParam }, responses: { 200: json('Not pinned', schemas.PinResult), ...failed }
   }), async c => {
     const cid = cidOf(c.req.valid('param'))
@@ -121,6 +127,35 @@ function addLoadRoutes (app: OpenAPIHono<ApiEnv>, { node, ...init }: RoutesInit)
   })
 }
 
+function addReplicationRoutes (app: OpenAPIHono<ApiEnv>, { node, ...init }: RoutesInit): void {
+  app.openapi(createRoute({
+    method: 'post', path: '/v1/models/{cid}/replicated', summary: 'Wait until every shard has its target of proven replicas',
+    description: 'Waits as long as the answer is read. Replication goes on all the same when nobody waits.',
+    request: { params: schemas.CidParam },
+    responses: { 200: lines('Progress, then that it is done', schemas.ReplicatedLine), ...failed }
+  }), c => {
+    const cid = cidOf(c.req.valid('param'))
+    return stream<ReplicatedMessage>(c, init, async (sink, signal) => {
+      const startedAt = systemClock.monotonic()
+      await node.replicated(cid, { signal, onProgress: progress => { sink.progress({ type: 'progress', progress }) } })
+      sink.send({ type: 'done', result: { cid, seconds: (systemClock.monotonic() - startedAt) / 1000 } })
+    })
+  })
+
+  app.openapi(createRoute({
+    method: 'post', path: '/v1/drain', summary: 'Hand over everything this node promised to keep',
+    description: 'It serves meanwhile. Closing the connection stops the waiting; the node stays drained until it is started again.',
+    request: { body: body(schemas.DrainBody) },
+    responses: { 200: lines('Progress, then what is left', schemas.DrainLine), ...failed }
+  }), c => {
+    const { deadlineMs } = c.req.valid('json')
+    return stream<DrainMessage>(c, init, async (sink, signal) => {
+      const result = await node.drain({ deadlineMs, signal, onProgress: progress => { sink.progress({ type: 'progress', progress }) } })
+      sink.send({ type: 'done', result })
+    })
+  })
+}
+
 function addCareRoutes (app: OpenAPIHono<ApiEnv>, { node, ...init }: RoutesInit): void {
   app.openapi(createRoute({
     method: 'post', path: '/v1/verify', summary: 'Re-hash one model, or all that is held',
@@ -152,7 +187,7 @@ function addNodeRoutes (app: OpenAPIHono<ApiEnv>, { node, stopping, onShutdown }
 
   app.openapi(createRoute({
     method: 'get', path: '/v1/status', summary: 'Everything in short, problems included', responses: { 200: json('Now', schemas.Status), ...failed }
-  }), async c => c.json(await node.status(), 200))
+  }), async c => c.json(shownStatus(await node.status(), systemClock.now()), 200))
 
   app.openapi(createRoute({
     method: 'get', path: '/v1/invite', summary: 'A token with which others join; it holds the swarm key, keep it secret',
@@ -177,6 +212,12 @@ function addNodeRoutes (app: OpenAPIHono<ApiEnv>, { node, stopping, onShutdown }
   })
 }
 
+/** For a route whose body may be left out: clients that call every body JSON send an empty one, which no parser takes. */
+const bodyOrNone: MiddlewareHandler<ApiEnv> = async (c, next) => {
+  if (Number(c.req.header('content-length') ?? 0) === 0) c.req.bodyCache.json = Promise.resolve({})
+  await next()
+}
+
 /** A model CID in the one form everything else compares. Throws InvalidCidError. */
 function cidOf (param: { cid: string }): string {
   return parseModelCid(param.cid).toString()
@@ -193,7 +234,17 @@ function stream<Message extends object> (
   return response as Lines
 }
 
-function shown (details: ModelDetails, withTensors: boolean): ShownModel {
+async function shown (node: ShoalNode, cid: string, withTensors: boolean): Promise<ShownModel> {
+  const { shards: shardCount, ...details }: ModelDetails = await node.show(cid)
+  const { replication } = await node.status()
+  const now = systemClock.now()
+  const policy = replication.models.find(({ model }) => model === cid)
   const fileList = details.fileList.map(({ tensors, ...file }) => ({ ...file, tensorCount: tensors?.length ?? 0, ...(withTensors && tensors !== undefined ? { tensors } : {}) }))
-  return { ...details, fileList }
+  return {
+    ...details,
+    fileList,
+    shardCount,
+    shards: knownShards(node, cid).map(shard => shownShard(shard, now)),
+    replication: policy === undefined ? undefined : shownModelReplication(policy, now)
+  }
 }

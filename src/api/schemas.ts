@@ -4,7 +4,7 @@
  */
 import { isAbsolute } from 'node:path'
 import { z } from '@hono/zod-openapi'
-import { INCLUDE_GLOBS_MAX, INCLUDE_GLOB_BYTES_MAX, INVITE_BYTES_MAX, PATH_BYTES_MAX } from '../base/index.ts'
+import { INCLUDE_GLOBS_MAX, INCLUDE_GLOB_BYTES_MAX, INVITE_BYTES_MAX, PATH_BYTES_MAX, REPLICAS_MAX } from '../base/index.ts'
 
 /** PATH_MAX of Linux (limits.h): longer ones cannot be opened in one call anyway. */
 const HOST_PATH_BYTES_MAX = 4_096
@@ -12,6 +12,8 @@ const HOST_PATH_BYTES_MAX = 4_096
 const CID_TEXT_MAX = 256
 /** A day; who waits longer calls again. */
 const WAIT_MS_MAX = 86_400_000
+/** A month: whoever waits longer for a drain gives no deadline. */
+const DRAIN_MS_MAX = 30 * 86_400_000
 
 const bytes = z.int().min(0).openapi({ description: 'bytes' })
 const bytesPerSecond = z.number().min(0).openapi({ description: 'bytes per second, over the last seconds' })
@@ -32,11 +34,14 @@ export const ErrorBody = z.object({
 export const CidParam = z.object({ cid: z.string().min(1).max(CID_TEXT_MAX).openapi({ param: { name: 'cid', in: 'path' }, description: 'a model CID' }) })
 export const ShowQuery = z.object({ tensors: z.enum(['true', 'false']).optional().openapi({ description: 'list the tensors too' }) })
 
+const replicas = z.int().min(0).max(REPLICAS_MAX)
+
 export const AddBody = z.strictObject({
   path: z.string().max(HOST_PATH_BYTES_MAX).refine(path => isAbsolute(path) && !path.includes('\0'), 'must be an absolute path')
     .openapi({ description: 'a file or directory as the daemon sees it' }),
   inPlace: z.boolean().optional().openapi({ description: 'reference the files instead of copying them' }),
-  follow: z.boolean().optional().openapi({ description: 'follow symbolic links instead of refusing them' })
+  follow: z.boolean().optional().openapi({ description: 'follow symbolic links instead of refusing them' }),
+  replicas: replicas.optional().openapi({ description: 'the target number of replicas the swarm keeps of each shard; 0: none; default: replication.target' })
 }).openapi('AddRequest')
 
 export const LoadBody = z.strictObject({
@@ -52,6 +57,12 @@ export const WaitBody = z.strictObject({
 }).openapi('WaitRequest')
 
 export const VerifyBody = z.strictObject({ cid: z.string().min(1).max(CID_TEXT_MAX).optional() }).openapi('VerifyRequest')
+export const PinBody = z.strictObject({
+  replicas: replicas.optional().openapi({ description: 'a new target number of replicas; only of a model this node published' })
+}).openapi('PinRequest')
+export const DrainBody = z.strictObject({
+  deadlineMs: z.int().min(1).max(DRAIN_MS_MAX).optional().openapi({ description: 'stop waiting after this long; the last copies go first' })
+}).openapi('DrainRequest')
 export const GcBody = z.strictObject({ dryRun: z.boolean().optional() }).openapi('GcRequest')
 export const ConnectBody = z.strictObject({ multiaddr: z.string().min(1).max(INVITE_BYTES_MAX) }).openapi('ConnectRequest')
 
@@ -81,6 +92,32 @@ const Tensor = z.object({
 
 const holders = z.array(z.object({ peerId: z.string(), presentBytes: bytes, complete: z.boolean() }))
 
+const policy = { min: z.int(), target: z.int(), max: z.int() }
+
+const ModelReplication = z.object({
+  cid,
+  ...policy,
+  replicasMin: z.int().openapi({ description: 'fewest replicas of any shard' }),
+  shards: z.int(),
+  deficitShards: z.int().openapi({ description: 'shards below target' }),
+  deficitBytes: bytes.openapi({ description: 'bytes of the replicas that these lack' }),
+  repairing: z.int().openapi({ description: 'shards on their way to somebody' }),
+  oldestProofAt: milliseconds1970.optional().openapi({ description: 'of the oldest proof that counts, milliseconds since 1970' })
+}).openapi('ModelReplication')
+
+const Shard = z.object({
+  id: z.int().openapi({ description: 'its number in the model: the shards of its distinct files, in manifest order' }),
+  bytes,
+  replicas: z.int().openapi({ description: 'live, proven, committed and not draining, the answering node included; of a shard it lacks it cannot check proofs, and counts who claims it' }),
+  repairing: z.boolean().openapi({ description: 'somebody is fetching it to hold it' }),
+  holders: z.array(z.object({
+    peerId: z.string(),
+    state: z.enum(['proven', 'claimed', 'cached', 'draining', 'down']),
+    provenAt: z.number().nullable().openapi({ description: 'milliseconds since 1970; null: never' }),
+    labels: z.record(z.string(), z.string())
+  }))
+}).openapi('Shard')
+
 export const ModelDetails = z.object({
   ...summary,
   fileList: z.array(z.object({
@@ -95,7 +132,9 @@ export const ModelDetails = z.object({
     tensors: z.array(Tensor).optional()
   })),
   holders,
-  shards: z.int(),
+  shardCount: z.int(),
+  shards: z.array(Shard),
+  replication: ModelReplication.optional().openapi({ description: 'absent when the swarm keeps nothing for it' }),
   blocks: z.int()
 }).openapi('ModelDetails')
 
@@ -150,6 +189,10 @@ export const VerifyResult = z.object({
 
 const VerifyProgress = z.object({ bytesDone: bytes, bytesTotal: bytes })
 const AddProgress = z.object({ bytesDone: bytes, bytesTotal: bytes, path: z.string() })
+const ReplicationProgress = z.object({
+  shards: z.int(), shardsDone: z.int(), bytesDone: bytes, bytesTotal: bytes, replicasMin: z.int(), target: z.int()
+})
+const DrainProgress = z.object({ shards: z.int(), shardsDone: z.int(), bytesDone: bytes, bytesTotal: bytes })
 const errorLine = z.object({ type: z.literal('error'), error: ErrorBody.shape.error })
 
 /** One of these a line; the last is `done` or `error`. */
@@ -163,10 +206,22 @@ export const LoadLine = z.union([
 export const VerifyLine = z.union([
   z.object({ type: z.literal('progress'), progress: VerifyProgress }), z.object({ type: z.literal('done'), result: VerifyResult }), errorLine
 ]).openapi('VerifyLine')
+export const ReplicatedLine = z.union([
+  z.object({ type: z.literal('progress'), progress: ReplicationProgress }),
+  z.object({ type: z.literal('done'), result: z.object({ cid, seconds: z.number() }) }), errorLine
+]).openapi('ReplicatedLine')
+export const DrainResult = z.object({
+  complete: z.boolean().openapi({ description: 'every shard has its target of proven replicas elsewhere' }),
+  seconds: z.number(),
+  left: z.array(z.object({ model: z.string(), shard: z.int(), replicas: z.int(), target: z.int() })).openapi({ description: 'what was not handed over in time' })
+}).openapi('DrainResult')
+export const DrainLine = z.union([
+  z.object({ type: z.literal('progress'), progress: DrainProgress }), z.object({ type: z.literal('done'), result: DrainResult }), errorLine
+]).openapi('DrainLine')
 
 export const RemoveResult = z.object({ cid, freedBytes: bytes }).openapi('RemoveResult')
 export const GcResult = z.object({ removed: z.array(RemoveResult), freedBytes: bytes, leftoverBytes: bytes }).openapi('GcResult')
-export const PinResult = z.object({ cid, pinned: z.boolean() }).openapi('PinResult')
+export const PinResult = z.object({ cid, pinned: z.boolean(), replicas: z.int().optional() }).openapi('PinResult')
 export const InviteResult = z.object({ invite: z.string() }).openapi('Invite')
 export const ConnectResult = z.object({ peerId: z.string() }).openapi('ConnectResult')
 export const Waited = z.object({ ready: z.literal(true) }).openapi('Waited')
@@ -191,6 +246,29 @@ export const Peers = z.array(z.object({
   banReason: z.string().optional(),
   latencyMs: z.number().optional()
 }).openapi('Peer'))
+
+const Replication = z.object({
+  models: z.array(ModelReplication),
+  brake: z.boolean().openapi({ description: 'too many peers vanished at once: only last copies are repaired, nothing is trimmed' }),
+  settled: z.boolean().openapi({ description: 'the view has been stable since the start' }),
+  draining: z.boolean(),
+  donateBytes: bytes.openapi({ description: 'space given to the swarm' }),
+  committedBytes: bytes.openapi({ description: 'bytes of shards this node promised to keep' }),
+  pendingBytes: bytes.openapi({ description: 'bytes of accepted shards on their way here' }),
+  pulling: z.int().openapi({ description: 'shards being fetched to be held here' }),
+  repairMs: z.number().optional().openapi({ description: 'median milliseconds from below target to target, of the last repairs' }),
+  durability: z.number().min(0).max(1).optional().openapi({ description: 'estimated probability that no shard of a pinned model is lost within a year' }),
+  scrub: z.object({ bytesDone: bytes, bytesTotal: bytes, bad: z.int(), lastCompletedAt: milliseconds1970.optional() }),
+  counters: z.object({
+    repairBytes: bytes,
+    repairs: z.int(),
+    proofsAsked: z.int(),
+    proofsFailed: z.int(),
+    released: z.int(),
+    messagesSent: z.int(),
+    messageBytesSent: bytes
+  }).openapi({ description: 'since the node started' })
+}).openapi('Replication')
 
 export const Status = z.object({
   peerId: z.string(),
@@ -219,6 +297,7 @@ export const Status = z.object({
     sweptAt: milliseconds1970.optional()
   }),
   blocksLost: z.int().openapi({ description: 'found bad or gone since the node started' }),
+  replication: Replication,
   labels: z.record(z.string(), z.string()),
   problems: z.array(z.string()).openapi({ description: 'what an operator should look at, most serious first' })
 }).openapi('Status')

@@ -11,7 +11,7 @@ import { version } from '../node/version.ts'
 import type { ShoalNode } from '../node/types.ts'
 import { createApp } from './app.ts'
 import type { GuardInit } from './guard.ts'
-import { createMetrics } from './metrics.ts'
+import { createMetrics, type Metrics } from './metrics.ts'
 import { checkSocketPath } from './paths.ts'
 
 export interface TcpInit {
@@ -63,6 +63,7 @@ class NodeApiServer implements ApiServer {
   readonly #logger: Logger
   readonly #stopping = new AbortController()
   readonly #servers: Server[] = []
+  #metrics: Metrics | undefined
   #url: string | undefined
   #stopped: Promise<void> | undefined
 
@@ -78,7 +79,7 @@ class NodeApiServer implements ApiServer {
 
   async start (): Promise<void> {
     const { node, tcp, processMetrics } = this.#init
-    const metrics = createMetrics(node, { processMetrics: processMetrics ?? false })
+    const metrics = this.#metrics = createMetrics(node, { processMetrics: processMetrics ?? false })
     const listener = (guard: GuardInit): Server => {
       const { fetch } = createApp({
         node, logger: this.#logger, metrics, version, guard, stopping: this.#stopping.signal, onShutdown: this.#init.onShutdown
@@ -117,6 +118,7 @@ class NodeApiServer implements ApiServer {
   }
 
   async #stop (): Promise<void> {
+    this.#metrics?.stop()
     this.#stopping.abort(new NodeStoppedError('the daemon is stopping; what was done is kept, ask again when it is back'))
     await Promise.all(this.#servers.map(async server => {
       // The socket file goes with its server: libuv unlinks what it has bound.

@@ -152,3 +152,42 @@ export const LOAD_PEERS_WAITING_MAX = 1_024
 /** Models whose holders are remembered, and holders of each. */
 export const HOLDER_MODELS_MAX = 1_024
 export const HOLDERS_PER_MODEL_MAX = 256
+
+/** One message between replicators: a state with a thousand shared models, each with a record and a dozen members. */
+export const REPLICA_MESSAGE_BYTES_MAX = 1 * MiB
+/** Models in one state: at least 250 bytes each, so the message's bytes end it before. */
+export const REPLICA_MODELS_PER_STATE_MAX = 4_096
+/** A model of MANIFEST_FILES_MAX files and MODEL_INDEX_BYTES_MAX of index has some 37,000 shards. */
+export const REPLICA_SHARDS_MAX = 65_536
+/** Peers named with one model, and with one offer: a model with more holders than that needs no more of them known. */
+export const REPLICA_MEMBERS_MAX = 256
+/** Publishers of one model whose records are kept: of those with the highest sequence one counts, the rest are told for others. */
+export const REPLICA_POLICIES_MAX = 16
+/** A signed policy record has some 300 bytes. */
+export const POLICY_BYTES_MAX = 1 * KiB
+/** More replicas than that are a mirror of everything, not a policy. */
+export const REPLICAS_MAX = 64
+/** Labels of a node, and the length of each name and value: a path of failure domains has a handful. */
+export const LABELS_MAX = 16
+export const LABEL_BYTES_MAX = 64
+/** Shards of one challenge: at 64 KiB of reading each, a quarter of a second of a slow disk. */
+export const REPLICA_CHALLENGE_SHARDS_MAX = 256
+/** Challenges that wait for the disk; those beyond are dropped, and asked again by whoever wanted them. */
+export const REPLICA_PROOFS_WAITING_MAX = 1_024
+/** Messages and bytes that wait for one peer; the oldest go first, because every message is said again while it is needed. */
+export const REPLICA_QUEUE_MESSAGES_MAX = 256
+export const REPLICA_QUEUE_BYTES_MAX = 4 * MiB
+/** Messages that came in and wait for the next turn of the replicator. */
+export const REPLICA_INBOX_MAX = 4_096
+/** Messages and bytes one peer may send at once, and a second; beyond it this node reads slower. */
+export const REPLICA_INBOUND_BURST = 1_024
+export const REPLICA_INBOUND_PER_SECOND = 200
+export const REPLICA_INBOUND_BYTES_BURST = 8 * MiB
+export const REPLICA_INBOUND_BYTES_PER_SECOND = 1 * MiB
+/** Streams of the replica protocol from one peer: one, and its successor while the old one is not known to be dead. */
+export const REPLICA_STREAMS_PER_PEER_MAX = 2
+/** Searches for holders at once, and waiting. */
+export const REPLICA_SEARCHES_MAX = 4
+export const REPLICA_SEARCHES_WAITING_MAX = 1_024
+/** Providers one search tells the replicator of. */
+export const REPLICA_FOUND_MAX = 64

@@ -23,6 +23,21 @@ export function whole (min: number, max: number): z.ZodType<number> {
   return measured(text => /^\d{1,15}$/.test(text) ? Number(text) : NaN, min, max, `must be a whole number, ${min} to ${max}`)
 }
 
+/** A part of the whole: 0.25, or text such as 25%. */
+export function share (min: number, max: number): z.ZodType<number> {
+  return z.unknown().transform((given, context) => {
+    const value = typeof given === 'number' ? given : typeof given === 'string' ? parseShare(given) : NaN
+    if (value >= min && value <= max) return value
+    context.addIssue({ code: 'custom', message: `must be a share such as 0.25 or 25%, ${min} to ${max}` })
+    return z.NEVER
+  })
+}
+
+function parseShare (text: string): number {
+  const [, digits, percent] = /^\s*(\d{1,3}(?:\.\d{1,6})?)\s*(%?)\s*$/.exec(text) ?? []
+  return digits === undefined ? NaN : percent === '%' ? Number(digits) / 100 : Number(digits)
+}
+
 function measured (parse: (text: string) => number, min: number, max: number, message: string): z.ZodType<number> {
   return z.unknown().transform((given, context) => {
     const value = scalar.safeParse(given)

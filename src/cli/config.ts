@@ -7,14 +7,18 @@ import { closest, distance } from 'fastest-levenshtein'
 import stripJsonComments from 'strip-json-comments'
 import { z } from 'zod'
 import {
-  CONFIG_BYTES_MAX, ConfigError, GiB, INVITE_ADDRESSES_MAX, KiB, LOAD_PEERS_MAX, MiB, SERVER_REQUESTS_PER_PEER_MAX, asError
+  CONFIG_BYTES_MAX, ConfigError, GiB, INVITE_ADDRESSES_MAX, KiB, LABELS_MAX, LABEL_BYTES_MAX, LOAD_PEERS_MAX, MiB, REPLICAS_MAX, SERVER_REQUESTS_PER_PEER_MAX, asError
 } from '../base/index.ts'
 import type { PartialSettings } from '../node/init.ts'
 import type { NodeSettings } from '../node/types.ts'
-import { address, duration, flag, list, optional, size, text, whole } from './config-values.ts'
+import { defaultReplication } from '../replication/settings.ts'
+import { address, duration, flag, list, optional, share, size, text, whole } from './config-values.ts'
 
 const SECOND = 1_000
 const HOUR = 3_600 * SECOND
+const DAY = 24 * HOUR
+/** Nobody waits longer for a host that is gone. */
+const GRACE_MAX = 30 * DAY
 /** Invites and addresses together; more are no help to find one that answers. */
 const JOIN_MAX = 64
 
@@ -34,6 +38,7 @@ const KEYS = {
   announceAddresses: list(address, INVITE_ADDRESSES_MAX),
   join: list(text, JOIN_MAX),
   'storage.quota': optional(size(0)),
+  'storage.donate': size(0),
   'storage.directIo': z.enum(['auto', 'on', 'off'], 'must be auto, on or off'),
   'storage.slots': whole(4, 4_096),
   'storage.syncBytes': size(4 * MiB, 4 * GiB),
@@ -49,6 +54,26 @@ const KEYS = {
   'transfer.serverRequestsPerPeer': whole(1, SERVER_REQUESTS_PER_PEER_MAX),
   'transfer.uploadBytesPerSecond': optional(size(64 * KiB)),
   'transfer.downloadBytesPerSecond': optional(size(64 * KiB)),
+  'replication.min': whole(0, REPLICAS_MAX),
+  'replication.target': whole(0, REPLICAS_MAX),
+  'replication.max': whole(0, REPLICAS_MAX),
+  'replication.grace.lastCopy': duration(0, GRACE_MAX),
+  'replication.grace.twoCopies': duration(0, GRACE_MAX),
+  'replication.grace.default': duration(0, GRACE_MAX),
+  'replication.settle': duration(0, DAY),
+  'replication.proofTtl': duration(100, 30 * DAY),
+  'replication.suspect': duration(50, HOUR),
+  'replication.down': duration(50, HOUR),
+  'replication.rankDelay': duration(0, HOUR),
+  'replication.brake.share': share(0.01, 1),
+  'replication.brake.window': duration(0, DAY),
+  'replication.brake.max': duration(0, 7 * DAY),
+  'replication.trimEvery': duration(0, 30 * DAY),
+  'replication.trimProof': duration(100, 30 * DAY),
+  'replication.repairBytesPerSecond': size(64 * KiB),
+  'replication.pullsMax': whole(1, 64),
+  'replication.offersMax': whole(1, 256),
+  'scrub.period': duration(100, 365 * DAY),
   'network.maxConnections': whole(1, 10_000),
   'network.inboundPerSecond': whole(1, 10_000),
   'network.openSwarm': flag,
@@ -60,6 +85,32 @@ const KEYS = {
   'log.level': z.enum(['debug', 'info', 'warn', 'error'], 'must be debug, info, warn or error'),
   'log.format': z.enum(['auto', 'pretty', 'json'], 'must be auto, pretty or json')
 } as const satisfies Record<string, z.ZodType>
+
+type ReplicationName = keyof NodeSettings['replication']
+
+/** The keys of replication are named for operators, the settings for the code, with their units. */
+const REPLICATION_KEYS = {
+  min: 'replication.min',
+  target: 'replication.target',
+  max: 'replication.max',
+  graceLastCopyMs: 'replication.grace.lastCopy',
+  graceTwoCopiesMs: 'replication.grace.twoCopies',
+  graceDefaultMs: 'replication.grace.default',
+  settleMs: 'replication.settle',
+  proofTtlMs: 'replication.proofTtl',
+  suspectMs: 'replication.suspect',
+  downMs: 'replication.down',
+  rankDelayMs: 'replication.rankDelay',
+  brakeShare: 'replication.brake.share',
+  brakeWindowMs: 'replication.brake.window',
+  brakeMaxMs: 'replication.brake.max',
+  trimEveryMs: 'replication.trimEvery',
+  trimProofMs: 'replication.trimProof',
+  repairBytesPerSecond: 'replication.repairBytesPerSecond',
+  pullsMax: 'replication.pullsMax',
+  offersMax: 'replication.offersMax',
+  scrubPeriodMs: 'scrub.period'
+} as const satisfies Record<ReplicationName, keyof typeof KEYS>
 
 type Key = keyof typeof KEYS
 type Values = { [K in Key]?: z.output<typeof KEYS[K]> }
@@ -85,6 +136,7 @@ export function resolveConfig (layers: readonly Layer[]): Config {
       else throw unknownKey(key, source)
     }
   }
+  if (Object.keys(labels).length > LABELS_MAX) throw new ConfigError(`${Object.keys(labels).length} labels are set; a node can have ${LABELS_MAX} at most`)
   const values: Record<string, unknown> = {}
   for (const [key, { value, source }] of raw) {
     const checked = KEYS[key].safeParse(value)
@@ -177,6 +229,7 @@ function assemble (values: Values, labels: Record<string, string>): Config {
       storage: section('storage'),
       announce: section('announce'),
       transfer: section('transfer'),
+      replication: replicationOf(values),
       network: section('network')
     },
     daemon: {
@@ -192,6 +245,20 @@ function assemble (values: Values, labels: Record<string, string>): Config {
       log: { level: values['log.level'] ?? 'info', format: values['log.format'] ?? 'auto' }
     }
   }
+}
+
+function replicationOf (values: Values): NodeSettings['replication'] | undefined {
+  const given = Object.entries(REPLICATION_KEYS).filter(([, key]) => values[key] !== undefined).map(([name, key]) => [name, values[key]])
+  if (given.length === 0) return undefined
+  const settings = Object.fromEntries(given) as Partial<NodeSettings['replication']>
+  const { min, target, max } = { ...defaultReplication, ...settings }
+  if (min > target) throw unordered('replication.min', min, 'replication.target', target)
+  if (target > max) throw unordered('replication.target', target, 'replication.max', max)
+  return settings as NodeSettings['replication']
+}
+
+function unordered (lower: string, low: number, upper: string, high: number): ConfigError {
+  return new ConfigError(`${lower} (${low}) must not be more than ${upper} (${high}); set both, so that min <= target <= max`)
 }
 
 function unknownKey (key: string, source: string): ConfigError {
@@ -213,7 +280,8 @@ function labelName (name: string, source: string): string {
 }
 
 function labelValue (key: string, value: unknown, source: string): string {
-  if (typeof value !== 'string' || value.length > 253) throw new ConfigError(`${key} (from ${source}) must be text of 253 characters at most`)
+  // Peers take no longer ones (base/limits.ts).
+  if (typeof value !== 'string' || Buffer.byteLength(value) > LABEL_BYTES_MAX) throw new ConfigError(`${key} (from ${source}) must be text of ${LABEL_BYTES_MAX} bytes at most`)
   return value
 }
 

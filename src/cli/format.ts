@@ -16,6 +16,16 @@ export function percent (done: number, total: number): string {
   return `${Math.floor(100 * Math.min(done, total) / total)} %`
 }
 
+/** A probability with as many nines as it has, never 100 %: 99.9 %, 99.99997 %. */
+export function likelihood (probability: number): string {
+  const loss = 1 - probability
+  if (!(loss > 1e-12)) return 'more than 99.9999999999 %'
+  // Two figures of what is missing from 1, cut and not rounded: it must not look better than it is.
+  const scale = 10 ** Math.max(1, Math.ceil(-Math.log10(loss)) - 1)
+  // The double nearest to 0.999 may lie just below it.
+  return `${Math.floor(100 * scale * (probability + Number.EPSILON)) / scale} %`
+}
+
 /** 45 s, 3 min 20 s, 2 h 5 min, 3 d 4 h. */
 export function duration (seconds: number): string {
   if (!Number.isFinite(seconds)) return '-'

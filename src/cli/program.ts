@@ -1,6 +1,7 @@
 import { Command } from 'commander'
 import { addAdd } from './commands/add.ts'
 import { addDaemon } from './commands/daemon.ts'
+import { addDrain } from './commands/drain.ts'
 import { addGc } from './commands/gc.ts'
 import { addGet } from './commands/get.ts'
 import { addInvite } from './commands/invite.ts'
@@ -49,6 +50,6 @@ export function createProgram (): Command {
     // Errors are told in one place, errors.ts.
     .configureOutput({ outputError: () => undefined })
     .exitOverride()
-  for (const add of [addDaemon, addInvite, addAdd, addGet, addLs, addShow, addPs, addPeers, addStatus, addVerify, addPin, addUnpin, addRm, addGc]) add(program)
+  for (const add of [addDaemon, addInvite, addAdd, addGet, addLs, addShow, addPs, addPeers, addStatus, addVerify, addPin, addUnpin, addDrain, addRm, addGc]) add(program)
   return program
 }

@@ -9,6 +9,11 @@ export interface ProgressUpdate {
   rate?: number
   secondsLeft?: number
   peers?: number
+  /** Of a model's replication: how many shards have what they need, and how many replicas the worst one has. */
+  shards?: number
+  shardsDone?: number
+  replicasMin?: number
+  target?: number
   /** Shown instead of figures while there are none: "looking for a provider". */
   waiting?: string
 }
@@ -80,11 +85,13 @@ function bar ({ bytesDone, bytesTotal, waiting }: ProgressUpdate): string {
   return `[${'='.repeat(filled)}${' '.repeat(BAR_WIDTH - filled)}]`
 }
 
-function describe ({ bytesDone, bytesTotal, rate: speed, secondsLeft, peers, waiting }: ProgressUpdate): string {
+function describe ({ bytesDone, bytesTotal, rate: speed, secondsLeft, peers, shards, shardsDone, replicasMin, target, waiting }: ProgressUpdate): string {
   if (waiting !== undefined) return waiting
   const parts = [`${percent(bytesDone, bytesTotal)} of ${size(bytesTotal)}`]
   if (speed !== undefined && speed > 0) parts.push(rate(speed))
   if (secondsLeft !== undefined && Number.isFinite(secondsLeft)) parts.push(`${duration(secondsLeft)} left`)
+  if (shards !== undefined && shardsDone !== undefined) parts.push(`${shardsDone}/${count(shards, 'shard')}`)
+  if (replicasMin !== undefined && target !== undefined) parts.push(`fewest ${replicasMin}/${count(target, 'replica')}`)
   if (peers !== undefined) parts.push(count(peers, 'peer'))
   return parts.join(', ')
 }

@@ -1,4 +1,4 @@
-import { GiB, KiB, MiB, UsageError } from '../base/index.ts'
+import { GiB, KiB, MiB, REPLICAS_MAX, UsageError } from '../base/index.ts'
 
 const TiB = 1024 * GiB
 const SIZE_UNITS: Record<string, number> = {
@@ -13,11 +13,19 @@ export function parseSize (text: string): number {
   return Math.round(bytes)
 }
 
-/** Milliseconds of text such as 250ms, 2s, 10m, 22h; without a unit they are milliseconds. Throws UsageError. */
+/** Milliseconds of text such as 250ms, 2s, 10m, 22h, 7d; without a unit they are milliseconds. Throws UsageError. */
 export function parseDuration (text: string): number {
   const ms = measure(text, DURATION_UNITS)
-  if (ms === undefined) throw new UsageError(`${JSON.stringify(text)} is no duration; write it like 250ms, 2s, 10m or 22h`)
+  if (ms === undefined) throw new UsageError(`${JSON.stringify(text)} is no duration; write it like 250ms, 2s, 10m, 22h or 7d`)
   return Math.round(ms)
+}
+
+/** What `--replicas` was given, if it was. Throws UsageError. */
+export function parseReplicas (text: string | undefined): number | undefined {
+  if (text === undefined) return undefined
+  const replicas = /^\d{1,3}$/.test(text) ? Number(text) : NaN
+  if (replicas >= 0 && replicas <= REPLICAS_MAX) return replicas
+  throw new UsageError(`--replicas is a whole number, 0 to ${REPLICAS_MAX}, not ${JSON.stringify(text)}`)
 }
 
 function measure (text: string, units: Record<string, number>): number | undefined {
@@ -32,7 +40,7 @@ export function showSize (bytes: number): string {
 }
 
 export function showDuration (ms: number): string {
-  return show(ms, [['h', 3_600e3], ['m', 60e3], ['s', 1e3]], 'ms')
+  return show(ms, [['d', 86_400e3], ['h', 3_600e3], ['m', 60e3], ['s', 1e3]], 'ms')
 }
 
 function show (value: number, units: Array<[string, number]>, none: string): string {

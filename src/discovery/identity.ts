@@ -4,8 +4,12 @@ import type { PrivateKey } from '@libp2p/interface'
 import { ConfigError } from '../base/index.ts'
 import { readOrCreateSecret } from './secret-file.ts'
 
-/** The key a node is known by: DIR/identity.key (libp2p's protobuf, Ed25519), made at first start. Throws ConfigError, DiskError. */
-export async function loadIdentity (directory: string): Promise<PrivateKey> {
+/**
+ * The key a node is known by: DIR/identity.key (libp2p's protobuf, Ed25519), made at first start; a new one without a
+ * directory. Throws ConfigError, DiskError.
+ */
+export async function loadIdentity (directory: string | undefined): Promise<PrivateKey> {
+  if (directory === undefined) return await generateKeyPair('Ed25519')
   const path = join(directory, 'identity.key')
   const bytes = await readOrCreateSecret(path, async () => privateKeyToProtobuf(await generateKeyPair('Ed25519')))
   try {

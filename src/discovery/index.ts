@@ -1,5 +1,6 @@
 export { createDhtRouter, type DhtRouterInit } from './dht-router.ts'
 export { dhtKey } from './dht-key.ts'
+export { loadIdentity } from './identity.ts'
 export { decodeInvite, encodeInvite, type Invite } from './invite.ts'
 export { createLinkLimiter, type LinkLimiter, type LinkLimiterInit } from './link-limiter.ts'
 export { MemoryRendezvous, createMemoryRouter, type MemoryRouterInit } from './memory-router.ts'

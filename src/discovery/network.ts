@@ -1,7 +1,6 @@
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { noise } from '@chainsafe/libp2p-noise'
-import { generateKeyPair } from '@libp2p/crypto/keys'
 import { identify, type Identify } from '@libp2p/identify'
 import type { ConnectionProtector, Libp2p, PrivateKey, ServiceMap } from '@libp2p/interface'
 import { kadDHT, passthroughMapper, type KadDHT } from '@libp2p/kad-dht'
@@ -76,7 +75,7 @@ export async function createNetwork (init: NetworkInit): Promise<Network> {
   const random = init.random ?? systemRandom
   const directory = init.dataDirectory
   if (directory !== undefined) await mkdir(join(directory, 'libp2p'), { recursive: true, mode: 0o700 })
-  const privateKey = init.privateKey ?? (directory === undefined ? await generateKeyPair('Ed25519') : await loadIdentity(directory))
+  const privateKey = init.privateKey ?? await loadIdentity(directory)
   const records = new ProviderRecords({
     inner: directory === undefined ? new MemoryDatastore() : new LevelDatastore(join(directory, 'libp2p')),
     self: peerIdFromPrivateKey(privateKey),

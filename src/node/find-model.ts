@@ -69,15 +69,21 @@ export class Finding {
   }
 }
 
+export interface FindModelOptions {
+  signal: AbortSignal
+  /** Peers that are said to have it: asked before anybody is searched for. */
+  hints?: readonly string[]
+}
+
 /**
  * The verified manifest and file indexes of a model, from whoever has them first. Searches until `signal` says that
  * nobody waits any more. A peer that answers with wrong bytes is banned by the exchange and the search goes on; bytes
  * that match their CID but are no valid model end it (InvalidManifestError, InvalidFileIndexError): no other peer can
  * have better ones.
  */
-export async function findModel (components: FindComponents, cid: CID, finding: Finding, signal: AbortSignal): Promise<{ model: Model, from: Set<string> }> {
+export async function findModel (components: FindComponents, cid: CID, finding: Finding, { signal, hints = [] }: FindModelOptions): Promise<{ model: Model, from: Set<string> }> {
   const from = new Set<string>()
-  const manifestBytes = await search(components, cid, MANIFEST_BYTES_MAX, { finding, from, signal })
+  const manifestBytes = await search(components, cid, MANIFEST_BYTES_MAX, { finding, from, signal, first: new Set(hints) })
   const manifest = decodeManifest(cid, manifestBytes)
 
   const indexes: Array<Encoded<FileIndex>> = []

@@ -18,17 +18,21 @@
  */
 import { join } from 'node:path'
 import { mkdir } from 'node:fs/promises'
-import { ConfigError, Emitter, asError, silentLogger, systemClock, systemRandom } from '../base/index.ts'
-import { createDhtRouter, createNetwork, loadSwarmKey } from '../discovery/index.ts'
+import { ConfigError, Emitter, REPLICAS_MAX, asError, silentLogger, systemClock, systemRandom } from '../base/index.ts'
+import { createDhtRouter, createNetwork, loadIdentity, loadSwarmKey } from '../discovery/index.ts'
 import { createFileStore, createMemoryStore } from '../storage/index.ts'
+import { checkLabels } from '../replication/messages.ts'
+import { ShardsByModel } from '../replication/model-shards.ts'
+import { Replication } from '../replication/service.ts'
 import { createExchange } from '../transfer/index.ts'
 import { Announcer } from './announcer.ts'
 import { Loads } from './load.ts'
 import { Node } from './node.ts'
 import { PeerBook } from './peer-book.ts'
+import { pullShard } from './replicate.ts'
 import { resolveSettings } from './settings.ts'
 import type { NodeInit } from './init.ts'
-import type { NodeEvents, ShoalNode } from './types.ts'
+import type { NodeEvents, NodeSettings, ShoalNode } from './types.ts'
 
 export { decodeInvite, encodeInvite } from '../discovery/index.ts'
 export { defaultSettings, resolveSettings } from './settings.ts'
@@ -45,6 +49,7 @@ export type * from './types.ts'
  */
 export async function createNode (init: NodeInit = {}): Promise<ShoalNode> {
   const settings = resolveSettings(init.settings)
+  checkReplication(settings)
   const clock = init.clock ?? systemClock
   const random = init.random ?? systemRandom
   const logger = init.logger ?? silentLogger
@@ -61,7 +66,9 @@ export async function createNode (init: NodeInit = {}): Promise<ShoalNode> {
     started.push(async () => { await store.stop() })
 
     const swarmKey = settings.network.openSwarm ? undefined : init.swarmKey ?? await loadSwarmKey(directory, random)
+    const privateKey = await loadIdentity(directory)
     const network = await createNetwork({
+      privateKey,
       clock,
       transport,
       logger: logger.child({ component: 'network' }),
@@ -101,7 +108,8 @@ export async function createNode (init: NodeInit = {}): Promise<ShoalNode> {
     const announcer = new Announcer({ store, router, exchange }, settings.announce.mode)
     const events = new Emitter<NodeEvents>(error => { logger.error({ error: asError(error).message }, 'a listener threw') })
     const loads = new Loads({ store, exchange, router, peers, clock, random, logger: logger.child({ component: 'loads' }) }, settings.transfer, {
-      onRegistered: model => { announcer.model(model); events.emit('load:started', { cid: model.cid }) },
+      onRegistered: model => { announcer.model(model) },
+      onBegun: model => { events.emit('load:started', { cid: model.cid }) },
       onEnded: model => { announcer.files(model) },
       onLoaded: model => { events.emit('model:loaded', { cid: model.cid }) },
       onFailed: (cid, error) => { events.emit('load:failed', { cid, error }) }
@@ -111,12 +119,45 @@ export async function createNode (init: NodeInit = {}): Promise<ShoalNode> {
     exchange.events.on('peer:banned', detail => { events.emit('peer:banned', detail) })
     store.events.on('model:removed', detail => { events.emit('model:removed', detail) })
     store.events.on('volume:state', detail => { events.emit('volume:state', detail) })
+    const shards = new ShardsByModel()
+    const replication = new Replication({
+      network,
+      store,
+      router,
+      clock,
+      random,
+      logger: logger.child({ component: 'replication' }),
+      privateKey,
+      shards,
+      pullShard: async (job, context) => await pullShard({ loads, store, shards }, job, context),
+      learn: async provider => { await peers.learn(provider) },
+      isBanned: peerId => exchange.isBanned(peerId),
+      noted: event => { if (event.type === 'restored') events.emit('replication:restored', { cid: event.model, ms: event.ms }) }
+    }, {
+      settings: { ...settings.replication, donateBytes: settings.storage.donate },
+      labels: settings.labels,
+      ledgerFile: directory === undefined ? undefined : join(directory, 'replication.sqlite')
+    })
+    started.push(async () => { await replication.stop() })
+    await replication.start()
     announcer.start()
     peers.start()
-    return new Node({ network, store, router, exchange, peers, loads, announcer, clock, logger: logger.child({ component: 'node' }) }, { settings, swarmKey, events })
+    return new Node({ network, store, router, exchange, peers, loads, announcer, replication, clock, logger: logger.child({ component: 'node' }) }, { settings, swarmKey, events })
   } catch (error) {
     for (const stop of started.reverse()) await stop().catch(stopError => { logger.warn({ error: asError(stopError).message }, 'a part did not stop cleanly') })
     throw error
+  }
+}
+
+/** What other nodes would refuse, and what contradicts itself. */
+function checkReplication ({ labels, replication: { min, target, max } }: NodeSettings): void {
+  try {
+    checkLabels(labels)
+  } catch (error) {
+    throw new ConfigError(asError(error).message, { cause: error })
+  }
+  if (!(min <= target && target <= max && max <= REPLICAS_MAX)) {
+    throw new ConfigError(`replication.min, target and max must rise and be at most ${REPLICAS_MAX}; they are ${min}, ${target} and ${max}`)
   }
 }
 

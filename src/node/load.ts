@@ -1,18 +1,28 @@
 import picomatch from 'picomatch'
 import type { CID } from 'multiformats/cid'
-import { NodeStoppedError, NoProviderError, UsageError, abortReason, asError, throwIfAborted, type Clock } from '../base/index.ts'
+import { NodeStoppedError, NoProviderError, UsageError, abortReason, asError, throwIfAborted, type AbortOptions, type Clock } from '../base/index.ts'
 import { encodeFileIndex, parseModelCid, type Encoded, type Manifest, type Model } from '../model/index.ts'
 import type { ModelStore, StoredModel } from '../storage/store.ts'
 import type { ModelFetch, ModelFetchStats } from '../transfer/types.ts'
 import { Finding, candidates, findModel, type FindComponents } from './find-model.ts'
-import { OpenShared, progressOf, withSignal, type SharedFetch } from './open-model.ts'
+import { OpenShared, endsWell, progressOf, withSignal, type SharedFetch } from './open-model.ts'
 import type { LoadOptions, LoadProgress, NodeSettings, OpenModel, TransferStatus } from './types.ts'
+
+/** Of who opens a model to fetch parts of it for the swarm. */
+export interface RangeOptions extends LoadOptions {
+  /** Fetch nothing but the ranges that are waited for. Not shown as a load. */
+  rangesOnly: true
+  /** Peers that are said to have it: asked first. */
+  from: readonly string[]
+}
 
 export interface LoadComponents extends FindComponents { store: ModelStore }
 
 export interface LoadHooks {
-  /** The model is registered and its first bytes may come: others can be told at once. */
+  /** The model is registered and its first bytes may come: others can be told at once. Also told of one that only ranges are fetched of. */
   onRegistered: (model: StoredModel) => void
+  /** Somebody loads it, and not all of it is here. */
+  onBegun: (model: StoredModel) => void
   /** The fetch ended, done or not: what is here now can be announced. */
   onEnded: (model: StoredModel) => void
   onLoaded: (model: StoredModel) => void
@@ -51,7 +61,7 @@ export class Loads {
    * Resolves when the model's files are known; their bytes may still be on their way (`done`, `waitFor`).
    * Throws InvalidCidError, NoProviderError, InvalidManifestError, UsageError, and what the store throws.
    */
-  async open (text: string, options: LoadOptions = {}): Promise<OpenModel> {
+  async open (text: string, options: LoadOptions | RangeOptions = {}): Promise<OpenModel> {
     if (this.#stopped) throw new NodeStoppedError('the node is stopping')
     throwIfAborted(options.signal)
     const cid = parseModelCid(text)
@@ -62,7 +72,7 @@ export class Loads {
       shared = this.#shared.get(key)
     }
     if (shared === undefined) {
-      const created = new SharedLoad(this.#components, this.#settings, this.#hooks, cid)
+      const created = new SharedLoad(this.#components, this.#settings, this.#hooks, { cid, from: rangesOf(options)?.from ?? [] })
       this.#shared.set(key, shared = created)
       void created.ended.finally(() => { if (this.#shared.get(key) === created) this.#shared.delete(key) })
     }
@@ -103,6 +113,8 @@ class SharedLoad implements SharedFetch {
   readonly #stopping = new AbortController()
   readonly #prepared: Promise<Prepared>
   readonly #callers = new Set<object>()
+  /** Those of them who load files: whom events and progress are for. */
+  readonly #loaders = new Set<object>()
   readonly #readying = new Map<number, Promise<StoredModel>>()
   readonly #asked = new Set<string>()
   #fetch: ModelFetch | undefined
@@ -112,11 +124,15 @@ class SharedLoad implements SharedFetch {
   /** Undefined when the store knew the model. */
   #finding: Finding | undefined
   #searching = false
+  /** Not all of it was here. */
+  #fetchable = true
+  /** Somebody loaded files of it, and not only ranges for the swarm. */
+  #wasLoad = false
   #searchMoreMs = SEARCH_MORE_FIRST_MS
   #starvedSince: number | undefined
   #cancelSearch: () => void = () => undefined
 
-  constructor (components: LoadComponents, settings: NodeSettings['transfer'], hooks: LoadHooks, cid: CID) {
+  constructor (components: LoadComponents, settings: NodeSettings['transfer'], hooks: LoadHooks, { cid, from }: { cid: CID, from: readonly string[] }) {
     this.#components = components
     this.#settings = settings
     this.#hooks = hooks
@@ -124,23 +140,28 @@ class SharedLoad implements SharedFetch {
     this.#key = cid.toString()
     this.#startedAt = components.clock.now()
     this.ended = new Promise(resolve => { this.#resolveEnded = resolve })
-    this.#prepared = this.#prepare()
+    for (const peerId of from) this.#asked.add(peerId)
+    this.#prepared = this.#prepare(from)
     this.#prepared.catch(() => undefined) // each caller awaits it in join()
   }
 
-  /** No caller left, or nothing to fetch: not shown as a transfer. */
-  get idle (): boolean { return this.#callers.size === 0 || this.#model?.complete === true }
+  /** Nobody loads it, or there is nothing to fetch: not shown as a transfer. */
+  get idle (): boolean { return this.#loaders.size === 0 || this.#model?.complete === true }
 
   get ending (): boolean { return this.#stopping.signal.aborted }
 
-  async join (options: LoadOptions): Promise<OpenModel> {
+  async join (options: LoadOptions | RangeOptions): Promise<OpenModel> {
     const caller = {}
+    const ranges = rangesOf(options)
     this.#callers.add(caller)
+    if (ranges === undefined) this.#loaders.add(caller)
+    else this.#hint(ranges.from)
     options.onProgress?.(this.#progress(undefined))
     try {
       const prepared = await this.#patiently(options)
-      const wanted = this.#wantedFiles(prepared.manifest.value, options.include)
+      const wanted = ranges === undefined ? this.#wantedFiles(prepared.manifest.value, options.include) : []
       const model = await withSignal(this.#put(prepared, wanted), options.signal)
+      if (ranges === undefined) this.#begun(model)
       return new OpenShared(this, caller, model, wanted, options)
     } catch (error) {
       await this.leave(caller)
@@ -149,7 +170,9 @@ class SharedLoad implements SharedFetch {
   }
 
   async leave (caller: object): Promise<void> {
-    if (!this.#callers.delete(caller) || this.#callers.size > 0) return
+    const was = this.#callers.delete(caller)
+    this.#loaders.delete(caller)
+    if (!was || this.#callers.size > 0) return
     await this.end(new NodeStoppedError('nobody waits for this load any more'))
   }
 
@@ -178,6 +201,21 @@ class SharedLoad implements SharedFetch {
     return this.#fetch ?? this.fetchOf(model, [file], order)
   }
 
+  /** Fetches no more than these bytes, beside whatever else is being fetched. Room for them is up to the caller. */
+  async fetchRange (model: StoredModel, file: number, range: { offset: number, length: number }, options: AbortOptions): Promise<void> {
+    for (;;) {
+      throwIfAborted(this.#stopping.signal)
+      const fetch = this.#fetch ?? this.#startFetch(model, [], undefined)
+      try {
+        await fetch.want(file, range.offset, range.length, options) // in the same turn: a fetch of which nothing is wanted ends with it
+        return
+      } catch (error) {
+        throwIfAborted(options.signal)
+        if (!await endsWell(fetch)) throw error // else it had all that was wanted of it just before this was
+      }
+    }
+  }
+
   /** The fetch, widened to these files; undefined when they are all here. */
   fetchOf (model: StoredModel, files: number[], order: LoadOptions['order']): ModelFetch | undefined {
     if (files.every(file => model.files[file]?.present.full === true)) return undefined
@@ -186,6 +224,10 @@ class SharedLoad implements SharedFetch {
       this.#fetch.addFiles(files)
       return this.#fetch
     }
+    return this.#startFetch(model, files, order)
+  }
+
+  #startFetch (model: StoredModel, files: number[], order: LoadOptions['order']): ModelFetch {
     const { exchange, logger } = this.#components
     const fetch = this.#fetch = exchange.fetchModel({ model, files, ...(order === undefined ? {} : { order }) })
     const offInterested = exchange.events.on('peer:interested', ({ model: wanted, peerId }) => { if (wanted === this.#key) fetch.addPeer(peerId) })
@@ -199,13 +241,13 @@ class SharedLoad implements SharedFetch {
     fetch.done.then(() => {
       finished()
       this.#hooks.onEnded(model)
-      if (model.complete) this.#hooks.onLoaded(model)
+      if (model.complete && this.#wasLoad) this.#hooks.onLoaded(model)
     }, error => {
       finished()
       const reason = this.reason(error)
       logger.info({ cid: this.#key, error: reason.message }, 'load ended early')
       this.#hooks.onEnded(model)
-      this.#hooks.onFailed(this.#key, reason)
+      if (this.#wasLoad) this.#hooks.onFailed(this.#key, reason)
     })
     for (const peerId of this.#asked) fetch.addPeer(peerId)
     this.#starvedSince = undefined
@@ -224,19 +266,36 @@ class SharedLoad implements SharedFetch {
     }
   }
 
-  async #prepare (): Promise<Prepared> {
+  /** Peers that somebody names. */
+  #hint (peerIds: readonly string[]): void {
+    for (const peerId of peerIds) {
+      this.#asked.add(peerId)
+      this.#fetch?.addPeer(peerId)
+    }
+  }
+
+  /** Told once, when somebody loads files of it. */
+  #begun (model: StoredModel): void {
+    if (this.#wasLoad) return
+    this.#wasLoad = true
+    if (this.#fetchable) this.#hooks.onBegun(model)
+  }
+
+  async #prepare (from: readonly string[]): Promise<Prepared> {
     const { store } = this.#components
     const known = store.model(this.#key)
     if (known !== undefined) {
       this.#letGo = store.holdModel(this.#key)
       this.#model = known
       await store.touchModel(this.#key)
+      this.#fetchable = !known.complete
       if (!known.complete) this.#hooks.onRegistered(known)
       return { manifest: known.manifest, content: contentOf(known) }
     }
     this.#finding = new Finding(this.#cid)
-    const { model, from } = await findModel(this.#components, this.#cid, this.#finding, this.#stopping.signal)
-    for (const peerId of from) this.#asked.add(peerId)
+    const found = await findModel(this.#components, this.#cid, this.#finding, { signal: this.#stopping.signal, hints: from })
+    const { model } = found
+    for (const peerId of found.from) this.#asked.add(peerId)
     throwIfAborted(this.#stopping.signal)
     // Held before it is put: eviction for another load must not take it in between.
     this.#letGo = store.holdModel(this.#key)
@@ -333,6 +392,10 @@ class SharedLoad implements SharedFetch {
     const { signal } = this.#stopping
     return signal.aborted ? abortReason(signal) : asError(fallback)
   }
+}
+
+function rangesOf (options: LoadOptions | RangeOptions): RangeOptions | undefined {
+  return 'rangesOnly' in options ? options : undefined
 }
 
 function contentOf (model: StoredModel): () => Model {

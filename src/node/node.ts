@@ -1,9 +1,11 @@
 import type { Libp2p } from '@libp2p/interface'
 import {
-  ModelNotFoundError, NodeStoppedError, asError, systemClock, type AbortOptions, type Clock, type Emitter, type Logger, type ProgressOptions
+  ModelNotFoundError, NodeStoppedError, UsageError, asError, systemClock, type AbortOptions, type Clock, type Emitter, type Logger, type ProgressOptions
 } from '../base/index.ts'
 import { encodeInvite, type ContentRouter } from '../discovery/index.ts'
 import { parseModelCid, readSafetensors, shardsOf, type Tensor } from '../model/index.ts'
+import type { Replication } from '../replication/service.ts'
+import type { ShardStatus } from '../replication/types.ts'
 import type { GcResult, ModelStore, RemoveResult, StoredFile, StoredModel, VerifyProgress, VerifyResult } from '../storage/store.ts'
 import type { Exchange } from '../transfer/types.ts'
 import type { Announcer } from './announcer.ts'
@@ -11,8 +13,9 @@ import type { Loads } from './load.ts'
 import type { PeerBook } from './peer-book.ts'
 import { problemsOf } from './problems.ts'
 import { publish } from './publish.ts'
+import { drainAll, policyFor, untilReplicated } from './replicate.ts'
 import type {
-  AddOptions, AddResult, LoadOptions, LoadResult, ModelDetails, ModelSummary, NodeEvents, NodeSettings, NodeStatus, OpenModel, PeerStatus, ShoalNode,
+  AddOptions, AddResult, DrainOptions, DrainResult, LoadOptions, LoadResult, ModelDetails, ModelSummary, NodeEvents, NodeSettings, NodeStatus, OpenModel, PeerStatus, PinOptions, ReplicationProgress, ShoalNode,
   TransferStatus
 } from './types.ts'
 import { version } from './version.ts'
@@ -25,11 +28,13 @@ export interface NodeComponents {
   peers: PeerBook
   loads: Loads
   announcer: Announcer
+  replication: Replication
   clock: Clock
   logger: Logger
 }
 
 const STOP_TIMEOUT_MS = 5_000
+const NO_REPLICAS = { min: 0, target: 0, max: 0 }
 
 /** The public face of a running node: each method is one sentence over the parts; the journeys have files of their own. */
 export class Node implements ShoalNode {
@@ -67,7 +72,8 @@ export class Node implements ShoalNode {
 
   async add (path: string, options: AddOptions = {}): Promise<AddResult> {
     this.#check()
-    const { store, announcer, clock } = this.#components
+    const { store, announcer, replication, clock } = this.#components
+    const policy = policyFor(options.replicas, this.#settings.replication)
     const signal = this.#signal(options.signal)
     const adding = publish({ store, clock }, path, { ...options, signal })
     this.#adding.add(adding)
@@ -76,6 +82,9 @@ export class Node implements ShoalNode {
       const model = this.#model(result.cid)
       announcer.model(model)
       announcer.files(model)
+      // Added once more without a word of replicas: what was said before stands.
+      const stands = options.replicas === undefined && (replication.policyOf(model.cid)?.target ?? 0) > 0
+      if (policy !== undefined && !stands) await replication.setPolicy(model.cid, policy)
       this.events.emit('model:added', { cid: result.cid })
       return result
     } finally {
@@ -145,14 +154,43 @@ export class Node implements ShoalNode {
     }
   }
 
-  async pin (cid: string): Promise<void> {
+  async pin (cid: string, options: PinOptions = {}): Promise<void> {
     this.#check()
-    await this.#components.store.setPinned(this.#model(cid).cid, true)
+    const { store, replication } = this.#components
+    const model = this.#model(cid)
+    const policy = options.replicas === undefined ? undefined : policyFor(options.replicas, this.#settings.replication) ?? NO_REPLICAS
+    if (policy !== undefined && !model.published) {
+      throw new UsageError(`${model.cid} was not added here, and only the node that added it says how many replicas it has; pin it here without --replicas`)
+    }
+    await store.setPinned(model.cid, true)
+    if (policy !== undefined) await replication.setPolicy(model.cid, policy)
   }
 
   async unpin (cid: string): Promise<void> {
     this.#check()
-    await this.#components.store.setPinned(this.#model(cid).cid, false)
+    const { store, replication } = this.#components
+    const model = this.#model(cid)
+    await store.setPinned(model.cid, false)
+    if (model.published && replication.policyOf(model.cid) !== undefined) await replication.setPolicy(model.cid, NO_REPLICAS)
+  }
+
+  shards (text: string): ShardStatus[] {
+    this.#check()
+    const cid = parseModelCid(text).toString()
+    const shards = this.#components.replication.shards(cid)
+    if (shards === undefined) throw new ModelNotFoundError(`this node knows nothing of ${cid}; ask one that holds it`)
+    return shards
+  }
+
+  async replicated (cid: string, options: AbortOptions & ProgressOptions<ReplicationProgress> = {}): Promise<void> {
+    const { replication, clock } = this.#components
+    const known = parseModelCid(cid).toString()
+    await untilReplicated({ clock, policy: () => replication.policyOf(known), shards: () => this.shards(known) }, { ...options, signal: this.#signal(options.signal) })
+  }
+
+  async drain (options: DrainOptions = {}): Promise<DrainResult> {
+    this.#check()
+    return await drainAll(this.#components, { ...options, signal: this.#signal(options.signal) })
   }
 
   async gc (options: { dryRun?: boolean } = {}): Promise<GcResult> {
@@ -206,7 +244,8 @@ export class Node implements ShoalNode {
   }
 
   async status (): Promise<NodeStatus> {
-    const { store, router, clock, loads } = this.#components
+    const { store, router, clock, loads, replication } = this.#components
+    const report = replication.report()
     const models = store.models()
     const status: Omit<NodeStatus, 'problems'> = {
       peerId: this.peerId,
@@ -225,9 +264,10 @@ export class Node implements ShoalNode {
       storage: await store.status(),
       announce: router.status(),
       blocksLost: this.#blocksLost,
+      replication: report,
       labels: this.#settings.labels
     }
-    return { ...status, problems: problemsOf(status, this.#settings, this.peers().filter(peer => peer.banned), models, cid => loads.has(cid)) }
+    return { ...status, problems: problemsOf(status, this.#settings, this.peers().filter(peer => peer.banned), models, cid => loads.has(cid) || replication.keeps(cid), replication.problems(report)) }
   }
 
   invite (): string {
@@ -241,10 +281,11 @@ export class Node implements ShoalNode {
 
   /** From the outside in: first nobody new, then open work, then the network, and at last what was written is recorded. */
   async #stop (): Promise<void> {
-    const { announcer, loads, exchange, router, peers, network, store, logger } = this.#components
+    const { announcer, replication, loads, exchange, router, peers, network, store, logger } = this.#components
     this.#stopping.abort(new NodeStoppedError('the node is stopping'))
     announcer.stop()
     const steps: Array<[string, () => Promise<unknown>]> = [
+      ['replication', async () => { await replication.stop() }],
       ['loads', async () => { await loads.stop() }],
       ['adds', async () => await Promise.allSettled(this.#adding)],
       ['exchange', async () => { await exchange.stop() }],

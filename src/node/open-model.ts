@@ -11,6 +11,8 @@ export interface SharedFetch {
   fetchOf: (model: StoredModel, files: number[], order: LoadOptions['order']) => ModelFetch | undefined
   /** The running fetch, or one of this whole file; undefined when it is all here. */
   fetchFor: (model: StoredModel, file: number, order: LoadOptions['order']) => Promise<ModelFetch | undefined>
+  /** Fetches no more than these bytes. */
+  fetchRange: (model: StoredModel, file: number, range: { offset: number, length: number }, options: AbortOptions) => Promise<void>
   /** Why the load ended, or what was thrown. */
   reason: (thrown: unknown) => Error
   leave: (caller: object) => Promise<void>
@@ -103,6 +105,10 @@ export class OpenShared implements OpenModel {
   }
 
   async #fetchRange (position: number, offset: number, length: number, options: AbortOptions): Promise<'here' | 'again'> {
+    if (this.#wanted.size === 0) {
+      await this.#shared.fetchRange(this.#model, position, { offset, length }, options)
+      return 'here'
+    }
     const fetch = await withSignal(this.#shared.fetchFor(this.#model, position, this.#options.order), options.signal)
     try {
       await fetch?.want(position, offset, length, options)
@@ -196,7 +202,7 @@ function since (before: ModelFetchStats | undefined, now: ModelFetchStats | unde
 }
 
 /** For a fetch that is over but for its last writes. */
-async function endsWell (fetch: ModelFetch): Promise<boolean> {
+export async function endsWell (fetch: ModelFetch): Promise<boolean> {
   return await fetch.done.then(() => true, () => false)
 }
 

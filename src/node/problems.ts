@@ -12,7 +12,9 @@ export function problemsOf (
   settings: NodeSettings,
   banned: PeerStatus[],
   models: StoredModel[],
-  isLoading: (cid: string) => boolean
+  /** Loaded now, or held in part on purpose. */
+  isPartOnPurpose: (cid: string) => boolean,
+  replication: string[]
 ): string[] {
   const problems: string[] = []
   const { storage, announce } = status
@@ -21,8 +23,10 @@ export function problemsOf (
   for (const model of broken) {
     problems.push(`${model.cid} was added here but ${model.bytes - model.presentBytes} of its bytes are gone or changed; add it again, or fetch them from others: shoal get ${model.cid}`)
   }
-  const partial = models.filter(model => !model.published && !model.complete && !isLoading(model.cid))
+  // What was released after the swarm had no need of it is no half-done load.
+  const partial = models.filter(model => (model.pinned || settings.storage.donate === 0) && !model.published && !model.complete && !isPartOnPurpose(model.cid))
   for (const model of partial) problems.push(`${model.cid} is held in part (${Math.floor(100 * model.presentBytes / Math.max(1, model.bytes))} %); go on with: shoal get ${model.cid}`)
+  problems.push(...replication)
   if (storage.writable && storage.volumeFreeBytes !== undefined && storage.volumeFreeBytes < FREE_BYTES_PROBLEM) {
     problems.push('less than 1 GiB is free on the data volume; free some with: shoal gc')
   }

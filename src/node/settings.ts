@@ -1,4 +1,5 @@
 import { MiB, SERVER_REQUESTS_PER_PEER_MAX, SLOTS_DEFAULT } from '../base/index.ts'
+import { defaultReplication } from '../replication/settings.ts'
 import type { PartialSettings } from './init.ts'
 import type { NodeSettings } from './types.ts'
 
@@ -12,6 +13,8 @@ export const defaultSettings: NodeSettings = {
   labels: {},
   storage: {
     quota: undefined,
+    // What is given is given to be used: a node that was not asked gives nothing.
+    donate: 0,
     directIo: 'auto',
     slots: SLOTS_DEFAULT,
     // A sync costs a flush of the drive: often enough that others can soon fetch from a loading node, rarely enough to be free.
@@ -33,6 +36,7 @@ export const defaultSettings: NodeSettings = {
     uploadBytesPerSecond: undefined,
     downloadBytesPerSecond: undefined
   },
+  replication: defaultReplication,
   network: { maxConnections: 300, inboundPerSecond: 5, openSwarm: false }
 }
 
@@ -46,6 +50,7 @@ export function resolveSettings (given: PartialSettings = {}): NodeSettings {
     storage: overlay(defaultSettings.storage, given.storage),
     announce: overlay(defaultSettings.announce, given.announce),
     transfer: overlay(defaultSettings.transfer, given.transfer),
+    replication: overlay(defaultSettings.replication, given.replication),
     network: overlay(defaultSettings.network, given.network)
   }
 }

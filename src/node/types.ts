@@ -1,6 +1,7 @@
 import type { AbortOptions, Emitter, ProgressOptions } from '../base/index.ts'
 import type { RouterStatus } from '../discovery/router.ts'
 import type { Tensor } from '../model/types.ts'
+import type { DrainStatus, ModelReplication, ReplicationSettings, ShardStatus } from '../replication/types.ts'
 import type { FileGuard, GcResult, RemoveResult, StoreStatus, VerifyProgress, VerifyResult } from '../storage/store.ts'
 
 export interface AddOptions extends AbortOptions, ProgressOptions<AddProgress> {
@@ -8,6 +9,76 @@ export interface AddOptions extends AbortOptions, ProgressOptions<AddProgress> {
   inPlace?: boolean
   /** Follow symbolic links instead of refusing them. Default false. */
   follow?: boolean
+  /** The target number of replicas the swarm keeps. Default `replication.target`; 0: none. */
+  replicas?: number
+}
+
+export interface PinOptions {
+  /** Publishes a new target number of replicas. Only for a model this node published. */
+  replicas?: number
+}
+
+/** How far a model is from having its target of proven replicas. */
+export interface ReplicationProgress {
+  shards: number
+  shardsDone: number
+  bytesDone: number
+  bytesTotal: number
+  /** Fewest replicas of any shard. */
+  replicasMin: number
+  target: number
+}
+
+export interface DrainOptions extends AbortOptions, ProgressOptions<DrainProgress> {
+  /** Stop waiting after this long; the last copies go first. */
+  deadlineMs?: number
+}
+
+export interface DrainProgress {
+  shards: number
+  shardsDone: number
+  bytesDone: number
+  bytesTotal: number
+}
+
+export interface DrainResult {
+  /** Every shard has its target of proven replicas elsewhere. */
+  complete: boolean
+  seconds: number
+  /** What was not handed over in time. */
+  left: DrainStatus['left']
+}
+
+export interface ReplicationStatus {
+  models: ModelReplication[]
+  /** Too many peers vanished at once: only last copies are repaired, nothing is trimmed. */
+  brake: boolean
+  /** The view has been stable since the start. */
+  settled: boolean
+  draining: boolean
+  donateBytes: number
+  /** Bytes of shards this node promised to keep, and of those on their way. */
+  committedBytes: number
+  pendingBytes: number
+  /** Shards being fetched to be held here. */
+  pulling: number
+  /** Median milliseconds from falling below target to being back, of the last repairs; undefined before the first. */
+  repairMs: number | undefined
+  /** Probability that no shard of any pinned model is lost within a year, from the measured repair time; undefined before the first (docs/REPLICATION.md). */
+  durability: number | undefined
+  scrub: { bytesDone: number, bytesTotal: number, bad: number, lastCompletedAt: number | undefined }
+  counters: ReplicationCounters
+}
+
+/** Since the node started. */
+export interface ReplicationCounters {
+  repairBytes: number
+  repairs: number
+  proofsAsked: number
+  proofsFailed: number
+  released: number
+  messagesSent: number
+  messageBytesSent: number
 }
 
 export interface AddProgress {
@@ -157,6 +228,7 @@ export interface NodeStatus {
   announce: RouterStatus
   /** Blocks found bad or gone since the node started. */
   blocksLost: number
+  replication: ReplicationStatus
   labels: Record<string, string>
   /** What an operator should look at, in words; empty when all is well. */
   problems: string[]
@@ -172,6 +244,8 @@ export interface NodeEvents {
   'peer:disconnected': { peerId: string }
   'peer:banned': { peerId: string, reason: string }
   'volume:state': { writable: boolean, error?: Error }
+  /** A shard came back to its target number of replicas; `ms` since it fell below. */
+  'replication:restored': { cid: string, ms: number }
 }
 
 /** A running node. Made by createNode(), which has started it. */
@@ -188,8 +262,16 @@ export interface ShoalNode {
   /** Details of a model held here; throws ModelNotFoundError. */
   show: (cid: string) => Promise<ModelDetails>
   remove: (cid: string) => Promise<RemoveResult>
-  pin: (cid: string) => Promise<void>
+  /** Keeps it here; with `replicas`, also changes how many the swarm keeps (throws UsageError where this node did not publish it). */
+  pin: (cid: string, options?: PinOptions) => Promise<void>
+  /** Of a model this node published: ends it everywhere. */
   unpin: (cid: string) => Promise<void>
+  /** Holders of each shard. Throws ModelNotFoundError when this node knows nothing of it. */
+  shards: (cid: string) => ShardStatus[]
+  /** Resolves when every shard of the model has its target of proven replicas. */
+  replicated: (cid: string, options?: AbortOptions & ProgressOptions<ReplicationProgress>) => Promise<void>
+  /** Hands over everything this node promised to keep, and serves meanwhile. It stays drained until it is started again. */
+  drain: (options?: DrainOptions) => Promise<DrainResult>
   gc: (options?: { dryRun?: boolean }) => Promise<GcResult>
   verify: (cid?: string, options?: AbortOptions & ProgressOptions<VerifyProgress>) => Promise<VerifyResult>
   transfers: () => TransferStatus[]
@@ -209,7 +291,7 @@ export interface NodeSettings {
   /** Multiaddrs (with /p2p/<id>) dialled at start and again while no peer is connected. */
   join: string[]
   labels: Record<string, string>
-  storage: { quota: number | undefined, directIo: 'auto' | 'on' | 'off', slots: number, syncBytes: number, syncIntervalMs: number }
+  storage: { quota: number | undefined, donate: number, directIo: 'auto' | 'on' | 'off', slots: number, syncBytes: number, syncIntervalMs: number }
   announce: { mode: 'adaptive' | 'all' | 'shards', periodMs: number, concurrency: number }
   transfer: {
     /** How long a load looks for a first provider. */
@@ -222,5 +304,7 @@ export interface NodeSettings {
     uploadBytesPerSecond: number | undefined
     downloadBytesPerSecond: number | undefined
   }
+  /** `donateBytes` comes from `storage.donate`. */
+  replication: Omit<ReplicationSettings, 'donateBytes'>
   network: { maxConnections: number, inboundPerSecond: number, openSwarm: boolean }
 }

@@ -14,10 +14,10 @@ import { isDamage, loadDetails, loadRegistry, rebuildCatalog, setCatalogAside, s
 import { Room } from './room.ts'
 import { SlotPool, type Slot } from './slots.ts'
 import type {
-  BlockLocation, FileGuard, FileImport, GcResult, ModelStore, PutModelOptions, RemoveResult, StoreEvents, StoreStatus, StoredFile, StoredModel,
+  BlockLocation, FileGuard, FileImport, GcResult, ModelStore, PutModelOptions, RangeVerifyResult, RemoveResult, StoreEvents, StoreStatus, StoredFile, StoredModel,
   VerifyProgress, VerifyResult
 } from './store.ts'
-import { verifyHeld } from './verify.ts'
+import { verifyHeld, verifyRange } from './verify.ts'
 import { Volume } from './volume.ts'
 
 export interface BlockStoreInit { clock: Clock, logger: Logger, settings: StoreSettings }
@@ -178,6 +178,12 @@ export class BlockStore implements ModelStore {
 
   holdModel (cid: string): () => void { return this.#running.core.registry.hold(cid) }
 
+  keepModel (cid: string, keep: boolean): void { this.#running.core.registry.keep(cid, keep) }
+
+  async makeRoom (bytes: number, what: string): Promise<void> {
+    await this.#run(async ({ core, room }) => { await core.structure.run(async () => { await room.make(bytes, what) }) })
+  }
+
   async removeModel (cid: string): Promise<RemoveResult> {
     return await this.#run(async ({ core, room }) => await core.structure.run(async () => await room.remove(cid)))
   }
@@ -187,8 +193,15 @@ export class BlockStore implements ModelStore {
   }
 
   async verify (cid: string | undefined, options?: AbortOptions & ProgressOptions<VerifyProgress>): Promise<VerifyResult> {
-    const signals = [this.#stopping.signal, ...options?.signal === undefined ? [] : [options.signal]]
-    return await this.#run(async ({ core, blocks }) => await verifyHeld(core, blocks, cid, { ...options, signal: AbortSignal.any(signals) }))
+    return await this.#run(async ({ core, blocks }) => await verifyHeld(core, blocks, cid, { ...options, signal: this.#eitherSignal(options) }))
+  }
+
+  async verifyRange (file: StoredFile, first: number, count: number, options?: AbortOptions): Promise<RangeVerifyResult> {
+    return await this.#run(async ({ core, blocks }) => await verifyRange(core, blocks, file, { first, count, signal: this.#eitherSignal(options) }))
+  }
+
+  #eitherSignal (options: AbortOptions | undefined): AbortSignal {
+    return options?.signal === undefined ? this.#stopping.signal : AbortSignal.any([this.#stopping.signal, options.signal])
   }
 
   async importFile (size: number): Promise<FileImport> { return await this.#run(async ({ imports }) => await imports.importFile(size)) }

@@ -4,6 +4,8 @@ export interface EvictionState {
   models: Iterable<ModelRecord>
   /** Loads and reads in progress keep their models. */
   isHeld: (cid: string) => boolean
+  /** Somebody promised others to keep parts of it. */
+  isKept: (cid: string) => boolean
   /** Files that stay whatever is evicted: a model on its way in names them too. */
   keep: ReadonlySet<string>
 }
@@ -15,12 +17,12 @@ export interface EvictionPlan {
 }
 
 /**
- * Which cached models to give up so that `bytes` become free: least recently used first, never a pinned, published or
- * held one. Frees what it can when that is not enough; the caller compares. Pure.
+ * Which cached models to give up so that `bytes` become free: least recently used first, never a pinned, published,
+ * kept or held one. Frees what it can when that is not enough; the caller compares. Pure.
  */
-export function planEviction ({ models, isHeld, keep }: EvictionState, bytes: number): EvictionPlan {
+export function planEviction ({ models, isHeld, isKept, keep }: EvictionState, bytes: number): EvictionPlan {
   const candidates = Array.from(models)
-    .filter(model => !model.pinned && !model.published && !isHeld(model.cid))
+    .filter(model => !model.pinned && !model.published && !isHeld(model.cid) && !isKept(model.cid))
     .sort((a, b) => a.usedAt - b.usedAt) // stable: of two used in the same millisecond, the one that is here longer
   const plan: EvictionPlan = { models: [], freedBytes: 0 }
   const evicted = new Set<ModelRecord>()

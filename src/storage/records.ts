@@ -180,6 +180,7 @@ export class Registry {
   readonly models = new Map<string, ModelRecord>()
   readonly #byId = new Map<number, FileRecord>()
   readonly #holds = new Map<string, number>()
+  readonly #kept = new Set<string>()
 
   fileById (id: number): FileRecord | undefined { return this.#byId.get(id) }
 
@@ -218,6 +219,14 @@ export class Registry {
   }
 
   isHeld (cid: string): boolean { return this.#holds.has(cid) }
+
+  /** By name too: a promise may come before its model does. */
+  keep (cid: string, keep: boolean): void {
+    if (keep) this.#kept.add(cid)
+    else this.#kept.delete(cid)
+  }
+
+  isKept (cid: string): boolean { return this.#kept.has(cid) }
 
   /** Bytes of recorded blocks that lie in files of the store. */
   heldBytes (): number {

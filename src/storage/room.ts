@@ -99,7 +99,7 @@ export class Room {
   async remove (cid: string): Promise<RemoveResult> {
     const model = this.#core.registry.models.get(cid)
     if (model === undefined) throw new ModelNotFoundError(`this node does not hold the model ${cid}; see what it holds with: shoal ls`)
-    const [result] = await this.drop([model])
+    const [result] = await this.drop([model], undefined, false)
     if (result === undefined) throw new ModelInUseError(`${cid} is being loaded or read; stop that first, then remove it`)
     return result
   }
@@ -116,14 +116,14 @@ export class Room {
   /**
    * Removes models and the files that only they name: record first, then names, then bytes. Should there be no room to
    * record it, the bytes go first: the next start finds files missing and believes the disk. A model that somebody
-   * holds by now stays. Says which went.
+   * holds by now stays, and when evicting one that is kept by now. Says which went.
    */
-  async drop (chosen: ModelRecord[], stay: ReadonlySet<string> = new Set()): Promise<RemoveResult[]> {
+  async drop (chosen: ModelRecord[], stay: ReadonlySet<string> = new Set(), evicting = true): Promise<RemoveResult[]> {
     if (chosen.length === 0) return []
     const { bytes, events, registry, recording } = this.#core
     const { models, files, results } = await recording.run(async () => {
       const keep = this.#kept(stay)
-      const models = chosen.filter(({ cid }) => !registry.isHeld(cid))
+      const models = chosen.filter(({ cid }) => !registry.isHeld(cid) && !(evicting && registry.isKept(cid)))
       const files = soleFiles(models, keep)
       const results = resultsOf(models, keep)
       if (models.length > 0) await this.#forget(models, files)
@@ -183,7 +183,7 @@ export class Room {
 
   #plan (bytes: number, keep: ReadonlySet<string>): { models: ModelRecord[], freedBytes: number } {
     const { registry } = this.#core
-    return planEviction({ models: registry.models.values(), isHeld: cid => registry.isHeld(cid), keep }, bytes)
+    return planEviction({ models: registry.models.values(), isHeld: cid => registry.isHeld(cid), isKept: cid => registry.isKept(cid), keep }, bytes)
   }
 
   async #lacking (bytes: number): Promise<Lacking> {

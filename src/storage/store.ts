@@ -102,6 +102,8 @@ export interface BadBlock {
 
 export interface VerifyProgress { bytesDone: number, bytesTotal: number }
 export interface VerifyResult { blocks: number, bytes: number, bad: BadBlock[] }
+/** Blocks that were recorded and are checked; `bad` are positions in the file's index. */
+export interface RangeVerifyResult { blocks: number, bytes: number, bad: number[] }
 
 /**
  * A file on its way in. Write its blocks in any order, then `commit` with the finished index, or `abort`.
@@ -154,11 +156,21 @@ export interface ModelStore {
    * a model before putModel, and it cannot be evicted between the two. While held, room is kept for its wanted files.
    */
   holdModel: (cid: string) => () => void
+  /**
+   * While it is kept, by name and until it is not kept any more, a model is never evicted: this node promised others to
+   * keep parts of it. A user may still remove it. Not remembered beyond stop().
+   */
+  keepModel: (cid: string, keep: boolean) => void
+  /** Evicts until `bytes` more would fit. Throws QuotaExceededError or OutOfSpaceError, having evicted nothing. */
+  makeRoom: (bytes: number, what: string) => Promise<void>
   /** Throws ModelNotFoundError, and ModelInUseError while it is held. */
   removeModel: (cid: string) => Promise<RemoveResult>
-  /** Evicts least recently used cached models down to the quota, never pinned, published or held ones; removes leftovers. */
+  /** Evicts least recently used cached models down to the quota, never pinned, published, kept or held ones; removes leftovers. */
   gc: (options?: { dryRun?: boolean }) => Promise<GcResult>
   verify: (cid: string | undefined, options?: AbortOptions & ProgressOptions<VerifyProgress>) => Promise<VerifyResult>
+
+  /** Re-hashes recorded blocks `first` to `first + count - 1` of a file, and withdraws those that are bad or gone. */
+  verifyRange: (file: StoredFile, first: number, count: number, options?: AbortOptions) => Promise<RangeVerifyResult>
 
   /** Starts an import of `size` bytes. `cloneFrom`: reflink that path in; undefined is returned when the file system cannot. */
   importFile: (size: number) => Promise<FileImport>

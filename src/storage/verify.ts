@@ -1,9 +1,9 @@
 import { ModelNotFoundError, asError, throwIfAborted, type AbortOptions, type ProgressOptions } from '../base/index.ts'
 import { verifyBytes } from '../model/index.ts'
 import type { Blocks } from './blocks.ts'
-import { withWorkSlot, type Core } from './core.ts'
+import { recordOf, withWorkSlot, type Core } from './core.ts'
 import type { FileRecord } from './records.ts'
-import type { BadBlock, VerifyProgress, VerifyResult } from './store.ts'
+import type { BadBlock, RangeVerifyResult, StoredFile, VerifyProgress, VerifyResult } from './store.ts'
 
 /** Blocks read and hashed at once: one is read while the other is hashed. */
 const VERIFY_CONCURRENCY = 2
@@ -35,6 +35,21 @@ export async function verifyHeld (core: Core, blocks: Blocks, cid: string | unde
   const outcomes = await Promise.allSettled(Array.from({ length: VERIFY_CONCURRENCY }, run))
   for (const outcome of outcomes) if (outcome.status === 'rejected') throw asError(outcome.reason)
   result.bad.sort((a, b) => (a.model < b.model ? -1 : a.model > b.model ? 1 : a.path < b.path ? -1 : a.path > b.path ? 1 : a.block - b.block))
+  return result
+}
+
+/** The same for a run of blocks of one file, one after the other: nobody waits for it. */
+export async function verifyRange (core: Core, blocks: Blocks, stored: StoredFile, { first, count, signal }: { first: number, count: number, signal: AbortSignal }): Promise<RangeVerifyResult> {
+  const file = recordOf(core, stored)
+  const result: RangeVerifyResult = { blocks: 0, bytes: 0, bad: [] }
+  for (let block = first; block < first + count; block++) {
+    throwIfAborted(signal)
+    const checked = await check(core, blocks, file, block)
+    if (checked.gone) continue
+    result.blocks++
+    result.bytes += checked.bytes
+    if (checked.reason !== undefined) result.bad.push(block)
+  }
   return result
 }
 

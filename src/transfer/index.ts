@@ -9,7 +9,11 @@
 import { PeerExchange } from './exchange.ts'
 import type { Exchange, ExchangeComponents, ExchangeSettings } from './types.ts'
 
+export { openStream, type DialOptions } from './dial.ts'
+export { framesOver, type FrameStream, type FrameStreamHandler, type OpenFrames } from './frame-stream.ts'
 export { BLOCK_PROTOCOL, INVENTORY_PROTOCOL } from './messages.ts'
+export { TokenBucket } from './rate.ts'
+export { decodeControl, encodeFrame, type FrameRules } from './wire.ts'
 export type * from './types.ts'
 
 /** Not started: start() makes it serve. Settings are checked where they are read (node/settings.ts). */

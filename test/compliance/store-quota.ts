@@ -75,6 +75,26 @@ export function quotaCompliance (name: string, harness: StoreHarness): void {
         letGo()
       })
 
+      it('never evicts what was promised to others, until it is not any more', async () => {
+        const [kept, cached, incoming] = [smallModel(60), smallModel(61), smallModel(62)] as [Sample, Sample, Sample]
+        await restart({ settings: { quota: size(kept) + size(cached) + 10 } })
+        store.keepModel(kept.cid, true) // by name: it may come later
+        await load(store, kept)
+        await load(store, cached)
+        await assert.rejects(store.makeRoom(size(cached) + 1_000, 'too much'), { name: 'QuotaExceededError' })
+        assert.equal(store.models().length, 2)
+        await store.makeRoom(1_000, 'a shard')
+        assert.deepEqual(store.models().map(({ cid }) => cid), [kept.cid])
+        await store.makeRoom(0, 'nothing')
+        store.keepModel(kept.cid, false)
+        await store.makeRoom(size(kept) + size(cached), 'all of it')
+        assert.deepEqual(store.models(), [])
+        store.keepModel(incoming.cid, true)
+        await load(store, incoming)
+        await store.gc()
+        assert.equal((await store.removeModel(incoming.cid)).freedBytes, size(incoming)) // its user may
+      })
+
       it('gc goes down to the quota; a dry run only says so', async () => {
         const [one, two, three] = [smallModel(51), smallModel(52), smallModel(53)] as [Sample, Sample, Sample]
         const quota = size(one) + size(two) + 20_000

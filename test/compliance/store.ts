@@ -298,6 +298,26 @@ export function storeCompliance (name: string, harness: StoreHarness): void {
       })
     })
 
+    describe('verifyRange', () => {
+      it('checks what is recorded of some blocks of a file', async () => {
+        const sample = smallModel(70)
+        await load(store, sample)
+        const file = fileOf(store, sample)
+        const sizes = file.index.sizes
+        assert.deepEqual(await store.verifyRange(file, 2, 3), { blocks: 3, bytes: (sizes[2] ?? 0) + (sizes[3] ?? 0) + (sizes[4] ?? 0), bad: [] })
+        assert.equal((await store.verifyRange(file, 0, 1_000)).blocks, sizes.length)
+      })
+
+      it('leaves out what is not here, and knows no file that went', async () => {
+        const sample = smallModel(71)
+        await store.putModel(sample.model)
+        const file = fileOf(store, sample)
+        assert.deepEqual(await store.verifyRange(file, 0, 8), { blocks: 0, bytes: 0, bad: [] })
+        await store.removeModel(sample.cid)
+        await assert.rejects(store.verifyRange(file, 0, 8), { name: 'ModelNotFoundError' })
+      })
+    })
+
     describe('verify', () => {
       it('finds everything good, and counts it', async () => {
         const sample = smallModel(80)

@@ -55,7 +55,7 @@ describe('the command line', function () {
       assert.deepEqual(await shoal(['--version']), { code: 0, stdout: `${version}\n`, stderr: '' })
       const help = await shoal(['--help'])
       assert.deepEqual([help.code, help.stderr], [0, ''])
-      for (const command of ['daemon', 'invite', 'add', 'get', 'ls', 'show', 'ps', 'peers', 'status', 'verify', 'pin', 'unpin', 'rm', 'gc']) assert.match(help.stdout, new RegExp(`^  ${command} `, 'm'))
+      for (const command of ['daemon', 'invite', 'add', 'get', 'ls', 'show', 'ps', 'peers', 'status', 'verify', 'pin', 'unpin', 'drain', 'rm', 'gc']) assert.match(help.stdout, new RegExp(`^  ${command} `, 'm'))
       assert.match((await shoal(['get', '--help'])).stdout, /--output/)
     })
 
@@ -72,7 +72,7 @@ describe('the command line', function () {
 
     it('exits 5 and says how to start one', async () => {
       const data = join(root, 'none')
-      const commands = [['ls'], ['add', model], ['get', NOWHERE], ['status'], ['invite'], ['verify'], ['gc'], ['ps'], ['peers'], ['rm', NOWHERE]]
+      const commands = [['ls'], ['add', model], ['get', NOWHERE], ['status'], ['invite'], ['verify'], ['gc'], ['ps'], ['peers'], ['drain'], ['rm', NOWHERE]]
       const results = await Promise.all(commands.map(async args => await shoal(['--data', data, ...args])))
       for (const { code, stderr } of results) {
         assert.equal(code, 5)

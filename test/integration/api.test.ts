@@ -284,7 +284,8 @@ describe('api', () => {
       const routes = Object.entries(document.paths).flatMap(([path, methods]) => Object.keys(methods).map(method => `${method} ${path}`)).sort()
       assert.deepEqual(routes, [
         'delete /v1/models/{cid}', 'delete /v1/models/{cid}/pin', 'get /v1/invite', 'get /v1/models', 'get /v1/models/{cid}', 'get /v1/peers', 'get /v1/status',
-        'get /v1/transfers', 'post /v1/connect', 'post /v1/gc', 'post /v1/models', 'post /v1/models/{cid}/load', 'post /v1/models/{cid}/wait', 'post /v1/shutdown',
+        'get /v1/transfers', 'post /v1/connect', 'post /v1/drain', 'post /v1/gc', 'post /v1/models', 'post /v1/models/{cid}/load', 'post /v1/models/{cid}/replicated',
+        'post /v1/models/{cid}/wait', 'post /v1/shutdown',
         'post /v1/verify', 'put /v1/models/{cid}/pin'
       ])
       const references = [...JSON.stringify(document).matchAll(/"\$ref":"#\/components\/schemas\/([^"]+)"/g)].map(match => match[1] ?? '')

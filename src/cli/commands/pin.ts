@@ -1,19 +1,22 @@
 import type { Command } from 'commander'
 import { action } from '../context.ts'
+import { count } from '../format.ts'
+import { parseReplicas } from '../units.ts'
 
 export function addPin (program: Command): void {
   program.command('pin')
     .description('keep a model: it is never evicted')
     .argument('<cid>', 'the model CID')
-    .action(action(async (context, cid: string) => {
-      const result = await context.client.pin(cid)
-      context.print(result, `pinned ${result.cid}`)
+    .option('--replicas <n>', 'also change how many replicas the swarm keeps; only for a model published here')
+    .action(action(async (context, cid: string, options: { replicas?: string }) => {
+      const result = await context.client.pin(cid, { replicas: parseReplicas(options.replicas) })
+      context.print(result, `pinned ${result.cid}${result.replicas === undefined ? '' : `, ${count(result.replicas, 'replica')} wanted`}`)
     }))
 }
 
 export function addUnpin (program: Command): void {
   program.command('unpin')
-    .description('let a model be evicted again when space is needed')
+    .description('let a model be evicted again when space is needed; one published here is let go everywhere')
     .argument('<cid>', 'the model CID')
     .action(action(async (context, cid: string) => {
       const result = await context.client.unpin(cid)

@@ -2,27 +2,31 @@ import type { Command } from 'commander'
 import type { ShownModel } from '../../api/types.ts'
 import { action } from '../context.ts'
 import { count, fields, percent, printable, size, table } from '../format.ts'
+import { domainsInWords, modelInWords, shardTable } from '../replication-text.ts'
 import { kept } from './ls.ts'
 
 export function addShow (program: Command): void {
   program.command('show')
-    .description('files, blocks, tensors and known holders of a model held here')
+    .description('files, blocks, tensors, holders and replicas of a model held here')
     .argument('<cid>', 'the model CID')
     .option('--tensors', 'list the tensors too (with --json they always are)')
-    .action(action(async (context, cid: string, { tensors }: { tensors?: boolean }) => {
+    .option('--shards', 'list the holders of each shard (with --json they always are)')
+    .action(action(async (context, cid: string, { tensors, shards }: { tensors?: boolean, shards?: boolean }) => {
       const model = await context.client.show(cid, { tensors: tensors === true || context.json })
-      context.print(model, describe(model, tensors === true))
+      context.print(model, describe(model, { tensors: tensors === true, shards: shards === true }))
     }))
 }
 
-function describe (model: ShownModel, withTensors: boolean): string {
+function describe (model: ShownModel, withThem: { tensors: boolean, shards: boolean }): string {
   const tensorCount = model.fileList.reduce((sum, file) => sum + file.tensorCount, 0)
   const parts = [
     fields([
       ['model', model.cid],
-      ['size', `${size(model.bytes)} in ${count(model.files, 'file')}, ${count(model.blocks, 'block')}, ${count(model.shards, 'shard')}, ${count(tensorCount, 'tensor')}`],
+      ['size', `${size(model.bytes)} in ${count(model.files, 'file')}, ${count(model.blocks, 'block')}, ${count(model.shardCount, 'shard')}, ${count(tensorCount, 'tensor')}`],
       ['here', model.complete ? 'complete' : `${percent(model.presentBytes, model.bytes)} (${size(model.presentBytes)})`],
       ['kept', kept(model)],
+      ['replicas', modelInWords(model.replication)],
+      ['domains', domainsInWords(model.shards)],
       ['path', model.path ?? '-']
     ]),
     table(['FILE', '>SIZE', '>BLOCKS', '>TENSORS', 'CUT', 'SHA-256'], model.fileList.map(file => [
@@ -37,7 +41,8 @@ function describe (model: ShownModel, withTensors: boolean): string {
       ? 'no other holder is known'
       : table(['HOLDER', '>HAS'], model.holders.map(holder => [holder.peerId, holder.complete ? 'all' : percent(holder.presentBytes, model.bytes)]))
   ]
-  if (withTensors) {
+  if (withThem.shards) parts.push(shardTable(model.shards, model.replication?.target ?? 0, Date.now()))
+  if (withThem.tensors) {
     const rows = model.fileList.flatMap(file => (file.tensors ?? []).map(tensor => [
       printable(tensor.name), tensor.dtype, tensor.shape.join(' x '), size(tensor.length), file.path
     ]))

@@ -1,30 +1,33 @@
 import type { Command } from 'commander'
-import type { NodeStatus } from '../../node/types.ts'
+import type { ShownStatus } from '../../api/types.ts'
 import { action } from '../context.ts'
 import { ago, count, duration, fields, printable, size } from '../format.ts'
+import { replicationFields, replicationTable } from '../replication-text.ts'
 
 export function addStatus (program: Command): void {
   program.command('status')
     .description('everything in short, problems first')
     .action(action(async context => {
       const status = await context.client.status()
-      context.print(status, `${problems(status)}\n\n${describe(status, Date.now())}`)
+      const now = Date.now()
+      const models = replicationTable(status.replication.models, now)
+      context.print(status, [problems(status), describe(status, now), ...(models === undefined ? [] : [models])].join('\n\n'))
     }))
 }
 
-function problems ({ problems }: NodeStatus): string {
+function problems ({ problems }: ShownStatus): string {
   if (problems.length === 0) return 'all is well'
   return problems.map(problem => `! ${printable(problem)}`).join('\n')
 }
 
-function describe (status: NodeStatus, now: number): string {
+function describe (status: ShownStatus, now: number): string {
   const { models, storage, announce, labels } = status
   const named = Object.entries(labels)
   return fields([
     ['peer', status.peerId],
     ['version', status.version],
     ['up', duration(status.uptimeSeconds)],
-    ['listening', status.multiaddrs.join('\n           ') || 'nowhere'],
+    ['listening', status.multiaddrs.join('\n            ') || 'nowhere'],
     ...(named.length === 0 ? [] : [['labels', named.map(([name, value]) => `${name}=${value}`).join(', ')] as [string, string]]),
     ['peers', `${status.peersConnected} connected`],
     ['models', `${models.count} (${models.complete} complete, ${models.pinned} pinned), ${size(models.bytes)}`],
@@ -40,6 +43,7 @@ function describe (status: NodeStatus, now: number): string {
       count(announce.keys, 'key'),
       announce.backlog === 0 ? 'none due' : `${announce.backlog} due, the oldest for ${duration(announce.lagMs / 1000)}`,
       announce.sweptAt === undefined ? 'not swept yet' : `last sweep ${ago(announce.sweptAt, now)}`
-    ].join(', ')]
+    ].join(', ')],
+    ...replicationFields(status.replication, now)
   ])
 }

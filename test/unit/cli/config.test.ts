@@ -4,8 +4,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { configKeys, environmentLayer, environmentName, flagLayer, readConfigFile, resolveConfig, type Layer } from '../../../src/cli/config.ts'
-import { parseDuration, parseSize, showDuration, showSize } from '../../../src/cli/units.ts'
+import { parseDuration, parseReplicas, parseSize, showDuration, showSize } from '../../../src/cli/units.ts'
 import { defaultSettings, resolveSettings } from '../../../src/node/settings.ts'
+import { defaultReplication } from '../../../src/replication/settings.ts'
 
 const DEFAULT_FILE = new URL('../../../config/default.jsonc', import.meta.url).pathname
 const README = new URL('../../../config/README.md', import.meta.url).pathname
@@ -52,12 +53,67 @@ describe('cli: configuration', () => {
     assert.deepEqual(node.labels, { zone: 'a=b' })
   })
 
+  it('names what replication does as operators say it, and as the node takes it', () => {
+    const { node } = resolveConfig([set(
+      'storage.donate=500GiB', 'replication.min=1', 'replication.target=2', 'replication.max=2', 'replication.grace.lastCopy=0s',
+      'replication.grace.twoCopies=200ms', 'replication.grace.default=10m', 'replication.settle=200ms', 'replication.proofTtl=200ms', 'replication.suspect=200ms',
+      'replication.down=300ms', 'replication.rankDelay=0s', 'replication.brake.share=50%', 'replication.brake.window=2s', 'replication.brake.max=7d',
+      'replication.trimEvery=200ms', 'replication.trimProof=200ms', 'replication.repairBytesPerSecond=2GiB', 'replication.pullsMax=1', 'replication.offersMax=2',
+      'scrub.period=200ms'
+    )])
+    assert.deepEqual(node.storage, { donate: 500 * 2 ** 30 })
+    assert.deepEqual(node.replication, {
+      min: 1,
+      target: 2,
+      max: 2,
+      graceLastCopyMs: 0,
+      graceTwoCopiesMs: 200,
+      graceDefaultMs: 600_000,
+      settleMs: 200,
+      proofTtlMs: 200,
+      suspectMs: 200,
+      downMs: 300,
+      rankDelayMs: 0,
+      brakeShare: 0.5,
+      brakeWindowMs: 2_000,
+      brakeMaxMs: 604_800_000,
+      trimEveryMs: 200,
+      trimProofMs: 200,
+      repairBytesPerSecond: 2 ** 31,
+      pullsMax: 1,
+      offersMax: 2,
+      scrubPeriodMs: 200
+    })
+    assert.deepEqual(Object.keys(node.replication ?? {}).sort(), Object.keys(defaultReplication).sort())
+    assert.equal(resolveConfig([environmentLayer({ SHOAL_SET_REPLICATION_GRACE_LAST_COPY: '2s' })]).node.replication?.graceLastCopyMs, 2_000)
+    assert.equal(resolveConfig([]).node.replication, undefined)
+  })
+
+  it('holds min <= target <= max, with the defaults for what is not set', async () => {
+    const wrong: Array<[string[], RegExp]> = [
+      [['replication.min=4'], /^replication\.min \(4\) must not be more than replication\.target \(3\)/],
+      [['replication.target=1'], /^replication\.min \(2\) must not be more than replication\.target \(1\)/],
+      [['replication.target=6'], /^replication\.target \(6\) must not be more than replication\.max \(5\)/],
+      [['replication.min=5', 'replication.target=5', 'replication.max=4'], /replication\.max \(4\)/]
+    ]
+    for (const [pairs, message] of wrong) assert.throws(() => resolveConfig([set(...pairs)]), { name: 'ConfigError', message }, pairs.join(' '))
+    const path = join(directory, 'replication.json')
+    await writeFile(path, '{"replication": {"target": 7, "max": 7, "grace": {"default": "1h"}}, "scrub": {"period": "1d"}}')
+    // A later layer that breaks the order of an earlier one is told as well.
+    const file = await readConfigFile(path)
+    assert.deepEqual(resolveConfig([file]).node.replication, { target: 7, max: 7, graceDefaultMs: 3_600_000, scrubPeriodMs: 86_400_000 })
+    assert.throws(() => resolveConfig([file, set('replication.max=6')]), { name: 'ConfigError' })
+    assert.deepEqual(resolveConfig([set('replication.min=0', 'replication.target=0', 'replication.max=0')]).node.replication, { min: 0, target: 0, max: 0 })
+  })
+
   it('names the nearest known key for an unknown one, wherever it stands', async () => {
     const unknown = (layer: () => Layer, near: string): void => {
       assert.throws(() => resolveConfig([layer()]), error => error instanceof Error && error.name === 'ConfigError' && error.message.includes(near))
     }
     unknown(() => set('storage.qouta=1'), 'storage.quota')
     unknown(() => set('quota=1'), 'storage.quota')
+    unknown(() => set('replication.grace.lastcopy=1s'), 'replication.grace.lastCopy')
+    unknown(() => set('replication.scrub.period=1d'), 'scrub.period')
     unknown(() => set('Listen=1'), 'listen')
     unknown(() => set('__proto__.x=1'), 'unknown')
     unknown(() => set('constructor=1'), 'unknown')
@@ -73,11 +129,17 @@ describe('cli: configuration', () => {
   it('refuses values of the wrong kind or out of bounds, naming key and source', () => {
     for (const pair of [
       'storage.quota=-1', 'storage.quota=1XB', 'storage.quota=1e9', 'storage.slots=0', 'storage.slots=2.5', 'storage.directIo=maybe', 'announce.periodMs=72h',
-      'listen=nowhere', 'listen=/ip4/127.0.0.1/tcp/99999', 'network.openSwarm=perhaps', 'api.tcp.port=65536', 'log.level=loud', 'labels.=x', 'labels.__proto__=x'
+      'listen=nowhere', 'listen=/ip4/127.0.0.1/tcp/99999', 'network.openSwarm=perhaps', 'api.tcp.port=65536', 'log.level=loud',
+      'storage.donate=-1', 'storage.donate=none', 'replication.min=-1', 'replication.target=65', 'replication.max=2.5', 'replication.settle=soon', 'replication.proofTtl=0s',
+      'replication.brake.share=0', 'replication.brake.share=2', 'replication.brake.share=101%', 'replication.brake.share=1e-1', 'replication.repairBytesPerSecond=none', 'replication.pullsMax=0', 'scrub.period=2y', 'labels.=x', 'labels.__proto__=x'
     ]) {
       const key = pair.slice(0, pair.indexOf('='))
       assert.throws(() => resolveConfig([set(pair)]), error => error instanceof Error && error.name === 'ConfigError' && error.message.includes('command line') && (key.startsWith('labels') || error.message.includes(key)), pair)
     }
+    assert.throws(() => resolveConfig([set(`labels.zone=${'ü'.repeat(33)}`)]), { name: 'ConfigError', message: /64 bytes at most/ })
+    const labels = Array.from({ length: 17 }, (_, i) => `labels.l${i}=x`)
+    assert.throws(() => resolveConfig([set(...labels)]), { name: 'ConfigError', message: /17 labels are set/ })
+    assert.equal(Object.keys(resolveConfig([set(...labels.slice(1))]).node.labels ?? {}).length, 16)
     assert.throws(() => set('=1'), { name: 'ConfigError' })
     assert.throws(() => set('storage.quota'), { name: 'ConfigError' })
   })
@@ -101,6 +163,11 @@ describe('cli: units', () => {
   it('know binary and decimal, and fractions', () => {
     assert.deepEqual(['4096', '1KiB', '1kB', '1.5GiB', '80 MB', '2T'].map(parseSize), [4096, 1024, 1000, 1.5 * 2 ** 30, 80e6, 2 ** 41])
     assert.deepEqual(['250', '250ms', '2s', '10m', '1.5h', '2d'].map(parseDuration), [250, 250, 2000, 600e3, 5_400e3, 172_800e3])
+  })
+
+  it('know how many replicas make sense', () => {
+    assert.deepEqual([undefined, '0', '3', '64'].map(parseReplicas), [undefined, 0, 3, 64])
+    for (const text of ['', '-1', '65', '2.5', '1e1', 'three', '0x3', ' 3', '999999']) assert.throws(() => parseReplicas(text), { name: 'UsageError', message: /--replicas is a whole number, 0 to 64/ }, text)
   })
 
   it('refuse the rest', () => {

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { duration, fields, percent, printable, rate, size, table } from '../../../src/cli/format.ts'
+import { duration, fields, likelihood, percent, printable, rate, size, table } from '../../../src/cli/format.ts'
 
 describe('cli: format', () => {
   it('writes sizes in binary units and rates in sizes a second', () => {
@@ -9,6 +9,12 @@ describe('cli: format', () => {
 
   it('never says 100 % before it is', () => {
     assert.deepEqual([percent(0, 10), percent(9_999_999, 10_000_000), percent(10, 10), percent(0, 0), percent(11, 10)], ['0 %', '99 %', '100 %', '100 %', '100 %'])
+  })
+
+  it('gives a probability its nines, and never says 100 %', () => {
+    assert.deepEqual([0, 0.5, 0.9, 0.999, 0.99985, 0.9999997].map(likelihood), ['0 %', '50 %', '90 %', '99.9 %', '99.985 %', '99.99997 %'])
+    for (const certain of [1, 1 - 2 ** -53]) assert.equal(likelihood(certain), 'more than 99.9999999999 %')
+    for (let exponent = 1; exponent <= 11; exponent++) assert.match(likelihood(1 - 3 * 10 ** -(exponent + 1)), /^9\d(\.\d+)? %$/)
   })
 
   it('writes durations in two units', () => {

@@ -13,8 +13,8 @@ const model = (cid: string, usedAt: number, files: FileRecord[], flags: { pinned
   for (const one of files) one.models.add(made)
   return made
 }
-const plan = (models: ModelRecord[], bytes: number, init: { held?: string[], keep?: string[] } = {}): { models: string[], freedBytes: number } => {
-  const { models: chosen, freedBytes } = planEviction({ models, isHeld: cid => init.held?.includes(cid) ?? false, keep: new Set(init.keep) }, bytes)
+const plan = (models: ModelRecord[], bytes: number, init: { held?: string[], kept?: string[], keep?: string[] } = {}): { models: string[], freedBytes: number } => {
+  const { models: chosen, freedBytes } = planEviction({ models, isHeld: cid => init.held?.includes(cid) ?? false, isKept: cid => init.kept?.includes(cid) ?? false, keep: new Set(init.keep) }, bytes)
   return { models: chosen.map(({ cid }) => cid), freedBytes }
 }
 
@@ -26,9 +26,12 @@ describe('planEviction', () => {
     assert.deepEqual(plan(models, 1_000), { models: ['old', 'middle', 'new'], freedBytes: 30 })
   })
 
-  it('never takes a pinned, published or held one', () => {
-    const models = [model('pinned', 1, [file('a', 10)], { pinned: true }), model('published', 2, [file('b', 10)], { published: true }), model('held', 3, [file('c', 10)])]
-    assert.deepEqual(plan(models, 10, { held: ['held'] }), { models: [], freedBytes: 0 })
+  it('never takes a pinned, published, held or kept one', () => {
+    const models = [
+      model('pinned', 1, [file('a', 10)], { pinned: true }), model('published', 2, [file('b', 10)], { published: true }),
+      model('held', 3, [file('c', 10)]), model('kept', 4, [file('d', 10)])
+    ]
+    assert.deepEqual(plan(models, 10, { held: ['held'], kept: ['kept'] }), { models: [], freedBytes: 0 })
   })
 
   it('counts a shared file when the last model that has it goes', () => {

@@ -1,0 +1,86 @@
+import { Counter, Gauge, Histogram, type Registry } from 'prom-client'
+import type { Emitter } from '../base/index.ts'
+import type { ReplicationStatus, ShoalNode } from '../node/types.ts'
+import { setOrRemove, setTo } from './metric-values.ts'
+
+/** A last copy is back within seconds, a shard whose grace is ten minutes within the quarter of an hour, a large loss within hours. */
+const RESTORE_SECONDS = [1, 2, 5, 10, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 14_400]
+
+interface RestoredEvents { 'replication:restored': { cid: string, ms: number } }
+
+export interface ReplicationMetrics {
+  update: (status: ReplicationStatus) => void
+  stop: () => void
+}
+
+/** The part of the metrics that is about replicas: sums over models, since a CID is no label. */
+export function createReplicationMetrics (registry: Registry, node: ShoalNode): ReplicationMetrics {
+  const registers = [registry]
+  const restore = new Histogram({
+    name: 'shoal_replication_restore_seconds', help: 'From falling below target to being back at it, for each shard', buckets: RESTORE_SECONDS, registers
+  })
+  const gauges = makeGauges(registers)
+  const counters = makeCounters(registers)
+  const events = node.events as unknown as Emitter<RestoredEvents>
+  const off = events.on('replication:restored', ({ ms }) => { restore.observe(ms / 1000) })
+  return {
+    stop: off,
+    update: status => {
+      gauges(status)
+      counters(status)
+    }
+  }
+}
+
+function makeGauges (registers: Registry[]): (status: ReplicationStatus) => void {
+  const gauge = (name: string, help: string): Gauge => new Gauge({ name: `shoal_${name}`, help, registers })
+  const deficit = gauge('replication_deficit_shards', 'Shards below their target, of the models known here')
+  const deficitBytes = gauge('replication_deficit_bytes', 'Bytes of the replicas that shards below target lack')
+  const repairing = gauge('replication_repairing_shards', 'Shards on their way to somebody')
+  const fewest = gauge('replication_replicas_min', 'Fewest replicas of any shard of a pinned model; absent without one')
+  const committed = gauge('replication_committed_bytes', 'Bytes of shards this node promised to keep')
+  const pending = gauge('replication_pending_bytes', 'Bytes of accepted shards on their way here')
+  const donated = gauge('replication_donated_bytes', 'What storage.donate gives to the swarm')
+  const brake = gauge('replication_brake', '1 while too many peers are gone at once: only last copies are repaired')
+  const draining = gauge('replication_draining', '1 while this node hands over what it holds')
+  const scrubbed = gauge('scrub_progress_ratio', 'How much of what is held was re-hashed in this pass, 0 to 1')
+  const bad = gauge('scrub_bad_blocks', 'Blocks that scrubbing found bad')
+  return status => {
+    const pinned = status.models.filter(model => model.target > 0)
+    deficit.set(sum(pinned.map(model => model.deficitShards)))
+    deficitBytes.set(sum(pinned.map(model => model.deficitBytes)))
+    repairing.set(sum(status.models.map(model => model.repairing)))
+    setOrRemove(fewest, pinned.length === 0 ? undefined : Math.min(...pinned.map(model => model.replicasMin)))
+    committed.set(status.committedBytes)
+    pending.set(status.pendingBytes)
+    donated.set(status.donateBytes)
+    brake.set(status.brake ? 1 : 0)
+    draining.set(status.draining ? 1 : 0)
+    scrubbed.set(status.scrub.bytesTotal === 0 ? 1 : status.scrub.bytesDone / status.scrub.bytesTotal)
+    bad.set(status.scrub.bad)
+  }
+}
+
+function makeCounters (registers: Registry[]): (status: ReplicationStatus) => void {
+  const counter = (name: string, help: string): Counter => new Counter({ name: `shoal_replication_${name}_total`, help, registers })
+  const repairBytes = counter('repair_bytes', 'Bytes fetched to hold them for the swarm')
+  const repairs = counter('repairs', 'Shards fetched to hold them for the swarm')
+  const asked = counter('proofs_asked', 'Proofs asked of other holders')
+  const failed = counter('proofs_failed', 'Proofs that were wrong')
+  const released = counter('released', 'Surplus replicas let go here')
+  const messages = counter('messages', 'Replication messages sent')
+  const messageBytes = counter('message_bytes', 'Bytes of replication messages sent')
+  return ({ counters }) => {
+    setTo(repairBytes, counters.repairBytes)
+    setTo(repairs, counters.repairs)
+    setTo(asked, counters.proofsAsked)
+    setTo(failed, counters.proofsFailed)
+    setTo(released, counters.released)
+    setTo(messages, counters.messagesSent)
+    setTo(messageBytes, counters.messageBytesSent)
+  }
+}
+
+function sum (values: number[]): number {
+  return values.reduce((total, value) => total + value, 0)
+}

@@ -1,0 +1,225 @@
+import { Own, type ModelView } from './model-view.ts'
+import { WRONG } from './planner.ts'
+import type { Context } from './context.ts'
+import type { DeclineReason, ReplicaMessage } from './types.ts'
+
+type Offer = Extract<ReplicaMessage, { type: 'offer' }>
+
+interface Pull {
+  view: ModelView
+  shard: number
+  urgent: boolean
+  startedAt: number
+  /** Who offered it; undefined when this node mends its own replica. */
+  coordinator: string | undefined
+}
+
+/** A broken replica whose fetch failed is tried again after this long. */
+const MEND_AGAIN_MS = 30_000
+/** A pull slower than this, plus five minutes, has hung. The slowest link worth repairing over. */
+const SLOWEST_BYTES_PER_MS = 100
+const PULL_EXTRA_MS = 5 * 60_000
+
+/** How long whoever waits for a pull believes in it. */
+export function pullTimeoutMs (bytes: number): number {
+  return PULL_EXTRA_MS + bytes / SLOWEST_BYTES_PER_MS
+}
+
+/**
+ * This node's own replicas: what it promised, what is on its way, and the space that takes. A promise is durable before
+ * anybody hears of it, and heard of only when the bytes are here.
+ */
+export class Holding {
+  readonly #context: Context
+  readonly #pulls = new Map<string, Pull>()
+
+  constructor (context: Context) {
+    this.#context = context
+  }
+
+  get pulling (): number { return this.#pulls.size }
+
+  /** Bytes of the donation that are promised or reserved; what is published or pinned here is not donated. */
+  bytes (...states: Own[]): number {
+    let sum = 0
+    for (const view of this.#context.views.values()) if (!view.kept) sum += view.bytesOf(...states)
+    return sum
+  }
+
+  freeBytes (): number {
+    const { settings, ports } = this.#context
+    if (settings.donateBytes === 0) return 0
+    return Math.max(0, Math.min(settings.donateBytes - this.bytes(Own.Committed, Own.Pulling, Own.Broken), ports.diskFreeBytes()))
+  }
+
+  /** Undefined when this node takes it on; else why not. */
+  take (from: string, { shard, bytes, urgent, holders }: Offer, view: ModelView): DeclineReason | undefined {
+    const { settings, draining, ports } = this.#context
+    const own = view.own[shard]
+    if (draining) return 'draining'
+    if (own === Own.Committed || own === Own.Pulling || own === Own.Broken) return 'held'
+    if (this.#enough(view, shard)) return 'held'
+    if (bytes > this.freeBytes()) return 'space'
+    if (own === Own.None && this.#pulls.size >= settings.pullsMax && !urgent) return 'busy'
+    view.bytes[shard] = bytes
+    if (own === Own.Held) return this.commit(view, shard) ? undefined : 'space'
+    view.own[shard] = Own.Pulling
+    this.#pull(view, shard, [from, ...holders.filter(holder => holder !== from && holder !== this.#context.self.id)], urgent, from)
+    this.#context.changed()
+    ports.note({ type: 'pulling', model: view.cid, shard, bytes })
+    return undefined
+  }
+
+  /** By what others say there are far more than there may be: whoever offers lies, or has a bad copy and thinks that all others are. */
+  #enough (view: ModelView, shard: number): boolean {
+    let holders = 0
+    for (const [id, claim] of view.claims) {
+      const peer = this.#context.peers.get(id)
+      if (claim.committed.has(shard) && claim.failed[shard] !== WRONG && peer?.liveness === 'alive' && !peer.draining && !peer.leaving) holders++
+    }
+    return holders >= 2 * view.policy.max // some of them may be the liars
+  }
+
+  pulled (view: ModelView, shard: number, ok: boolean): void {
+    const { now, ports } = this.#context
+    const pull = this.#pulls.get(key(view, shard))
+    if (pull === undefined) return
+    this.#pulls.delete(key(view, shard))
+    if (view.own[shard] === Own.Broken) {
+      const state = view.states[shard]
+      if (ok) {
+        view.own[shard] = Own.Committed
+        this.#context.changed()
+        ports.note({ type: 'committed', model: view.cid, shard, bytes: view.bytes[shard] ?? 0 })
+      } else if (state !== undefined) {
+        state.repairAt = now + MEND_AGAIN_MS
+      }
+    } else if (view.own[shard] === Own.Pulling) {
+      const held = ok ? Own.Held : Own.None
+      view.own[shard] = held
+      const done = ok && view.policy.target > 0 && !this.#enough(view, shard) && this.commit(view, shard)
+      if (!done) {
+        this.#context.changed()
+        ports.note({ type: 'abandoned', model: view.cid, shard, bytes: view.bytes[shard] ?? 0 })
+      }
+      if (pull.coordinator !== undefined) ports.send(pull.coordinator, { type: done ? 'commit' : 'abandon', model: view.cid, shard })
+    }
+    this.#context.touch()
+  }
+
+  /** Promises to keep what is here. False when that could not be made durable. */
+  commit (view: ModelView, shard: number): boolean {
+    const { ports } = this.#context
+    try {
+      ports.save({ model: view.cid, shard, committed: true })
+    } catch {
+      return false // the disk's trouble is told by who has the disk
+    }
+    view.own[shard] = Own.Committed
+    const state = view.states[shard]
+    if (state !== undefined) state.committedAt = this.#context.now
+    this.#context.changed()
+    ports.note({ type: 'committed', model: view.cid, shard, bytes: view.bytes[shard] ?? 0 })
+    return true
+  }
+
+  /** Takes the promise back. The bytes stay until space is needed. */
+  release (view: ModelView, shard: number, why: 'released' | 'unpinned'): boolean {
+    const { ports } = this.#context
+    const own = view.own[shard]
+    if (own !== Own.Committed && own !== Own.Broken && own !== Own.Pulling) return false
+    if (own !== Own.Pulling) {
+      try {
+        ports.save({ model: view.cid, shard, committed: false })
+      } catch {
+        return false
+      }
+    }
+    this.#cancel(view, shard)
+    view.own[shard] = own === Own.Committed ? Own.Held : Own.None
+    this.#context.changed()
+    ports.note({ type: why, model: view.cid, shard, bytes: view.bytes[shard] ?? 0 })
+    return true
+  }
+
+  held (view: ModelView, shard: number): void {
+    const own = view.own[shard]
+    if (own === Own.None) {
+      view.own[shard] = Own.Held
+      this.#context.changed()
+    } else if (own === Own.Broken && !this.#pulls.has(key(view, shard))) {
+      view.own[shard] = Own.Committed
+      this.#context.changed()
+    }
+  }
+
+  lost (view: ModelView, shard: number): void {
+    const own = view.own[shard]
+    if (own !== Own.Held && own !== Own.Committed) return
+    view.own[shard] = own === Own.Held ? Own.None : Own.Broken
+    const state = view.states[shard]
+    if (state !== undefined) { state.repairAt = -Infinity; state.keepUntil = -Infinity }
+    // Whoever failed against a bad copy did not fail.
+    for (const claim of view.claims.values()) claim.failed[shard] = 0
+    this.#context.ports.note({ type: 'lost', model: view.cid, shard, bytes: view.bytes[shard] ?? 0 })
+    this.#context.changed()
+  }
+
+  /** The user removed the model here: nothing of it is left to keep. */
+  forget (view: ModelView): void {
+    for (let shard = 0; shard < view.shards; shard++) {
+      this.release(view, shard, 'released')
+      this.#cancel(view, shard)
+      view.own[shard] = Own.None
+    }
+    this.#context.changed()
+  }
+
+  /** Commits what is kept here anyway, mends what broke, and gives up what hangs. */
+  tick (): void {
+    const { now, views, wake } = this.#context
+    for (const view of views.values()) {
+      if (view.policy.target === 0) {
+        for (let shard = 0; shard < view.shards; shard++) this.release(view, shard, 'unpinned')
+        continue
+      }
+      for (let shard = 0; shard < view.shards; shard++) {
+        const own = view.own[shard]
+        if (own === Own.Held && view.kept && view.local && !this.#context.draining) this.commit(view, shard)
+        else if (own === Own.Broken) this.#mend(view, shard)
+      }
+    }
+    for (const [id, { view, shard, startedAt }] of this.#pulls) {
+      const until = startedAt + pullTimeoutMs(view.bytes[shard] ?? 0)
+      if (now < until) { wake(until); continue }
+      this.#context.ports.cancel(view.cid, shard)
+      if (this.#pulls.has(id)) this.pulled(view, shard, false)
+    }
+  }
+
+  #mend (view: ModelView, shard: number): void {
+    const { now, wake, settings, peers } = this.#context
+    const state = view.states[shard]
+    if (state === undefined || this.#pulls.has(key(view, shard))) return
+    if (now < state.repairAt) { wake(state.repairAt); return }
+    const from: string[] = []
+    for (const [id, claim] of view.claims) {
+      if ((claim.committed.has(shard) || claim.cached.has(shard)) && peers.get(id)?.liveness === 'alive') from.push(id)
+    }
+    if (from.length === 0 || this.#pulls.size >= settings.pullsMax * 2) { wake(now + MEND_AGAIN_MS); return }
+    this.#pull(view, shard, from, false, undefined)
+  }
+
+  #pull (view: ModelView, shard: number, from: string[], urgent: boolean, coordinator: string | undefined): void {
+    const { now, ports, wake } = this.#context
+    this.#pulls.set(key(view, shard), { view, shard, urgent, startedAt: now, coordinator })
+    wake(now + pullTimeoutMs(view.bytes[shard] ?? 0))
+    ports.pull({ model: view.cid, shard, from, urgent })
+  }
+
+  #cancel (view: ModelView, shard: number): void {
+    if (this.#pulls.delete(key(view, shard))) this.#context.ports.cancel(view.cid, shard)
+  }
+}
+
+function key (view: ModelView, shard: number): string { return `${view.cid}/${shard}` }

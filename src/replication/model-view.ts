@@ -1,0 +1,160 @@
+import { Bitfield, REPLICA_POLICIES_MAX } from '../base/index.ts'
+import { nameHash } from './rendezvous.ts'
+import type { LocalModel, ModelClaim, Policy, PolicyRecord } from './types.ts'
+
+/** What this node has of a shard, and what it promised. */
+export const Own = { None: 0, Held: 1, Pulling: 2, Committed: 3, Broken: 4 } as const
+export type Own = typeof Own[keyof typeof Own]
+
+/** What one peer says of its part of a model, and what it has shown. */
+export class Claim {
+  committed: Bitfield
+  pending: Bitfield
+  cached: Bitfield
+  /** When this node last saw a right answer, by shard; -Infinity: never. */
+  readonly provenAt: Float64Array
+  /** Challenges in a row that were not answered rightly, by shard. */
+  readonly failed: Uint8Array
+  /** When it was last asked, by shard. */
+  readonly askedAt: Float64Array
+
+  constructor (shards: number) {
+    this.committed = new Bitfield(shards)
+    this.pending = new Bitfield(shards)
+    this.cached = new Bitfield(shards)
+    this.provenAt = new Float64Array(shards).fill(-Infinity)
+    this.failed = new Uint8Array(shards)
+    this.askedAt = new Float64Array(shards).fill(-Infinity)
+  }
+
+  /** Says whether what it has committed changed. */
+  update ({ committed, pending, cached }: ModelClaim): boolean {
+    const shards = this.provenAt.length
+    const before = this.committed
+    this.committed = new Bitfield(shards, committed.slice())
+    this.pending = new Bitfield(shards, pending.slice())
+    this.cached = new Bitfield(shards, cached.slice())
+    for (let at = 0; at < committed.length; at++) if (before.bytes[at] !== committed[at]) return true
+    return false
+  }
+
+  /** It started again: what it showed before says nothing about what its disk has now. */
+  doubt (): void {
+    this.provenAt.fill(-Infinity)
+    this.failed.fill(0)
+    this.askedAt.fill(-Infinity)
+  }
+}
+
+/** The changing part of one shard. */
+export class ShardState {
+  /** Since when it has been below target; undefined: it is not. */
+  belowSince: number | undefined
+  /** How many counted at the last look, and since when it has been so few. */
+  replicas = 0
+  replicasSince = -Infinity
+  /** It has had its target once: falling below again is a loss. */
+  reached = false
+  /** Who said no, and until when not to ask again. */
+  readonly declined = new Map<string, number>()
+  releasedAt = -Infinity
+  /** This node told another that it keeps its replica, until then. */
+  keepUntil = -Infinity
+  /** Since when somebody has been fetching the companion of a last copy. */
+  pendingSince: number | undefined
+  /** Since when this node's cached copy has been all there is. */
+  orphanedSince: number | undefined
+  /** How often in a row somebody accepted and did not get it, and no offer before then. */
+  abandoned = 0
+  offerAt = -Infinity
+  /** When this node took it on. */
+  committedAt = -Infinity
+  /** Next attempt to fetch a broken replica again. */
+  repairAt = -Infinity
+}
+
+const NO_POLICY: Policy = { min: 0, target: 0, max: 0 }
+
+/** What this node knows of one model's replicas: its own part, and each peer's. */
+export class ModelView {
+  readonly cid: string
+  readonly hash: number
+  readonly shards: number
+  /** 0 where it is not known. */
+  readonly bytes: Float64Array
+  readonly own: Uint8Array
+  readonly states: ShardState[]
+  readonly claims = new Map<string, Claim>()
+  /** Peers that are said to have to do with it and have not been heard about it, and since when. */
+  readonly members = new Map<string, number>()
+  /** The newest record of each publisher. */
+  readonly policies = new Map<string, PolicyRecord>()
+  policy: Policy = NO_POLICY
+  /** Published or pinned here. */
+  kept = false
+  /** It is in the store; else only peers, or a user long ago, spoke of it. */
+  local = false
+  findAt = -Infinity
+  /** When somebody was last met for it. */
+  metAt = -Infinity
+  /** When the user removed it here; what is told of it then is that there is nothing. */
+  forgottenAt: number | undefined
+
+  constructor (cid: string, shards: number) {
+    this.cid = cid
+    this.hash = nameHash(cid)
+    this.shards = shards
+    this.bytes = new Float64Array(shards)
+    this.own = new Uint8Array(shards)
+    this.states = Array.from({ length: shards }, () => new ShardState())
+  }
+
+  learn ({ shardBytes, kept }: LocalModel): void {
+    for (const [shard, bytes] of shardBytes.entries()) this.bytes[shard] = bytes
+    this.kept = kept
+    this.local = true
+    this.forgottenAt = undefined
+  }
+
+  /** Takes in a record; false when a newer one of this publisher is known. */
+  adopt (record: PolicyRecord): boolean {
+    const known = this.policies.get(record.publisher)
+    if (known !== undefined && known.sequence >= record.sequence) return false
+    if (known === undefined && this.policies.size >= REPLICA_POLICIES_MAX) {
+      const [least] = [...this.policies.values()].sort((a, b) => a.target - b.target)
+      if (least === undefined || least.target >= record.target) return false
+      this.policies.delete(least.publisher)
+    }
+    this.policies.set(record.publisher, record)
+    this.policy = effective(this.policies.values())
+    return true
+  }
+
+  claim (peer: string): Claim {
+    let claim = this.claims.get(peer)
+    if (claim === undefined) this.claims.set(peer, claim = new Claim(this.shards))
+    return claim
+  }
+
+  /** Shards with this state here, as a bitfield. */
+  bits (...wanted: Own[]): Bitfield {
+    const bits = new Bitfield(this.shards)
+    for (let shard = 0; shard < this.shards; shard++) if (wanted.includes(this.own[shard] as Own)) bits.set(shard)
+    return bits
+  }
+
+  bytesOf (...wanted: Own[]): number {
+    let sum = 0
+    for (let shard = 0; shard < this.shards; shard++) if (wanted.includes(this.own[shard] as Own)) sum += this.bytes[shard] ?? 0
+    return sum
+  }
+}
+
+/** Publishers do not overrule each other: a model has the replicas that the most demanding of them asks for. */
+function effective (records: Iterable<PolicyRecord>): Policy {
+  let policy = NO_POLICY
+  for (const { min, target, max } of records) {
+    if (target > policy.target) policy = { min, target, max }
+  }
+  return policy
+}

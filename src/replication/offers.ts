@@ -1,0 +1,231 @@
+import { addStranger, exchangeId, type Context } from './context.ts'
+import { pullTimeoutMs } from './holding.ts'
+import { FAILED_MAX, distance, pick, type Candidate, type Need, type ShardLook, type Why } from './planner.ts'
+import { nameHash, weight } from './rendezvous.ts'
+import type { Peer } from './peer-table.ts'
+import type { ModelView } from './model-view.ts'
+import type { DeclineReason, ReplicaMessage } from './types.ts'
+
+interface OpenOffer { id: string, view: ModelView, shard: number, to: string, accepted: boolean, until: number }
+
+/** One shard that needs somebody, as the planner found it. */
+export interface Task { view: ModelView, shard: number, look: ShardLook, need: Need }
+
+const OFFER_TIMEOUT_MS = 10_000
+const BUSY_MS = 2_000
+const NO_ANSWER_MS = 60_000
+const ABANDONED_SUSPECT = 3
+const ABANDONED_MAX_MS = 60 * 60_000
+const DECLINED_MS = 5 * 60_000
+/** Peers asked for their free space for one shard: as many as a DHT lookup ends with. */
+const PROBED_MAX = 16
+const PROBE_TTL_MS = 2 * 60_000
+const PROBE_WAIT_MS = 2_000
+/** Last copies do not wait for other offers, within reason. */
+const URGENT_OFFERS_MAX = 64
+
+const ORDER: readonly Why[] = ['last-copy', 'below-min', 'drain', 'below-target', 'spread']
+
+/** Finds a new holder for each shard that needs one: asks around for space, offers, and waits for what was accepted. */
+export class Offers {
+  readonly #context: Context
+  readonly #probe: (peer: Peer) => void
+  readonly #open = new Map<string, OpenOffer>()
+  readonly #byShard = new Map<string, Set<OpenOffer>>()
+
+  constructor (context: Context, probe: (peer: Peer) => void) {
+    this.#context = context
+    this.#probe = probe
+  }
+
+  get size (): number { return this.#open.size }
+
+  /** Open offers of a shard to peers that do not say themselves that they are fetching it. */
+  offered (view: ModelView, shard: number): number {
+    let count = 0
+    for (const { to } of this.#byShard.get(key(view, shard)) ?? []) {
+      const claim = view.claims.get(to)
+      if (claim?.pending.has(shard) !== true && claim?.committed.has(shard) !== true) count++
+    }
+    return count
+  }
+
+  /** Makes the most urgent offers that are due. */
+  make (tasks: Task[]): void {
+    const { now, settings, wake } = this.#context
+    if (tasks.length === 0) return
+    tasks.sort((a, b) => a.look.replicas - b.look.replicas || ORDER.indexOf(a.need.why) - ORDER.indexOf(b.need.why))
+    for (const task of tasks) {
+      const dueAt = Math.max(task.need.dueAt, task.view.states[task.shard]?.offerAt ?? -Infinity)
+      if (dueAt > now) { wake(dueAt); continue }
+      const max = task.look.replicas <= 1 ? URGENT_OFFERS_MAX : settings.offersMax
+      for (let left = task.need.wanted; left > 0; left--) {
+        if (this.#open.size >= max) { wake(now + 1_000); break }
+        if (!this.#offerOne(task)) break
+      }
+    }
+  }
+
+  accepted (from: string, { id }: Extract<ReplicaMessage, { type: 'accept' }>): void {
+    const offer = this.#open.get(id)
+    if (offer === undefined || offer.to !== from || offer.accepted) return
+    offer.accepted = true
+    offer.until = this.#context.now + pullTimeoutMs(offer.view.bytes[offer.shard] ?? 0)
+  }
+
+  declined (from: string, { id, reason }: Extract<ReplicaMessage, { type: 'decline' }>): void {
+    const offer = this.#open.get(id)
+    if (offer === undefined || offer.to !== from) return
+    this.#context.ports.note({ type: 'declined', model: offer.view.cid, shard: offer.shard, by: from, reason })
+    this.#end(offer, this.#backOff(reason))
+    const peer = this.#peer(from)
+    if (peer === undefined) return
+    if (reason === 'busy') peer.busyUntil = this.#context.now + BUSY_MS
+    if (reason === 'space') peer.freeBytes = 0
+  }
+
+  /** It said what came of it: its bytes are there, or will not be. */
+  settled (from: string, view: ModelView, shard: number, ok: boolean): void {
+    for (const offer of this.#byShard.get(key(view, shard)) ?? []) {
+      if (offer.to !== from) continue
+      this.#end(offer, ok ? 0 : NO_ANSWER_MS)
+      this.#judge(view, shard, ok)
+    }
+  }
+
+  /** When one after the other cannot fetch what is offered, what is offered may be bad. */
+  #judge (view: ModelView, shard: number, ok: boolean): void {
+    const state = view.states[shard]
+    if (state === undefined) return
+    state.abandoned = ok ? 0 : state.abandoned + 1
+    if (state.abandoned < ABANDONED_SUSPECT) return
+    this.#context.ports.scrub(view.cid, shard)
+    state.offerAt = this.#context.now + Math.min(ABANDONED_MAX_MS, NO_ANSWER_MS * 2 ** (state.abandoned - ABANDONED_SUSPECT))
+  }
+
+  /** Gives up those that were not answered, or whose peer is gone. */
+  expire (): void {
+    const { now, peers, wake } = this.#context
+    for (const offer of this.#open.values()) {
+      const peer = peers.get(offer.to)
+      if (offer.view.claims.get(offer.to)?.committed.has(offer.shard) === true) this.#end(offer, 0)
+      else if (now >= offer.until || peer?.liveness === 'down' || peer?.leaving === true) this.#end(offer, NO_ANSWER_MS)
+      else wake(offer.until)
+    }
+  }
+
+  #offerOne ({ view, shard, look, need }: Task): boolean {
+    const { now, random, ports, self } = this.#context
+    const holders = [...look.proven, ...look.claimed, ...look.pending, ...(look.own ? [self] : [])]
+    for (const { to } of this.#byShard.get(key(view, shard)) ?? []) {
+      const peer = this.#peer(to)
+      if (peer !== undefined && !holders.includes(peer)) holders.push(peer)
+    }
+    const chosen = pick(view, shard, holders, this.#candidates(view, shard, holders))
+    if (chosen === undefined) return false
+    const { peer } = chosen
+    if (need.why === 'spread' && distance(peer, holders) < 2) return false
+    const id = exchangeId(random)
+    const offer: OpenOffer = { id, view, shard, to: peer.id, accepted: false, until: now + OFFER_TIMEOUT_MS }
+    this.#open.set(id, offer)
+    const offers = this.#byShard.get(key(view, shard))
+    if (offers === undefined) this.#byShard.set(key(view, shard), new Set([offer]))
+    else offers.add(offer)
+    const bytes = view.bytes[shard] ?? 0
+    if (!chosen.cached) peer.freeBytes = Math.max(0, peer.freeBytes - bytes)
+    this.#context.wake(offer.until)
+    ports.note({ type: 'offered', model: view.cid, shard, to: peer.id, why: need.why })
+    ports.send(peer.id, {
+      type: 'offer',
+      id,
+      model: view.cid,
+      shard,
+      shards: view.shards,
+      bytes,
+      urgent: look.replicas <= 1,
+      policies: [...view.policies.values()].map(record => record.bytes),
+      holders: [...look.proven, ...look.draining].map(holder => holder.id)
+    })
+    return true
+  }
+
+  #candidates (view: ModelView, shard: number, holders: readonly Peer[]): Candidate[] {
+    const { now, self } = this.#context
+    const bytes = view.bytes[shard] ?? 0
+    const state = view.states[shard]
+    const candidates: Candidate[] = []
+    let waiting = false
+    for (const peer of this.#nearest(view, shard)) {
+      if (peer === self || holders.includes(peer) || peer.liveness !== 'alive') continue
+      if (peer.stateAt === undefined || now - peer.stateAt > PROBE_TTL_MS) {
+        // Who does not answer is passed over, for as long as an answer would count.
+        if (now - peer.probedAt >= PROBE_TTL_MS) {
+          peer.probedAt = now
+          this.#probe(peer)
+        }
+        waiting ||= now - peer.probedAt < PROBE_WAIT_MS
+        continue
+      }
+      if (peer.draining || peer.leaving || now < peer.busyUntil) continue
+      const until = state?.declined.get(peer.id)
+      if (until !== undefined && now < until) continue
+      const claim = view.claims.get(peer.id)
+      if (claim?.committed.has(shard) === true || claim?.pending.has(shard) === true || (claim?.failed[shard] ?? 0) >= FAILED_MAX) continue
+      const cached = claim?.cached.has(shard) === true
+      if (peer.freeBytes < bytes) continue
+      candidates.push({ peer, cached })
+    }
+    this.#context.wake(now + PROBE_WAIT_MS)
+    // Their answers may show a better one.
+    return waiting ? [] : candidates
+  }
+
+  /** Those who hold something of the model, and the nearest of the others to the shard. */
+  #nearest (view: ModelView, shard: number): Peer[] {
+    const { ports, peers, strangers, self } = this.#context
+    const near: Array<{ id: string, weight: number }> = []
+    for (const id of ports.reachable()) {
+      if (id === self.id || view.claims.has(id)) continue
+      const known = peers.get(id) ?? strangers.get(id)
+      near.push({ id, weight: weight(view.hash, shard, known?.hash ?? nameHash(id)) })
+    }
+    near.sort((a, b) => b.weight - a.weight)
+    const nearest: Peer[] = []
+    for (const id of view.claims.keys()) {
+      const peer = peers.get(id)
+      if (peer !== undefined) nearest.push(peer)
+    }
+    for (const { id } of near.slice(0, PROBED_MAX)) nearest.push(peers.get(id) ?? this.#stranger(id))
+    return nearest
+  }
+
+  #stranger (id: string): Peer {
+    const { strangers, peers, now } = this.#context
+    const known = strangers.get(id)
+    if (known !== undefined) return known
+    const peer = peers.make(id, now)
+    addStranger(strangers, peer)
+    return peer
+  }
+
+  #peer (id: string): Peer | undefined { return this.#context.peers.get(id) ?? this.#context.strangers.get(id) }
+
+  #backOff (reason: DeclineReason): number {
+    switch (reason) {
+      case 'busy': return BUSY_MS
+      case 'held': return NO_ANSWER_MS
+      default: return DECLINED_MS
+    }
+  }
+
+  #end (offer: OpenOffer, backOffMs: number): void {
+    this.#open.delete(offer.id)
+    const offers = this.#byShard.get(key(offer.view, offer.shard))
+    offers?.delete(offer)
+    if (offers?.size === 0) this.#byShard.delete(key(offer.view, offer.shard))
+    if (backOffMs > 0) offer.view.states[offer.shard]?.declined.set(offer.to, this.#context.now + backOffMs)
+    this.#context.touch()
+  }
+}
+
+function key (view: ModelView, shard: number): string { return `${view.cid}/${shard}` }

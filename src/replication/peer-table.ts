@@ -1,0 +1,236 @@
+import { nameHash } from './rendezvous.ts'
+import type { Liveness, ReplicationSettings } from './types.ts'
+
+/** What this node knows about another, whatever models they share. */
+export class Peer {
+  readonly id: string
+  readonly hash: number
+  liveness: Liveness = 'alive'
+  /** When it was last heard, or first of interest. */
+  heardAt: number
+  /** Since when it has been down. */
+  downAt = 0
+  incarnation = ''
+  /** Former ones, so that what was said then and comes late is not taken for a new life. */
+  readonly former: string[] = []
+  version = 0
+  freeBytes = 0
+  draining = false
+  /** It said that it stops and means to come back. */
+  leaving = false
+  /** When its last state came; undefined: never. */
+  stateAt: number | undefined
+  /** The newest of our states that it has. */
+  ackVersion = 0
+  sentAt = -Infinity
+  /** States sent since the last answer. */
+  tries = 0
+  wantsReply = false
+  /** Models it spoke of that this node knows nothing of, and how many shards they have: it is told so, once. */
+  readonly unknown = new Map<string, number>()
+  /** No offers to it before then. */
+  busyUntil = 0
+  /** What others say of it while it is silent: when it was said, and how long they had not heard of it. */
+  readonly said = new Map<string, { at: number, ageMs: number }>()
+  askedAt = -Infinity
+
+  /** When it was last asked for its state as a candidate. */
+  probedAt = -Infinity
+  #labels: Record<string, string> = {}
+  #domains: readonly string[]
+
+  constructor (id: string, now: number) {
+    this.id = id
+    this.hash = nameHash(id)
+    this.heardAt = now
+    this.#domains = domainsOf(this.#labels, id)
+  }
+
+  get labels (): Record<string, string> { return this.#labels }
+  set labels (labels: Record<string, string>) {
+    this.#labels = labels
+    this.#domains = domainsOf(labels, this.id)
+  }
+
+  /** Where it is: its zone, rack and host, each with what it lies in. */
+  get domains (): readonly string[] { return this.#domains }
+}
+
+/** The failure domains, widest first (DESIGN section 7). */
+export const DOMAIN_LEVELS = ['zone', 'rack', 'host'] as const
+
+/** Who says nothing of its host is one of its own; of its zone or rack, in the nameless one. */
+function domainsOf (labels: Record<string, string>, id: string): string[] {
+  const [zone = '', rack = '', host = ''] = DOMAIN_LEVELS.map(level => labels[level])
+  return [zone, `${zone}/${rack}`, `${zone}/${rack}/${host === '' ? `-${id}` : host}`]
+}
+
+/** An observer's word about a silent peer counts for this long. */
+const SAID_TTL_MS = 15_000
+const ASK_EVERY_MS = 5_000
+const OBSERVERS_ASKED = 3
+/** Others are up but nobody knows the silent peer: then this node's own word has to do, a little later. */
+const ALONE_EXTRA_MS = 10_000
+/** Fewer lost at once are no partition, however small the swarm (docs/decisions/0006-replication.md). */
+const BRAKE_LOST_MIN = 3
+
+export interface PeerTableHooks {
+  heardAt: (peerId: string) => number | undefined
+  ask: (observer: string, about: string) => void
+  changed: (peer: Peer, from: Liveness) => void
+  brake: (on: boolean) => void
+}
+
+/**
+ * Who is up. Per peer, not per shard: alive, suspect after a while of silence, down when others who know the peer do not
+ * hear it either. And the brake: many gone at once looks like a cut network, in which the others are fine.
+ */
+export class PeerTable {
+  readonly peers = new Map<string, Peer>()
+  readonly #settings: ReplicationSettings
+  readonly #hooks: PeerTableHooks
+  #brakeSince: number | undefined
+  /** Those that went while it was pulled, or pulled it. */
+  readonly #braked = new Set<Peer>()
+  /** The brake was released by time: these losses are believed. */
+  readonly #believed = new Set<Peer>()
+
+  constructor (settings: ReplicationSettings, hooks: PeerTableHooks) {
+    this.#settings = settings
+    this.#hooks = hooks
+  }
+
+  get brake (): boolean { return this.#brakeSince !== undefined }
+
+  get (id: string): Peer | undefined { return this.peers.get(id) }
+
+  /** One that is not tracked. */
+  make (id: string, now: number): Peer { return new Peer(id, now) }
+
+  /** From now on; `known` is what was known of it as a stranger. */
+  track (id: string, now: number, known?: Peer): Peer {
+    let peer = this.peers.get(id)
+    if (peer === undefined) {
+      peer = known ?? new Peer(id, now)
+      peer.heardAt = now
+      this.peers.set(id, peer)
+    }
+    return peer
+  }
+
+  forget (id: string): void {
+    const peer = this.peers.get(id)
+    if (peer === undefined) return
+    this.peers.delete(id)
+    this.#braked.delete(peer)
+    this.#believed.delete(peer)
+  }
+
+  seen (observer: string, about: string, ageMs: number, now: number): void {
+    this.peers.get(about)?.said.set(observer, { at: now, ageMs })
+  }
+
+  poll (now: number): void {
+    let changed = false
+    for (const peer of this.peers.values()) {
+      const heard = this.#hooks.heardAt(peer.id)
+      if (heard !== undefined && heard > peer.heardAt) peer.heardAt = heard
+      const age = now - peer.heardAt
+      if (age < this.#settings.suspectMs) {
+        if (peer.liveness !== 'alive') { this.#turn(peer, 'alive', now); changed = true }
+      } else if (peer.liveness !== 'down') {
+        if (peer.liveness === 'alive') { this.#turn(peer, 'suspect', now); changed = true }
+        if (this.#isDown(peer, age, now)) { this.#turn(peer, 'down', now); changed = true }
+      }
+    }
+    if (changed || this.#brakeSince !== undefined) this.#updateBrake(now)
+  }
+
+  #turn (peer: Peer, to: Liveness, now: number): void {
+    const from = peer.liveness
+    peer.liveness = to
+    if (to === 'down') peer.downAt = now
+    if (to === 'alive') {
+      peer.said.clear()
+      peer.leaving = false
+      peer.tries = 0
+      // It may have started anew meanwhile: both tell each other where they stand.
+      if (from === 'down') { peer.stateAt = undefined; peer.ackVersion = 0 }
+      this.#believed.delete(peer)
+    }
+    this.#hooks.changed(peer, from)
+  }
+
+  #isDown (peer: Peer, age: number, now: number): boolean {
+    const { suspectMs, downMs } = this.#settings
+    // It said goodbye: no need to ask around.
+    if (peer.leaving) return age >= downMs
+    let observers = 0
+    if (now - peer.askedAt >= ASK_EVERY_MS) {
+      peer.askedAt = now
+      for (const other of this.peers.values()) {
+        if (observers >= OBSERVERS_ASKED) break
+        if (other === peer || other.liveness !== 'alive' || other.stateAt === undefined) continue
+        this.#hooks.ask(other.id, peer.id)
+        observers++
+      }
+      if (observers === 0 && age >= downMs) return true
+    }
+    if (age < downMs) return false
+    let agreed = false
+    for (const [observer, { at, ageMs }] of peer.said) {
+      if (now - at > SAID_TTL_MS) { peer.said.delete(observer); continue }
+      if (ageMs + (now - at) < suspectMs) return false
+      agreed = true
+    }
+    return agreed || age >= downMs + ALONE_EXTRA_MS
+  }
+
+  #updateBrake (now: number): void {
+    const { brakeMaxMs } = this.#settings
+    if (this.#brakeSince === undefined) {
+      const lost = this.#lostAtOnce(now)
+      if (lost.length === 0) return
+      for (const peer of lost) this.#braked.add(peer)
+      this.#brakeSince = now
+      this.#hooks.brake(true)
+      return
+    }
+    for (const peer of this.#lostAtOnce(now)) this.#braked.add(peer)
+    for (const peer of this.#braked) if (peer.liveness === 'alive') this.#braked.delete(peer)
+    const timedOut = now - this.#brakeSince >= brakeMaxMs
+    if (this.#braked.size > 0 && !timedOut) return
+    for (const peer of this.#braked) this.#believed.add(peer)
+    this.#braked.clear()
+    this.#brakeSince = undefined
+    this.#hooks.brake(false)
+  }
+
+  /** The peers that went down within the window, if that is too many or all of a domain. */
+  #lostAtOnce (now: number): Peer[] {
+    const { brakeShare, brakeWindowMs } = this.#settings
+    const lost: Peer[] = []
+    let known = 0
+    for (const peer of this.peers.values()) {
+      if (peer.liveness !== 'down') known++
+      else if (now - peer.downAt <= brakeWindowMs && !peer.leaving && !this.#believed.has(peer)) { known++; lost.push(peer) }
+    }
+    if (lost.length >= BRAKE_LOST_MIN && lost.length > brakeShare * known) return lost
+    for (const level of ['zone', 'rack']) {
+      const gone = new Map<string, number>()
+      for (const peer of lost) gone.set(peer.labels[level] ?? '', (gone.get(peer.labels[level] ?? '') ?? 0) + 1)
+      for (const [domain, count] of gone) {
+        if (domain === '' || count < 2) continue
+        let others = 0
+        let left = 0
+        for (const peer of this.peers.values()) {
+          if (peer.liveness === 'down') continue
+          if (peer.labels[level] === domain) left++
+          else others++
+        }
+        if (left === 0 && others > 0) return lost.filter(peer => peer.labels[level] === domain)
+      }
+    }
+    return []
+  }
+}

@@ -1,0 +1,187 @@
+/**
+ * The decisions about one shard, as functions of what is known now. They send nothing and remember nothing, so a seed
+ * replays them.
+ */
+import { weight, weightedScore } from './rendezvous.ts'
+import { Own, type Claim, type ModelView } from './model-view.ts'
+import { DOMAIN_LEVELS, type Peer, type PeerTable } from './peer-table.ts'
+import type { ReplicationSettings } from './types.ts'
+
+/** Missing answers in a row after which a holder that is up counts as missing; and what a wrong answer counts. */
+export const FAILED_MAX = 2
+export const WRONG = 3
+
+/** Who has just taken a replica on does not know yet who else has it. */
+const NEWCOMER_MS = 10_000
+/** Look again this soon whether those who were asked have answered, and do not wait for them for longer. */
+const UNHEARD_MS = 1_000
+const UNHEARD_MAX_MS = 10_000
+
+export interface Scene {
+  self: Peer
+  draining: boolean
+  settled: boolean
+  settings: ReplicationSettings
+  peers: PeerTable
+  now: number
+}
+
+/** Who has a shard, sorted by how much that says. */
+export interface ShardLook {
+  /** Live, proven, not draining: what counts. With this node's own. */
+  replicas: number
+  /** This node's own counts. */
+  own: boolean
+  proven: Peer[]
+  /** Up and committed, and not (or no longer) proven; an answer may come. */
+  claimed: Peer[]
+  /** Committed, and gone for now. */
+  missing: Peer[]
+  draining: Peer[]
+  /** Fetching it now. */
+  pending: Peer[]
+}
+
+export function look (view: ModelView, shard: number, { self, draining, settings, peers, now }: Scene): ShardLook {
+  const own = view.own[shard] === Own.Committed && !draining
+  const found: ShardLook = { replicas: own ? 1 : 0, own, proven: [], claimed: [], missing: [], draining: [], pending: [] }
+  for (const [id, claim] of view.claims) {
+    const peer = peers.get(id)
+    if (peer === undefined || peer === self) continue
+    if (claim.committed.has(shard)) {
+      if (peer.liveness === 'down' || peer.leaving) found.missing.push(peer)
+      else if (peer.draining) found.draining.push(peer)
+      else if (isProven(claim, shard, settings.proofTtlMs, now)) { found.proven.push(peer); found.replicas++ } else if ((claim.failed[shard] ?? 0) < FAILED_MAX) found.claimed.push(peer)
+      else if (claim.failed[shard] !== WRONG) found.missing.push(peer)
+    } else if (claim.pending.has(shard) && peer.liveness !== 'down' && !peer.draining && !peer.leaving) {
+      found.pending.push(peer)
+    }
+  }
+  return found
+}
+
+export function isProven (claim: Claim, shard: number, ttlMs: number, now: number): boolean {
+  return (claim.failed[shard] ?? 0) < FAILED_MAX && now - (claim.provenAt[shard] ?? -Infinity) <= ttlMs
+}
+
+/** This node's place among the holders that could act: 0 acts first. */
+export function rankOf (view: ModelView, shard: number, self: Peer, others: readonly Peer[]): number {
+  const own = weight(view.hash, shard, self.hash)
+  let rank = 0
+  for (const other of others) {
+    const theirs = weight(view.hash, shard, other.hash)
+    if (theirs > own || (theirs === own && other.id < self.id)) rank++
+  }
+  return rank
+}
+
+export type Why = 'last-copy' | 'below-min' | 'below-target' | 'spread' | 'drain'
+
+export interface Need {
+  why: Why
+  /** How many more there should be on their way. */
+  wanted: number
+  /** Not before. */
+  dueAt: number
+}
+
+/** What this node has to do about a shard, if it holds it; undefined: nothing. `offered`: its own open offers. */
+export function needOf (view: ModelView, shard: number, seen: ShardLook, offered: number, scene: Scene): Need | undefined {
+  const { policy } = view
+  const { settings, self, settled } = scene
+  const state = view.states[shard]
+  if (state === undefined || policy.target === 0 || seen.replicas >= policy.target) return undefined
+  const last = seen.replicas <= 1
+  const coming = seen.pending.length + offered
+  // Of a last copy one more is asked for whenever those asked have taken far too long.
+  const hedged = last && state.pendingSince !== undefined ? Math.min(coming, Math.floor((scene.now - state.pendingSince) / hedgeMs(view.bytes[shard] ?? 0))) : 0
+  const lacking = Math.min(policy.target - seen.replicas - seen.claimed.length - coming + hedged, policy.max - seen.replicas - coming)
+  const belowSince = state.belowSince ?? scene.now
+  // The last copy gets one companion at once. More wait for those that may come back.
+  const cautious = last && (scene.peers.brake || (seen.missing.length > 0 && scene.now < belowSince + settings.graceTwoCopiesMs))
+  const wanted = cautious ? Math.min(lacking, 2 - seen.replicas - coming + hedged) : lacking
+  if (wanted <= 0) return undefined
+  if (!settled && !scene.draining) return undefined
+  // Most of a swarm gone at once is a cut cable: both sides would copy everything.
+  if (scene.peers.brake && !last) return undefined
+  const why = scene.draining ? 'drain' : last ? 'last-copy' : seen.replicas < policy.min ? 'below-min' : 'below-target'
+  if (scene.draining) return { why, wanted, dueAt: scene.now }
+  let rank = rankOf(view, shard, self, [...seen.proven, ...seen.claimed])
+  // Who drains hands over by itself; the others only when it does not.
+  if (seen.draining.length > 0 && seen.missing.length === 0) rank++
+  const since = Math.max(belowSince + graceOf(seen, view, scene), state.replicasSince)
+  const dueAt = Math.max(since + rank * settings.rankDelayMs, view.kept ? -Infinity : state.committedAt + NEWCOMER_MS)
+  return { why, wanted, dueAt: unheard(view, scene) ? Math.max(dueAt, scene.now + UNHEARD_MS) : dueAt }
+}
+
+/** As long as a slow link takes, and a minute. */
+function hedgeMs (bytes: number): number { return 60_000 + bytes / 10_000 }
+
+/** Others are said to have to do with the model, and have not said what they have. */
+function unheard (view: ModelView, { peers, now }: Scene): boolean {
+  for (const [id, metAt] of view.members) if (now - metAt < UNHEARD_MAX_MS && peers.get(id)?.liveness !== 'down') return true
+  return false
+}
+
+/** How long the missing may come back. Nobody waits for holders that never were. */
+function graceOf ({ replicas, missing }: ShardLook, view: ModelView, { settings, peers }: Scene): number {
+  const { policy, members } = view
+  // Members that this node has never heard may be holders that went before it came.
+  if (missing.length === 0 && ![...members.keys()].some(id => peers.get(id)?.liveness !== 'alive')) return 0
+  if (replicas <= 1) return settings.graceLastCopyMs
+  // An orderly stop announces its return.
+  if (replicas >= policy.min && missing.length > 0 && missing.every(peer => peer.leaving)) return settings.graceDefaultMs
+  return replicas === 2 ? settings.graceTwoCopiesMs : settings.graceDefaultMs
+}
+
+/** 3: nobody of them is in its zone; 2: nor rack; 1: nor host; 0: one is on the same host. */
+export function distance (peer: Peer, others: readonly Peer[]): number {
+  for (let level = 0; level < DOMAIN_LEVELS.length; level++) {
+    if (others.every(other => other.domains[level] !== peer.domains[level])) return DOMAIN_LEVELS.length - level
+  }
+  return 0
+}
+
+/** Whether all of them are in one domain of this level. */
+export function inOne (level: number, peers: readonly Peer[]): boolean {
+  return peers.every(peer => peer.domains[level] === peers[0]?.domains[level])
+}
+
+export interface Candidate {
+  peer: Peer
+  /** It has the bytes and only has to promise to keep them. */
+  cached: boolean
+}
+
+/**
+ * The best of `candidates` for a shard: one that has it already, else in a domain nobody else is in, else by rendezvous
+ * weighted by free space. Everybody who looks at the same candidates picks the same.
+ */
+export function pick (view: ModelView, shard: number, holders: readonly Peer[], candidates: readonly Candidate[]): Candidate | undefined {
+  let best: Candidate | undefined
+  let bestKey: [number, number, number] = [0, 0, 0]
+  for (const candidate of candidates) {
+    const { peer, cached } = candidate
+    // Whole halvings of free space, so that small changes of it do not change the order.
+    const share = Math.max(1, Math.floor(Math.log2(Math.max(2, peer.freeBytes / 2 ** 20))))
+    const key: [number, number, number] = [cached ? 1 : 0, distance(peer, holders), weightedScore(weight(view.hash, shard, peer.hash), share)]
+    if (best === undefined || compare(key, bestKey) > 0) { best = candidate; bestKey = key }
+  }
+  return best
+}
+
+function compare (a: readonly number[], b: readonly number[]): number {
+  for (const [i, value] of a.entries()) if (value !== b[i]) return value - (b[i] ?? 0)
+  return 0
+}
+
+/**
+ * This node's place in the order in which surplus replicas go: first those whose domain another holder is in, then the
+ * lowest in rendezvous order. 0 goes first.
+ */
+export function trimPlace (view: ModelView, shard: number, self: Peer, others: readonly Peer[]): number {
+  const all = [self, ...others]
+  const key = (peer: Peer): [number, number] => [distance(peer, all.filter(other => other !== peer)), weight(view.hash, shard, peer.hash)]
+  const own = key(self)
+  return others.filter(other => compare(key(other), own) < 0).length
+}

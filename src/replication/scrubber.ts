@@ -1,0 +1,154 @@
+import { MiB, NodeStoppedError, asError, sleep, type Clock, type Logger, type Random } from '../base/index.ts'
+import type { ModelStore, StoredFile } from '../storage/store.ts'
+import type { Ledger } from './ledger.ts'
+import type { PlacedShard } from './model-shards.ts'
+
+export interface ScrubStatus { bytesDone: number, bytesTotal: number, bad: number, lastCompletedAt: number | undefined }
+
+export interface ScrubberComponents {
+  store: ModelStore
+  clock: Clock
+  random: Random
+  logger: Logger
+  /** Remembers what was looked at when, so that a node that is restarted often gets around all the same. */
+  ledger: Pick<Ledger, 'state' | 'setState' | 'scrubbed' | 'setScrubbed'>
+}
+
+const COMPLETED = 'scrubCompletedAt'
+/** Checked in one go, then others get a turn. */
+const STEP_BYTES = 16 * MiB
+/** A disk that has to be read faster than that for its period is read later than the period says, and loads stay fast. */
+const BYTES_PER_SECOND_MAX = 64 * MiB
+/** A pass takes this share of the period at least, and the whole of it at most, so that nodes that started together drift apart. */
+const PASS_SHARE_MIN = 0.8
+/** Between two passes at least, however short the period is. */
+const PAUSE_MS = 10
+const SLEEP_MS_MAX = 3_600_000
+
+/**
+ * Re-hashes everything that is recorded, again and again, each block once within the period, and single shards at once
+ * when somebody doubts them. Never two at a time. What is bad is withdrawn by the store, which tells everybody.
+ */
+export class Scrubber {
+  readonly #components: ScrubberComponents
+  readonly #periodMs: number
+  readonly #stopping = new AbortController()
+  /** The disk is one: whoever re-hashes waits for who does. */
+  #turn: Promise<void> = Promise.resolve()
+  #loop: Promise<void> | undefined
+  readonly #doubted = new Set<string>()
+  #bytesDone = 0
+  #bytesTotal = 0
+  #bad = 0
+  #lastCompletedAt: number | undefined
+
+  constructor (components: ScrubberComponents, periodMs: number) {
+    this.#components = components
+    this.#periodMs = periodMs
+    this.#lastCompletedAt = components.ledger.state(COMPLETED)
+  }
+
+  start (): void {
+    this.#loop = this.#run().catch(error => {
+      if (!this.#stopping.signal.aborted) this.#components.logger.error({ error: asError(error).message }, 'the scrub ended')
+    })
+  }
+
+  async stop (): Promise<void> {
+    this.#stopping.abort(new NodeStoppedError('the node is stopping'))
+    await this.#loop
+    await this.#turn
+  }
+
+  status (): ScrubStatus {
+    return { bytesDone: this.#bytesDone, bytesTotal: this.#bytesTotal, bad: this.#bad, lastCompletedAt: this.#lastCompletedAt }
+  }
+
+  /** Soon; once, however often it is asked for meanwhile. */
+  shard (model: string, { number, file, first, count }: PlacedShard): void {
+    const key = `${model}/${number}`
+    if (this.#doubted.has(key) || this.#stopping.signal.aborted) return
+    this.#doubted.add(key)
+    this.#check(file, first, count).catch(error => { this.#failed(error) }).finally(() => { this.#doubted.delete(key) })
+  }
+
+  async #run (): Promise<void> {
+    const { clock, random, ledger } = this.#components
+    const { signal } = this.#stopping
+    while (!signal.aborted) {
+      const startedAt = clock.monotonic()
+      const passMs = this.#periodMs * (PASS_SHARE_MIN + (1 - PASS_SHARE_MIN) * random.next())
+      const whole = await this.#pass(passMs, startedAt).catch(error => { this.#failed(error); return false })
+      if (signal.aborted) return
+      if (whole) ledger.setState(COMPLETED, this.#lastCompletedAt = clock.now())
+      await this.#until(Math.max(startedAt + passMs, clock.monotonic() + PAUSE_MS))
+    }
+  }
+
+  /** What was not looked at for longest comes first, spread evenly over `passMs`. Says whether all of it could be looked at. */
+  async #pass (passMs: number, startedAt: number): Promise<boolean> {
+    const { clock, ledger } = this.#components
+    const files = this.#inOrder()
+    this.#bytesDone = 0
+    this.#bytesTotal = files.reduce((sum, file) => sum + file.presentBytes, 0)
+    const msPerByte = Math.max(passMs / Math.max(1, this.#bytesTotal), 1_000 / BYTES_PER_SECOND_MAX)
+    let whole = true
+    for (const file of files) {
+      for (const { first, count, bytes } of stepsOf(file)) {
+        // Before each step, not after it: a node that just started has better things to do.
+        await this.#until(startedAt + (this.#bytesDone + bytes) * msPerByte)
+        await this.#check(file, first, count).catch(error => { whole = false; this.#failed(error) })
+        this.#bytesDone += bytes
+      }
+      ledger.setScrubbed(file.key, clock.now())
+    }
+    return whole
+  }
+
+  /** Timers end at 24 days, and a period may be longer. */
+  async #until (dueAt: number): Promise<void> {
+    const { clock } = this.#components
+    for (let leftMs = dueAt - clock.monotonic(); leftMs > 0; leftMs = dueAt - clock.monotonic()) await sleep(clock, Math.min(leftMs, SLEEP_MS_MAX), this.#stopping.signal)
+  }
+
+  #inOrder (): StoredFile[] {
+    const { store, ledger } = this.#components
+    const at = ledger.scrubbed()
+    const files = new Map(store.models().flatMap(model => model.files).map(file => [file.key, file]))
+    for (const key of at.keys()) if (!files.has(key)) ledger.setScrubbed(key, undefined)
+    return [...files.values()].sort((a, b) => (at.get(a.key) ?? 0) - (at.get(b.key) ?? 0))
+  }
+
+  async #check (file: StoredFile, first: number, count: number): Promise<void> {
+    const { store, logger } = this.#components
+    const { signal } = this.#stopping
+    const work = this.#turn.then(async () => {
+      if (signal.aborted) return
+      const { bad } = await store.verifyRange(file, first, count, { signal })
+      this.#bad += bad.length
+      if (bad.length > 0) logger.warn({ file: file.key, blocks: bad.length }, 'the scrub found bad blocks; they are withdrawn')
+    })
+    this.#turn = work.catch(() => undefined) // told to whoever asked for it
+    await work
+  }
+
+  #failed (error: unknown): void {
+    const failed = asError(error)
+    // A model that went meanwhile needs no scrub.
+    if (this.#stopping.signal.aborted || failed.name === 'ModelNotFoundError') return
+    this.#components.logger.warn({ error: failed.message }, 'a part could not be scrubbed')
+  }
+}
+
+/** Runs of blocks of about STEP_BYTES in which something is recorded. `bytes`: of what is recorded. */
+function * stepsOf ({ index, present }: StoredFile): Generator<{ first: number, count: number, bytes: number }> {
+  let first = 0
+  let bytes = 0
+  for (const [block, size] of index.sizes.entries()) {
+    if (present.has(block)) bytes += size
+    if (bytes < STEP_BYTES && block < index.sizes.length - 1) continue
+    if (bytes > 0) yield { first, count: block - first + 1, bytes }
+    first = block + 1
+    bytes = 0
+  }
+}

@@ -1,0 +1,60 @@
+import { NodeStoppedError, REPLICA_FOUND_MAX, REPLICA_SEARCHES_MAX, REPLICA_SEARCHES_WAITING_MAX, Semaphore, asError, type Clock, type Logger } from '../base/index.ts'
+import type { ContentRouter, Provider } from '../discovery/index.ts'
+import { parseModelCid } from '../model/index.ts'
+
+const SEARCH_MS = 15_000
+
+export interface SearchComponents {
+  router: ContentRouter
+  clock: Clock
+  logger: Logger
+  /** Keeps a provider's addresses, so that it can be dialled by its id. */
+  learn: (provider: Provider) => Promise<void>
+}
+
+/** Asks the content router who says to have a model: whom to ask, never a proof. */
+export class Searches {
+  readonly #components: SearchComponents
+  readonly #found: (model: string, peerIds: string[]) => void
+  readonly #places = new Semaphore(REPLICA_SEARCHES_MAX)
+  readonly #open = new Map<string, Promise<void>>()
+  readonly #stopping = new AbortController()
+
+  constructor (components: SearchComponents, found: (model: string, peerIds: string[]) => void) {
+    this.#components = components
+    this.#found = found
+  }
+
+  /** One search of a model at a time; those beyond the bound are asked for again by who needs them. */
+  find (model: string): void {
+    if (this.#stopping.signal.aborted || this.#open.has(model) || this.#open.size >= REPLICA_SEARCHES_WAITING_MAX) return
+    const { signal } = this.#stopping
+    this.#open.set(model, this.#places.run(async () => { await this.#search(model) }, signal).catch(error => {
+      if (!signal.aborted) this.#components.logger.debug({ model, error: asError(error).message }, 'a search for holders failed')
+    }).finally(() => { this.#open.delete(model) }))
+  }
+
+  async stop (): Promise<void> {
+    this.#stopping.abort(new NodeStoppedError('the node is stopping'))
+    await Promise.all(this.#open.values())
+  }
+
+  async #search (model: string): Promise<void> {
+    const { router, clock, learn } = this.#components
+    const late = new AbortController()
+    const cancel = clock.setTimeout(() => { late.abort(new Error('the search took too long')) }, SEARCH_MS)
+    const peerIds: string[] = []
+    try {
+      for await (const provider of router.findProviders(parseModelCid(model), { signal: AbortSignal.any([late.signal, this.#stopping.signal]) })) {
+        await learn(provider)
+        peerIds.push(provider.peerId)
+        if (peerIds.length >= REPLICA_FOUND_MAX) break
+      }
+    } catch (error) {
+      if (this.#stopping.signal.aborted || !late.signal.aborted) throw error
+    } finally {
+      cancel()
+    }
+    this.#found(model, peerIds)
+  }
+}

@@ -1,0 +1,290 @@
+import type { Libp2p, PrivateKey } from '@libp2p/interface'
+import { REPLICA_INBOX_MAX, asError, type Clock, type Logger, type Random } from '../base/index.ts'
+import type { ContentRouter, Provider } from '../discovery/index.ts'
+import type { ModelStore } from '../storage/store.ts'
+import { DiskSpace } from './disk-space.ts'
+import { Prover } from './digest.ts'
+import { durability } from './durability.ts'
+import { Ledger } from './ledger.ts'
+import type { ShardsByModel } from './model-shards.ts'
+import { PolicyReader, signPolicy } from './policy-record.ts'
+import { ReplicaProtocol } from './protocol.ts'
+import { Pulls, type PullShard } from './pulls.ts'
+import { Replicator } from './replicator.ts'
+import { Scrubber, type ScrubStatus } from './scrubber.ts'
+import { Searches } from './searches.ts'
+import { StoreWatch } from './store-watch.ts'
+import { Tally, type ReplicationCounters } from './tally.ts'
+import { Trouble } from './trouble.ts'
+import type { DrainStatus, ModelReplication, Policy, ReplicaMessage, ReplicaPorts, ReplicationEvent, ReplicationSettings, ShardStatus } from './types.ts'
+
+export interface ReplicationComponents {
+  network: Libp2p
+  store: ModelStore
+  router: ContentRouter
+  clock: Clock
+  random: Random
+  logger: Logger
+  /** The node's identity: signs what it publishes. */
+  privateKey: PrivateKey
+  /** Shared with who fetches them: numbering costs a hash of every name. */
+  shards: ShardsByModel
+  pullShard: PullShard
+  learn: (provider: Provider) => Promise<void>
+  isBanned: (peerId: string) => boolean
+  /** Told of everything that happens; must not call back. */
+  noted: (event: ReplicationEvent) => void
+}
+
+export interface ReplicationInit {
+  settings: ReplicationSettings
+  labels: Record<string, string>
+  /** Undefined: in memory. */
+  ledgerFile: string | undefined
+}
+
+export interface ReplicationReport {
+  models: ModelReplication[]
+  brake: boolean
+  settled: boolean
+  draining: boolean
+  donateBytes: number
+  committedBytes: number
+  pendingBytes: number
+  pulling: number
+  repairMs: number | undefined
+  durability: number | undefined
+  scrub: ScrubStatus
+  counters: ReplicationCounters
+}
+
+const TICK_MS = 1_000
+/** After something happened; what happens within it is looked at together. */
+const SOON_MS = 25
+/** A watched peer is pinged at least this often, and more often where it would be suspect earlier. */
+const PING_MS = 5_000
+const LOOK_FOR_TROUBLE_MS = 10_000
+
+/**
+ * The replicator in a node: gives it the network, the disk and the time. Everything that happens only leaves a note and
+ * asks for a tick; the tick tells the replicator what the store has, what was said, and lets it act.
+ */
+export class Replication {
+  readonly #components: ReplicationComponents
+  readonly #init: ReplicationInit
+  readonly #ledger: Ledger
+  readonly #replicator: Replicator
+  readonly #protocol: ReplicaProtocol
+  readonly #shards: ShardsByModel
+  readonly #prover: Prover
+  readonly #pulls: Pulls
+  readonly #searches: Searches
+  readonly #scrubber: Scrubber
+  readonly #space: DiskSpace
+  readonly #tally = new Tally()
+  readonly #trouble = new Trouble()
+  readonly #policies = new PolicyReader()
+  readonly #watch: StoreWatch
+  /** What others said, and answers to what was asked for, in order. */
+  #inbox: Array<(now: number) => void> = []
+  #cancelTick: () => void = () => undefined
+  #soon = false
+  #running = false
+  #lookedAt = -Infinity
+
+  /** Throws StoreVersionError, and what SQLite throws. */
+  constructor (components: ReplicationComponents, init: ReplicationInit) {
+    const { network, store, router, clock, random, logger, learn, isBanned, pullShard } = components
+    const { settings, labels } = init
+    this.#components = components
+    this.#init = init
+    this.#shards = components.shards
+    const ledger = this.#ledger = new Ledger(init.ledgerFile, logger)
+    this.#space = new DiskSpace({ store, clock, logger, isKept: cid => this.#watch.isKept(cid) })
+    this.#prover = new Prover({ store, shards: this.#shards, logger })
+    this.#pulls = new Pulls({ clock, logger, pullShard }, settings.repairBytesPerSecond, ({ model, shard }, ok, bytes) => {
+      if (ok) this.#tally.pulled(bytes)
+      this.#later(now => { this.#replicator.pulled(model, shard, ok, now) })
+    })
+    this.#searches = new Searches({ router, clock, logger, learn }, (model, peerIds) => { this.#later(now => { this.#replicator.found(model, peerIds, now) }) })
+    this.#scrubber = new Scrubber({
+      store,
+      clock,
+      random,
+      logger,
+      ledger
+    }, settings.scrubPeriodMs)
+    this.#protocol = new ReplicaProtocol({ network, clock, random, logger, isBanned }, { pingMs: Math.min(PING_MS, settings.suspectMs / 3) }, (from, message) => { this.#received(from, message) })
+    this.#replicator = new Replicator({
+      self: network.peerId.toString(),
+      labels,
+      settings,
+      random,
+      ports: this.#ports(),
+      commitments: ledger.commitments(),
+      policies: ledger.policies().map(({ bytes }) => this.#policies.read(bytes)).filter(record => record !== undefined)
+    })
+    this.#watch = new StoreWatch({ store, shards: this.#shards, replicator: this.#replicator })
+  }
+
+  async start (): Promise<void> {
+    const { clock } = this.#components
+    await this.#space.refresh()
+    this.#watch.start(() => { this.#tickSoon() })
+    this.#running = true
+    this.#watch.look(clock.monotonic())
+    this.#watch.keepPromised()
+    await this.#protocol.start()
+    this.#replicator.start(clock.monotonic())
+    this.#scrubber.start()
+    this.#schedule(SOON_MS)
+  }
+
+  /** Says that this node means to come back, then ends what is open. */
+  async stop (): Promise<void> {
+    if (this.#running) this.#replicator.leave(this.#components.clock.monotonic())
+    this.#running = false
+    this.#cancelTick()
+    this.#watch.stop()
+    await Promise.all([this.#protocol.stop(), this.#pulls.stop(), this.#searches.stop(), this.#scrubber.stop(), this.#prover.stop()])
+    this.#ledger[Symbol.dispose]()
+  }
+
+  /** Signs and spreads how many replicas a model is to have. Durable when it resolves. */
+  async setPolicy (model: string, policy: Policy): Promise<void> {
+    const { privateKey, clock } = this.#components
+    this.#watch.look(clock.monotonic()) // it may have been added this moment
+    const record = await signPolicy(privateKey, { model, ...policy, sequence: this.#replicator.nextSequence(model) })
+    this.#replicator.setPolicy(record, clock.monotonic())
+    this.#watch.keepPromised()
+    this.#tickSoon()
+  }
+
+  policyOf (model: string): Policy | undefined { return this.#replicator.policyOf(model) }
+  keeps (model: string): boolean { return this.#replicator.keeps(model) }
+  shards (model: string): ShardStatus[] | undefined { return this.#replicator.shards(model, this.#components.clock.monotonic()) }
+
+  drain (): void {
+    this.#replicator.drain(true, this.#components.clock.monotonic())
+    this.#tickSoon()
+  }
+
+  drainStatus (): DrainStatus { return this.#replicator.drainStatus(this.#components.clock.monotonic()) }
+
+  report (): ReplicationReport {
+    const { settings } = this.#init
+    const replicator = this.#replicator
+    const models = replicator.models(this.#components.clock.monotonic())
+    const { repairMs } = this.#tally
+    return {
+      models,
+      brake: replicator.brake,
+      settled: replicator.settled,
+      draining: replicator.draining,
+      donateBytes: settings.donateBytes,
+      committedBytes: replicator.committedBytes,
+      pendingBytes: replicator.pendingBytes,
+      pulling: this.#pulls.running,
+      repairMs,
+      durability: repairMs === undefined ? undefined : durability({ models, repairMs }),
+      scrub: this.#scrubber.status(),
+      counters: { ...this.#tally.counters(), messagesSent: this.#protocol.messagesSent, messageBytesSent: this.#protocol.bytesSent }
+    }
+  }
+
+  /** What an operator should look at, in words. */
+  problems ({ models, brake }: ReplicationReport): string[] {
+    const { network, clock } = this.#components
+    const reachable = network.getPeers().length
+    return this.#trouble.problems({ models, brake, connected: reachable > 0, reachable }, clock.monotonic())
+  }
+
+  #ports (): ReplicaPorts {
+    const { network, clock, logger, isBanned, store, noted } = this.#components
+    return {
+      send: (to, message) => { this.#protocol.send(to, message) },
+      heardAt: peerId => this.#protocol.heardAt(peerId),
+      watch: peerIds => { this.#protocol.watch(peerIds) },
+      reachable: () => network.getPeers().map(peer => peer.toString()).filter(peerId => !isBanned(peerId)),
+      find: model => { this.#searches.find(model) },
+      pull: job => {
+        this.#watch.keep(job.model, true) // its bytes come before the next look
+        this.#pulls.start(job)
+      },
+      cancel: (model, shard) => { this.#pulls.cancel(model, shard) },
+      prove: (model, shards, nonce, done) => {
+        this.#prover.prove(model, shards, nonce, digests => { this.#later(() => { done(digests) }) })
+      },
+      scrub: (model, number) => {
+        const stored = store.model(model)
+        const shard = stored === undefined ? undefined : this.#shards.of(stored).all[number]
+        if (shard !== undefined) this.#scrubber.shard(model, shard)
+      },
+      save: change => {
+        this.#ledger.save(change)
+        if (change.committed) this.#watch.keep(change.model, true)
+      },
+      savePolicy: record => { this.#ledger.savePolicy(record) },
+      readPolicy: bytes => this.#policies.read(bytes),
+      diskFreeBytes: () => this.#space.freeBytes,
+      note: event => {
+        this.#tally.note(event)
+        this.#trouble.note(event, clock.monotonic())
+        noted(event)
+        if (event.type === 'brake') logger.warn(event, event.on ? 'many peers vanished at once: repair is held back' : 'repair goes on')
+        else logger.debug(event, 'replication')
+      }
+    }
+  }
+
+  /** Beyond the bound what came last is dropped: it is said again if it matters. */
+  #received (from: string, message: ReplicaMessage): void {
+    if (this.#inbox.length < REPLICA_INBOX_MAX) this.#later(now => { this.#replicator.receive(from, message, now) })
+  }
+
+  /** At the next tick. */
+  #later (work: (now: number) => void): void {
+    if (!this.#running) return
+    this.#inbox.push(work)
+    this.#tickSoon()
+  }
+
+  #tickSoon (): void {
+    if (this.#soon || !this.#running) return
+    this.#soon = true
+    this.#schedule(SOON_MS)
+  }
+
+  #schedule (delayMs: number): void {
+    this.#cancelTick()
+    this.#cancelTick = this.#components.clock.setTimeout(() => { this.#tick() }, delayMs)
+  }
+
+  #tick (): void {
+    const { clock, random, logger } = this.#components
+    if (!this.#running) return
+    this.#soon = false
+    const guarded = (what: string, work: () => void): void => {
+      try {
+        work()
+      } catch (error) {
+        // A disk that cannot record, most of all: what was not done is still needed at the next tick.
+        logger.error({ error: asError(error).message }, what)
+      }
+    }
+    this.#protocol.awake()
+    const now = clock.monotonic()
+    guarded('the store could not be looked at', () => { this.#watch.look(now) })
+    for (const work of this.#inbox.splice(0)) guarded('what a peer said could not be dealt with', () => { work(now) })
+    guarded('a tick of the replicator failed', () => { this.#replicator.tick(now) })
+    this.#watch.keepPromised()
+    this.#space.refreshSometimes(now)
+    if (now - this.#lookedAt >= LOOK_FOR_TROUBLE_MS) {
+      this.#lookedAt = now
+      guarded('the state of replication could not be looked at', () => {
+        this.#trouble.look(this.#replicator.models(now), this.#replicator.draining ? this.#replicator.drainStatus(now) : undefined, now)
+      })
+    }
+    if (!this.#soon) this.#schedule(TICK_MS * (0.9 + 0.2 * random.next()))
+  }
+}

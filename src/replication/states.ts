@@ -1,0 +1,203 @@
+import { Bitfield } from '../base/index.ts'
+import { addStranger, exchangeId, type Context } from './context.ts'
+import { Own, type ModelView } from './model-view.ts'
+import type { Holding } from './holding.ts'
+import type { Peer } from './peer-table.ts'
+import type { ModelClaim, ReplicaMessage } from './types.ts'
+
+type State = Extract<ReplicaMessage, { type: 'state' }>
+
+const RETRY_FIRST_MS = 1_000
+const RETRY_MAX_MS = 60_000
+/** Also when nothing changed: what was lost on the way, in memory or by a bug, is right again after this long. */
+const REFRESH_MS = 10 * 60_000
+/** A peer that is said to have to do with a model and never says so itself. */
+const SILENT_TRIES_MAX = 8
+/** Members named in one message. */
+const MEMBERS_TOLD_MAX = 64
+/** Longer than a message and its answer take. */
+const ANSWER_MS = 5_000
+/** Of a thousand shards each, half a megabyte. */
+const MODELS_PER_MESSAGE = 64
+const UNKNOWN_MAX = 256
+const FORMER_MAX = 8
+
+/**
+ * Who has what, told by those who have it: each node tells the peers it shares models with what it holds, whenever that
+ * changes, until they have acknowledged it. Nothing is passed on but names of peers and signed policies.
+ */
+export class States {
+  readonly #context: Context
+  readonly #holding: Holding
+  readonly #incarnation: string
+  #version = 1
+  #leaving = false
+
+  constructor (context: Context, holding: Holding) {
+    this.#context = context
+    this.#holding = holding
+    this.#incarnation = exchangeId(context.random)
+  }
+
+  changed (): void {
+    this.#version++
+    for (const peer of this.#context.peers.peers.values()) peer.tries = 0
+  }
+
+  leave (): void {
+    this.#leaving = true
+    this.#version++
+    for (const peer of this.#context.peers.peers.values()) if (peer.liveness !== 'down') this.#send(peer, false)
+  }
+
+  /** Asks a peer for its state, whatever it shares with this node. */
+  probe (peer: Peer): void { this.#send(peer, true) }
+
+  /** Tells those who do not know yet, and asks those of whom nothing is known. */
+  tick (): void {
+    const { now, peers, wake } = this.#context
+    for (const peer of peers.peers.values()) {
+      if (peer.liveness === 'down') continue
+      const unknown = peer.stateAt === undefined || now - peer.stateAt >= REFRESH_MS
+      if (!unknown && !peer.wantsReply && peer.ackVersion >= this.#version) { wake((peer.stateAt ?? now) + REFRESH_MS); continue }
+      const at = peer.sentAt + (peer.tries === 0 ? RETRY_FIRST_MS : Math.min(RETRY_MAX_MS, RETRY_FIRST_MS * 2 ** peer.tries))
+      if (now < at && !(peer.wantsReply && peer.tries === 0 && now > peer.sentAt)) { wake(at); continue }
+      // An answer carries the acknowledgement.
+      this.#send(peer, unknown || peer.ackVersion < this.#version)
+      wake(now + RETRY_FIRST_MS)
+      if (peer.stateAt === undefined && peer.tries > SILENT_TRIES_MAX) for (const view of this.#context.views.values()) view.members.delete(peer.id)
+    }
+  }
+
+  received (from: string, state: State): void {
+    const { now, peers, strangers, views } = this.#context
+    const shares = state.models.some(({ model }) => views.has(model))
+    const peer = peers.get(from) ?? (shares ? peers.track(from, now, strangers.get(from)) : strangers.get(from) ?? this.#stranger(from))
+    if (shares) strangers.delete(from)
+    if (state.incarnation !== peer.incarnation) {
+      if (peer.former.includes(state.incarnation)) return
+      if (peer.incarnation !== '') {
+        peer.former.push(peer.incarnation)
+        if (peer.former.length > FORMER_MAX) peer.former.shift()
+        for (const view of views.values()) view.claims.get(from)?.doubt()
+      }
+      peer.incarnation = state.incarnation
+      peer.leaving = false
+      peer.ackVersion = 0
+    } else if (state.version < peer.version) {
+      return
+    }
+    peer.version = state.version
+    peer.stateAt = now
+    peer.tries = 0
+    peer.draining = state.draining
+    peer.leaving = state.leaving
+    peer.freeBytes = state.freeBytes
+    peer.labels = state.labels
+    if (state.ackIncarnation === this.#incarnation) peer.ackVersion = Math.max(peer.ackVersion, Math.min(state.ackVersion, this.#version))
+    for (const claim of state.models) {
+      if (views.has(claim.model)) this.#learn(peer, claim)
+      else if (peer.unknown.size < UNKNOWN_MAX) peer.unknown.set(claim.model, claim.shards)
+    }
+    for (const view of views.values()) {
+      const metAt = view.members.get(from)
+      // It was told what this node has of it, and had nothing to say.
+      if (metAt !== undefined && peer.sentAt > metAt && now - metAt >= ANSWER_MS) view.members.delete(from)
+    }
+    if (state.wantsReply || peer.unknown.size > 0) {
+      if (peers.get(from) === undefined) this.#send(peer, false)
+      else peer.wantsReply = true
+    }
+    this.#context.touch()
+  }
+
+  #learn (peer: Peer, told: ModelClaim): void {
+    const view = this.#context.views.get(told.model)
+    if (view === undefined || told.shards !== view.shards) return
+    this.policies(view, told.policies)
+    if (!view.claims.has(peer.id) && !view.members.delete(peer.id)) {
+      peer.ackVersion = 0
+      peer.tries = 0
+      view.metAt = this.#context.now
+    }
+    if (view.claim(peer.id).update(told)) this.#context.viewChanged()
+    for (const member of told.members) this.#context.met(view, member)
+  }
+
+  /** Takes in records that are not known; a false one is ignored. */
+  policies (view: ModelView, given: readonly Uint8Array[]): void {
+    const { ports } = this.#context
+    for (const bytes of given) {
+      if ([...view.policies.values()].some(known => equal(known.bytes, bytes))) continue
+      const record = ports.readPolicy(bytes)
+      if (record?.model !== view.cid || !view.adopt(record)) continue
+      ports.savePolicy(record)
+      view.metAt = this.#context.now
+      this.#context.changed()
+    }
+  }
+
+  #send (peer: Peer, asks: boolean): void {
+    const { now, views, self, draining, ports, strangers } = this.#context
+    const models: ModelClaim[] = []
+    if (!strangers.has(peer.id)) {
+      for (const view of views.values()) if (view.claims.has(peer.id) || view.members.has(peer.id)) models.push(claimOf(view, peer.id))
+    }
+    // It may think that this node has some of it, from before it lost its disk.
+    for (const [model, shards] of peer.unknown) if (!views.has(model)) models.push(nothingOf(model, shards))
+    peer.unknown.clear()
+    peer.sentAt = now
+    peer.tries++
+    peer.wantsReply = false
+    const freeBytes = this.#holding.freeBytes()
+    // In parts that fit into a message; what a part does not name it says nothing about.
+    for (let first = 0; first === 0 || first < models.length; first += MODELS_PER_MESSAGE) {
+      ports.send(peer.id, {
+        type: 'state',
+        incarnation: this.#incarnation,
+        version: this.#version,
+        ackIncarnation: peer.incarnation,
+        ackVersion: peer.version,
+        wantsReply: asks && first + MODELS_PER_MESSAGE >= models.length,
+        draining,
+        leaving: this.#leaving,
+        freeBytes,
+        labels: self.labels,
+        models: models.slice(first, first + MODELS_PER_MESSAGE)
+      })
+    }
+  }
+
+  #stranger (id: string): Peer {
+    const { peers, strangers, now } = this.#context
+    const peer = peers.make(id, now)
+    addStranger(strangers, peer)
+    return peer
+  }
+}
+
+function nothingOf (model: string, shards: number): ModelClaim {
+  const none = (): Uint8Array => new Bitfield(shards).bytes
+  return { model, shards, policies: [], committed: none(), pending: none(), cached: none(), members: [] }
+}
+
+function claimOf (view: ModelView, to: string): ModelClaim {
+  const members: string[] = []
+  for (const id of view.claims.keys()) {
+    if (members.length >= MEMBERS_TOLD_MAX) break
+    if (id !== to) members.push(id)
+  }
+  return {
+    model: view.cid,
+    shards: view.shards,
+    policies: [...view.policies.values()].map(record => record.bytes),
+    committed: view.bits(Own.Committed).bytes,
+    pending: view.bits(Own.Pulling, Own.Broken).bytes,
+    cached: view.bits(Own.Held).bytes,
+    members
+  }
+}
+
+function equal (a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && a.every((byte, i) => byte === b[i])
+}

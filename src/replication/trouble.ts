@@ -1,0 +1,56 @@
+import type { DeclineReason, DrainStatus, ModelReplication, ReplicationEvent } from './types.ts'
+
+/** Repair of a lost peer begins within a minute of its loss and takes another: what lasts longer needs a person. */
+const PATIENCE_MS = 2 * 60_000
+/** Refusals older than that explain nothing. */
+const REASON_MEMORY_MS = 5 * 60_000
+const REASONS: Record<DeclineReason, string> = {
+  held: 'those asked hold it already; more nodes are needed',
+  space: 'nobody gives space; start more nodes with --set storage.donate, or raise it',
+  busy: 'those asked are busy with other repairs',
+  draining: 'those asked are draining',
+  'unknown-model': 'those asked cannot find the model',
+  leaving: 'those asked are stopping'
+}
+
+/** Watches for how long what should mend itself has not, and why. Pure. */
+export class Trouble {
+  readonly #belowMinSince = new Map<string, number>()
+  readonly #declined = new Map<string, { reason: DeclineReason, at: number }>()
+  #drain: { left: number, since: number } | undefined
+
+  note (event: ReplicationEvent, now: number): void {
+    if (event.type === 'declined') this.#declined.set(event.model, { reason: event.reason, at: now })
+  }
+
+  look (models: readonly ModelReplication[], drain: DrainStatus | undefined, now: number): void {
+    const below = new Set(models.filter(({ replicasMin, min }) => replicasMin < min).map(({ model }) => model))
+    for (const model of this.#belowMinSince.keys()) if (!below.has(model)) this.#belowMinSince.delete(model)
+    for (const model of below) if (!this.#belowMinSince.has(model)) this.#belowMinSince.set(model, now)
+    for (const [model, { at }] of this.#declined) if (now - at > REASON_MEMORY_MS) this.#declined.delete(model)
+    if (drain === undefined || drain.left.length === 0) this.#drain = undefined
+    else if (this.#drain?.left !== drain.left.length) this.#drain = { left: drain.left.length, since: now }
+  }
+
+  /** In words, each with what to do. */
+  problems (state: { models: readonly ModelReplication[], brake: boolean, connected: boolean, reachable: number }, now: number): string[] {
+    const problems: string[] = []
+    if (state.brake) problems.push('many peers vanished at once: until they are back or a while has passed, only last copies are repaired and nothing is let go; check the network between the nodes')
+    for (const { model, replicasMin, min } of state.models) {
+      const since = this.#belowMinSince.get(model)
+      if (!state.connected || since === undefined || now - since < PATIENCE_MS) continue
+      problems.push(`${model} has ${replicasMin} of at least ${min} replicas${this.#why(model, min, state.reachable)}; see shoal show ${model}`)
+    }
+    if (this.#drain !== undefined && now - this.#drain.since >= PATIENCE_MS) {
+      problems.push(`the drain does not get on: ${this.#drain.left} shards have too few replicas elsewhere; start more nodes with --set storage.donate, or lower the target`)
+    }
+    return problems
+  }
+
+  #why (model: string, min: number, reachable: number): string {
+    const declined = this.#declined.get(model)
+    if (declined !== undefined) return `: ${REASONS[declined.reason]}`
+    if (reachable + 1 < min) return `: only ${reachable} other ${reachable === 1 ? 'node is' : 'nodes are'} connected`
+    return ''
+  }
+}

@@ -1,0 +1,59 @@
+import assert from 'node:assert/strict'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
+import { silentLogger, type Logger } from '../../../src/base/index.ts'
+import { Ledger } from '../../../src/replication/ledger.ts'
+import { temporaryDirectory } from '../../support/files.ts'
+
+describe('the ledger of replicas', () => {
+  it('keeps what it was told over a restart', async () => {
+    await using directory = await temporaryDirectory('ledger')
+    const file = join(directory.path, 'replication.sqlite')
+    {
+      using ledger = new Ledger(file, silentLogger)
+      ledger.save({ model: 'm', shard: 1, committed: true })
+      ledger.save({ model: 'm', shard: 1, committed: true })
+      ledger.save({ model: 'm', shard: 2, committed: true })
+      ledger.save({ model: 'n', shard: 0, committed: true })
+      ledger.save({ model: 'm', shard: 2, committed: false })
+      ledger.savePolicy({ model: 'm', publisher: 'p', sequence: 2 ** 53 - 1, bytes: Uint8Array.of(2) })
+      ledger.savePolicy({ model: 'm', publisher: 'p', sequence: 1, bytes: Uint8Array.of(1) })
+      ledger.setState('scrubbedAt', 12.5)
+    }
+    using ledger = new Ledger(file, silentLogger)
+    assert.deepEqual(ledger.commitments(), [{ model: 'm', shard: 1 }, { model: 'n', shard: 0 }])
+    assert.deepEqual(ledger.policies(), [{ model: 'm', publisher: 'p', sequence: 2 ** 53 - 1, bytes: Uint8Array.of(2) }])
+    assert.equal(ledger.state('scrubbedAt'), 12.5)
+    assert.equal(ledger.state('other'), undefined)
+  })
+
+  it('sets a damaged file aside, says so, and starts empty', async () => {
+    await using directory = await temporaryDirectory('ledger')
+    for (const [at, damage] of [(bytes: Buffer) => bytes.fill(7), (bytes: Buffer) => bytes.fill(7, 4_096 + 8), (bytes: Buffer) => bytes.subarray(0, 5_000)].entries()) {
+      const file = join(directory.path, `replication-${at}.sqlite`)
+      {
+        using ledger = new Ledger(file, silentLogger)
+        for (let shard = 0; shard < 2_000; shard++) ledger.save({ model: 'm', shard, committed: true })
+      }
+      writeFileSync(file, damage(readFileSync(file)))
+      const errors: string[] = []
+      const logger: Logger = { ...silentLogger, error: (_, message) => { errors.push(message) } }
+      using ledger = new Ledger(file, logger)
+      assert.deepEqual(ledger.commitments(), [], `damage ${at}`)
+      assert.equal(errors.length, 1, `damage ${at}`)
+      assert.ok(existsSync(`${file}.damaged`))
+      ledger.save({ model: 'm', shard: 1, committed: true })
+    }
+  })
+
+  it('leaves a newer one alone', async () => {
+    await using directory = await temporaryDirectory('ledger')
+    const file = join(directory.path, 'replication.sqlite')
+    const database = new DatabaseSync(file)
+    database.exec('PRAGMA user_version = 99')
+    database.close()
+    assert.throws(() => new Ledger(file, silentLogger), { name: 'StoreVersionError' })
+    assert.ok(!existsSync(`${file}.damaged`))
+  })
+})

@@ -1,0 +1,156 @@
+import assert from 'node:assert/strict'
+import { Bitfield, MiB } from '../../../src/base/index.ts'
+import { ModelView, Own } from '../../../src/replication/model-view.ts'
+import { PeerTable, type Peer } from '../../../src/replication/peer-table.ts'
+import { distance, look, needOf, pick, trimPlace, type Scene } from '../../../src/replication/planner.ts'
+import { defaultReplication } from '../../../src/replication/settings.ts'
+
+const settings = { ...defaultReplication, donateBytes: 0 }
+const NOW = 10_000_000
+
+/** A shard 0 of 100 MiB that this node holds, and peers that hold it too. */
+class Setting {
+  readonly peers = new PeerTable(settings, { heardAt: () => NOW, ask: () => undefined, changed: () => undefined, brake: () => undefined })
+  readonly view = new ModelView('model', 1)
+  readonly scene: Scene
+
+  constructor () {
+    const self = this.peers.make('self', NOW)
+    this.scene = { self, draining: false, settled: true, settings, peers: this.peers, now: NOW }
+    this.view.policy = { min: 2, target: 3, max: 5 }
+    this.view.bytes[0] = 100 * MiB
+    this.view.own[0] = Own.Committed
+  }
+
+  peer (id: string, change: Partial<Peer> = {}): Peer {
+    const peer = this.peers.track(id, NOW)
+    Object.assign(peer, { stateAt: NOW, freeBytes: 1e12, ...change })
+    return peer
+  }
+
+  holder (id: string, change: Partial<Peer> = {}, provenAt = NOW): Peer {
+    const peer = this.peer(id, change)
+    const claim = this.view.claim(id)
+    claim.committed = Bitfield.full(1)
+    claim.provenAt[0] = provenAt
+    return peer
+  }
+
+  need (offered = 0): ReturnType<typeof needOf> { return needOf(this.view, 0, look(this.view, 0, this.scene), offered, this.scene) }
+  below (sinceMs: number): void {
+    const state = this.view.states[0]
+    assert(state !== undefined)
+    state.belowSince = NOW - sinceMs
+  }
+}
+
+describe('replica planner', () => {
+  it('counts a replica only while it is proven, committed, up and not draining', () => {
+    const at = new Setting()
+    at.holder('proven')
+    at.holder('never', {}, -Infinity)
+    at.holder('long-ago', {}, NOW - settings.proofTtlMs - 1)
+    at.holder('draining', { draining: true })
+    at.holder('down', { liveness: 'down' })
+    at.holder('suspect', { liveness: 'suspect' })
+    at.view.claim('cached').cached = Bitfield.full(1)
+    at.peer('cached')
+    const seen = look(at.view, 0, at.scene)
+    assert.equal(seen.replicas, 3) // this node, proven, suspect
+    assert.deepEqual(seen.claimed.map(({ id }) => id), ['never', 'long-ago'])
+    assert.deepEqual(seen.missing.map(({ id }) => id), ['down'])
+    assert.deepEqual(seen.draining.map(({ id }) => id), ['draining'])
+  })
+
+  it('does not believe a claim that failed twice, and counts its own copy not while it drains', () => {
+    const at = new Setting()
+    at.holder('liar')
+    const claim = at.view.claims.get('liar')
+    assert(claim !== undefined)
+    claim.failed[0] = 2
+    assert.equal(look(at.view, 0, at.scene).replicas, 1)
+    assert.equal(look(at.view, 0, { ...at.scene, draining: true }).replicas, 0)
+  })
+
+  it('wants what is lacking, less what is on its way', () => {
+    const at = new Setting()
+    assert.deepEqual({ wanted: at.need()?.wanted, why: at.need()?.why }, { wanted: 2, why: 'last-copy' })
+    assert.equal(at.need(1)?.wanted, 1)
+    at.peer('fetching')
+    at.view.claim('fetching').pending = Bitfield.full(1)
+    assert.equal(at.need(1), undefined)
+    at.holder('a')
+    assert.equal(at.need(), undefined) // 2 + 1 on its way
+    at.view.claims.delete('fetching')
+    assert.equal(at.need()?.why, 'below-target')
+  })
+
+  it('gives the missing time to come back, by what is left', () => {
+    const at = new Setting()
+    at.view.policy = { min: 2, target: 4, max: 6 }
+    at.holder('gone', { liveness: 'down' })
+    at.below(5_000)
+    assert.equal(at.need()?.dueAt, NOW - 5_000 + settings.graceLastCopyMs)
+    assert.equal(at.need()?.wanted, 1, 'one companion at once, the rest after the grace')
+    at.holder('a')
+    assert.equal((at.need()?.dueAt ?? 0) % settings.rankDelayMs, (NOW - 5_000 + settings.graceTwoCopiesMs) % settings.rankDelayMs)
+    at.holder('b')
+    assert((at.need()?.dueAt ?? 0) >= NOW - 5_000 + settings.graceDefaultMs)
+  })
+
+  it('waits the whole grace for who said goodbye, while enough are left', () => {
+    const at = new Setting()
+    at.holder('rebooting', { leaving: true })
+    at.holder('a')
+    at.below(0)
+    assert((at.need()?.dueAt ?? 0) >= NOW + settings.graceDefaultMs)
+    at.view.claims.delete('a')
+    assert.equal(at.need()?.dueAt, NOW + settings.graceLastCopyMs, 'the last copy waits for nobody')
+  })
+
+  it('ranks the holders alike everywhere, and each rank waits longer', () => {
+    const at = new Setting()
+    const ids = ['self', 'a']
+    at.holder('a')
+    at.below(0)
+    const own = at.need()?.dueAt ?? NaN
+    const other = new Setting()
+    const asA: Scene = { ...other.scene, self: other.peers.make('a', NOW) }
+    other.holder('self')
+    other.below(0)
+    const theirs = needOf(other.view, 0, look(other.view, 0, asA), 0, asA)?.dueAt ?? NaN
+    assert.deepEqual([own, theirs].sort((a, b) => a - b), [NOW, NOW + settings.rankDelayMs], `${ids.join(', ')} act one after the other`)
+  })
+
+  it('repairs last copies only while braked, one companion each, and nothing before it has settled', () => {
+    const at = new Setting()
+    Object.defineProperty(at.peers, 'brake', { value: true })
+    assert.equal(at.need()?.wanted, 1)
+    at.holder('a')
+    assert.equal(at.need(), undefined)
+    at.view.claims.delete('a')
+    assert.equal(needOf(at.view, 0, look(at.view, 0, at.scene), 0, { ...at.scene, settled: false }), undefined)
+  })
+
+  it('picks who has it already, then the farthest domain', () => {
+    const at = new Setting()
+    const holder = at.holder('h', { labels: { zone: 'a', rack: '1', host: 'x' } })
+    const sameRack = at.peer('same-rack', { labels: { zone: 'a', rack: '1', host: 'y' } })
+    const otherRack = at.peer('other-rack', { labels: { zone: 'a', rack: '2', host: 'z' } })
+    const otherZone = at.peer('other-zone', { labels: { zone: 'b', rack: '1', host: 'w' } })
+    const nameless = at.peer('nameless')
+    assert.deepEqual([sameRack, otherRack, otherZone, nameless].map(peer => distance(peer, [holder])), [1, 2, 3, 3])
+    assert.equal(distance(at.peer('nameless-2'), [nameless]), 1)
+    const candidates = [sameRack, otherRack, otherZone].map(peer => ({ peer, cached: false }))
+    assert.equal(pick(at.view, 0, [holder], candidates)?.peer, otherZone)
+    assert.equal(pick(at.view, 0, [holder], candidates.map(one => ({ ...one, cached: one.peer === sameRack })))?.peer, sameRack)
+    assert.equal(pick(at.view, 0, [holder], []), undefined)
+  })
+
+  it('gives surplus holders each another place in the order of letting go', () => {
+    const at = new Setting()
+    const all = [at.scene.self, ...['a', 'b', 'c', 'd', 'e'].map(id => at.holder(id))]
+    const places = all.map(peer => trimPlace(at.view, 0, peer, all.filter(other => other !== peer)))
+    assert.deepEqual(places.sort((a, b) => a - b), [0, 1, 2, 3, 4, 5])
+  })
+})

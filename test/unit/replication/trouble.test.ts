@@ -1,0 +1,40 @@
+import assert from 'node:assert/strict'
+import { Trouble } from '../../../src/replication/trouble.ts'
+import type { DrainStatus, ModelReplication } from '../../../src/replication/types.ts'
+
+const MINUTE = 60_000
+const model = (replicasMin: number): ModelReplication => ({
+  model: 'm', min: 2, target: 3, max: 5, replicasMin, shards: 4, deficitShards: 4, deficitBytes: 1, repairing: 0, oldestProofAgoMs: undefined
+})
+const state = (replicasMin: number, more: Partial<Parameters<Trouble['problems']>[0]> = {}): Parameters<Trouble['problems']>[0] =>
+  ({ models: [model(replicasMin)], brake: false, connected: true, reachable: 3, ...more })
+
+describe('what replication cannot mend by itself', () => {
+  it('is told when it has lasted, with the reason', () => {
+    const trouble = new Trouble()
+    trouble.look([model(1)], undefined, 0)
+    assert.deepEqual(trouble.problems(state(1), MINUTE), [])
+    trouble.note({ type: 'declined', model: 'm', shard: 0, by: 'p', reason: 'space' }, MINUTE)
+    trouble.look([model(1)], undefined, 2 * MINUTE)
+    assert.match(trouble.problems(state(1), 2 * MINUTE)[0] ?? '', /1 of at least 2 replicas: nobody gives space/)
+    assert.deepEqual(trouble.problems(state(1, { connected: false }), 2 * MINUTE), [])
+    trouble.look([model(1)], undefined, 10 * MINUTE)
+    assert.match(trouble.problems(state(1, { reachable: 0 }), 10 * MINUTE)[0] ?? '', /only 0 other nodes/)
+    trouble.look([model(2)], undefined, 11 * MINUTE)
+    trouble.look([model(1)], undefined, 12 * MINUTE)
+    assert.deepEqual(trouble.problems(state(1), 13 * MINUTE), [])
+  })
+
+  it('is the brake, and a drain that does not get on', () => {
+    const trouble = new Trouble()
+    assert.equal(trouble.problems(state(3, { brake: true }), 0).length, 1)
+    const drain = (left: number): DrainStatus => ({ left: Array.from({ length: left }, (_, shard) => ({ model: 'm', shard, replicas: 1, target: 3 })), bytesLeft: left })
+    trouble.look([], drain(5), 0)
+    trouble.look([], drain(4), 2 * MINUTE)
+    assert.deepEqual(trouble.problems(state(3), 3 * MINUTE), [])
+    trouble.look([], drain(4), 4 * MINUTE)
+    assert.match(trouble.problems(state(3), 4 * MINUTE)[0] ?? '', /4 shards/)
+    trouble.look([], drain(0), 5 * MINUTE)
+    assert.deepEqual(trouble.problems(state(3), 9 * MINUTE), [])
+  })
+})
