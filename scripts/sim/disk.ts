@@ -1,0 +1,76 @@
+import type { PolicyRecord } from '../../src/replication/types.ts'
+import { modelIndexOf, shardOf, type Key, type SimModel } from './types.ts'
+
+/** Since when content is bad; right content has none of it. */
+const RIGHT = Infinity
+
+/** What survives a crash: shards with right or wrong content, and what save() and savePolicy() made durable. */
+export class Disk {
+  readonly capacity: number
+  used = 0
+  /** Taken by others on the same volume. */
+  foreign = 0
+  readonly committed = new Set<Key>()
+  /** Models this node published or pinned: all of each stays. */
+  readonly kept = new Set<number>()
+  readonly policies = new Map<string, PolicyRecord>()
+  readonly #rottenSince = new Map<Key, number>()
+
+  constructor (capacity: number) { this.capacity = capacity }
+
+  get free (): number { return Math.max(0, this.capacity - this.used - this.foreign) }
+
+  has (key: Key): boolean { return this.#rottenSince.has(key) }
+  keys (): IterableIterator<Key> { return this.#rottenSince.keys() }
+
+  /** Content is what it should be, or was at `since` and later. */
+  right (key: Key, since = RIGHT): boolean {
+    const rotten = this.#rottenSince.get(key)
+    return rotten !== undefined && rotten >= since
+  }
+
+  /** To be kept for good. */
+  keeps (key: Key): boolean { return this.committed.has(key) || this.kept.has(modelIndexOf(key)) }
+
+  /** Since when its content is wrong; Infinity: it is right; undefined: it is not there. */
+  rottenSince (key: Key): number | undefined { return this.#rottenSince.get(key) }
+
+  write (key: Key, bytes: number): void {
+    if (!this.has(key)) this.used += bytes
+    this.#rottenSince.set(key, RIGHT)
+  }
+
+  rot (key: Key, now: number): void {
+    if (this.right(key)) this.#rottenSince.set(key, now)
+  }
+
+  remove (key: Key, bytes: number): void {
+    if (this.#rottenSince.delete(key)) this.used -= bytes
+  }
+
+  wipe (): void {
+    this.used = 0
+    this.committed.clear()
+    this.kept.clear()
+    this.policies.clear()
+    this.#rottenSince.clear()
+  }
+
+  heldOf (model: SimModel): number[] {
+    const held = []
+    for (const key of this.keys()) if (modelIndexOf(key) === model.index) held.push(shardOf(key))
+    return held.sort((a, b) => a - b)
+  }
+}
+
+/** Stands in for BLAKE3 over nonce and ranges: differs by nonce and shard, and is wrong for wrong content. */
+export function digestOf (key: Key, nonce: Uint8Array, right: boolean): Uint8Array {
+  let h = Math.imul(key + 1, 0x9e3779b1) ^ (right ? 0 : 0x5bd1e995)
+  for (let i = 0; i < nonce.length; i++) h = Math.imul(h ^ (nonce[i] as number), 0x01000193)
+  const digest = new Uint8Array(32)
+  for (let i = 0; i < 32; i += 4) {
+    h = Math.imul(h ^ (h >>> 15), 0x85ebca6b) + i | 0
+    digest[i] = h; digest[i + 1] = h >>> 8; digest[i + 2] = h >>> 16; digest[i + 3] = h >>> 24
+  }
+  return digest
+}

@@ -1,0 +1,122 @@
+import { randomInt, type Random } from '../../src/base/index.ts'
+import type { SimNode } from './node.ts'
+import { HOUR, MINUTE, SECOND } from './types.ts'
+import type { World } from './world.ts'
+
+/** Machines that are gone for good: never so many that capacity goes with them. */
+const GONE_SHARE = 0.35
+
+export function pick<T> (random: Random, items: readonly T[]): T | undefined {
+  return items[randomInt(random, Math.max(1, items.length))]
+}
+
+export function working (world: World): SimNode[] { return world.nodes.filter(node => node.works) }
+
+/** Some are shorter than any grace, some between, some longer than all. */
+export function outage (random: Random): number {
+  const kind = random.next()
+  if (kind < 0.3) return 5 * SECOND + random.next() * MINUTE
+  if (kind < 0.7) return MINUTE + random.next() * 8 * MINUTE
+  return 12 * MINUTE + random.next() * 40 * MINUTE
+}
+
+/** Would every shard keep right copies on `left` other working machines? Faults may not take what no algorithm could save. */
+export function spares (world: World, victims: readonly SimNode[], left: number): boolean {
+  for (const victim of victims) {
+    for (const key of victim.disk.keys()) {
+      const model = world.modelAt(key)
+      if (!world.checks.wanted(model) || !victim.disk.right(key)) continue
+      let others = 0
+      for (const node of world.nodes) if (node.works && !victims.includes(node) && node.disk.right(key)) others++
+      if (others < left) {
+        world.stats.spared++
+        return false
+      }
+    }
+  }
+  return true
+}
+
+export function mayGo (world: World, victims: readonly SimNode[]): boolean {
+  const gone = world.nodes.filter(node => node.gone).length + victims.length
+  return gone <= world.nodes.length * GONE_SHARE && spares(world, victims, 1)
+}
+
+export function say (world: World, text: string): void {
+  if (world.trace.keeps) world.line(undefined, `** ${text}`)
+}
+
+/** Both ends change the view; only the time between counts as disturbed. */
+export function during (world: World, ms: number, begin: () => void, end: () => void): void {
+  world.disturb(1)
+  begin()
+  let over = false
+  const finish = (): void => {
+    if (over) return
+    over = true
+    end()
+    world.disturb(-1)
+    world.network.refresh()
+  }
+  world.network.refresh()
+  healers.get(world)?.push(finish)
+  world.queue.after(ms, finish)
+}
+
+/** Ends of faults that are still at work when the safety phase ends. */
+export const healers = new WeakMap<World, Array<() => void>>()
+
+export function back (world: World, node: SimNode): void {
+  if (node.running || node.gone) return
+  world.checks.returns(node, world.now - (node.absentSince ?? world.now))
+  node.start()
+}
+
+export function crash (world: World, node: SimNode, ms: number): void {
+  during(world, ms, () => { node.stop() }, () => { back(world, node) })
+}
+
+export function goes (world: World, node: SimNode): void {
+  node.gone = true
+  node.stop()
+  node.disk.wipe()
+  world.disturb(0)
+}
+
+export function drain (world: World, node: SimNode): void {
+  const { life } = node
+  say(world, `${node.name} drains`)
+  node.draining = true
+  world.disturb(1)
+  let over = false
+  const end = (): void => {
+    if (over) return
+    over = true
+    world.disturb(-1)
+    if (node.life === life && node.works) {
+      say(world, `${node.name} drains no more`)
+      node.draining = false
+      node.replicator?.drain(false, node.local(world.now))
+    }
+  }
+  healers.get(world)?.push(end)
+  node.replicator?.drain(true, node.local(world.now))
+  const poll = (): void => {
+    if (over) return
+    if (node.life !== life) return end()
+    if (!node.works) return world.queue.after(30 * SECOND, poll)
+    if (node.replicator?.drainStatus(node.local(world.now)).left.length === 0) {
+      world.checks.drained(node)
+      say(world, `${node.name} is drained and goes`)
+      over = true
+      world.disturb(-1)
+      // What the check found sufficient may rest on copies that others hold while they are away.
+      if (spares(world, [node], 1)) { node.leave(); goes(world, node) }
+      else { over = false; world.disturb(1); end() }
+      return
+    }
+    world.queue.after(30 * SECOND, poll)
+  }
+  world.queue.after(10 * SECOND, poll)
+  world.queue.after(HOUR, end)
+}

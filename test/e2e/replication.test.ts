@@ -1,0 +1,34 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { MiB, seededRandom } from '../../src/base/index.ts'
+import { QUICK, killRounds, pauses, placed, rollingRestart, type Size } from '../support/replication-cases.ts'
+
+const SEED = Number(process.env.SHOAL_SEED ?? Date.now() % 1_000_000)
+
+/** The short version of test/long/replication.test.ts. */
+describe(`replication, processes (seed ${SEED})`, function () {
+  this.timeout(120_000)
+  const size: Size = { nodes: 7, modelBytes: 24 * MiB, rounds: 1, patienceMs: 60_000, replication: QUICK }
+  let root = ''
+  beforeEach(async () => { root = await mkdtemp(join(tmpdir(), 'shoal-replication-')) })
+  afterEach(async () => { await rm(root, { recursive: true, force: true }) })
+
+  it('outlives two holders killed at once, and two more', async () => {
+    const at = await placed(root, size)
+    await using _ = at.swarm
+    await killRounds(at, size, seededRandom(SEED), () => undefined)
+  })
+
+  it('waits for a holder that stands still for a moment, and replaces one that does for long', async () => {
+    const at = await placed(root, size)
+    await using _ = at.swarm
+    await pauses(at, size, 2_000)
+  })
+
+  it('moves nothing and fails no load while each node is restarted', async () => {
+    const at = await placed(root, { ...size, nodes: 4 })
+    await using _ = at.swarm
+    await rollingRestart(at, { ...size, nodes: 4 })
+  })
+})

@@ -1,0 +1,48 @@
+import assert from 'node:assert/strict'
+import { firstCatch } from '../../scripts/sim/report.ts'
+import { plants } from '../../scripts/sim/planted.ts'
+import { FAULTS, type FaultName, type SimOptions } from '../../scripts/sim/types.ts'
+import { runSeed } from '../../scripts/sim/world.ts'
+
+const options = (seed: number, faults?: FaultName[]): SimOptions => ({ seed, nodes: 12, hours: 2, faults, plant: undefined })
+
+function passes (each: SimOptions): void {
+  const { violation, faults } = runSeed(each)
+  assert.equal(violation, undefined, `npm run sim -- --seed ${each.seed} --nodes ${each.nodes} --hours ${each.hours}${each.faults === undefined ? '' : ` --faults ${each.faults.join(',')}`}\n${violation?.invariant}: ${violation?.text} (${faults.join(', ')})`)
+}
+
+describe('replication, simulated', function () {
+  this.timeout(120_000)
+
+  it('is the same to the byte for the same seed, and not for another', () => {
+    const run = (seed: number): string => runSeed({ ...options(seed), hours: 3, faults: ['crash', 'message-loss', 'hang', 'rot', 'partition'] }).hash
+    assert.equal(run(77), run(77))
+    assert.notEqual(run(77), run(78))
+  })
+
+  it('writes the same trace twice', () => {
+    const run = (): string => runSeed({ ...options(5), faults: ['crash', 'reorder', 'replay'] }, true).trace.join('\n')
+    assert.equal(run(), run())
+  })
+
+  for (const fault of FAULTS) {
+    it(`holds under ${fault}`, () => {
+      for (let seed = 1; seed <= 6; seed++) passes(options(seed, [fault]))
+    })
+  }
+
+  it('holds under mixed faults', () => {
+    for (let seed = 1_000; seed < 1_130; seed++) passes(options(seed))
+  })
+})
+
+describe('the simulator sees planted bugs', function () {
+  this.timeout(120_000)
+
+  for (const plant of plants) {
+    it(`${plant.name}: ${plant.what}`, () => {
+      const caught = firstCatch({ seed: plant.seed ?? 1, nodes: 12, hours: plant.hours ?? 3, faults: plant.faults, plant: plant.name }, 60)
+      assert.notEqual(caught, undefined, `${plant.name} went unseen`)
+    })
+  }
+})

@@ -1,0 +1,166 @@
+/** What is shown with real processes: briefly in test/e2e, at full size in test/long. */
+import assert from 'node:assert/strict'
+import { open, readdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { setTimeout as wait } from 'node:timers/promises'
+import { GiB, MiB, randomInt, shuffle, type Random } from '../../src/base/index.ts'
+import type { PartialSettings } from '../../src/node/init.ts'
+import { writeSyntheticModel } from '../../scripts/lib/synthetic-model.ts'
+import { Swarm, until } from './swarm.ts'
+
+export interface Size {
+  nodes: number
+  modelBytes: number
+  rounds: number
+  /** How long a repair may take. */
+  patienceMs: number
+  replication: NonNullable<PartialSettings['replication']>
+}
+
+/** Waits that take minutes for good reasons in a data centre take seconds here; what decides is the same. */
+export const QUICK: Size['replication'] = {
+  suspectMs: 3_000,
+  downMs: 4_000,
+  graceLastCopyMs: 0,
+  graceTwoCopiesMs: 1_000,
+  graceDefaultMs: 5_000,
+  settleMs: 2_000,
+  rankDelayMs: 3_000,
+  brakeWindowMs: 5_000,
+  brakeMaxMs: 5_000
+}
+
+export const TARGET = 3
+export const MAX = 5
+
+export interface Placed { swarm: Swarm, cid: string }
+
+/** A model at its target on `size.nodes` nodes. */
+export async function placed (root: string, size: Size, swarm = new Swarm(root, settingsOf(size))): Promise<Placed> {
+  const source = join(root, 'source')
+  await writeSyntheticModel(source, { bytes: size.modelBytes, seed: 5 })
+  await swarm.startAll(size.nodes)
+  const { cid } = await swarm.at(0).add(source, false, TARGET)
+  await swarm.at(0).replicated(cid)
+  return { swarm, cid }
+}
+
+export function settingsOf (size: Size): PartialSettings {
+  return { storage: { donate: 4 * GiB }, replication: size.replication }
+}
+
+/** Two holders at once, then two more after repair, again and again; then everything verifies. */
+export async function killRounds ({ swarm, cid }: Placed, size: Size, random: Random, log: (line: string) => void): Promise<void> {
+  for (let round = 0; round < size.rounds; round++) {
+    const killed: number[] = []
+    for (const part of ['first', 'second']) {
+      const victims = shuffle(random, await swarm.holders(cid, randomInt(random, (await swarm.replicas(cid)).length))).slice(0, 2)
+      assert.equal(victims.length, 2)
+      await Promise.all(victims.map(async number => { await swarm.kill(number) }))
+      killed.push(...victims)
+      const start = performance.now()
+      // What the dead held is still counted until they are found to be dead.
+      await until('the loss is seen', async () => (await swarm.replicas(cid)).some(replicas => replicas < TARGET), size.patienceMs)
+      await swarm.untilReplicated(cid, TARGET, size.patienceMs)
+      log(`round ${round + 1}, ${part} two (${victims.join(', ')}): ${((performance.now() - start) / 1000).toFixed(1)} s to be back at target`)
+    }
+    for (const number of killed) await swarm.start(number)
+    await swarm.untilReplicated(cid, TARGET, size.patienceMs)
+  }
+  assert.deepEqual(await swarm.verify(), [])
+}
+
+/** A node that stands still for a while is waited for; one that stands still for long is replaced, and welcome when it is back. */
+export async function pauses ({ swarm, cid }: Placed, size: Size, briefMs: number): Promise<void> {
+  const [holder] = (await swarm.holders(cid, 0)).filter(number => number !== 0)
+  assert(holder !== undefined)
+  const before = await swarm.repairBytes()
+  swarm.at(holder).child.kill('SIGSTOP')
+  await wait(briefMs)
+  swarm.at(holder).child.kill('SIGCONT')
+  await wait(3_000)
+  assert.equal(await swarm.repairBytes(), before, 'a short pause moved something')
+  const paused = swarm.at(holder)
+  paused.child.kill('SIGSTOP')
+  swarm.nodes[holder] = undefined
+  try {
+    await until('the loss is seen', async () => (await swarm.replicas(cid)).some(replicas => replicas < TARGET), size.patienceMs)
+    await swarm.untilReplicated(cid, TARGET, size.patienceMs)
+  } finally {
+    paused.child.kill('SIGCONT')
+    swarm.nodes[holder] = paused
+  }
+  await wait(5_000)
+  const copies = await swarm.copies(cid)
+  assert(copies.every(count => count >= TARGET && count <= MAX), `copies after its return: ${copies.join(' ')}`)
+}
+
+/** Each node is stopped in order and started again while others load: nothing is moved, no load fails. */
+export async function rollingRestart ({ swarm, cid }: Placed, size: Size): Promise<void> {
+  const loader = await swarm.start(size.nodes)
+  let loads = 0
+  let rolling = true
+  const loading = (async () => {
+    while (rolling) {
+      await loader.load(cid)
+      loads++
+      await loader.remove(cid)
+    }
+  })()
+  loading.catch(() => undefined) // awaited below
+  let moved = 0
+  for (let number = 0; number < size.nodes; number++) {
+    moved += (await swarm.at(number).status()).replication.counters.repairBytes
+    await swarm.stop(number)
+    await swarm.start(number)
+  }
+  rolling = false
+  await loading
+  await swarm.untilReplicated(cid, TARGET, size.patienceMs)
+  assert(loads > 0)
+  return await assertNothingMoved(swarm, moved)
+}
+
+/** The counters start anew with each process: what the former ones moved before their stop was for the first placement. */
+async function assertNothingMoved (swarm: Swarm, placedBytes: number): Promise<void> {
+  assert(placedBytes > 0)
+  assert.equal(await swarm.repairBytes(), 0, 'a rolling restart moved something')
+}
+
+/** Bytes flipped, zeroed, cut off or deleted in held files while loads run: all found by one scrub, all healed, none served. */
+export async function rot ({ swarm, cid }: Placed, size: Size, root: string, random: Random, places: number): Promise<void> {
+  const victims = (await swarm.holders(cid, 0)).filter(number => number !== 0)
+  const [victim] = victims
+  assert(victim !== undefined)
+  const directory = join(root, `node-${victim}`, 'files')
+  const loader = await swarm.start(size.nodes + 1)
+  let loading = true
+  const loads = (async () => {
+    while (loading) {
+      await loader.load(cid)
+      assert.deepEqual((await loader.verify()).bad, [], 'rot was served')
+      await loader.remove(cid)
+    }
+  })()
+  loads.catch(() => undefined) // awaited below
+  const names = await readdir(directory)
+  for (let place = 0; place < places; place++) {
+    await using file = await open(join(directory, names[randomInt(random, names.length)] ?? ''), 'r+')
+    const { size: bytes } = await file.stat()
+    const at = Math.floor(random.next() * bytes)
+    const kind = randomInt(random, 10)
+    if (kind === 0) await file.truncate(at)
+    else if (kind === 1) await file.write(Buffer.alloc(Math.min(4096, bytes - at)), 0, undefined, at)
+    else await file.write(Buffer.from(random.bytes(1)), 0, 1, at)
+  }
+  await until('all rot is found and healed', async () => {
+    const status = await swarm.at(victim).status()
+    return status.blocksLost > 0 && status.replication.pulling === 0 && (await swarm.at(victim).verify()).bad.length === 0
+  }, size.patienceMs)
+  loading = false
+  await loads
+  await swarm.untilReplicated(cid, TARGET, size.patienceMs)
+  assert.deepEqual(await swarm.verify(), [])
+}
+
+export { MiB }
