@@ -84,11 +84,12 @@ async function besideLoads (directory: string, source: string): Promise<{ load: 
       await loader.remove(cid)
       return seconds
     }
-    const alone = await load()
+    await load() // as the one beside the repair, it must not be the first of its processes
     const repair = await repaired(publisher, donor, cid)
     await publisher.unpin(cid)
     await until(async () => (await donor.status()).replication.committedBytes === 0)
     await donor.remove(cid)
+    const alone = await load()
     await publisher.pin(cid, 2)
     await until(async () => (await donor.status()).replication.pulling > 0)
     const both = await load()

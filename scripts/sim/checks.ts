@@ -130,10 +130,10 @@ export class Checks {
   }
 
   #withinDonation (node: SimNode, key: Key): void {
-    const { nodes, network, faults } = this.#world
-    // The last copy that can be reached is kept even where nothing is given. Where messages get lost, proofs do, and a
-    // node may rightly take its copy for the last.
-    const alone = faults.includes('message-loss') || !nodes.some(other => other.works && other.disk.keeps(key) && other.disk.right(key) && !other.draining && network.good(node.index, other.index))
+    const { nodes, network } = this.#world
+    if (node.lies) return // who lies believes nobody's proof and takes its own copy for the last
+    // The last copy that can be reached is kept even where nothing is given.
+    const alone = !nodes.some(other => other.works && other.disk.keeps(key) && other.disk.right(key) && !other.draining && network.good(node.index, other.index))
     if (alone) this.#rescued.add(`${key} ${node.index}`)
     let bytes = 0
     for (const each of node.disk.committed) {

@@ -229,7 +229,7 @@ class SharedLoad implements SharedFetch {
 
   #startFetch (model: StoredModel, files: number[], order: LoadOptions['order']): ModelFetch {
     const { exchange, logger } = this.#components
-    const fetch = this.#fetch = exchange.fetchModel({ model, files, ...(order === undefined ? {} : { order }) })
+    const fetch = this.#fetch = exchange.fetchModel({ model, files, isBackground: () => this.#loaders.size === 0, ...(order === undefined ? {} : { order }) })
     const offInterested = exchange.events.on('peer:interested', ({ model: wanted, peerId }) => { if (wanted === this.#key) fetch.addPeer(peerId) })
     const offStarved = fetch.events.on('starved', () => { this.#starved() })
     const offProgress = fetch.events.on('progress', () => { this.#starvedSince = undefined })

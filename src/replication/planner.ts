@@ -123,14 +123,15 @@ function unheard (view: ModelView, { peers, now }: Scene): boolean {
   return false
 }
 
-/** How long the missing may come back. Nobody waits for holders that never were. */
-function graceOf ({ replicas, missing }: ShardLook, view: ModelView, { settings, peers }: Scene): number {
+/** How long the missing may come back. Nobody waits for holders that never were, nor for those that have had their time. */
+function graceOf ({ replicas, missing }: ShardLook, view: ModelView, { settings, peers, now }: Scene): number {
   const { policy, members } = view
+  const awaited = missing.filter(peer => peer.liveness !== 'down' || now - peer.downAt < settings.graceDefaultMs)
   // Members that this node has never heard may be holders that went before it came.
-  if (missing.length === 0 && ![...members.keys()].some(id => peers.get(id)?.liveness !== 'alive')) return 0
+  if (awaited.length === 0 && ![...members.keys()].some(id => peers.get(id)?.liveness !== 'alive')) return 0
   if (replicas <= 1) return settings.graceLastCopyMs
   // An orderly stop announces its return.
-  if (replicas >= policy.min && missing.length > 0 && missing.every(peer => peer.leaving)) return settings.graceDefaultMs
+  if (replicas >= policy.min && awaited.length > 0 && awaited.every(peer => peer.leaving)) return settings.graceDefaultMs
   return replicas === 2 ? settings.graceTwoCopiesMs : settings.graceDefaultMs
 }
 

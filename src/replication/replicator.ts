@@ -437,8 +437,8 @@ export class Replicator {
     if (!settled || draining || !view.local || proven.length + claimed.length + leaving.length + pending.length > 0) { state.orphanedSince = undefined; return }
     state.orphanedSince ??= now
     const others = [...view.claims].filter(([, claim]) => claim.cached.has(shard)).map(([id]) => peers.get(id)).filter(peer => peer?.liveness === 'alive' && !peer.draining)
-    // Who is up and only does not answer may be behind a bad line.
-    const patienceMs = missing.some(peer => peer.liveness === 'alive') ? settings.graceDefaultMs : 0
+    // Who is up and only does not answer may be behind a bad line; who said goodbye comes back.
+    const patienceMs = missing.some(peer => peer.liveness === 'alive' || peer.leaving) ? settings.graceDefaultMs : 0
     const dueAt = state.orphanedSince + patienceMs + settings.rankDelayMs * (1 + rankOf(view, shard, self, others as Peer[]))
     if (now < dueAt) wake(dueAt)
     else this.#holding.commit(view, shard)

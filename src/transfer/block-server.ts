@@ -1,8 +1,8 @@
-import { MiB, NodeStoppedError, ProtocolError, SERVE_SLOTS, STREAMS_PER_PEER_MAX, type Clock, type Logger } from '../base/index.ts'
+import { KiB, MiB, NodeStoppedError, ProtocolError, SERVE_SLOTS, STREAMS_PER_PEER_MAX, type Clock, type Logger } from '../base/index.ts'
 import { SlotPool } from '../storage/slots.ts'
 import type { ModelStore } from '../storage/store.ts'
 import type { OpenFrames } from './frame-stream.ts'
-import { TokenBucket } from './rate.ts'
+import { RateMeter, TokenBucket } from './rate.ts'
 import { ServedStream } from './served-stream.ts'
 import { SEND_BYTES_MAX } from './wire.ts'
 
@@ -27,6 +27,11 @@ interface ServedPeer {
 }
 
 const TICK_MS = 250
+/** While those who wait are sent this much, who does not wait gets one byte of sixteen: less, and they do not feel it. */
+const FOREGROUND_BYTES_PER_SECOND = 32 * MiB
+const LATER_SHARE = 1 / 15
+/** And never less than this in each tick, so that it does not look like a dead peer. */
+const LATER_BYTES_PER_TICK = 256 * KiB
 /** Sent in one go before the event loop gets its turn. */
 const PUMP_BYTES_MAX = 1 * MiB
 
@@ -42,6 +47,11 @@ export class BlockServer {
   readonly #peers = new Map<string, ServedPeer>()
   /** Peers with something to send, in turn. */
   readonly #ring: ServedPeer[] = []
+  /** Peers for whom nobody waits, in turn, when there is nobody in the ring. */
+  readonly #laterRing: ServedPeer[] = []
+  readonly #foreground: RateMeter
+  /** What may go to those who can wait while others are served. */
+  #laterCredit = 0
   readonly #upload: TokenBucket | undefined
   #pumping = false
   #cancelPump: () => void = () => undefined
@@ -52,6 +62,7 @@ export class BlockServer {
     this.#components = { ...components, slots: new SlotPool(SERVE_SLOTS) }
     this.#settings = settings
     this.#hooks = hooks
+    this.#foreground = new RateMeter(components.clock.monotonic())
     const { uploadBytesPerSecond } = settings
     if (uploadBytesPerSecond !== undefined) this.#upload = new TokenBucket(uploadBytesPerSecond, SEND_BYTES_MAX, components.clock.monotonic())
   }
@@ -80,6 +91,11 @@ export class BlockServer {
     return true
   }
 
+  /** This node moves bytes that somebody waits for: those who can wait do so as while it serves such. */
+  busy (bytes: number): void {
+    this.#foreground.add(bytes, this.#components.clock.monotonic())
+  }
+
   /** Ends all streams of a peer. */
   drop (peerId: string, error: Error): void {
     for (const stream of this.#peers.get(peerId)?.streams ?? []) {
@@ -98,7 +114,12 @@ export class BlockServer {
   #ready (stream: ServedStream): void {
     const peer = this.#peers.get(stream.peerId)
     if (peer === undefined || peer.ready.includes(stream)) return
-    if (peer.ready.push(stream) === 1) this.#ring.push(peer)
+    peer.ready.push(stream)
+    this.#queue(peer)
+    this.#pumpSoon()
+  }
+
+  #pumpSoon (): void {
     if (this.#pumping) return
     this.#pumping = true
     // Not from within the caller: it may be in the middle of a frame.
@@ -109,7 +130,8 @@ export class BlockServer {
     const { clock } = this.#components
     let left = PUMP_BYTES_MAX
     while (!this.#stopped) {
-      const peer = this.#ring[0]
+      const ring = this.#ring.length > 0 ? this.#ring : this.#laterMay() ? this.#laterRing : []
+      const peer = ring[0]
       if (peer === undefined) break
       const waitMs = this.#upload?.waitMs(clock.monotonic()) ?? 0
       if (waitMs > 0) { this.#cancelPump = clock.setTimeout(() => { this.#pump() }, waitMs); return }
@@ -118,7 +140,7 @@ export class BlockServer {
         this.#cancelPump = () => { clearImmediate(turn) }
         return
       }
-      this.#ring.shift()
+      ring.shift()
       left -= this.#turn(peer)
     }
     this.#pumping = false
@@ -127,13 +149,34 @@ export class BlockServer {
   #turn (peer: ServedPeer): number {
     const stream = peer.ready.shift()
     if (stream === undefined) return 0
+    const { later } = stream
     const bytes = stream.turn()
     if (stream.canSend && !peer.ready.includes(stream)) peer.ready.push(stream)
-    if (peer.ready.length > 0 && !this.#ring.includes(peer)) this.#ring.push(peer)
+    this.#queue(peer)
     if (bytes === 0) return 0
-    this.#upload?.take(bytes, this.#components.clock.monotonic())
+    const now = this.#components.clock.monotonic()
+    this.#upload?.take(bytes, now)
+    if (later) {
+      this.#laterCredit -= bytes
+    } else {
+      this.#foreground.add(bytes, now)
+      this.#laterCredit = Math.min(LATER_BYTES_PER_TICK, this.#laterCredit + bytes * LATER_SHARE)
+    }
     this.#hooks.sent(stream.peerId, bytes)
     return bytes
+  }
+
+  /** Puts a peer into the ring where its next stream belongs. */
+  #queue (peer: ServedPeer): void {
+    const [next] = peer.ready
+    if (next === undefined || this.#ring.includes(peer) || this.#laterRing.includes(peer)) return
+    if (next.later) this.#laterRing.push(peer)
+    else this.#ring.push(peer)
+  }
+
+  /** A load that runs well is not to be disturbed; one that is slow is slow for other reasons. */
+  #laterMay (): boolean {
+    return this.#laterCredit > 0 || this.#foreground.rate(this.#components.clock.monotonic()) < FOREGROUND_BYTES_PER_SECOND
   }
 
   #closed (stream: ServedStream, error: Error): void {
@@ -158,6 +201,8 @@ export class BlockServer {
   #tick (): void {
     const { clock, slots } = this.#components
     const now = clock.monotonic()
+    this.#laterCredit = LATER_BYTES_PER_TICK
+    if (this.#laterRing.length > 0) this.#pumpSoon()
     for (const { streams } of this.#peers.values()) {
       for (const stream of streams) {
         stream.checkStalled(now, this.#settings.requestTimeoutMs)

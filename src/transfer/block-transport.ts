@@ -2,7 +2,7 @@ import type { CID } from 'multiformats/cid'
 import { ProtocolError } from '../base/index.ts'
 import type { FrameStream, OpenFrames } from './frame-stream.ts'
 import {
-  CANCEL, CANCELLED, HEAD, NOT_HERE, blockClientRules, decodeHead, decodeIds, encodeIds, encodeRequests, type WantedBlock
+  CANCEL, CANCELLED, HEAD, NOT_HERE, REQUEST, REQUEST_LATER, blockClientRules, decodeHead, decodeIds, encodeIds, encodeRequests, type WantedBlock
 } from './messages.ts'
 import { joinFrames } from './wire.ts'
 
@@ -13,8 +13,11 @@ import { joinFrames } from './wire.ts'
  * other has to keep.
  */
 export interface BlockTransport {
-  /** Ids rise from request to request and are never used again. Requests of one turn of the event loop travel together. */
-  request: (id: number, cid: CID) => void
+  /**
+   * Ids rise from request to request and are never used again. Requests of one turn of the event loop travel together.
+   * `later`: nobody waits for it, and whoever somebody waits for goes first.
+   */
+  request: (id: number, cid: CID, later?: boolean) => void
   /** For an open request; its bytes may still come until it ends. */
   cancel: (id: number) => void
   /** No handler call after this returns, until resume(). May be called from within one. The other side stops sending soon. */
@@ -46,7 +49,8 @@ export class FramedBlockTransport implements BlockTransport {
   readonly #frames: FrameStream
   /** In the order they were asked in. */
   readonly #open = new Map<number, OpenRequest>()
-  #toRequest: WantedBlock[] = []
+  /** In the order they were asked in, in runs of one kind. */
+  #toRequest: Array<{ type: number, wanted: WantedBlock[] }> = []
   #toCancel: number[] = []
   #flushing = false
   /** The request whose bytes come now. */
@@ -63,11 +67,14 @@ export class FramedBlockTransport implements BlockTransport {
     })
   }
 
-  request (id: number, cid: CID): void {
+  request (id: number, cid: CID, later = false): void {
     if (id <= this.#lastId) throw new RangeError(`request ids rise: ${id} after ${this.#lastId}`)
     this.#lastId = id
     this.#open.set(id, { left: undefined, cancelled: false })
-    this.#toRequest.push({ id, cid })
+    const type = later ? REQUEST_LATER : REQUEST
+    const run = this.#toRequest.at(-1)
+    if (run?.type === type) run.wanted.push({ id, cid })
+    else this.#toRequest.push({ type, wanted: [{ id, cid }] })
     this.#flushSoon()
   }
 
@@ -93,7 +100,7 @@ export class FramedBlockTransport implements BlockTransport {
       const cancels = this.#toCancel
       this.#toRequest = []
       this.#toCancel = []
-      const frames = [...encodeRequests(requests), ...encodeIds(CANCEL, cancels)]
+      const frames = [...requests.flatMap(({ type, wanted }) => encodeRequests(type, wanted)), ...encodeIds(CANCEL, cancels)]
       if (frames.length > 0) this.#frames.send(joinFrames(frames))
     })
   }

@@ -91,6 +91,7 @@ export class PeerExchange implements Exchange {
     if (this.#fetches.has(cid)) throw new UsageError(`${cid} is being fetched; join that fetch`)
     const fetch = new RunningFetch({ ...this.#components, links: this.#links, records: this.#records, holders: this.#holders }, this.#settings, init, {
       violation: (peerId, reason) => { this.#ban(peerId, reason) },
+      awaited: bytes => { this.#blocks.busy(bytes) },
       ended: ended => { if (this.#fetches.get(cid) === ended) this.#fetches.delete(cid) }
     })
     this.#fetches.set(cid, fetch)

@@ -20,6 +20,8 @@ export interface FetchPeerInit {
   map: BlockMap
   scheduler: Scheduler
   requestTimeoutMs: number
+  /** Nobody waits for what is fetched now. */
+  isBackground: () => boolean
 }
 
 export interface FetchPeerHooks {
@@ -107,7 +109,7 @@ export class FetchPeer {
         this.#hooks.otherSize(block, actual)
       },
       wasted: bytes => { this.#hooks.wasted(bytes) }
-    })
+    }, this.#init.isBackground())
     this.#requests.set(block, id)
   }
 

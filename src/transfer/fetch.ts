@@ -18,6 +18,8 @@ export interface FetchSettings { requestTimeoutMs: number, peersMax: number }
 export interface FetchHooks {
   /** A peer broke the rules. */
   violation: (peerId: string, reason: string) => void
+  /** Bytes that somebody waits for. */
+  awaited: (bytes: number) => void
   /** Told once. */
   ended: (fetch: RunningFetch) => void
 }
@@ -82,9 +84,12 @@ export class RunningFetch implements ModelFetch {
     const { requestTimeoutMs, peersMax } = settings
     const scheduler = this.#scheduler = new Scheduler({ sizes: map.sizes, order: init.order ?? 'rarest', random, self: hashOf(network.peerId.toString()), requestTimeoutMs })
     this.#wanted = new WantedPlaces(map)
-    this.#peers = new FetchPeers(components, { model: init.model, map, scheduler, requestTimeoutMs, peersMax }, {
+    this.#peers = new FetchPeers(components, { model: init.model, map, scheduler, requestTimeoutMs, peersMax, isBackground: init.isBackground ?? (() => false) }, {
       changed: () => { this.#planSoon() },
-      received: bytes => { this.#rate.add(bytes, clock.monotonic()) },
+      received: bytes => {
+        this.#rate.add(bytes, clock.monotonic())
+        if (init.isBackground?.() !== true) hooks.awaited(bytes)
+      },
       verified: (block, slot) => { this.#verified(block, slot) },
       wasted: bytes => { this.#duplicateBytes += bytes },
       otherSize: (block, size) => { this.#end(wrongIndex(map, block, size)) },

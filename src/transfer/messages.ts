@@ -19,6 +19,8 @@ export const HEAD = 3
 export const NOT_HERE = 4
 export const CANCELLED = 5
 export const DATA = 6
+/** A REQUEST that may wait: for a replica, not for somebody who waits. */
+export const REQUEST_LATER = 7
 export const OPEN = 16
 export const STATE = 17
 export const FIELD = 18
@@ -47,15 +49,16 @@ function controls (...types: number[]): FrameRules['bodyBytesMax'] {
 }
 
 /** What each side of each protocol may receive. */
-export const blockServerRules: FrameRules = { bodyBytesMax: controls(REQUEST, CANCEL) }
+export const blockServerRules: FrameRules = { bodyBytesMax: controls(REQUEST, REQUEST_LATER, CANCEL) }
 const answers = controls(HEAD, NOT_HERE, CANCELLED)
 export const blockClientRules: FrameRules = { bodyBytesMax: type => type === DATA ? 4 + FRAME_PAYLOAD_BYTES_MAX : answers(type), dataType: DATA }
 export const inventoryServerRules: FrameRules = { bodyBytesMax: controls(OPEN) }
 const told = controls(STATE, CHANGE, PEERS)
 export const inventoryClientRules: FrameRules = { bodyBytesMax: type => type === FIELD ? FIELD_HEAD_BYTES + FIELD_BYTES_MAX : told(type) }
 
-export function encodeRequests (wanted: WantedBlock[]): Uint8Array[] {
-  return inParts(wanted, REQUESTS_PER_FRAME).map(part => encodeControl(REQUEST, part))
+/** For REQUEST and REQUEST_LATER. */
+export function encodeRequests (type: number, wanted: WantedBlock[]): Uint8Array[] {
+  return inParts(wanted, REQUESTS_PER_FRAME).map(part => encodeControl(type, part))
 }
 
 export function decodeRequests (body: Uint8Array): WantedBlock[] {

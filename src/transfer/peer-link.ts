@@ -56,12 +56,12 @@ export class PeerLink {
   get open (): number { return this.#open.size }
 
   /** Returns the id to cancel by. A job on a closed link fails in a microtask. */
-  requestBlock (job: BlockJob): number {
+  requestBlock (job: BlockJob, later = false): number {
     return this.#request(new BlockReception(job, {
       slots: this.#slots,
       hold: () => { this.#hold() },
       resume: () => { this.#resume() }
-    }), job.cid)
+    }), job.cid, later)
   }
 
   requestMetadata (job: MetadataJob): number {
@@ -105,7 +105,7 @@ export class PeerLink {
     this.#fail()
   }
 
-  #request (reception: Reception, cid: BlockJob['cid']): number {
+  #request (reception: Reception, cid: BlockJob['cid'], later = false): number {
     const id = this.#nextId++
     if (this.#closed) {
       queueMicrotask(() => { reception.fail('gone') })
@@ -113,7 +113,7 @@ export class PeerLink {
     }
     if (this.#open.size === 0) this.#heard() // it owes nothing yet
     this.#open.set(id, reception)
-    this.#transport.request(id, cid)
+    this.#transport.request(id, cid, later)
     return id
   }
 

@@ -6,7 +6,7 @@ import { DAG_CBOR } from '../model/index.ts'
 import type { Slot, SlotPool } from '../storage/slots.ts'
 import type { BlockLocation, ModelStore } from '../storage/store.ts'
 import type { FrameStream, OpenFrames } from './frame-stream.ts'
-import { CANCELLED, DATA, NOT_HERE, REQUEST, blockServerRules, decodeIds, decodeRequests, encodeHead, encodeIds, type WantedBlock } from './messages.ts'
+import { CANCELLED, DATA, NOT_HERE, REQUEST, REQUEST_LATER, blockServerRules, decodeIds, decodeRequests, encodeHead, encodeIds, type WantedBlock } from './messages.ts'
 import { TokenBucket } from './rate.ts'
 import { joinFrames, packData } from './wire.ts'
 
@@ -24,6 +24,7 @@ interface Answer {
   readonly id: number
   readonly cid: CID
   readonly location: BlockLocation | undefined
+  readonly later: boolean
   state: 'queued' | 'waiting' | 'reading' | 'ready'
   slot: Slot | undefined
   bytes: Uint8Array
@@ -70,7 +71,7 @@ export class ServedStream {
     this.#useless = new TokenBucket(SERVER_USELESS_REQUESTS_PER_SECOND, SERVER_USELESS_REQUESTS_MAX, components.clock.monotonic())
     this.#frames = open(blockServerRules, {
       frame: (type, body) => {
-        if (type === REQUEST) this.#requested(decodeRequests(body))
+        if (type === REQUEST || type === REQUEST_LATER) this.#requested(decodeRequests(body), type === REQUEST_LATER)
         else this.#cancelled(decodeIds(body))
       },
       data: () => { throw new ProtocolError('data on the way to a server') },
@@ -83,6 +84,9 @@ export class ServedStream {
   get open (): number { return this.#answers.length }
 
   get canSend (): boolean { return !this.#closed && !this.#frames.blocked && this.#answers[0]?.state === 'ready' }
+
+  /** Nobody waits for what is next. */
+  get later (): boolean { return this.#answers[0]?.later === true }
 
   /** Sends one piece and returns its bytes. */
   turn (): number {
@@ -128,7 +132,7 @@ export class ServedStream {
     this.#forget()
   }
 
-  #requested (wanted: WantedBlock[]): void {
+  #requested (wanted: WantedBlock[], later: boolean): void {
     const { store } = this.#components
     const refused: number[] = []
     for (const { id, cid } of wanted) {
@@ -137,7 +141,7 @@ export class ServedStream {
       const isMetadata = cid.code === DAG_CBOR
       const location = isMetadata ? undefined : store.findBlock(cid)
       if (isMetadata ? store.metadata(cid) === undefined : location === undefined) { refused.push(id); continue }
-      this.#answers.push({ id, cid, location, state: 'queued', slot: undefined, bytes: NOTHING, sent: 0, headSent: false, evicted: false, dropped: false, giveUpWaiting: () => undefined })
+      this.#answers.push({ id, cid, location, later, state: 'queued', slot: undefined, bytes: NOTHING, sent: 0, headSent: false, evicted: false, dropped: false, giveUpWaiting: () => undefined })
     }
     this.#refuse(NOT_HERE, refused)
     if (this.#answers.length > this.#requestsMax) this.#hold()

@@ -67,6 +67,8 @@ export interface ModelFetchInit {
   /** Positions in `model.files` to fetch; default all. */
   files?: number[]
   order?: 'rarest' | 'sequential'
+  /** True while nobody waits for it (replication): those who serve it serve others first. Default false. */
+  isBackground?: () => boolean
 }
 
 export interface ModelFetchStats {

@@ -7,7 +7,7 @@ import { multiaddr } from '@multiformats/multiaddr'
 import { varint } from 'multiformats'
 import { INVENTORY_STREAMS_PER_PEER_MAX, KiB, MiB, STREAMS_PER_PEER_MAX, SWARM_HANDSHAKE_MS, seededRandom } from '../../../src/base/index.ts'
 import { KAD_PROTOCOL } from '../../../src/discovery/network.ts'
-import { BLOCK_PROTOCOL, INVENTORY_PROTOCOL, NOT_HERE, encodeHead, encodeIds, encodeRequests } from '../../../src/transfer/messages.ts'
+import { BLOCK_PROTOCOL, INVENTORY_PROTOCOL, NOT_HERE, REQUEST, encodeHead, encodeIds, encodeRequests } from '../../../src/transfer/messages.ts'
 import { contentOf, sampleOf } from '../../compliance/store-fixtures.ts'
 import { Cluster } from '../../support/cluster.ts'
 import { HostilePeer, aboutBlocks, dataFrames } from '../../support/hostile-peer.ts'
@@ -125,7 +125,7 @@ describe('hostile: floods', function () {
       stream.addEventListener('close', () => { gone.push(at) })
       for (let round = 0; round < 40 && stream.status === 'open'; round++) {
         const wanted = Array.from({ length: 200 }, (_, i) => ({ id: round * 200 + i + 1, cid: blocks[i % blocks.length] ?? sample.model.manifest.cid }))
-        stream.send(Buffer.concat(encodeRequests(wanted)))
+        stream.send(Buffer.concat(encodeRequests(REQUEST, wanted)))
       }
     }
     const result = await loader.load(sample.cid)
@@ -144,7 +144,7 @@ describe('hostile: floods', function () {
     const { cid } = modelOf(51, 1, KiB).model.manifest
     const stream = await flooder.open(server.peerId, BLOCK_PROTOCOL)
     for (let id = 1; id < 60_000 && stream.status === 'open'; id += 200) {
-      if (!stream.send(Buffer.concat(encodeRequests(Array.from({ length: 200 }, (_, i) => ({ id: id + i, cid })))))) await new Promise(resolve => { setTimeout(resolve, 1) })
+      if (!stream.send(Buffer.concat(encodeRequests(REQUEST, Array.from({ length: 200 }, (_, i) => ({ id: id + i, cid })))))) await new Promise(resolve => { setTimeout(resolve, 1) })
     }
     await eventually('the flooder is banned', () => server.peers().some(peer => peer.peerId === flooder.id && peer.banned))
     const again = await flooder.open(server.peerId, BLOCK_PROTOCOL).catch(() => undefined)

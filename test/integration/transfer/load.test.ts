@@ -51,4 +51,25 @@ describe(`loading from peers (seed ${seed})`, () => {
     assert.equal(fetch.stats().fetchedBytes, kept.bytes)
     await cut.stop()
   })
+
+  it('serves who is waited for first, and who is not with what is left', async () => {
+    await using peers = new Peers()
+    const a = await peers.add({ settings: { uploadBytesPerSecond: 64 * MiB } })
+    const [b, c] = await peers.addMany(2)
+    assert(b !== undefined && c !== undefined)
+    await connectAll(peers.all)
+    const large = (name: string, number: number): Sample => sampleOf([{ path: name, content: contentOf(seededRandom(seed + number), 64 * MiB) }], seededRandom(seed))
+    const [replica, load] = [large('replica', 1), large('load', 2)]
+    await holdAll(a.store, replica)
+    await holdAll(a.store, load)
+    const later = await startFetch(b, replica, [a], { isBackground: () => true })
+    while (later.stats().fetchedBytes === 0) await new Promise(resolve => { setTimeout(resolve, 5) })
+    const before = later.stats().fetchedBytes
+    const fetch = await startFetch(c, load, [a])
+    await fetch.done
+    const meanwhile = later.stats().fetchedBytes - before
+    assert(meanwhile < load.bytes / 4, `${meanwhile} bytes went to who can wait, while ${load.bytes} went to who cannot`)
+    await later.done
+    assert.equal(later.stats().fetchedBytes, replica.bytes)
+  })
 })

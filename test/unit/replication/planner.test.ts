@@ -88,7 +88,7 @@ describe('replica planner', () => {
   it('gives the missing time to come back, by what is left', () => {
     const at = new Setting()
     at.view.policy = { min: 2, target: 4, max: 6 }
-    at.holder('gone', { liveness: 'down' })
+    at.holder('gone', { liveness: 'down', downAt: NOW - 5_000 })
     at.below(5_000)
     assert.equal(at.need()?.dueAt, NOW - 5_000 + settings.graceLastCopyMs)
     assert.equal(at.need()?.wanted, 1, 'one companion at once, the rest after the grace')
@@ -106,6 +106,17 @@ describe('replica planner', () => {
     assert((at.need()?.dueAt ?? 0) >= NOW + settings.graceDefaultMs)
     at.view.claims.delete('a')
     assert.equal(at.need()?.dueAt, NOW + settings.graceLastCopyMs, 'the last copy waits for nobody')
+  })
+
+  it('waits no more for who has been gone for long when another stops in order', () => {
+    const at = new Setting()
+    at.view.policy = { min: 2, target: 4, max: 6 }
+    at.holder('dead', { liveness: 'down', downAt: NOW - settings.graceDefaultMs })
+    at.holder('a')
+    at.below(0)
+    assert((at.need()?.dueAt ?? NaN) <= NOW + settings.rankDelayMs, 'nobody is awaited')
+    at.holder('rebooting', { leaving: true })
+    assert((at.need()?.dueAt ?? NaN) >= NOW + settings.graceDefaultMs)
   })
 
   it('ranks the holders alike everywhere, and each rank waits longer', () => {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { readFile } from 'node:fs/promises'
 import { dhtKey } from '../../../src/discovery/index.ts'
 import { hashBlock } from '../../../src/model/index.ts'
-import { CANCEL, DATA, NOT_HERE, encodeChange, encodeField, encodeHead, encodeIds, encodeRequests, encodeState } from '../../../src/transfer/messages.ts'
+import { CANCEL, DATA, NOT_HERE, REQUEST, encodeChange, encodeField, encodeHead, encodeIds, encodeRequests, encodeState } from '../../../src/transfer/messages.ts'
 import { packData } from '../../../src/transfer/wire.ts'
 
 describe('the test vectors of docs/PROTOCOL.md', () => {
@@ -10,7 +10,7 @@ describe('the test vectors of docs/PROTOCOL.md', () => {
   const block = hashBlock(bytes)
   const first = (frames: Uint8Array[]): Uint8Array => frames[0] ?? new Uint8Array(0)
   const vectors: Array<[string, Uint8Array]> = [
-    ['REQUEST', first(encodeRequests([{ id: 1, cid: block }]))],
+    ['REQUEST', first(encodeRequests(REQUEST, [{ id: 1, cid: block }]))],
     ['HEAD', encodeHead(1, 5)],
     ['DATA', packData(DATA, 1, bytes, 0).frames],
     ['NOT_HERE', first(encodeIds(NOT_HERE, [1]))],
