@@ -32,11 +32,14 @@ const QUIET_MS = 20 * MINUTE
  * half-way, from wrong sources, or that nobody needed. Moves for the spread over domains are counted apart.
  *
  * Faults under which needless copies are right, because no node can know better, leave this check out: both sides of a
- * partition repair; a liar believes nobody's proof; who loses messages doubts its peers.
+ * partition repair; a liar believes nobody's proof; who loses messages doubts its peers. A one-way cut alone is
+ * decided; but who starts, or is first told of a shard, behind one never hears what the other side holds.
  */
 const BYTES_UNDECIDED: readonly FaultName[] = ['partition', 'liar', 'message-loss', 'slow', 'full-disk']
 /** Whether needless copies under these faults are the Replicator's own fault. */
-export function bytesDecided (faults: readonly FaultName[]): boolean { return !faults.some(fault => BYTES_UNDECIDED.includes(fault)) }
+export function bytesDecided (faults: readonly FaultName[]): boolean {
+  return !faults.some(fault => BYTES_UNDECIDED.includes(fault)) && !(faults.includes('one-way') && faults.length > 1)
+}
 const BYTES_FACTOR = 1.2
 /** A single race (a node comes back while its replacement starts) is no tenth of a long run, but may be of a short one. */
 const BYTES_RACES = 3
@@ -154,9 +157,12 @@ export class Checks {
     }
     let running = 0
     for (const other of nodes) {
-      if (other === node || other.gone || !other.disk.keeps(key)) continue
+      if (other === node) continue
+      const diedNow = now - (other.absentSince ?? -Infinity) < DEATH_UNSEEN_MS
+      if (diedNow && other.disk.keptBefore(key)) { running++; continue }
+      if (other.gone || !other.disk.keeps(key)) continue
       const wedged = other.wedged && now - other.wedgedAt > ROT_UNSEEN_MS
-      const seen = (other.running && !other.hung && !wedged) || now - (other.absentSince ?? -Infinity) < DEATH_UNSEEN_MS
+      const seen = (other.running && !other.hung && !wedged) || diedNow
       const right = other.disk.right(key, now - ROT_UNSEEN_MS) || (other.lies && now - other.liesSince < ROT_UNSEEN_MS)
       if (seen && right) running++
     }

@@ -15,6 +15,8 @@ export class Disk {
   readonly kept = new Set<number>()
   readonly policies = new Map<string, PolicyRecord>()
   readonly #rottenSince = new Map<Key, number>()
+  /** What was kept, and right, when all was lost. */
+  #before: ReadonlySet<Key> = new Set()
 
   constructor (capacity: number) { this.capacity = capacity }
 
@@ -48,7 +50,11 @@ export class Disk {
     if (this.#rottenSince.delete(key)) this.used -= bytes
   }
 
+  /** Before it lost everything it had this for good: so others believe until they notice. */
+  keptBefore (key: Key): boolean { return this.#before.has(key) }
+
   wipe (): void {
+    this.#before = new Set([...this.keys()].filter(key => this.keeps(key) && this.right(key)))
     this.used = 0
     this.committed.clear()
     this.kept.clear()

@@ -10,7 +10,7 @@ const SEED = Number(process.env.SHOAL_SEED ?? Date.now() % 1_000_000)
 describe(`replication, nine processes and 512 MiB (seed ${SEED})`, function () {
   this.timeout(30 * 60_000)
   // Silence and grace as in a data centre where that is what is shown; elsewhere seconds.
-  const size: Size = { nodes: 9, modelBytes: 512 * MiB, rounds: 5, patienceMs: 180_000, replication: { ...QUICK, suspectMs: 15_000, downMs: 20_000, graceTwoCopiesMs: 5_000 } }
+  const size: Size = { nodes: 9, modelBytes: 512 * MiB, rounds: 5, patienceMs: 180_000, replication: { ...QUICK, suspectMs: 15_000, downMs: 20_000, graceTwoCopiesMs: 5_000, graceDefaultMs: 60_000 } }
   const log = (line: string): void => { process.stdout.write(`      ${line}\n`) }
   let root = ''
   beforeEach(async () => { root = await mkdtemp(join(tmpdir(), 'shoal-long-')) })

@@ -56,11 +56,11 @@ export async function killRounds ({ swarm, cid }: Placed, size: Size, random: Ra
     for (const part of ['first', 'second']) {
       const victims = shuffle(random, await swarm.holders(cid, randomInt(random, (await swarm.replicas(cid)).length))).slice(0, 2)
       assert.equal(victims.length, 2)
+      const dead = victims.map(number => swarm.at(number).peerId)
       await Promise.all(victims.map(async number => { await swarm.kill(number) }))
       killed.push(...victims)
       const start = performance.now()
-      // What the dead held is still counted until they are found to be dead.
-      await until('the loss is seen', async () => (await swarm.replicas(cid)).some(replicas => replicas < TARGET), size.patienceMs)
+      await swarm.untilMissed(cid, dead, size.patienceMs)
       await swarm.untilReplicated(cid, TARGET, size.patienceMs)
       log(`round ${round + 1}, ${part} two (${victims.join(', ')}): ${((performance.now() - start) / 1000).toFixed(1)} s to be back at target`)
     }
@@ -84,7 +84,7 @@ export async function pauses ({ swarm, cid }: Placed, size: Size, briefMs: numbe
   paused.child.kill('SIGSTOP')
   swarm.nodes[holder] = undefined
   try {
-    await until('the loss is seen', async () => (await swarm.replicas(cid)).some(replicas => replicas < TARGET), size.patienceMs)
+    await swarm.untilMissed(cid, [paused.peerId], size.patienceMs)
     await swarm.untilReplicated(cid, TARGET, size.patienceMs)
   } finally {
     paused.child.kill('SIGCONT')

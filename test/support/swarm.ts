@@ -104,6 +104,17 @@ export class Swarm implements AsyncDisposable {
     return holding
   }
 
+  /** What the dead held is counted until they are found to be dead; after that, `replicas` is the truth. */
+  async untilMissed (cid: string, peerIds: readonly string[], timeoutMs: number): Promise<void> {
+    await until('the dead are missed', async () => {
+      for (const node of this.live) {
+        const shards = await node.shards(cid).catch(() => [])
+        if (shards.some(({ holders }) => holders.some(({ peerId, state }) => peerIds.includes(peerId) && state !== 'down'))) return false
+      }
+      return true
+    }, timeoutMs)
+  }
+
   async untilReplicated (cid: string, target: number, timeoutMs: number): Promise<void> {
     let seen: number[] = []
     await until(`${target} replicas of each shard`, async () => {
