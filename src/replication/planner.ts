@@ -91,7 +91,8 @@ export function needOf (view: ModelView, shard: number, seen: ShardLook, offered
   const { settings, self, settled } = scene
   const state = view.states[shard]
   if (state === undefined || policy.target === 0 || seen.replicas >= policy.target) return undefined
-  const last = seen.replicas <= 1
+  const left = leftOf(seen)
+  const last = left <= 1
   const coming = seen.pending.length + offered
   // Of a last copy one more is asked for whenever those asked have taken far too long.
   const hedged = last && state.pendingSince !== undefined ? Math.min(coming, Math.floor((scene.now - state.pendingSince) / hedgeMs(view.bytes[shard] ?? 0))) : 0
@@ -99,12 +100,12 @@ export function needOf (view: ModelView, shard: number, seen: ShardLook, offered
   const belowSince = state.belowSince ?? scene.now
   // The last copy gets one companion at once. More wait for those that may come back.
   const cautious = last && (scene.peers.brake || (seen.missing.length > 0 && scene.now < belowSince + settings.graceTwoCopiesMs))
-  const wanted = cautious ? Math.min(lacking, 2 - seen.replicas - coming + hedged) : lacking
+  const wanted = cautious ? Math.min(lacking, 2 - left - coming + hedged) : lacking
   if (wanted <= 0) return undefined
   if (!settled && !scene.draining) return undefined
   // Most of a swarm gone at once is a cut cable: both sides would copy everything.
   if (scene.peers.brake && !last) return undefined
-  const why = scene.draining ? 'drain' : last ? 'last-copy' : seen.replicas < policy.min ? 'below-min' : 'below-target'
+  const why = scene.draining ? 'drain' : last ? 'last-copy' : left < policy.min ? 'below-min' : 'below-target'
   if (scene.draining) return { why, wanted, dueAt: scene.now }
   let rank = rankOf(view, shard, self, [...seen.proven, ...seen.claimed])
   // Who drains hands over by itself; the others only when it does not.
@@ -123,16 +124,22 @@ function unheard (view: ModelView, { peers, now }: Scene): boolean {
   return false
 }
 
+/** Copies to go by when it is about haste: those that came back a moment ago will have proven themselves in a moment. */
+function leftOf ({ replicas, claimed }: ShardLook): number { return replicas + claimed.length }
+
 /** How long the missing may come back. Nobody waits for holders that never were, nor for those that have had their time. */
-function graceOf ({ replicas, missing }: ShardLook, view: ModelView, { settings, peers, now }: Scene): number {
+function graceOf (seen: ShardLook, view: ModelView, { settings, peers, now }: Scene): number {
   const { policy, members } = view
+  const { missing } = seen
+  const left = leftOf(seen)
   const awaited = missing.filter(peer => peer.liveness !== 'down' || now - peer.downAt < settings.graceDefaultMs)
   // Members that this node has never heard may be holders that went before it came.
   if (awaited.length === 0 && ![...members.keys()].some(id => peers.get(id)?.liveness !== 'alive')) return 0
-  if (replicas <= 1) return settings.graceLastCopyMs
-  // An orderly stop announces its return.
-  if (replicas >= policy.min && awaited.length > 0 && awaited.every(peer => peer.leaving)) return settings.graceDefaultMs
-  return replicas === 2 ? settings.graceTwoCopiesMs : settings.graceDefaultMs
+  // An orderly stop announces its return. Even beside a last copy it is believed for as long as a silent peer is.
+  const orderly = awaited.length > 0 && awaited.every(peer => peer.leaving)
+  if (left <= 1) return orderly ? Math.max(settings.graceLastCopyMs, settings.downMs) : settings.graceLastCopyMs
+  if (left >= policy.min && orderly) return settings.graceDefaultMs
+  return left === 2 ? settings.graceTwoCopiesMs : settings.graceDefaultMs
 }
 
 /** 3: nobody of them is in its zone; 2: nor rack; 1: nor host; 0: one is on the same host. */

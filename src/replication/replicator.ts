@@ -428,17 +428,22 @@ export class Replicator {
     }
   }
 
-  /** Nobody is left who promised to keep it, and this node happens to have it: it promises, the first in rank first. */
+  /**
+   * Nobody is left who promised to keep it, or those who are do nothing about what is lacking, and this node happens to
+   * have it: it promises, the first in rank first.
+   */
   #adopt (view: ModelView, shard: number): void {
     const { self, peers, settled, draining, settings, now, wake } = this.#context
     const state = view.states[shard]
     if (view.own[shard] !== Own.Held || state === undefined) return
     const { proven, claimed, missing, draining: leaving, pending } = look(view, shard, this.#context)
-    if (!settled || draining || !view.local || proven.length + claimed.length + leaving.length + pending.length > 0) { state.orphanedSince = undefined; return }
+    const alone = proven.length + claimed.length + leaving.length === 0
+    const neglected = proven.length < view.policy.target && this.#holding.freeBytes() >= (view.bytes[shard] ?? 0)
+    if (!settled || draining || !view.local || pending.length > 0 || !(alone || neglected)) { state.orphanedSince = undefined; return }
     state.orphanedSince ??= now
     const others = [...view.claims].filter(([, claim]) => claim.cached.has(shard)).map(([id]) => peers.get(id)).filter(peer => peer?.liveness === 'alive' && !peer.draining)
     // Who is up and only does not answer may be behind a bad line; who said goodbye comes back.
-    const patienceMs = missing.some(peer => peer.liveness === 'alive' || peer.leaving) ? settings.graceDefaultMs : 0
+    const patienceMs = !alone || missing.some(peer => peer.liveness === 'alive' || peer.leaving) ? settings.graceDefaultMs : 0
     const dueAt = state.orphanedSince + patienceMs + settings.rankDelayMs * (1 + rankOf(view, shard, self, others as Peer[]))
     if (now < dueAt) wake(dueAt)
     else this.#holding.commit(view, shard)

@@ -105,7 +105,7 @@ describe('replica planner', () => {
     at.below(0)
     assert((at.need()?.dueAt ?? 0) >= NOW + settings.graceDefaultMs)
     at.view.claims.delete('a')
-    assert.equal(at.need()?.dueAt, NOW + settings.graceLastCopyMs, 'the last copy waits for nobody')
+    assert.equal(at.need()?.dueAt, NOW + settings.downMs, 'the last copy waits no longer than for a silent peer')
   })
 
   it('waits no more for who has been gone for long when another stops in order', () => {
