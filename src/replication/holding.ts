@@ -159,8 +159,12 @@ export class Holding {
     view.own[shard] = own === Own.Held ? Own.None : Own.Broken
     const state = view.states[shard]
     if (state !== undefined) { state.repairAt = -Infinity; state.keepUntil = -Infinity }
-    // Whoever failed against a bad copy did not fail.
-    for (const claim of view.claims.values()) claim.failed[shard] = 0
+    // What was checked against a bad copy says nothing: neither who failed nor who passed.
+    for (const claim of view.claims.values()) {
+      claim.failed[shard] = 0
+      claim.provenAt[shard] = -Infinity
+      claim.askedAt[shard] = -Infinity
+    }
     this.#context.ports.note({ type: 'lost', model: view.cid, shard, bytes: view.bytes[shard] ?? 0 })
     this.#context.changed()
   }
