@@ -1,7 +1,8 @@
 import type { AbortOptions, Emitter, ProgressOptions } from '../base/index.ts'
 import type { RouterStatus } from '../discovery/router.ts'
 import type { Tensor } from '../model/types.ts'
-import type { DrainStatus, ModelReplication, ReplicationSettings, ShardStatus } from '../replication/types.ts'
+import type { ReplicationReport } from '../replication/service.ts'
+import type { DrainStatus, ReplicationSettings, ShardStatus } from '../replication/types.ts'
 import type { FileGuard, GcResult, RemoveResult, StoreStatus, VerifyProgress, VerifyResult } from '../storage/store.ts'
 
 export interface AddOptions extends AbortOptions, ProgressOptions<AddProgress> {
@@ -49,37 +50,9 @@ export interface DrainResult {
   left: DrainStatus['left']
 }
 
-export interface ReplicationStatus {
-  models: ModelReplication[]
-  /** Too many peers vanished at once: only last copies are repaired, nothing is trimmed. */
-  brake: boolean
-  /** The view has been stable since the start. */
-  settled: boolean
-  draining: boolean
-  donateBytes: number
-  /** Bytes of shards this node promised to keep, and of those on their way. */
-  committedBytes: number
-  pendingBytes: number
-  /** Shards being fetched to be held here. */
-  pulling: number
-  /** Median milliseconds from falling below target to being back, of the last repairs; undefined before the first. */
-  repairMs: number | undefined
-  /** Probability that no shard of any pinned model is lost within a year, from the measured repair time; undefined before the first (docs/REPLICATION.md). */
-  durability: number | undefined
-  scrub: { bytesDone: number, bytesTotal: number, bad: number, lastCompletedAt: number | undefined }
-  counters: ReplicationCounters
-}
-
-/** Since the node started. */
-export interface ReplicationCounters {
-  repairBytes: number
-  repairs: number
-  proofsAsked: number
-  proofsFailed: number
-  released: number
-  messagesSent: number
-  messageBytesSent: number
-}
+/** Of `status()`: docs/REPLICATION.md says what each figure means. */
+export type ReplicationStatus = ReplicationReport
+export type { ReplicationCounters } from '../replication/tally.ts'
 
 export interface AddProgress {
   bytesDone: number
