@@ -1,8 +1,7 @@
 import type { AbortOptions, Emitter, ProgressOptions } from '../base/index.ts'
 import type { RouterStatus } from '../discovery/router.ts'
 import type { Tensor } from '../model/types.ts'
-import type { ReplicationReport } from '../replication/service.ts'
-import type { DrainStatus, ReplicationSettings, ShardStatus } from '../replication/types.ts'
+import type { DrainStatus, ReplicationReport, ReplicationSettings, ShardStatus } from '../replication/types.ts'
 import type { FileGuard, GcResult, RemoveResult, StoreStatus, VerifyProgress, VerifyResult } from '../storage/store.ts'
 
 export interface AddOptions extends AbortOptions, ProgressOptions<AddProgress> {
@@ -52,7 +51,7 @@ export interface DrainResult {
 
 /** Of `status()`: docs/REPLICATION.md says what each figure means. */
 export type ReplicationStatus = ReplicationReport
-export type { ReplicationCounters } from '../replication/tally.ts'
+export type { ReplicationCounters } from '../replication/types.ts'
 
 export interface AddProgress {
   bytesDone: number

@@ -2,8 +2,7 @@ import { MiB, NodeStoppedError, asError, sleep, type Clock, type Logger, type Ra
 import type { ModelStore, StoredFile } from '../storage/store.ts'
 import type { Ledger } from './ledger.ts'
 import type { PlacedShard } from './model-shards.ts'
-
-export interface ScrubStatus { bytesDone: number, bytesTotal: number, bad: number, lastCompletedAt: number | undefined }
+import type { ScrubStatus } from './types.ts'
 
 export interface ScrubberComponents {
   store: ModelStore

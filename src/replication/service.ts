@@ -11,12 +11,12 @@ import { PolicyReader, signPolicy } from './policy-record.ts'
 import { ReplicaProtocol } from './protocol.ts'
 import { Pulls, type PullShard } from './pulls.ts'
 import { Replicator } from './replicator.ts'
-import { Scrubber, type ScrubStatus } from './scrubber.ts'
+import { Scrubber } from './scrubber.ts'
 import { Searches } from './searches.ts'
 import { StoreWatch } from './store-watch.ts'
-import { Tally, type ReplicationCounters } from './tally.ts'
+import { Tally } from './tally.ts'
 import { Trouble } from './trouble.ts'
-import type { DrainStatus, ModelReplication, Policy, ReplicaMessage, ReplicaPorts, ReplicationEvent, ReplicationSettings, ShardStatus } from './types.ts'
+import type { DrainStatus, Policy, ReplicaMessage, ReplicaPorts, ReplicationEvent, ReplicationReport, ReplicationSettings, ShardStatus } from './types.ts'
 
 export interface ReplicationComponents {
   network: Libp2p
@@ -41,27 +41,6 @@ export interface ReplicationInit {
   labels: Record<string, string>
   /** Undefined: in memory. */
   ledgerFile: string | undefined
-}
-
-export interface ReplicationReport {
-  models: ModelReplication[]
-  /** Too many peers vanished at once: only last copies are repaired, nothing is trimmed. */
-  brake: boolean
-  /** The view has been stable since the start. */
-  settled: boolean
-  draining: boolean
-  donateBytes: number
-  /** Bytes of shards this node promised to keep, and of those on their way. */
-  committedBytes: number
-  pendingBytes: number
-  /** Shards being fetched to be held here. */
-  pulling: number
-  /** Median milliseconds from falling below target to being back, of the last repairs; undefined before the first. */
-  repairMs: number | undefined
-  /** Probability that no shard of any pinned model is lost within a year, from the measured repair time; undefined before the first (docs/REPLICATION.md). */
-  durability: number | undefined
-  scrub: ScrubStatus
-  counters: ReplicationCounters
 }
 
 const TICK_MS = 1_000

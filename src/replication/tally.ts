@@ -1,16 +1,4 @@
-import type { ReplicationEvent } from './types.ts'
-
-/** Since the node started. */
-export interface ReplicationCounters {
-  /** Bytes of shards fetched to be held here, and how many shards. */
-  repairBytes: number
-  repairs: number
-  proofsAsked: number
-  proofsFailed: number
-  released: number
-  messagesSent: number
-  messageBytesSent: number
-}
+import type { ReplicationCounters, ReplicationEvent } from './types.ts'
 
 const REPAIRS_REMEMBERED = 32
 

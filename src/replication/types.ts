@@ -223,3 +223,38 @@ export interface DrainStatus {
   left: Array<{ model: string, shard: number, replicas: number, target: number }>
   bytesLeft: number
 }
+
+export interface ScrubStatus { bytesDone: number, bytesTotal: number, bad: number, lastCompletedAt: number | undefined }
+
+/** Since the node started. */
+export interface ReplicationCounters {
+  /** Bytes of shards fetched to be held here, and how many shards. */
+  repairBytes: number
+  repairs: number
+  proofsAsked: number
+  proofsFailed: number
+  released: number
+  messagesSent: number
+  messageBytesSent: number
+}
+
+export interface ReplicationReport {
+  models: ModelReplication[]
+  /** Too many peers vanished at once: only last copies are repaired, nothing is trimmed. */
+  brake: boolean
+  /** The view has been stable since the start. */
+  settled: boolean
+  draining: boolean
+  donateBytes: number
+  /** Bytes of shards this node promised to keep, and of those on their way. */
+  committedBytes: number
+  pendingBytes: number
+  /** Shards being fetched to be held here. */
+  pulling: number
+  /** Median milliseconds from falling below target to being back, of the last repairs; undefined before the first. */
+  repairMs: number | undefined
+  /** Probability that no shard of any pinned model is lost within a year, from the measured repair time; undefined before the first (docs/REPLICATION.md). */
+  durability: number | undefined
+  scrub: ScrubStatus
+  counters: ReplicationCounters
+}
