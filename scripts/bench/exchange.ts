@@ -18,7 +18,7 @@ import { median } from './lib.ts'
 import { rawStreamSeconds } from './raw-stream.ts'
 
 const SWARM_KEY = new Uint8Array(32).fill(7)
-const TRANSFER = { requestTimeoutMs: 10_000, peersMax: 32, serverRequestsPerPeer: 256, uploadBytesPerSecond: undefined, downloadBytesPerSecond: undefined }
+const TRANSFER = { requestTimeoutMs: 10_000, peersMax: 32, serverRequestsPerPeer: 256, uploadBytesPerSecond: undefined, downloadBytesPerSecond: undefined, lane: { enabled: false, port: 0, listen: [] } }
 
 interface Peer { network: Network, store: ModelStore, exchange: Exchange }
 

@@ -236,7 +236,7 @@ export const Peers = z.array(z.object({
   multiaddrs: z.array(z.string()),
   connected: z.boolean(),
   direction: z.enum(['inbound', 'outbound']).optional(),
-  transport: z.string(),
+  transport: z.enum(['lane', 'stream']).optional(),
   receiveRate: bytesPerSecond,
   sendRate: bytesPerSecond,
   receivedBytes: bytes,

@@ -43,6 +43,8 @@ export const SLOTS_DEFAULT = 12
  * to the byte, so no record is split in two.
  */
 export const FRAME_PAYLOAD_BYTES_MAX = 65_519 - 12 - 9
+/** The same of a lane: with its head 256 KiB, which is 16 TLS records, and what stays in a core's cache. */
+export const LANE_FRAME_PAYLOAD_BYTES_MAX = 256 * KiB - 9
 /** A control message (request, answer head, inventory update). */
 export const CONTROL_BYTES_MAX = 16 * KiB
 /** Requests one peer may have waiting at a server; beyond it the server stops reading from that peer. */
@@ -191,3 +193,19 @@ export const REPLICA_SEARCHES_MAX = 4
 export const REPLICA_SEARCHES_WAITING_MAX = 1_024
 /** Providers one search tells the replicator of. */
 export const REPLICA_FOUND_MAX = 64
+
+/** A lane's ticket is good for one connection within this time: four round trips of the slowest link, and a busy process. */
+export const LANE_TICKET_MS = 10_000
+export const LANE_TICKETS_MAX = 1_024
+/** One peer asks for one lane at a time; a few more for those that were cut. */
+export const LANE_TICKETS_PER_PEER_MAX = 8
+/** From a connection to the lane port until its ticket is shown. Strangers cost a descriptor for so long. */
+export const LANE_HANDSHAKE_MS = 3_000
+/** Connections in that state; beyond, the longest waiting goes. */
+export const LANES_PENDING_MAX = 64
+/** Send buffers of 256 KiB that are kept when nothing is sent: what two busy lanes use. */
+export const LANE_SEND_BUFFERS_MAX = 8
+/** Streams of one peer that ask for lanes: one at a time, and some that are just ending. */
+export const LANE_ASK_STREAMS_PER_PEER_MAX = 4
+/** Peers remembered to have no lane, so that each load does not try anew. */
+export const LANELESS_PEERS_MAX = 1_024

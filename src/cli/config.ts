@@ -52,6 +52,8 @@ const KEYS = {
   'transfer.requestTimeoutMs': duration(100, HOUR),
   'transfer.peersMax': whole(1, LOAD_PEERS_MAX),
   'transfer.serverRequestsPerPeer': whole(1, SERVER_REQUESTS_PER_PEER_MAX),
+  'lane.enabled': flag,
+  'lane.port': optional(whole(0, 65_535)),
   'transfer.uploadBytesPerSecond': optional(size(64 * KiB)),
   'transfer.downloadBytesPerSecond': optional(size(64 * KiB)),
   'replication.min': whole(0, REPLICAS_MAX),

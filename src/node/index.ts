@@ -89,7 +89,7 @@ export async function createNode (init: NodeInit = {}): Promise<ShoalNode> {
     }
     started.push(async () => { await network.stop() })
 
-    const exchange = createExchange({ network, store, clock, random, logger: logger.child({ component: 'exchange' }) }, settings.transfer)
+    const exchange = createExchange({ network, store, clock, random, logger: logger.child({ component: 'exchange' }), linkLimiter: init.linkLimiter }, { ...settings.transfer, lane: { ...settings.lane, listen: settings.listen } })
     await exchange.start()
     started.push(async () => { await exchange.stop() })
 

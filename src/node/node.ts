@@ -230,7 +230,7 @@ export class Node implements ShoalNode {
         multiaddrs: connection === undefined ? [] : [connection.remoteAddr.toString()],
         connected: connection !== undefined,
         direction: connection?.direction,
-        transport: transfer?.transport ?? 'stream',
+        transport: transfer?.transport,
         receiveRate: transfer?.receiveRate ?? 0,
         sendRate: transfer?.sendRate ?? 0,
         receivedBytes: transfer?.receivedBytes ?? 0,

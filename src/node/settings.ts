@@ -36,6 +36,7 @@ export const defaultSettings: NodeSettings = {
     uploadBytesPerSecond: undefined,
     downloadBytesPerSecond: undefined
   },
+  lane: { enabled: true, port: undefined },
   replication: defaultReplication,
   network: { maxConnections: 300, inboundPerSecond: 5, openSwarm: false }
 }
@@ -50,6 +51,7 @@ export function resolveSettings (given: PartialSettings = {}): NodeSettings {
     storage: overlay(defaultSettings.storage, given.storage),
     announce: overlay(defaultSettings.announce, given.announce),
     transfer: overlay(defaultSettings.transfer, given.transfer),
+    lane: overlay(defaultSettings.lane, given.lane),
     replication: overlay(defaultSettings.replication, given.replication),
     network: overlay(defaultSettings.network, given.network)
   }

@@ -174,7 +174,8 @@ export interface PeerStatus {
   connected: boolean
   direction: 'inbound' | 'outbound' | undefined
   /** How block bytes travel to this peer. */
-  transport: 'stream'
+  /** What carries block bytes between this node and the peer. */
+  transport: 'lane' | 'stream' | undefined
   /** Bytes per second over the last seconds. */
   receiveRate: number
   sendRate: number
@@ -276,6 +277,8 @@ export interface NodeSettings {
     uploadBytesPerSecond: number | undefined
     downloadBytesPerSecond: number | undefined
   }
+  /** How bytes of blocks travel beside libp2p: see transfer/lanes. */
+  lane: { enabled: boolean, port: number | undefined }
   /** `donateBytes` comes from `storage.donate`. */
   replication: Omit<ReplicationSettings, 'donateBytes'>
   network: { maxConnections: number, inboundPerSecond: number, openSwarm: boolean }

@@ -23,6 +23,10 @@ export interface BlockTransport {
   /** No handler call after this returns, until resume(). May be called from within one. The other side stops sending soon. */
   hold: () => void
   resume: () => void
+  /** Calls `done` as soon as nothing that place() gave is in use any more; mostly at once. */
+  settle: (done: () => void) => void
+  /** Something that place() gave is in use. */
+  readonly lent: boolean
   close: () => void
   abort: (error: Error) => void
 }
@@ -32,6 +36,8 @@ export interface BlockTransportHandler {
   head: (id: number, size: number) => void
   /** The next bytes, valid during the call only; all in all exactly as many as the head said. `isLast` ends the request. */
   data: (id: number, bytes: Uint8Array, isLast: boolean) => void
+  /** Where the next bytes of this request are best put, at most so many; undefined: anywhere. What is given stays in use until settle(). */
+  place: (id: number, bytes: number) => Uint8Array | undefined
   notHere: (id: number) => void
   cancelled: (id: number) => void
   /** Told once; all open requests end with it. ProtocolError when the peer broke the rules. Not after close() or abort(). */
@@ -62,6 +68,7 @@ export class FramedBlockTransport implements BlockTransport {
     this.#frames = open(blockClientRules, {
       frame: (type, body) => { this.#answer(type, body) },
       data: (id, bytes) => { this.#data(id, bytes) },
+      place: (id, bytes) => id === this.#current && bytes <= (this.#open.get(id)?.left ?? 0) ? this.#handler.place(id, bytes) : undefined,
       drained: () => undefined,
       closed: error => { this.#open.clear(); this.#handler.closed(error) }
     })
@@ -88,6 +95,8 @@ export class FramedBlockTransport implements BlockTransport {
 
   hold (): void { this.#frames.hold() }
   resume (): void { this.#frames.resume() }
+  settle (done: () => void): void { this.#frames.settle(done) }
+  get lent (): boolean { return this.#frames.lent }
   close (): void { this.#open.clear(); this.#frames.close() }
   abort (error: Error): void { this.#open.clear(); this.#frames.abort(error) }
 

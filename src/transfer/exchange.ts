@@ -8,6 +8,7 @@ import { addressesOf } from './dial.ts'
 import { RunningFetch } from './fetch.ts'
 import { framesOver } from './frame-stream.ts'
 import { InventoryServer } from './inventory-server.ts'
+import { Lanes } from './lanes/lanes.ts'
 import { BLOCK_PROTOCOL, INVENTORY_PROTOCOL } from './messages.ts'
 import { fetchMetadata } from './metadata-fetch.ts'
 import { PeerLinks } from './peer-links.ts'
@@ -24,12 +25,13 @@ export class PeerExchange implements Exchange {
   readonly #holders: Holders
   readonly #blocks: BlockServer
   readonly #inventories: InventoryServer
+  readonly #lanes: Lanes
   readonly #links: PeerLinks
   readonly #fetches = new Map<string, RunningFetch>()
   readonly #stopping = new AbortController()
 
   constructor (components: ExchangeComponents, settings: ExchangeSettings) {
-    const { network, store, clock, logger } = components
+    const { network, store, clock, random, logger } = components
     this.#components = components
     this.#settings = settings
     this.#logger = logger
@@ -45,8 +47,17 @@ export class PeerExchange implements Exchange {
       interested: (model, peerId) => { this.events.emit('peer:interested', { model, peerId }) },
       violation
     })
-    this.#links = new PeerLinks({ network, slots: store.slots, clock, logger }, settings, {
+    this.#lanes = new Lanes({ network, clock, random, logger, linkLimiter: components.linkLimiter }, settings.lane, {
+      accept: (peerId, open) => {
+        const accepted = !this.#stopping.signal.aborted && !this.isBanned(peerId) && this.#blocks.accept(peerId, open)
+        if (accepted) this.#records.get(peerId).transport = 'lane'
+        return accepted
+      },
+      isBanned: peerId => this.isBanned(peerId)
+    })
+    this.#links = new PeerLinks({ network, lanes: this.#lanes, slots: store.slots, clock, logger }, settings, {
       received: (peerId, bytes) => { this.#records.get(peerId).received.add(bytes, clock.monotonic()) },
+      opened: (peerId, transport) => { this.#records.get(peerId).transport = transport },
       violation
     })
   }
@@ -58,6 +69,7 @@ export class PeerExchange implements Exchange {
       maxInboundStreams: INVENTORY_STREAMS_PER_PEER_MAX,
       maxOutboundStreams: INVENTORY_STREAMS_PER_PEER_MAX
     })
+    await this.#lanes.start()
   }
 
   async stop (): Promise<void> {
@@ -66,6 +78,7 @@ export class PeerExchange implements Exchange {
     const { network } = this.#components
     await Promise.all([...this.#fetches.values()].map(async fetch => { await fetch.stop() }))
     this.#links.stop()
+    await this.#lanes.stop()
     this.#blocks.stop()
     this.#inventories.stop()
     await network.unhandle([BLOCK_PROTOCOL, INVENTORY_PROTOCOL])
@@ -105,6 +118,7 @@ export class PeerExchange implements Exchange {
   #accept (server: BlockServer | InventoryServer, stream: Stream, connection: Connection): void {
     const peerId = connection.remotePeer.toString()
     const accepted = !this.#stopping.signal.aborted && !this.isBanned(peerId) && server.accept(peerId, framesOver(stream))
+    if (accepted && server === this.#blocks) this.#records.get(peerId).transport = 'stream'
     if (!accepted) stream.abort(new ProtocolError(`a stream of ${stream.protocol} that is not accepted from ${peerId}`))
   }
 
@@ -115,6 +129,7 @@ export class PeerExchange implements Exchange {
     const error = new ProtocolError(`${peerId} is banned: ${reason}`)
     for (const fetch of this.#fetches.values()) fetch.dropPeer(peerId, reason)
     this.#links.drop(peerId, error)
+    this.#lanes.drop(peerId)
     this.#blocks.drop(peerId, error)
     this.#inventories.drop(peerId, error)
     this.#holders.forgetPeer(peerId)

@@ -88,8 +88,8 @@ export class FetchPeer {
       size,
       fileOffset: offset,
       started: () => { scheduler.started(handle, block, clock.monotonic()) },
-      received: bytes => {
-        this.activeAt = clock.monotonic()
+      received: (bytes, now) => {
+        this.activeAt = now
         scheduler.received(handle, block, bytes, this.activeAt)
         this.#hooks.received(bytes)
       },

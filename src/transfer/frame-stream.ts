@@ -1,6 +1,7 @@
 import type { Stream } from '@libp2p/interface'
 import { MiB, PeerGoneError, asError } from '../base/index.ts'
-import { FrameParser, type FrameRules, type FrameSink } from './wire.ts'
+import { FrameReader } from './frame-reader.ts'
+import { STREAM_DATA, type DataShape, type FrameRules, type FrameSink } from './wire.ts'
 
 export interface FrameStreamHandler extends FrameSink {
   /** More may be sent after `blocked` was true. May be called without need. */
@@ -13,11 +14,19 @@ export interface FrameStreamHandler extends FrameSink {
 export interface FrameStream {
   /** True while what was sent has not left: wait for `drained`. Sending more only grows a queue. */
   readonly blocked: boolean
+  /** How data should be cut to be sent here. */
+  readonly shape: DataShape
+  /** A buffer of this length to fill and send. */
+  allocate: (bytes: number) => Uint8Array
   /** Sends whole frames; the bytes belong to the stream from then on. Returns false when it is blocked now or closed. */
   send: (frames: Uint8Array) => boolean
   /** No sink call after this returns, until resume(). May be called from within one. */
   hold: () => void
   resume: () => void
+  /** Calls `done` as soon as nothing that FrameSink.place() gave is in use any more; mostly at once. */
+  settle: (done: () => void) => void
+  /** Something that place() gave is in use. */
+  readonly lent: boolean
   /** Says that nothing more will be sent, and listens no longer. */
   close: () => void
   /** Resets it. */
@@ -38,17 +47,16 @@ const READ_BUFFER_BYTES_MAX = 17 * MiB
 export class Libp2pFrameStream implements FrameStream {
   readonly #stream: Stream
   readonly #handler: FrameStreamHandler
-  readonly #parser: FrameParser
-  /** Chunks that came in and were not consumed because of hold(). */
-  #rest: Uint8Array[] = []
-  #reading = false
+  readonly #reader: FrameReader
   #paused = false
+  #resuming = false
   #closed = false
 
   constructor (stream: Stream, rules: FrameRules, handler: FrameStreamHandler) {
     this.#stream = stream
     this.#handler = handler
-    this.#parser = new FrameParser(rules, handler)
+    // #end aborts the stream itself, after it stopped listening: the abort's own event must not become the reason.
+    this.#reader = new FrameReader(rules, handler, error => { this.#end(error) })
     if (rules.dataType !== undefined) stream.maxReadBufferLength = Math.max(stream.maxReadBufferLength, READ_BUFFER_BYTES_MAX)
     stream.addEventListener('message', this.#onMessage)
     stream.addEventListener('drain', this.#onDrain)
@@ -58,6 +66,11 @@ export class Libp2pFrameStream implements FrameStream {
   }
 
   get blocked (): boolean { return this.#stream.writableNeedsDrain }
+  readonly shape = STREAM_DATA
+  readonly lent = false
+
+  /** Fresh, and not pooled: libp2p keeps what it is given for an unknown time (in the queues of stream, muxer and encrypter). */
+  allocate (bytes: number): Uint8Array { return Buffer.allocUnsafeSlow(bytes) }
 
   send (frames: Uint8Array): boolean {
     if (this.#closed) return false
@@ -71,15 +84,17 @@ export class Libp2pFrameStream implements FrameStream {
 
   hold (): void {
     if (this.#closed) return
-    this.#parser.held = true
+    this.#reader.hold()
     this.#pause()
   }
 
   resume (): void {
-    if (this.#closed || !this.#parser.held) return
-    this.#parser.held = false
-    this.#read()
+    if (this.#closed || !this.#reader.held) return
+    this.#reader.release()
+    this.#flow()
   }
+
+  settle (done: () => void): void { done() }
 
   close (): void {
     if (this.#closed) return
@@ -99,9 +114,9 @@ export class Libp2pFrameStream implements FrameStream {
   }
 
   readonly #onMessage = (event: { data: Uint8Array | Iterable<Uint8Array> }): void => {
-    if (event.data instanceof Uint8Array) this.#rest.push(event.data)
-    else this.#rest.push(...event.data)
-    this.#read()
+    if (event.data instanceof Uint8Array) this.#reader.push(event.data)
+    else for (const chunk of event.data) this.#reader.push(chunk)
+    this.#flow()
   }
 
   readonly #onDrain = (): void => {
@@ -114,34 +129,24 @@ export class Libp2pFrameStream implements FrameStream {
     this.#end(new PeerGoneError('the peer closed the stream, or the connection to it ended', { cause }))
   }
 
-  /** Feeds the parser until it is held or has all; calls from within a sink call only leave a note by way of `held`. */
-  #read (): void {
-    if (this.#reading) return
-    this.#reading = true
-    try {
-      while (this.#rest.length > 0 && !this.#parser.held && !this.#closed) {
-        const chunk = this.#rest[0] as Uint8Array
-        const consumed = this.#parser.push(chunk)
-        if (consumed === chunk.length) this.#rest.shift()
-        else if (!this.#closed) this.#rest[0] = chunk.subarray(consumed)
-      }
-    } catch (error) {
-      // Aborts the stream itself, after it stopped listening: the abort's own event must not become the reason.
-      this.#end(asError(error))
-    } finally {
-      this.#reading = false
-    }
-    if (this.#parser.held || this.#closed || !this.#paused) return
+  /** Lets the stream go on when what it gave is read. */
+  #flow (): void {
+    if (this.#reader.held || this.#closed || !this.#paused) return
     this.#paused = false
+    // It hands on what it holds before it tells Yamux to go on: a pause() from within would be undone by that.
+    this.#resuming = true
     try {
       this.#stream.resume()
     } catch (error) {
       this.#end(asError(error))
+    } finally {
+      this.#resuming = false
     }
+    if (this.#reader.held && !this.#closed) this.#pause()
   }
 
   #pause (): void {
-    if (this.#paused || this.#stream.readStatus !== 'readable') return
+    if (this.#paused || this.#resuming || this.#stream.readStatus !== 'readable') return
     this.#paused = true
     this.#stream.pause()
   }
@@ -156,7 +161,7 @@ export class Libp2pFrameStream implements FrameStream {
 
   #forget (): void {
     this.#closed = true
-    this.#rest = []
+    this.#reader.close()
     this.#stream.removeEventListener('message', this.#onMessage)
     this.#stream.removeEventListener('drain', this.#onDrain)
     this.#stream.removeEventListener('remoteCloseWrite', this.#onEnd)

@@ -1,6 +1,6 @@
 import { CID } from 'multiformats/cid'
 import {
-  CONTROL_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX, INVENTORY_ADDRESS_BYTES_MAX, INVENTORY_PEERS_MAX, INVENTORY_PEER_ADDRESSES_MAX, ProtocolError, asError
+  CONTROL_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX, LANE_FRAME_PAYLOAD_BYTES_MAX, INVENTORY_ADDRESS_BYTES_MAX, INVENTORY_PEERS_MAX, INVENTORY_PEER_ADDRESSES_MAX, ProtocolError, asError
 } from '../base/index.ts'
 import { decodeCid } from '../model/index.ts'
 import { decodeControl, encodeControl, encodeFrame, readUint32, writeUint32, type FrameRules } from './wire.ts'
@@ -51,7 +51,7 @@ function controls (...types: number[]): FrameRules['bodyBytesMax'] {
 /** What each side of each protocol may receive. */
 export const blockServerRules: FrameRules = { bodyBytesMax: controls(REQUEST, REQUEST_LATER, CANCEL) }
 const answers = controls(HEAD, NOT_HERE, CANCELLED)
-export const blockClientRules: FrameRules = { bodyBytesMax: type => type === DATA ? 4 + FRAME_PAYLOAD_BYTES_MAX : answers(type), dataType: DATA }
+export const blockClientRules: FrameRules = { bodyBytesMax: type => type === DATA ? 4 + LANE_FRAME_PAYLOAD_BYTES_MAX : answers(type), dataType: DATA }
 export const inventoryServerRules: FrameRules = { bodyBytesMax: controls(OPEN) }
 const told = controls(STATE, CHANGE, PEERS)
 export const inventoryClientRules: FrameRules = { bodyBytesMax: type => type === FIELD ? FIELD_HEAD_BYTES + FIELD_BYTES_MAX : told(type) }
@@ -166,14 +166,15 @@ function numbers (value: unknown): number[] {
 }
 
 /** A map with exactly these keys. */
-function fields<Key extends string> (value: unknown, keys: readonly Key[]): Record<Key, unknown> {
+export function fields<Key extends string> (value: unknown, keys: readonly Key[]): Record<Key, unknown> {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) throw new ProtocolError('a message that should be a map')
   const found: Partial<Record<string, unknown>> = Object.assign(Object.create(null), value)
   if (Object.keys(found).length !== keys.length || !keys.every(key => key in found)) throw new ProtocolError(`a message that should have the keys ${keys.join(', ')}`)
   return found as Record<Key, unknown>
 }
 
-function whole (value: unknown, min: number): number {
+/** A whole number of at least `min`. */
+export function whole (value: unknown, min: number): number {
   if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < min) throw new ProtocolError('a message with something else where a whole number belongs')
   return value
 }

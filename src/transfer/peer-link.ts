@@ -1,4 +1,4 @@
-import { HashMismatchError, PeerGoneError, ProtocolError, type Clock } from '../base/index.ts'
+import { HashMismatchError, KiB, PeerGoneError, ProtocolError, type Clock } from '../base/index.ts'
 import type { SlotPool } from '../storage/slots.ts'
 import { FramedBlockTransport, type BlockTransport, type BlockTransportHandler } from './block-transport.ts'
 import type { OpenFrames } from './frame-stream.ts'
@@ -13,9 +13,12 @@ export interface PeerLinkHooks {
   closed: (error: Error) => void
 }
 
+/** What came is reported after so many bytes or so long. */
+const REPORT_BYTES = 128 * KiB
+const REPORT_MS = 50
 /** A slot that gets nothing for this long is given up when others wait for one; so is one that fills slower than this. */
 const SLOT_IDLE_MS = 1_000
-const SLOT_BYTES_PER_SECOND_MIN = 64 * 1024
+const SLOT_BYTES_PER_SECOND_MIN = 64 * KiB
 const SLOT_JUDGED_AFTER_MS = 5_000
 
 /** The way in from one peer: one transport, shared by all that fetch from this peer. */
@@ -32,6 +35,8 @@ export class PeerLink {
   #holds = 0
   #cancelPause: (() => void) | undefined
   #filling: { id: number, reception: BlockReception, since: number } | undefined
+  #unreported = 0
+  #reportedAt = 0
   #closed = false
 
   constructor (peerId: string, open: OpenFrames, components: PeerLinkComponents, hooks: PeerLinkHooks) {
@@ -43,6 +48,7 @@ export class PeerLink {
     const handler: BlockTransportHandler = {
       head: (id, size) => { this.#heard(); this.#head(id, size) },
       data: (id, bytes, isLast) => { this.#data(id, bytes, isLast) },
+      place: (id, bytes) => this.#open.get(id)?.place(bytes),
       notHere: id => { this.#heard(); this.#take(id)?.fail('not-here') },
       cancelled: id => { this.#heard(); this.#take(id) },
       closed: error => { this.#end(error) }
@@ -60,7 +66,8 @@ export class PeerLink {
     return this.#request(new BlockReception(job, {
       slots: this.#slots,
       hold: () => { this.#hold() },
-      resume: () => { this.#resume() }
+      resume: () => { this.#resume() },
+      settle: done => { this.#transport.settle(done) }
     }), job.cid, later)
   }
 
@@ -88,7 +95,14 @@ export class PeerLink {
     if (!isIdle && !isSlow) return false
     this.#filling = undefined
     filling.reception.fail('slow')
-    this.#transport.cancel(filling.id)
+    // Its slot is where the lane's next bytes go: only the lane's end frees it.
+    if (this.#transport.lent) {
+      const error = new PeerGoneError(`${this.peerId} sent nothing for too long while others waited for its slot`)
+      this.#transport.abort(error)
+      this.#end(error)
+    } else {
+      this.#transport.cancel(filling.id)
+    }
     return true
   }
 
@@ -126,10 +140,22 @@ export class PeerLink {
 
   #data (id: number, bytes: Uint8Array, isLast: boolean): void {
     this.#heard()
-    const pauseMs = this.#hooks.received(bytes.length)
+    this.#unreported += bytes.length
+    if (isLast || this.#unreported >= REPORT_BYTES || this.heardAt - this.#reportedAt > REPORT_MS) this.#report()
+    try {
+      this.#open.get(id)?.data(bytes, isLast, this.heardAt)
+    } finally {
+      // Not before: whoever is told of the last bytes may cancel it, too.
+      if (isLast) this.#take(id)
+    }
+  }
+
+  /** Bytes come in pieces of 16 KiB, which is too often to keep books of each. */
+  #report (): void {
+    const pauseMs = this.#hooks.received(this.#unreported)
+    this.#unreported = 0
+    this.#reportedAt = this.heardAt
     if (pauseMs > 0) this.#pause(pauseMs)
-    const reception = isLast ? this.#take(id) : this.#open.get(id)
-    reception?.data(bytes, isLast)
   }
 
   #take (id: number): Reception | undefined {

@@ -4,17 +4,20 @@ import {
 } from '../base/index.ts'
 import type { SlotPool } from '../storage/slots.ts'
 import { openStream } from './dial.ts'
-import { framesOver } from './frame-stream.ts'
+import { framesOver, type OpenFrames } from './frame-stream.ts'
 import { BLOCK_PROTOCOL } from './messages.ts'
+import type { Lanes } from './lanes/lanes.ts'
 import { PeerLink } from './peer-link.ts'
+import type { TransportKind } from './types.ts'
 import { TokenBucket } from './rate.ts'
 import { SEND_BYTES_MAX } from './wire.ts'
 
-export interface PeerLinksComponents { network: Libp2p, slots: SlotPool, clock: Clock, logger: Logger }
+export interface PeerLinksComponents { network: Libp2p, lanes: Lanes, slots: SlotPool, clock: Clock, logger: Logger }
 export interface PeerLinksSettings { requestTimeoutMs: number, downloadBytesPerSecond: number | undefined }
 
 export interface PeerLinksHooks {
   received: (peerId: string, bytes: number) => void
+  opened: (peerId: string, transport: TransportKind) => void
   /** The peer broke the protocol or sent wrong bytes. */
   violation: (peerId: string, reason: string) => void
 }
@@ -92,15 +95,15 @@ export class PeerLinks {
   }
 
   #create (peerId: string): Entry {
-    const { network, clock } = this.#components
-    const opening = openStream(network, peerId, BLOCK_PROTOCOL, { clock, timeoutMs: this.#settings.requestTimeoutMs, signal: this.#stopping.signal }).then(stream => {
+    const opening = this.#frames(peerId).then(({ frames, transport, abort }) => {
       // Dropped (banned, stopped) while it was dialled.
       if (this.#entries.get(peerId) !== entry) {
         const error = new PeerGoneError(`${peerId} was let go`)
-        stream.abort(error)
+        abort(error)
         throw error
       }
-      return entry.link = new PeerLink(peerId, framesOver(stream), this.#components, {
+      this.#hooks.opened(peerId, transport)
+      return entry.link = new PeerLink(peerId, frames, this.#components, {
         received: bytes => this.#received(peerId, bytes),
         closed: error => {
           this.#ended(peerId, entry, error)
@@ -113,6 +116,16 @@ export class PeerLinks {
     opening.catch(() => { if (this.#entries.get(peerId) === entry) this.#entries.delete(peerId) })
     this.#tickSoon()
     return entry
+  }
+
+  /** A lane where one can be had, else a stream. */
+  async #frames (peerId: string): Promise<{ frames: OpenFrames, transport: TransportKind, abort: (error: Error) => void }> {
+    const { network, lanes, clock } = this.#components
+    const { signal } = this.#stopping
+    const lane = await lanes.open(peerId, signal)
+    if (lane !== undefined) return { frames: lane.open, transport: 'lane', abort: lane.abort }
+    const stream = await openStream(network, peerId, BLOCK_PROTOCOL, { clock, timeoutMs: this.#settings.requestTimeoutMs, signal })
+    return { frames: framesOver(stream), transport: 'stream', abort: error => { stream.abort(error) } }
   }
 
   /** Under a download cap: for how long to take no more. */

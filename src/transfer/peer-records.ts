@@ -1,13 +1,14 @@
 import { HOLDERS_PER_MODEL_MAX, HOLDER_MODELS_MAX, PEERS_TRACKED_MAX, type Clock } from '../base/index.ts'
 import { PeerScore } from './peer-score.ts'
 import { RateMeter } from './rate.ts'
-import type { PeerTransferStatus } from './types.ts'
+import type { PeerTransferStatus, TransportKind } from './types.ts'
 
 export interface PeerRecord {
   readonly received: RateMeter
   readonly sent: RateMeter
   readonly score: PeerScore
   usedAt: number
+  transport: TransportKind | undefined
 }
 
 /** Use is noted this often: for each piece it would churn the map, whose every rebuild is garbage that lives long. */
@@ -28,7 +29,7 @@ export class PeerRecords {
     const now = this.#clock.monotonic()
     let record = this.#records.get(peerId)
     if (record === undefined) {
-      record = { received: new RateMeter(now), sent: new RateMeter(now), score: new PeerScore(now), usedAt: now }
+      record = { received: new RateMeter(now), sent: new RateMeter(now), score: new PeerScore(now), usedAt: now, transport: undefined }
       trim(this.#records, PEERS_TRACKED_MAX - 1)
     } else {
       if (now - record.usedAt < USE_NOTED_MS) return record
@@ -51,9 +52,9 @@ export class PeerRecords {
 
   status (): PeerTransferStatus[] {
     const now = this.#clock.monotonic()
-    return [...this.#records, ...this.#banned].map(([peerId, { received, sent, score }]) => ({
+    return [...this.#records, ...this.#banned].map(([peerId, { received, sent, score, transport }]) => ({
       peerId,
-      transport: 'stream',
+      transport,
       receiveRate: received.rate(now),
       sendRate: sent.rate(now),
       receivedBytes: received.total,

@@ -16,7 +16,8 @@ export interface BlockJob {
   /** Where it stands in its file: the slot is laid out for there. */
   fileOffset: number
   started: () => void
-  received: (bytes: number) => void
+  /** So many bytes more are here; told of several pieces together. `now` in monotonic milliseconds. */
+  received: (bytes: number, now: number) => void
   /** All bytes are here and match the CID. The slot is the callee's to release. */
   verified: (slot: Slot) => void
   failed: (reason: FailReason) => void
@@ -39,12 +40,17 @@ export interface ReceptionHost {
   /** Stops the stream; every hold() takes one resume(). */
   hold: () => void
   resume: () => void
+  /** Calls `done` as soon as no slot's memory is in use by the transport any more; mostly at once. */
+  settle: (done: () => void) => void
 }
 
 /** One request's way in. Methods may throw ProtocolError and HashMismatchError, which end the link and ban the peer. */
 export interface Reception {
   head: (size: number) => void
-  data: (bytes: Uint8Array, isLast: boolean) => void
+  /** `now` in monotonic milliseconds. */
+  data: (bytes: Uint8Array, isLast: boolean, now: number) => void
+  /** Where the next bytes are best put, at most so many. */
+  place: (bytes: number) => Uint8Array | undefined
   /** It will not come. */
   fail: (reason: FailReason) => void
   /** Nobody wants it any more; bytes that still come are counted as wasted. */
@@ -53,6 +59,9 @@ export interface Reception {
 
 /** Hashed in pieces of this size while they are in the cache; BLAKE3 is fastest on aligned powers of two. */
 const HASH_BYTES = 256 * KiB
+/** The load is told of what came after so many bytes or so long. */
+const REPORT_BYTES = 256 * KiB
+const REPORT_MS = 50
 
 /**
  * A block on its way into a slot. The slot is taken when the head comes, not when it is asked for, so the depth of the
@@ -66,6 +75,8 @@ export class BlockReception implements Reception {
   #giveUpWaiting: (() => void) | undefined
   #filled = 0
   #hashed = 0
+  #reported = 0
+  #reportedAt = 0
   /** Bytes the head said. */
   #size = 0
   #discarded = false
@@ -96,19 +107,28 @@ export class BlockReception implements Reception {
     })
   }
 
-  data (bytes: Uint8Array, isLast: boolean): void {
+  place (bytes: number): Uint8Array | undefined {
+    return this.#slot?.bytes.subarray(this.#filled, this.#filled + bytes)
+  }
+
+  data (bytes: Uint8Array, isLast: boolean, now: number): void {
     const slot = this.#slot
     if (slot === undefined || this.#hasher === undefined) { this.#job.wasted(bytes.length); return }
-    slot.bytes.set(bytes, this.#filled)
+    const isPlaced = bytes.buffer === slot.slab.buffer && bytes.byteOffset === slot.bytes.byteOffset + this.#filled
+    if (!isPlaced) slot.bytes.set(bytes, this.#filled)
     this.#filled += bytes.length
     while (this.#filled - this.#hashed >= HASH_BYTES) this.#hash(this.#hasher, slot, this.#hashed + HASH_BYTES)
-    if (this.#size === this.#job.size) this.#job.received(bytes.length)
+    if (isLast || this.#filled - this.#reported >= REPORT_BYTES || now - this.#reportedAt > REPORT_MS) this.#report(now)
     // Who was told may have discarded it.
     if (!isLast || this.#slot === undefined) return
     this.#hash(this.#hasher, slot, this.#filled)
     this.#slot = undefined
     const matches = digestMatches(this.#job.cid, this.#hasher.digest())
-    if (matches && this.#size === this.#job.size) { this.#job.verified(slot); return }
+    if (matches && this.#size === this.#job.size) {
+      this.#discarded = true
+      this.#job.verified(slot)
+      return
+    }
     slot.release()
     if (matches) {
       this.discard()
@@ -129,6 +149,13 @@ export class BlockReception implements Reception {
     if (!this.#discarded) this.#drop()
   }
 
+  #report (now: number): void {
+    const bytes = this.#filled - this.#reported
+    this.#reported = this.#filled
+    this.#reportedAt = now
+    if (this.#size === this.#job.size) this.#job.received(bytes, now)
+  }
+
   #use (slot: Slot): void {
     slot.prepare(this.#job.fileOffset, this.#size)
     this.#slot = slot
@@ -141,8 +168,9 @@ export class BlockReception implements Reception {
 
   #drop (): void {
     this.#discarded = true
-    this.#slot?.release()
+    const slot = this.#slot
     this.#slot = undefined
+    if (slot !== undefined) this.#host.settle(() => { slot.release() })
     if (this.#giveUpWaiting !== undefined) {
       this.#giveUpWaiting()
       this.#giveUpWaiting = undefined
@@ -172,6 +200,8 @@ export class MetadataReception implements Reception {
     this.fail('too-large')
     this.#tooLarge()
   }
+
+  place (): undefined { return undefined }
 
   data (bytes: Uint8Array, isLast: boolean): void {
     if (this.#discarded) return

@@ -96,7 +96,7 @@ export class ServedStream {
       answer.headSent = true
       this.#frames.send(encodeHead(answer.id, answer.bytes.length))
     }
-    const { frames, bytes } = packData(DATA, answer.id, answer.bytes, answer.sent)
+    const { frames, bytes } = packData(DATA, answer.id, answer.bytes, answer.sent, this.#frames.shape, bytes => this.#frames.allocate(bytes))
     answer.sent += bytes
     this.#frames.send(frames)
     if (this.#frames.blocked) this.blockedSince ??= this.#components.clock.monotonic()

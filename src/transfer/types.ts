@@ -1,7 +1,9 @@
 import type { Libp2p } from '@libp2p/interface'
 import type { CID } from 'multiformats/cid'
 import type { AbortOptions, Clock, Emitter, Logger, Random } from '../base/index.ts'
+import type { LinkLimiter } from '../discovery/index.ts'
 import type { ModelStore, StoredModel } from '../storage/store.ts'
+import type { LaneSettings } from './lanes/lanes.ts'
 
 export interface ExchangeComponents {
   network: Libp2p
@@ -9,6 +11,8 @@ export interface ExchangeComponents {
   clock: Clock
   random: Random
   logger: Logger
+  /** Caps lanes as it caps libp2p's connections. */
+  linkLimiter?: LinkLimiter | undefined
 }
 
 export interface ExchangeSettings {
@@ -19,7 +23,11 @@ export interface ExchangeSettings {
   serverRequestsPerPeer: number
   uploadBytesPerSecond: number | undefined
   downloadBytesPerSecond: number | undefined
+  lane: LaneSettings
 }
+
+/** What carries the bytes of blocks: a TLS connection of their own, or a libp2p stream. */
+export type TransportKind = 'lane' | 'stream'
 
 export interface ExchangeEvents {
   'peer:banned': { peerId: string, reason: string }
@@ -29,7 +37,8 @@ export interface ExchangeEvents {
 
 export interface PeerTransferStatus {
   peerId: string
-  transport: 'stream'
+  /** Of the newest way to or from it; undefined before the first. */
+  transport: TransportKind | undefined
   /** Bytes per second over the last seconds. */
   receiveRate: number
   sendRate: number

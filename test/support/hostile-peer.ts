@@ -9,7 +9,7 @@ import {
   BLOCK_PROTOCOL, CANCELLED, DATA, INVENTORY_PROTOCOL, NOT_HERE, REQUEST, blockServerRules, decodeIds, decodeOpen, decodeRequests, encodeHead, encodeIds, encodeState,
   inventoryServerRules
 } from '../../src/transfer/messages.ts'
-import { packData } from '../../src/transfer/wire.ts'
+import { STREAM_DATA, packData } from '../../src/transfer/wire.ts'
 import type { Sample } from '../compliance/store-fixtures.ts'
 
 /** One request; `bytes` is the right answer, if this peer has it. */
@@ -139,7 +139,7 @@ export function truth ({ id, bytes }: Asked, say: Say): void {
 export function dataFrames (id: number, bytes: Uint8Array): Uint8Array[] {
   const all: Uint8Array[] = []
   for (let at = 0; at < bytes.length;) {
-    const packed = packData(DATA, id, bytes, at)
+    const packed = packData(DATA, id, bytes, at, STREAM_DATA, length => new Uint8Array(length))
     all.push(packed.frames)
     at += packed.bytes
   }

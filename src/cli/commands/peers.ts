@@ -13,7 +13,7 @@ export function addPeers (program: Command): void {
         : table(['PEER', 'STATE', 'VIA', '>IN', '>OUT', '>RECEIVED', '>SENT', '>SCORE', '>RTT', 'ADDRESS'], peers.map(peer => [
           peer.peerId,
           state(peer),
-          peer.transport,
+          peer.transport ?? '-',
           rate(peer.receiveRate),
           rate(peer.sendRate),
           size(peer.receivedBytes),

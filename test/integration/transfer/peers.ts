@@ -19,6 +19,8 @@ export interface PeersInit {
   transport?: 'memory' | 'tcp'
   logger?: Logger
   linkLimiter?: LinkLimiter
+  /** Lanes: on a free port, or on this one. Over TCP only; default none. */
+  lane?: boolean | number
 }
 
 export const exchangeSettings: ExchangeSettings = {
@@ -26,7 +28,8 @@ export const exchangeSettings: ExchangeSettings = {
   peersMax: 32,
   serverRequestsPerPeer: 256,
   uploadBytesPerSecond: undefined,
-  downloadBytesPerSecond: undefined
+  downloadBytesPerSecond: undefined,
+  lane: { enabled: false, port: 0, listen: [] }
 }
 
 let made = 0
@@ -37,7 +40,12 @@ export class Peers implements AsyncDisposable {
 
   async add (init: PeersInit = {}): Promise<TestPeer> {
     const { network, store } = await this.#host(init)
-    const exchange = createExchange({ network, store, clock: systemClock, random: seededRandom(++made), logger: init.logger ?? silentLogger }, { ...exchangeSettings, ...init.settings })
+    const { lane = false } = init
+    const exchange = createExchange({ network, store, clock: systemClock, random: seededRandom(++made), logger: init.logger ?? silentLogger }, {
+      ...exchangeSettings,
+      ...(lane === false ? {} : { lane: { enabled: true, port: lane === true ? 0 : lane, listen: ['/ip4/127.0.0.1/tcp/0'] } }),
+      ...init.settings
+    })
     await exchange.start()
     const peer = { id: network.peerId.toString(), network, store, exchange }
     this.all.push(peer)

@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises'
 import { dhtKey } from '../../../src/discovery/index.ts'
 import { hashBlock } from '../../../src/model/index.ts'
 import { CANCEL, DATA, NOT_HERE, REQUEST, encodeChange, encodeField, encodeHead, encodeIds, encodeRequests, encodeState } from '../../../src/transfer/messages.ts'
-import { packData } from '../../../src/transfer/wire.ts'
+import { STREAM_DATA, packData } from '../../../src/transfer/wire.ts'
 
 describe('the test vectors of docs/PROTOCOL.md', () => {
   const bytes = new TextEncoder().encode('shoal')
@@ -12,7 +12,7 @@ describe('the test vectors of docs/PROTOCOL.md', () => {
   const vectors: Array<[string, Uint8Array]> = [
     ['REQUEST', first(encodeRequests(REQUEST, [{ id: 1, cid: block }]))],
     ['HEAD', encodeHead(1, 5)],
-    ['DATA', packData(DATA, 1, bytes, 0).frames],
+    ['DATA', packData(DATA, 1, bytes, 0, STREAM_DATA, length => new Uint8Array(length)).frames],
     ['NOT_HERE', first(encodeIds(NOT_HERE, [1]))],
     ['CANCEL', first(encodeIds(CANCEL, [1]))],
     ['STATE', encodeState({ known: true, complete: false })],

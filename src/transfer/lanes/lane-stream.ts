@@ -1,0 +1,214 @@
+import type { TLSSocket } from 'node:tls'
+import { KiB, LANE_FRAME_PAYLOAD_BYTES_MAX, PeerGoneError, asError } from '../../base/index.ts'
+import { FrameReader } from '../frame-reader.ts'
+import type { FrameStream, FrameStreamHandler } from '../frame-stream.ts'
+import type { DataShape, FrameRules } from '../wire.ts'
+import type { LinkLimiter } from '../../discovery/index.ts'
+import type { BufferPool } from './buffer-pool.ts'
+
+/** Beyond this the stream is blocked, and it takes more again at half: two pieces of what a server sends in one turn. */
+const QUEUE_BYTES_MAX = 512 * KiB
+/** Short frames that wait together leave together, up to this. */
+const JOINED_BYTES_MAX = 32 * KiB
+
+/** One data frame a write, and with its head 16 full TLS records: a frame's head is in the way of one record of sixteen. */
+const LANE_DATA: DataShape = { frameBytesMax: LANE_FRAME_PAYLOAD_BYTES_MAX, sendBytesMax: LANE_FRAME_PAYLOAD_BYTES_MAX }
+/** A peer whose last record was shorter than this is in no hurry, and no memory is set aside for its next one. */
+const PLACED_BYTES_MIN = 8 * KiB
+
+/** Where a socket's bytes go: the handshake's reader first, then the stream's. */
+export interface LaneInput {
+  /** Takes a chunk that is the caller's again afterwards; false: no more for now. */
+  take: (chunk: Uint8Array) => boolean
+  /** Where the next chunk should be put; undefined: anywhere. */
+  place?: () => Uint8Array | undefined
+}
+
+/** What all lanes of a node share. */
+export interface LaneShared {
+  readonly pool: BufferPool
+  /** Caps what this node sends and receives, as on libp2p's connections. */
+  readonly limiter?: LinkLimiter | undefined
+}
+
+/**
+ * A TLS socket as a FrameStream. One write is under way at a time: several at once would be copied into one by Node, and
+ * a single one is encrypted from where it lies. It takes a socket whose handshakes are over and whose `input` it becomes.
+ */
+export class LaneStream implements FrameStream, LaneInput {
+  readonly #socket: TLSSocket
+  readonly #handler: FrameStreamHandler
+  readonly #reader: FrameReader
+  readonly #pool: BufferPool
+  readonly #limiter: LinkLimiter | undefined
+  readonly #queue: Uint8Array[] = []
+  #queuedBytes = 0
+  /** Where the socket puts what comes next, if that is memory of the sink's. */
+  #lent = false
+  /** The last chunk was a large one. */
+  #busy = false
+  #settling: Array<() => void> = []
+  #writing = false
+  #wasBlocked = false
+  #mayWrite = true
+  #cancelSend: (() => void) | undefined
+  #cancelReceive: (() => void) | undefined
+  #closed = false
+
+  constructor (socket: TLSSocket, { pool, limiter }: LaneShared, rules: FrameRules, handler: FrameStreamHandler) {
+    this.#socket = socket
+    this.#pool = pool
+    this.#limiter = limiter
+    this.#handler = handler
+    this.#reader = new FrameReader(rules, handler, error => { this.#end(error) })
+    socket.once('close', () => {
+      this.#lent = false
+      this.#settle()
+      this.#onClose()
+    })
+    socket.on('end', this.#onClose)
+    socket.on('error', this.#onError)
+    if (socket.destroyed) queueMicrotask(this.#onClose)
+  }
+
+  get blocked (): boolean { return this.#queuedBytes >= QUEUE_BYTES_MAX }
+
+  allocate (bytes: number): Uint8Array { return this.#pool.take(bytes) }
+
+  send (frames: Uint8Array): boolean {
+    if (this.#closed) return false
+    this.#queue.push(frames)
+    this.#queuedBytes += frames.length
+    if (!this.#writing) this.#write()
+    if (!this.blocked) return true
+    this.#wasBlocked = true
+    return false
+  }
+
+  readonly shape = LANE_DATA
+  get lent (): boolean { return this.#lent }
+
+  take (chunk: Uint8Array): boolean {
+    if (this.#closed) return false
+    this.#busy = chunk.length >= PLACED_BYTES_MIN
+    this.#reader.lend(chunk)
+    if (this.#limiter !== undefined && !this.#limiter.receive.force(chunk.length)) this.#throttle(this.#limiter)
+    return this.#flowing
+  }
+
+  /** Asked after each chunk: the memory it gave before is not in use any more. */
+  place (): Uint8Array | undefined {
+    this.#lent = false
+    if (this.#settling.length > 0) this.#settle()
+    const place = this.#busy && !this.#closed ? this.#reader.place() : undefined
+    this.#lent = place !== undefined
+    return place
+  }
+
+  /** What was set aside for the next record stays so until that record, or the socket's end: the socket was told its address. */
+  settle (done: () => void): void {
+    if (this.#lent) this.#settling.push(done)
+    else done()
+  }
+
+  hold (): void {
+    if (this.#closed || this.#reader.held) return
+    this.#reader.hold()
+    this.#socket.pause()
+  }
+
+  resume (): void {
+    if (this.#closed || !this.#reader.held) return
+    this.#reader.release()
+    if (this.#flowing) this.#socket.resume()
+  }
+
+  get #flowing (): boolean { return !this.#closed && !this.#reader.held && this.#cancelReceive === undefined }
+
+  /** Takes nothing more in until the cap allows it. */
+  #throttle ({ receive }: LinkLimiter): void {
+    if (this.#closed || this.#cancelReceive !== undefined) return
+    this.#socket.pause()
+    this.#cancelReceive = receive.wait(() => {
+      this.#cancelReceive = undefined
+      if (this.#flowing) this.#socket.resume()
+    })
+  }
+
+  close (): void { this.abort(new PeerGoneError('this node closed the lane')) }
+
+  abort (_error: Error): void {
+    if (this.#closed) return
+    this.#forget()
+    this.#socket.destroy()
+  }
+
+  #write (): void {
+    const next = this.#next()
+    if (next === undefined) return
+    this.#writing = true
+    this.#mayWrite = this.#limiter?.send.force(next.length) ?? true
+    this.#socket.write(next, error => {
+      this.#queuedBytes -= next.length
+      this.#pool.give(next)
+      if (error !== null && error !== undefined) { this.#end(error); return }
+      if (this.#closed) return
+      this.#writeOn()
+      if (this.#wasBlocked && this.#queuedBytes <= QUEUE_BYTES_MAX / 2) {
+        this.#wasBlocked = false
+        this.#handler.drained()
+      }
+    })
+  }
+
+  /** The last write is over: the next one, as soon as the cap allows it. */
+  #writeOn (): void {
+    this.#writing = false
+    if (this.#mayWrite) { this.#write(); return }
+    this.#writing = true
+    this.#cancelSend = this.#limiter?.send.wait(() => {
+      this.#cancelSend = undefined
+      this.#writing = false
+      this.#write()
+    })
+  }
+
+  /** The next bytes to write: one buffer, or several short ones made one. */
+  #next (): Uint8Array | undefined {
+    const first = this.#queue.shift()
+    if (first === undefined) return undefined
+    let bytes = first.length
+    let count = 0
+    for (const frames of this.#queue) {
+      if (bytes + frames.length > JOINED_BYTES_MAX) break
+      bytes += frames.length
+      count++
+    }
+    if (count === 0) return first
+    const joined = Buffer.concat([first, ...this.#queue.slice(0, count)], bytes)
+    for (const frames of [first, ...this.#queue.splice(0, count)]) this.#pool.give(frames)
+    return joined
+  }
+
+  #settle (): void {
+    for (const done of this.#settling.splice(0)) done()
+  }
+
+  readonly #onClose = (): void => { this.#end(new PeerGoneError('the peer closed the lane, or the network did')) }
+  readonly #onError = (error: Error): void => { this.#end(new PeerGoneError(`the lane broke: ${error.message}`, { cause: error })) }
+
+  #end (error: Error): void {
+    if (this.#closed) return
+    this.#forget()
+    this.#socket.destroy()
+    this.#handler.closed(asError(error))
+  }
+
+  #forget (): void {
+    this.#closed = true
+    this.#cancelSend?.()
+    this.#cancelReceive?.()
+    this.#reader.close()
+    for (const frames of this.#queue.splice(0)) this.#pool.give(frames)
+  }
+}

@@ -1,0 +1,207 @@
+import type { TLSSocket } from 'node:tls'
+import type { Connection, Libp2p, Stream } from '@libp2p/interface'
+import { peerIdFromString } from '@libp2p/peer-id'
+import { multiaddr } from '@multiformats/multiaddr'
+import {
+  LANELESS_PEERS_MAX, LANE_ASK_STREAMS_PER_PEER_MAX, LANE_HANDSHAKE_MS, PeerGoneError, PeerTimeoutError, asError, throwIfAborted, type Clock, type Logger, type Random
+} from '../../base/index.ts'
+import { framesOver, type OpenFrames } from '../frame-stream.ts'
+import type { LinkLimiter } from '../../discovery/index.ts'
+import { BufferPool } from './buffer-pool.ts'
+import { createLaneCertificate, type LaneCertificate } from './certificate.ts'
+import { openLane } from './lane-client.ts'
+import { LaneServer, type AcceptLane } from './lane-server.ts'
+import type { LaneShared } from './lane-stream.ts'
+import { LANE, LANE_PROTOCOL, decodeAsk, decodeLane, encodeAsk, encodeLane, encodeNoLane, laneClientRules, laneServerRules, type LaneOffer } from './messages.ts'
+
+export interface LanesComponents { network: Libp2p, clock: Clock, random: Random, logger: Logger, linkLimiter?: LinkLimiter | undefined }
+
+export interface LaneSettings {
+  /** False: this node offers no lanes and asks for none. */
+  enabled: boolean
+  /** TCP port for lanes; undefined: the one after the first TCP port that is listened on. One that is taken, or 0: any free one. */
+  port: number | undefined
+  /** The multiaddrs that libp2p was told to listen on: lanes listen on the same hosts. */
+  listen: string[]
+}
+
+export interface LanesHooks {
+  accept: AcceptLane
+  /** A peer that is not to have a lane. */
+  isBanned: (peerId: string) => boolean
+}
+
+/** A lane that does not open within this and four round trips is not waited for: the stream serves. */
+const OPEN_MS = 700
+/** A peer without a lane is asked again after this, doubled each time in a row up to the longest. */
+const RETRY_MS = 30_000
+const RETRY_MS_MAX = 10 * 60_000
+
+interface Laneless { until: number, forMs: number }
+
+/**
+ * Lanes to and from other nodes: TCP connections of their own beside libp2p's, under TLS, for the bytes of blocks alone
+ * (docs/decisions/0007-lanes.md). A lane speaks for a peer because both ends learnt over the authenticated connection
+ * which certificates to expect, and it ends with that connection.
+ */
+export class Lanes {
+  readonly #components: LanesComponents
+  readonly #settings: LaneSettings
+  readonly #shared: LaneShared
+  readonly #hooks: LanesHooks
+  readonly #laneless = new Map<string, Laneless>()
+  /** Those this side opened. */
+  readonly #opened = new Map<string, Set<TLSSocket>>()
+  #certificate: LaneCertificate | undefined
+  #server: LaneServer | undefined
+
+  constructor (components: LanesComponents, settings: LaneSettings, hooks: LanesHooks) {
+    this.#components = components
+    this.#settings = settings
+    this.#shared = { pool: new BufferPool(), limiter: components.linkLimiter }
+    this.#hooks = hooks
+  }
+
+  /** Where lanes come in; 0: nowhere. */
+  get port (): number { return this.#server?.port ?? 0 }
+
+  /** Never throws for want of a lane. The network is started by now. */
+  async start (): Promise<void> {
+    const { network } = this.#components
+    const { hosts, port } = listenedOn(this.#settings.listen)
+    if (!this.#settings.enabled || hosts.length === 0) return
+    const certificate = this.#certificate = createLaneCertificate()
+    this.#server = new LaneServer({ ...this.#components, certificate, shared: this.#shared }, { hosts, port: this.#settings.port ?? (port === 0 ? 0 : port + 1) }, this.#hooks.accept)
+    await this.#server.start()
+    await network.handle(LANE_PROTOCOL, (stream, connection) => { this.#asked(stream, connection) }, {
+      maxInboundStreams: LANE_ASK_STREAMS_PER_PEER_MAX, maxOutboundStreams: LANE_ASK_STREAMS_PER_PEER_MAX
+    })
+    network.addEventListener('peer:disconnect', this.#onDisconnect)
+  }
+
+  async stop (): Promise<void> {
+    const { network } = this.#components
+    network.removeEventListener('peer:disconnect', this.#onDisconnect)
+    if (this.#server === undefined) return
+    await network.unhandle(LANE_PROTOCOL)
+    for (const peerId of this.#opened.keys()) this.drop(peerId)
+    await this.#server.stop()
+  }
+
+  /**
+   * A lane to a peer that there is a connection to; undefined when none can be had, which is remembered for a while.
+   * Throws the signal's reason only.
+   */
+  async open (peerId: string, signal: AbortSignal): Promise<{ open: OpenFrames, abort: () => void } | undefined> {
+    const { network, clock, logger } = this.#components
+    const certificate = this.#certificate
+    const connection = network.getConnections(peerIdFromString(peerId)).find(({ limits, status }) => limits === undefined && status === 'open')
+    const host = connection === undefined ? undefined : hostOf(connection)
+    if (certificate === undefined || connection === undefined || host === undefined) return undefined
+    const known = this.#laneless.get(peerId)
+    if (known !== undefined && known.until > clock.monotonic()) return undefined
+    const late = new AbortController()
+    const waitMs = OPEN_MS + 4 * (connection.rtt ?? 0)
+    const cancel = clock.setTimeout(() => { late.abort(new PeerTimeoutError(`no lane within ${Math.round(waitMs)} ms`)) }, waitMs)
+    const either = AbortSignal.any([signal, late.signal])
+    try {
+      const offer = await this.#ask(connection, certificate, either)
+      if (offer === undefined) throw new PeerGoneError('the peer has no lanes')
+      const { socket, open } = await openLane({ host, offer, certificate, shared: this.#shared, signal: either })
+      this.#keep(peerId, socket)
+      this.#laneless.delete(peerId)
+      return { open, abort: () => { socket.destroy() } }
+    } catch (error) {
+      throwIfAborted(signal)
+      const forMs = known === undefined ? RETRY_MS : Math.min(RETRY_MS_MAX, 2 * known.forMs)
+      logger.info({ peerId, error: asError(error).message, againInMs: forMs }, 'no lane to this peer; its stream serves')
+      const [oldest] = this.#laneless.size >= LANELESS_PEERS_MAX ? this.#laneless.keys() : []
+      if (oldest !== undefined) this.#laneless.delete(oldest)
+      this.#laneless.delete(peerId)
+      this.#laneless.set(peerId, { until: clock.monotonic() + forMs, forMs })
+      return undefined
+    } finally {
+      cancel()
+    }
+  }
+
+  /** Ends all lanes to and from a peer; whoever uses them is told. */
+  drop (peerId: string): void {
+    this.#server?.drop(peerId)
+    for (const socket of this.#opened.get(peerId) ?? []) socket.destroy()
+  }
+
+  readonly #onDisconnect = (event: CustomEvent<{ toString: () => string }>): void => { this.drop(event.detail.toString()) }
+
+  #keep (peerId: string, socket: TLSSocket): void {
+    const sockets = this.#opened.get(peerId) ?? new Set()
+    this.#opened.set(peerId, sockets.add(socket))
+    socket.once('close', () => {
+      sockets.delete(socket)
+      if (sockets.size === 0 && this.#opened.get(peerId) === sockets) this.#opened.delete(peerId)
+    })
+    // It may have ended while the lane was opened.
+    if (this.#components.network.getConnections(peerIdFromString(peerId)).length === 0) socket.destroy()
+  }
+
+  async #ask (connection: Connection, certificate: LaneCertificate, signal: AbortSignal): Promise<LaneOffer | undefined> {
+    const stream = await connection.newStream(LANE_PROTOCOL, { signal })
+    return await new Promise((resolve, reject) => {
+      const onAbort = (): void => {
+        frames.abort(asError(signal.reason))
+        reject(asError(signal.reason))
+      }
+      const settle = (answer: () => void): void => {
+        signal.removeEventListener('abort', onAbort)
+        frames.close()
+        answer()
+      }
+      const frames = framesOver(stream)(laneClientRules, {
+        frame: (type, body) => {
+          const offer = type === LANE ? decodeLane(body) : undefined
+          settle(() => { resolve(offer) })
+        },
+        data: () => undefined,
+        drained: () => undefined,
+        closed: error => { settle(() => { reject(error) }) }
+      })
+      signal.addEventListener('abort', onAbort, { once: true })
+      if (signal.aborted) { onAbort(); return }
+      frames.send(encodeAsk(certificate.fingerprint))
+    })
+  }
+
+  #asked (stream: Stream, connection: Connection): void {
+    const peerId = connection.remotePeer.toString()
+    const cancel = this.#components.clock.setTimeout(() => { frames.abort(new PeerTimeoutError(`${peerId} opened a stream and asked nothing`)) }, LANE_HANDSHAKE_MS)
+    let answered = false
+    const frames = framesOver(stream)(laneServerRules, {
+      frame: (_type, body) => {
+        const fingerprint = decodeAsk(body)
+        if (answered) return
+        answered = true
+        const offer = this.#hooks.isBanned(peerId) ? undefined : this.#server?.offer(peerId, fingerprint)
+        frames.send(offer === undefined ? encodeNoLane() : encodeLane(offer))
+      },
+      data: () => undefined,
+      drained: () => undefined,
+      closed: cancel // the asker closes it, having read the answer
+    })
+  }
+}
+
+/** The hosts of TCP addresses, and the first one's port. */
+function listenedOn (addresses: string[]): { hosts: string[], port: number } {
+  const found = addresses.flatMap(address => {
+    const [host, transport] = multiaddr(address).getComponents()
+    return (host?.name === 'ip4' || host?.name === 'ip6') && transport?.name === 'tcp' ? [{ host: host.value ?? '', port: Number(transport.value) }] : []
+  })
+  return { hosts: [...new Set(found.map(({ host }) => host))], port: found[0]?.port ?? 0 }
+}
+
+/** Where the other end of a TCP connection is; undefined for a relay, or in memory. */
+function hostOf (connection: Connection): string | undefined {
+  const [network, transport, ...rest] = connection.remoteAddr.getComponents()
+  const isDirect = transport?.name === 'tcp' && rest.every(({ name }) => name === 'p2p')
+  return isDirect && network !== undefined && /^(ip4|ip6|dns|dns4|dns6)$/.test(network.name) ? network.value : undefined
+}
