@@ -238,6 +238,7 @@ function assemble (values: Values, labels: Record<string, string>): Config {
       api: {
         tcp: {
           host: values['api.tcp.host'] ?? '127.0.0.1',
+      lane: section('lane'),
           port: values['api.tcp.port'],
           tokenFile: values['api.tcp.tokenFile'],
           allowRemote: values['api.tcp.allowRemote'] ?? false,
