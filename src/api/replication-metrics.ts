@@ -45,6 +45,7 @@ function makeGauges (registers: Registry[]): (status: ReplicationStatus) => void
   const draining = gauge('replication_draining', '1 while this node hands over what it holds')
   const scrubbed = gauge('scrub_progress_ratio', 'How much of what is held was re-hashed in this pass, 0 to 1')
   const bad = gauge('scrub_bad_blocks', 'Blocks that scrubbing found bad')
+  const suspect = gauge('scrub_volume_suspect', '1 when several blocks went bad in one scrub: the volume is drained')
   return status => {
     const pinned = status.models.filter(model => model.target > 0)
     deficit.set(sum(pinned.map(model => model.deficitShards)))
@@ -58,6 +59,7 @@ function makeGauges (registers: Registry[]): (status: ReplicationStatus) => void
     draining.set(status.draining ? 1 : 0)
     scrubbed.set(status.scrub.bytesTotal === 0 ? 1 : status.scrub.bytesDone / status.scrub.bytesTotal)
     bad.set(status.scrub.bad)
+    suspect.set(status.scrub.suspectSince === undefined ? 0 : 1)
   }
 }
 

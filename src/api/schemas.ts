@@ -102,7 +102,8 @@ const ModelReplication = z.object({
   deficitShards: z.int().openapi({ description: 'shards below target' }),
   deficitBytes: bytes.openapi({ description: 'bytes of the replicas that these lack' }),
   repairing: z.int().openapi({ description: 'shards on their way to somebody' }),
-  oldestProofAt: milliseconds1970.optional().openapi({ description: 'of the oldest proof that counts, milliseconds since 1970' })
+  oldestProofAt: milliseconds1970.optional().openapi({ description: 'of the oldest proof that counts, milliseconds since 1970' }),
+  secondsLeft: z.number().min(0).optional().openapi({ description: 'until all that is lacking is there, by the measured rate; absent when nothing is on its way, and before the first measurement' })
 }).openapi('ModelReplication')
 
 const Shard = z.object({
@@ -258,7 +259,13 @@ const Replication = z.object({
   pulling: z.int().openapi({ description: 'shards being fetched to be held here' }),
   repairMs: z.number().optional().openapi({ description: 'median milliseconds from below target to target, of the last repairs' }),
   durability: z.number().min(0).max(1).optional().openapi({ description: 'estimated probability that no shard of a pinned model is lost within a year' }),
-  scrub: z.object({ bytesDone: bytes, bytesTotal: bytes, bad: z.int(), lastCompletedAt: milliseconds1970.optional() }),
+  scrub: z.object({
+    bytesDone: bytes,
+    bytesTotal: bytes,
+    bad: z.int(),
+    lastCompletedAt: milliseconds1970.optional(),
+    suspectSince: milliseconds1970.optional().openapi({ description: 'several blocks went bad in one pass: the volume is drained' })
+  }),
   counters: z.object({
     repairBytes: bytes,
     repairs: z.int(),

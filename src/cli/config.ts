@@ -75,7 +75,11 @@ const KEYS = {
   'replication.repairBytesPerSecond': size(64 * KiB),
   'replication.pullsMax': whole(1, 64),
   'replication.offersMax': whole(1, 256),
+  'replication.rebalance.share': share(0.1, 1),
+  'replication.rebalance.every': duration(100, 30 * DAY),
   'scrub.period': duration(100, 365 * DAY),
+  // One rot place is no reason.
+  'scrub.suspectBlocks': whole(2, 1_000_000),
   'network.maxConnections': whole(1, 10_000),
   'network.inboundPerSecond': whole(1, 10_000),
   'network.openSwarm': flag,
@@ -111,7 +115,10 @@ const REPLICATION_KEYS = {
   repairBytesPerSecond: 'replication.repairBytesPerSecond',
   pullsMax: 'replication.pullsMax',
   offersMax: 'replication.offersMax',
-  scrubPeriodMs: 'scrub.period'
+  rebalanceShare: 'replication.rebalance.share',
+  rebalanceEveryMs: 'replication.rebalance.every',
+  scrubPeriodMs: 'scrub.period',
+  scrubSuspectBlocks: 'scrub.suspectBlocks'
 } as const satisfies Record<ReplicationName, keyof typeof KEYS>
 
 type Key = keyof typeof KEYS
@@ -231,6 +238,7 @@ function assemble (values: Values, labels: Record<string, string>): Config {
       storage: section('storage'),
       announce: section('announce'),
       transfer: section('transfer'),
+      lane: section('lane'),
       replication: replicationOf(values),
       network: section('network')
     },
@@ -238,7 +246,6 @@ function assemble (values: Values, labels: Record<string, string>): Config {
       api: {
         tcp: {
           host: values['api.tcp.host'] ?? '127.0.0.1',
-      lane: section('lane'),
           port: values['api.tcp.port'],
           tokenFile: values['api.tcp.tokenFile'],
           allowRemote: values['api.tcp.allowRemote'] ?? false,

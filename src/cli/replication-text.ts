@@ -10,7 +10,7 @@ const DOMAIN_NAMES_MAX = 8
 
 /** Lines for `shoal status`. */
 export function replicationFields (replication: ShownReplication, now: number): Array<[string, string]> {
-  const { donateBytes, committedBytes, pendingBytes, pulling, repairMs, durability, draining } = replication
+  const { donateBytes, committedBytes, pendingBytes, pulling, repairMs, durability, draining, scrub } = replication
   return [
     ['donated', [
       donateBytes === 0 ? 'nothing (storage.donate)' : size(donateBytes),
@@ -19,10 +19,10 @@ export function replicationFields (replication: ShownReplication, now: number): 
     ].join(', ')],
     ['replicas', replicasInWords(replication)],
     ['brake', brakeInWords(replication)],
-    ...(draining ? [['drain', 'draining: hands over what it holds, serves meanwhile, takes nothing new until it is started again'] as [string, string]] : []),
+    ...(draining ? [['drain', `draining: hands over what it holds, serves meanwhile, takes nothing new until ${scrub.suspectSince === undefined ? 'it is started again' : 'its volume is trusted again'}`] as [string, string]] : []),
     ['repair', repairMs === undefined ? 'none was needed yet' : `${duration(repairMs / 1000)} from a loss to target (median)`],
     ['durability', durability === undefined ? 'not known before the first repair was measured' : `${likelihood(durability)} a year that nothing pinned is lost (an estimate: docs/REPLICATION.md)`],
-    ['scrub', scrubInWords(replication.scrub, now)]
+    ['scrub', scrubInWords(scrub, now)]
   ]
 }
 
@@ -33,7 +33,21 @@ function replicasInWords ({ models }: ShownReplication): string {
   if (short.length === 0) return `all ${count(wanted.length, 'model')} at target`
   const sum = (of: (model: ShownModelReplication) => number): number => short.reduce((total, model) => total + of(model), 0)
   return `${short.length} of ${count(wanted.length, 'model')} below target: ${count(sum(model => model.deficitShards), 'shard')}, ${size(sum(model => model.deficitBytes))}, ` +
-    `${sum(model => model.repairing)} being repaired`
+    `${sum(model => model.repairing)} being repaired${leftInWords(short)}`
+}
+
+/** How long what is being repaired takes: the longest of the models, if each is known. Empty when nothing is on its way. */
+function leftInWords (models: readonly ShownModelReplication[]): string {
+  const running = models.filter(model => model.repairing > 0)
+  if (running.length === 0) return ''
+  const seconds = running.map(model => model.secondsLeft)
+  const known = seconds.filter(each => each !== undefined)
+  return known.length < seconds.length ? ', time left not known yet' : `, about ${roughly(Math.max(...known))} left`
+}
+
+/** Whole seconds, one at least: it is an estimate. */
+function roughly (seconds: number): string {
+  return duration(Math.max(1, Math.round(seconds))).replace('.0 ', ' ')
 }
 
 function brakeInWords ({ brake, settled }: ShownReplication): string {
@@ -41,11 +55,12 @@ function brakeInWords ({ brake, settled }: ShownReplication): string {
   return settled ? 'off' : 'off, but the view is not stable yet since the start: nothing is repaired or let go until then'
 }
 
-function scrubInWords ({ bytesDone, bytesTotal, bad, lastCompletedAt }: ShownReplication['scrub'], now: number): string {
+function scrubInWords ({ bytesDone, bytesTotal, bad, lastCompletedAt, suspectSince }: ShownReplication['scrub'], now: number): string {
   return [
     bytesTotal === 0 ? 'nothing to check now' : `${percent(bytesDone, bytesTotal)} of ${size(bytesTotal)}`,
     bad === 0 ? 'none bad' : `${count(bad, 'block')} bad`,
-    lastCompletedAt === undefined ? 'no pass complete yet' : `last pass ${ago(lastCompletedAt, now)}`
+    lastCompletedAt === undefined ? 'no pass complete yet' : `last pass ${ago(lastCompletedAt, now)}`,
+    ...(suspectSince === undefined ? [] : [`VOLUME SUSPECT since ${ago(suspectSince, now)}`])
   ].join(', ')
 }
 
@@ -54,13 +69,15 @@ export function replicationTable (models: readonly ShownModelReplication[], now:
   const wanted = models.filter(model => model.target > 0)
   if (wanted.length === 0) return undefined
   wanted.sort((a, b) => (a.replicasMin - a.target) - (b.replicasMin - b.target) || b.deficitShards - a.deficitShards || (a.cid < b.cid ? -1 : 1))
-  return table(['MODEL', '>REPLICAS', '>SHARDS', '>BELOW', '>MISSING', '>REPAIRING', 'PROVEN'], wanted.map(model => [
+  const repairs = wanted.some(model => model.repairing > 0)
+  return table(['MODEL', '>REPLICAS', '>SHARDS', '>BELOW', '>MISSING', '>REPAIRING', ...repairs ? ['>LEFT'] : [], 'PROVEN'], wanted.map(model => [
     model.cid,
     `${model.replicasMin}/${model.target}`,
     String(model.shards),
     String(model.deficitShards),
     model.deficitBytes === 0 ? '-' : size(model.deficitBytes),
     String(model.repairing),
+    ...repairs ? [model.repairing === 0 ? '-' : model.secondsLeft === undefined ? 'unknown' : roughly(model.secondsLeft)] : [],
     model.oldestProofAt === undefined ? 'never' : ago(model.oldestProofAt, now)
   ]))
 }
@@ -71,7 +88,7 @@ export function modelInWords (model: ShownModelReplication | undefined): string 
   const { replicasMin, min, target, max, shards, deficitShards, repairing } = model
   const counts = `${replicasMin} of ${target} at the fewest (min ${min}, max ${max})`
   if (deficitShards === 0) return `${counts}, all ${count(shards, 'shard')} at target`
-  return `${counts}, ${deficitShards} of ${count(shards, 'shard')} below target, ${repairing} being repaired`
+  return `${counts}, ${deficitShards} of ${count(shards, 'shard')} below target, ${repairing} being repaired${leftInWords([model])}`
 }
 
 /** In which domains live replicas are: `zone a, b; rack r1, r2`. */

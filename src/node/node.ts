@@ -58,7 +58,7 @@ export class Node implements ShoalNode {
     this.peerId = components.network.peerId.toString()
     this.#startedAt = components.clock.now()
     this.#startedMonotonic = components.clock.monotonic()
-    components.store.events.on('blocks:lost', ({ blocks }) => { this.#blocksLost += blocks.length })
+    components.store.events.on('blocks:lost', ({ blocks, evicted }) => { if (evicted !== true) this.#blocksLost += blocks.length })
   }
 
   multiaddrs (): string[] {

@@ -3,9 +3,13 @@ import { isProven, trimPlace, type ShardLook } from './planner.ts'
 import { Own, type ModelView } from './model-view.ts'
 import type { Holding } from './holding.ts'
 import type { Proofs } from './proofs.ts'
+import type { Rebalance } from './rebalance.ts'
 import type { ReplicaMessage } from './types.ts'
 
-interface Asking { id: string, view: ModelView, shard: number, sentAt: number, asked: Set<string>, agreed: Set<string>, drain: boolean }
+/** Letting go takes promises of so many others, one of them in another domain of that level than this node. */
+interface Terms { others: number, level?: number | undefined }
+
+interface Asking { id: string, view: ModelView, shard: number, sentAt: number, asked: Set<string>, agreed: Set<string>, drain: boolean, terms: Terms }
 
 /** Who says that it keeps its replica does not let go of it for this long, whatever happens. */
 const KEEP_PROMISE_MS = 2 * 60_000
@@ -17,7 +21,7 @@ const DRAIN_AGAIN_MS = 5_000
 const PLACE_DELAY_MS = 5 * 60_000
 
 /**
- * Lets go of replicas: the surplus, and all of them when the node drains. Nobody lets go alone: as many others as the
+ * Lets go of replicas: the surplus, what was made anew in a better place, and all of them when the node drains. Nobody lets go alone: as many others as the
  * target asks for must have been proven lately and have promised to keep theirs, and who is letting go itself does
  * not promise. So two who act on different views cannot both count on each other.
  */
@@ -25,15 +29,17 @@ export class Handover {
   readonly #context: Context
   readonly #holding: Holding
   readonly #proofs: Proofs
+  readonly #rebalance: Rebalance
   readonly #asking = new Map<string, Asking>()
   readonly #byShard = new Map<string, Asking>()
   readonly #againAt = new Map<string, number>()
   readonly #surplusSince = new Map<string, number>()
 
-  constructor (context: Context, holding: Holding, proofs: Proofs) {
+  constructor (context: Context, { holding, proofs, rebalance }: { holding: Holding, proofs: Proofs, rebalance: Rebalance }) {
     this.#context = context
     this.#holding = holding
     this.#proofs = proofs
+    this.#rebalance = rebalance
   }
 
   /** Looks at a shard that this node is committed to. */
@@ -42,16 +48,20 @@ export class Handover {
     if (view.policy.target === 0 || !settled || peers.brake) return
     const id = key(view, shard)
     if (draining) {
-      if (seen.proven.length >= view.policy.target) this.#ask(view, shard, seen, true)
+      if (seen.proven.length >= view.policy.target) this.#ask(view, shard, seen, { others: view.policy.target })
       return
     }
-    if (view.kept || seen.replicas <= view.policy.max) { this.#surplusSince.delete(id); return }
+    const redundant = this.#rebalance.redundant(view, shard, seen)
+    const terms = seen.replicas > view.policy.max ? { others: view.policy.max } : redundant === undefined ? undefined : { others: view.policy.target, level: redundant.level }
+    if (view.kept || terms === undefined) { this.#surplusSince.delete(id); return }
     let since = this.#surplusSince.get(id)
     if (since === undefined) this.#surplusSince.set(id, since = now)
     const state = view.states[shard]
-    const dueAt = Math.max(since + trimPlace(view, shard, this.#context.self, seen.proven) * PLACE_DELAY_MS, (state?.releasedAt ?? -Infinity) + settings.trimEveryMs)
+    // What this node moved away is its own to let go.
+    const place = redundant !== undefined && redundant.level === undefined ? 0 : trimPlace(view, shard, this.#context.self, seen.proven)
+    const dueAt = Math.max(since + place * PLACE_DELAY_MS, (state?.releasedAt ?? -Infinity) + settings.trimEveryMs)
     if (now < dueAt) { wake(dueAt); return }
-    this.#ask(view, shard, seen, false)
+    this.#ask(view, shard, seen, terms)
   }
 
   /** Somebody wants to let go of a shard: does this node keep its own? */
@@ -68,14 +78,16 @@ export class Handover {
     const asking = this.#asking.get(id)
     if (asking === undefined || !asking.asked.delete(from)) return
     if (ok) asking.agreed.add(from)
-    const { view, shard, agreed, drain } = asking
-    const { now, settings, draining, peers, settled } = this.#context
+    const { view, shard, agreed, drain, terms: { others, level } } = asking
+    const { now, settings, draining, peers, settled, self } = this.#context
     const claim = (peer: string): boolean => {
       const theirs = view.claims.get(peer)
       return theirs?.committed.has(shard) === true && isProven(theirs, shard, settings.trimProofMs, now) && peers.get(peer)?.liveness === 'alive' && peers.get(peer)?.draining === false
     }
-    const sure = [...agreed].filter(claim).length
-    if (sure < (drain ? view.policy.target : view.policy.max) || draining !== drain || peers.brake || !settled) {
+    const sure = [...agreed].filter(claim)
+    // The policy may have changed since.
+    const enough = sure.length >= Math.max(others, view.policy.target) && (level === undefined || sure.some(peer => peers.get(peer)?.domains[level] !== self.domains[level]))
+    if (!enough || draining !== drain || peers.brake || !settled) {
       if (asking.asked.size === 0) this.#end(asking)
       return
     }
@@ -84,6 +96,7 @@ export class Handover {
     if (state === undefined || now < state.keepUntil) return
     if (!drain) state.releasedAt = now
     if (!this.#holding.release(view, shard, 'released')) return
+    this.#rebalance.released(view, shard)
     // Told at once to all who counted on it, in the next state.
     this.#context.touch()
   }
@@ -99,8 +112,8 @@ export class Handover {
   /** True while this node waits to hear whether it may let go. */
   asks (view: ModelView, shard: number): boolean { return this.#byShard.has(key(view, shard)) }
 
-  #ask (view: ModelView, shard: number, seen: ShardLook, drain: boolean): void {
-    const { now, random, ports, settings, wake } = this.#context
+  #ask (view: ModelView, shard: number, seen: ShardLook, terms: Terms): void {
+    const { now, random, ports, settings, wake, draining: drain } = this.#context
     const state = view.states[shard]
     if (state === undefined || this.#byShard.has(key(view, shard))) return
     const againAt = Math.max(this.#againAt.get(key(view, shard)) ?? -Infinity, state.keepUntil)
@@ -109,13 +122,13 @@ export class Handover {
       const claim = view.claims.get(peer.id)
       return claim !== undefined && isProven(claim, shard, settings.trimProofMs, now)
     })
-    if (fresh.length < (drain ? view.policy.target : view.policy.max)) {
+    if (fresh.length < terms.others) {
       for (const peer of seen.proven) if (!fresh.includes(peer)) this.#proofs.hurry(view, shard, peer)
       wake(now + 1_000)
       return
     }
     const id = exchangeId(random)
-    const asking: Asking = { id, view, shard, sentAt: now, asked: new Set(fresh.map(peer => peer.id)), agreed: new Set(), drain }
+    const asking: Asking = { id, view, shard, sentAt: now, asked: new Set(fresh.map(peer => peer.id)), agreed: new Set(), drain, terms }
     this.#asking.set(id, asking)
     this.#byShard.set(key(view, shard), asking)
     this.#againAt.set(key(view, shard), now + (drain ? DRAIN_AGAIN_MS : AGAIN_MS) * (1 + random.next()))

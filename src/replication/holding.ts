@@ -10,12 +10,16 @@ interface Pull {
   shard: number
   urgent: boolean
   startedAt: number
+  /** What was lacking when that was last told; undefined before the first time. */
+  bytesLeft: number | undefined
   /** Who offered it; undefined when this node mends its own replica. */
   coordinator: string | undefined
 }
 
-/** A broken replica whose fetch failed is tried again after this long. */
+/** A broken replica whose fetch failed is tried again after this long, then after twice that, and so on. */
 const MEND_AGAIN_MS = 30_000
+const MEND_AGAIN_MAX_MS = 10 * 60_000
+const SAVE_AGAIN_MS = 10_000
 /** A pull slower than this, plus five minutes, has hung. The slowest link worth repairing over. */
 const SLOWEST_BYTES_PER_MS = 100
 const PULL_EXTRA_MS = 5 * 60_000
@@ -32,6 +36,8 @@ export function pullTimeoutMs (bytes: number): number {
 export class Holding {
   readonly #context: Context
   readonly #pulls = new Map<string, Pull>()
+  /** Promises of models that the user removed while the ledger could not be written: it still has them. */
+  readonly #unsaved = new Map<string, { model: string, shard: number }>()
 
   constructor (context: Context) {
     this.#context = context
@@ -49,7 +55,10 @@ export class Holding {
   freeBytes (): number {
     const { settings, ports } = this.#context
     if (settings.donateBytes === 0) return 0
-    return Math.max(0, Math.min(settings.donateBytes - this.bytes(Own.Committed, Own.Pulling, Own.Broken), ports.diskFreeBytes()))
+    // What is on its way has its room on the disk already.
+    let coming = 0
+    for (const { view, shard, bytesLeft } of this.#pulls.values()) coming += bytesLeft ?? view.bytes[shard] ?? 0
+    return Math.max(0, Math.min(settings.donateBytes - this.bytes(Own.Committed, Own.Pulling, Own.Broken), ports.diskFreeBytes() - coming))
   }
 
   /** Undefined when this node takes it on; else why not. */
@@ -80,19 +89,35 @@ export class Holding {
     return holders >= 2 * view.policy.max // some of them may be the liars
   }
 
+  progress (view: ModelView, shard: number, bytes: number): void {
+    const pull = this.#pulls.get(key(view, shard))
+    if (pull === undefined) return
+    // What was here before the first look did not come.
+    if (pull.bytesLeft !== undefined) view.paceHere.cameSince(Math.max(0, pull.bytesLeft - bytes), this.#context.now)
+    pull.bytesLeft = bytes
+  }
+
+  /** Of a shard on its way here; undefined when it is not. */
+  bytesLeft (view: ModelView, shard: number): number | undefined {
+    const pull = this.#pulls.get(key(view, shard))
+    return pull === undefined ? undefined : pull.bytesLeft ?? view.bytes[shard] ?? 0
+  }
+
   pulled (view: ModelView, shard: number, ok: boolean): void {
     const { now, ports } = this.#context
     const pull = this.#pulls.get(key(view, shard))
     if (pull === undefined) return
     this.#pulls.delete(key(view, shard))
+    if (ok && pull.bytesLeft !== undefined) view.paceHere.cameSince(pull.bytesLeft, now)
     if (view.own[shard] === Own.Broken) {
       const state = view.states[shard]
       if (ok) {
         view.own[shard] = Own.Committed
+        if (state !== undefined) state.mendsFailed = 0
         this.#context.changed()
         ports.note({ type: 'committed', model: view.cid, shard, bytes: view.bytes[shard] ?? 0 })
       } else if (state !== undefined) {
-        state.repairAt = now + MEND_AGAIN_MS
+        state.repairAt = now + Math.min(MEND_AGAIN_MAX_MS, MEND_AGAIN_MS * 2 ** state.mendsFailed++)
       }
     } else if (view.own[shard] === Own.Pulling) {
       const held = ok ? Own.Held : Own.None
@@ -115,6 +140,7 @@ export class Holding {
     } catch {
       return false // the disk's trouble is told by who has the disk
     }
+    this.#unsaved.delete(key(view, shard))
     view.own[shard] = Own.Committed
     const state = view.states[shard]
     if (state !== undefined) state.committedAt = this.#context.now
@@ -158,7 +184,7 @@ export class Holding {
     if (own !== Own.Held && own !== Own.Committed) return
     view.own[shard] = own === Own.Held ? Own.None : Own.Broken
     const state = view.states[shard]
-    if (state !== undefined) { state.repairAt = -Infinity; state.keepUntil = -Infinity }
+    if (state !== undefined) { state.repairAt = -Infinity; state.mendsFailed = 0; state.keepUntil = -Infinity }
     // What was checked against a bad copy says nothing: neither who failed nor who passed.
     for (const claim of view.claims.values()) {
       claim.failed[shard] = 0
@@ -172,7 +198,8 @@ export class Holding {
   /** The user removed the model here: nothing of it is left to keep. */
   forget (view: ModelView): void {
     for (let shard = 0; shard < view.shards; shard++) {
-      this.release(view, shard, 'released')
+      const promised = view.own[shard] === Own.Committed || view.own[shard] === Own.Broken
+      if (!this.release(view, shard, 'released') && promised) this.#unsaved.set(key(view, shard), { model: view.cid, shard })
       this.#cancel(view, shard)
       view.own[shard] = Own.None
     }
@@ -182,6 +209,7 @@ export class Holding {
   /** Commits what is kept here anyway, mends what broke, and gives up what hangs. */
   tick (): void {
     const { now, views, wake } = this.#context
+    this.#saveRemovals()
     for (const view of views.values()) {
       if (view.policy.target === 0) {
         for (let shard = 0; shard < view.shards; shard++) this.release(view, shard, 'unpinned')
@@ -201,6 +229,19 @@ export class Holding {
     }
   }
 
+  #saveRemovals (): void {
+    const { now, ports, wake } = this.#context
+    for (const [id, { model, shard }] of this.#unsaved) {
+      try {
+        ports.save({ model, shard, committed: false })
+        this.#unsaved.delete(id)
+      } catch {
+        wake(now + SAVE_AGAIN_MS)
+        return
+      }
+    }
+  }
+
   #mend (view: ModelView, shard: number): void {
     const { now, wake, settings, peers } = this.#context
     const state = view.states[shard]
@@ -210,13 +251,13 @@ export class Holding {
     for (const [id, claim] of view.claims) {
       if ((claim.committed.has(shard) || claim.cached.has(shard)) && peers.get(id)?.liveness === 'alive') from.push(id)
     }
-    if (from.length === 0 || this.#pulls.size >= settings.pullsMax * 2) { wake(now + MEND_AGAIN_MS); return }
+    if (from.length === 0 || this.#pulls.size >= settings.pullsMax * 2 || this.#context.ports.diskFreeBytes() === 0) { wake(now + MEND_AGAIN_MS); return }
     this.#pull(view, shard, from, false, undefined)
   }
 
   #pull (view: ModelView, shard: number, from: string[], urgent: boolean, coordinator: string | undefined): void {
     const { now, ports, wake } = this.#context
-    this.#pulls.set(key(view, shard), { view, shard, urgent, startedAt: now, coordinator })
+    this.#pulls.set(key(view, shard), { view, shard, urgent, startedAt: now, bytesLeft: undefined, coordinator })
     wake(now + pullTimeoutMs(view.bytes[shard] ?? 0))
     ports.pull({ model: view.cid, shard, from, urgent })
   }

@@ -13,6 +13,9 @@ CREATE TABLE state (name TEXT PRIMARY KEY, value REAL NOT NULL) STRICT, WITHOUT 
 CREATE TABLE scrubbed (file TEXT PRIMARY KEY, at REAL NOT NULL) STRICT, WITHOUT ROWID;
 PRAGMA user_version = ${FORMAT};
 `
+/** Came later; an older program does not miss it. */
+const ADDED = 'CREATE TABLE IF NOT EXISTS pulled (model TEXT NOT NULL, shard INTEGER NOT NULL, at REAL NOT NULL, PRIMARY KEY (model, shard)) STRICT, WITHOUT ROWID'
+
 /** What SQLite says of a file that is damaged or none of its own (sqlite.org/rescode.html). */
 const SQLITE_CORRUPT = 11
 const SQLITE_NOTADB = 26
@@ -26,7 +29,7 @@ export interface SavedPolicy { model: string, publisher: string, sequence: numbe
  */
 export class Ledger implements Disposable {
   readonly #database: DatabaseSync
-  readonly #statements: Record<'commit' | 'uncommit' | 'policy' | 'commitments' | 'policies' | 'state' | 'setState' | 'scrubbed' | 'setScrubbed' | 'unscrub', StatementSync>
+  readonly #statements: Record<'commit' | 'uncommit' | 'policy' | 'commitments' | 'policies' | 'state' | 'setState' | 'scrubbed' | 'setScrubbed' | 'unscrub' | 'pulled' | 'setPulled' | 'touchPulled' | 'forgetPulled', StatementSync>
 
   /** Without a file all is in memory. Throws StoreVersionError, and what SQLite throws for a disk that fails. */
   constructor (file: string | undefined, logger: Logger) {
@@ -43,7 +46,11 @@ export class Ledger implements Disposable {
       setState: prepare('INSERT INTO state (name, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value'),
       scrubbed: prepare('SELECT file, at FROM scrubbed'),
       setScrubbed: prepare('INSERT INTO scrubbed (file, at) VALUES (?, ?) ON CONFLICT DO UPDATE SET at = excluded.at'),
-      unscrub: prepare('DELETE FROM scrubbed WHERE file = ?')
+      unscrub: prepare('DELETE FROM scrubbed WHERE file = ?'),
+      pulled: prepare('SELECT model, shard, at FROM pulled ORDER BY model, shard'),
+      setPulled: prepare('INSERT INTO pulled (model, shard, at) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET at = excluded.at'),
+      touchPulled: prepare('UPDATE pulled SET at = ? WHERE model = ?'),
+      forgetPulled: prepare('DELETE FROM pulled WHERE model = ?')
     }
   }
 
@@ -86,6 +93,22 @@ export class Ledger implements Disposable {
     else this.#statements.setScrubbed.run(file, at)
   }
 
+  /** Shards that were fetched for the swarm, and when their model was last used by that, milliseconds since 1970. */
+  pulled (): Map<string, Map<number, number>> {
+    const pulled = new Map<string, Map<number, number>>()
+    for (const { model, shard, at } of this.#statements.pulled.all()) {
+      if (typeof model !== 'string' || typeof shard !== 'number' || typeof at !== 'number') continue
+      const shards = pulled.get(model)
+      if (shards === undefined) pulled.set(model, new Map([[shard, at]]))
+      else shards.set(shard, at)
+    }
+    return pulled
+  }
+
+  setPulled (model: string, shard: number, at: number): void { this.#statements.setPulled.run(model, shard, at) }
+  touchPulled (model: string, at: number): void { this.#statements.touchPulled.run(at, model) }
+  forgetPulled (model: string): void { this.#statements.forgetPulled.run(model) }
+
   [Symbol.dispose] (): void {
     if (this.#database.isOpen) this.#database.close()
   }
@@ -125,6 +148,7 @@ function prepareDatabase (database: DatabaseSync): DatabaseSync {
       const check = database.prepare('PRAGMA quick_check(1)').get()
       if (check?.quick_check !== 'ok') throw new DamagedError(String(check?.quick_check))
     }
+    database.exec(ADDED)
     return database
   } catch (error) {
     database.close()

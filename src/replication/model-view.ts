@@ -1,4 +1,5 @@
 import { Bitfield, REPLICA_POLICIES_MAX } from '../base/index.ts'
+import { RepairPace } from './repair-pace.ts'
 import { nameHash } from './rendezvous.ts'
 import type { LocalModel, ModelClaim, Policy, PolicyRecord } from './types.ts'
 
@@ -17,6 +18,8 @@ export class Claim {
   readonly failed: Uint8Array
   /** When it was last asked, by shard. */
   readonly askedAt: Float64Array
+  /** Since when it has been fetching, or when the last of it came, as far as this node heard; undefined: it does not fetch. */
+  fetchingSince: number | undefined
 
   constructor (shards: number) {
     this.committed = new Bitfield(shards)
@@ -43,6 +46,7 @@ export class Claim {
     this.provenAt.fill(-Infinity)
     this.failed.fill(0)
     this.askedAt.fill(-Infinity)
+    this.fetchingSince = undefined
   }
 }
 
@@ -69,8 +73,11 @@ export class ShardState {
   offerAt = -Infinity
   /** When this node took it on. */
   committedAt = -Infinity
-  /** Next attempt to fetch a broken replica again. */
+  /** All replicas were in one domain of this level (of DOMAIN_LEVELS) when it last had its target: one made elsewhere makes one of them redundant. */
+  crowded: number | undefined
+  /** Next attempt to fetch a broken replica again, and how often in a row that failed. */
   repairAt = -Infinity
+  mendsFailed = 0
 }
 
 const NO_POLICY: Policy = { min: 0, target: 0, max: 0 }
@@ -90,6 +97,9 @@ export class ModelView {
   /** The newest record of each publisher. */
   readonly policies = new Map<string, PolicyRecord>()
   policy: Policy = NO_POLICY
+  /** How fast its replicas come to this node, and to each of the others. */
+  readonly paceHere = new RepairPace()
+  readonly paceElsewhere = new RepairPace()
   /** Published or pinned here. */
   kept = false
   /** It is in the store; else only peers, or a user long ago, spoke of it. */
@@ -116,24 +126,59 @@ export class ModelView {
     this.forgottenAt = undefined
   }
 
-  /** Takes in a record; false when a newer one of this publisher is known. */
-  adopt (record: PolicyRecord): boolean {
+  /** Whether adopt() would take it: no newer one of this publisher is known, and there is room for it. */
+  wants (record: PolicyRecord): boolean {
     const known = this.policies.get(record.publisher)
-    if (known !== undefined && known.sequence >= record.sequence) return false
-    if (known === undefined && this.policies.size >= REPLICA_POLICIES_MAX) {
-      const [least] = [...this.policies.values()].sort((a, b) => a.target - b.target)
-      if (least === undefined || least.target >= record.target) return false
-      this.policies.delete(least.publisher)
-    }
+    if (known !== undefined) return known.sequence < record.sequence
+    return this.policies.size < REPLICA_POLICIES_MAX || (this.#least()?.target ?? 0) < record.target
+  }
+
+  /** Takes in a record; false when it is not wanted. */
+  adopt (record: PolicyRecord): boolean {
+    if (!this.wants(record)) return false
+    const least = this.#least()
+    if (least !== undefined && !this.policies.has(record.publisher) && this.policies.size >= REPLICA_POLICIES_MAX) this.policies.delete(least.publisher)
     this.policies.set(record.publisher, record)
     this.policy = effective(this.policies.values())
     return true
+  }
+
+  #least (): PolicyRecord | undefined {
+    return [...this.policies.values()].sort((a, b) => a.target - b.target)[0]
   }
 
   claim (peer: string): Claim {
     let claim = this.claims.get(peer)
     if (claim === undefined) this.claims.set(peer, claim = new Claim(this.shards))
     return claim
+  }
+
+  /** A peer told what it has: says whether what it has committed changed. */
+  told (peer: string, told: ModelClaim, now: number): boolean {
+    const claim = this.claim(peer)
+    const before = claim.pending
+    const changed = claim.update(told)
+    this.#measure(claim, before, now)
+    return changed
+  }
+
+  /** A peer has got what it was fetching, or will not. */
+  ended (peer: string, shard: number, ok: boolean, now: number): void {
+    const claim = this.claims.get(peer)
+    if (claim === undefined) return
+    const before = claim.pending.clone()
+    if (ok) claim.committed.set(shard)
+    claim.pending.set(shard, false)
+    this.#measure(claim, before, now)
+  }
+
+  #measure (claim: Claim, before: Bitfield, now: number): void {
+    let bytes = 0
+    for (const shard of before) if (!claim.pending.has(shard) && claim.committed.has(shard)) bytes += this.bytes[shard] ?? 0
+    if (bytes > 0 && claim.fetchingSince !== undefined) this.paceElsewhere.came(bytes, now - claim.fetchingSince, now)
+    if (claim.pending.count === 0) claim.fetchingSince = undefined
+    else if (bytes > 0) claim.fetchingSince = now
+    else claim.fetchingSince ??= now
   }
 
   /** Shards with this state here, as a bitfield. */
@@ -154,7 +199,9 @@ export class ModelView {
 function effective (records: Iterable<PolicyRecord>): Policy {
   let policy = NO_POLICY
   for (const { min, target, max } of records) {
-    if (target > policy.target) policy = { min, target, max }
+    // In whatever order they came: all nodes have to find the same.
+    const more = target - policy.target || max - policy.max || min - policy.min
+    if (target > 0 && more > 0) policy = { min, target, max }
   }
   return policy
 }

@@ -1,6 +1,6 @@
 import { addStranger, exchangeId, type Context } from './context.ts'
 import { pullTimeoutMs } from './holding.ts'
-import { FAILED_MAX, distance, pick, type Candidate, type Need, type ShardLook, type Why } from './planner.ts'
+import { FAILED_MAX, pick, type Candidate, type Need, type ShardLook, type Why } from './planner.ts'
 import { nameHash, weight } from './rendezvous.ts'
 import type { Peer } from './peer-table.ts'
 import type { ModelView } from './model-view.ts'
@@ -121,10 +121,10 @@ export class Offers {
       const peer = this.#peer(to)
       if (peer !== undefined && !holders.includes(peer)) holders.push(peer)
     }
-    const chosen = pick(view, shard, holders, this.#candidates(view, shard, holders))
+    const candidates = this.#candidates(view, shard, holders)
+    const chosen = pick(view, shard, holders, candidates.filter(({ peer }) => need.fits?.(peer, holders) ?? true))
     if (chosen === undefined) return false
     const { peer } = chosen
-    if (need.why === 'spread' && distance(peer, holders) < 2) return false
     const id = exchangeId(random)
     const offer: OpenOffer = { id, view, shard, to: peer.id, accepted: false, until: now + OFFER_TIMEOUT_MS }
     this.#open.set(id, offer)
@@ -134,6 +134,7 @@ export class Offers {
     const bytes = view.bytes[shard] ?? 0
     if (!chosen.cached) peer.freeBytes = Math.max(0, peer.freeBytes - bytes)
     this.#context.wake(offer.until)
+    need.made?.()
     ports.note({ type: 'offered', model: view.cid, shard, to: peer.id, why: need.why })
     ports.send(peer.id, {
       type: 'offer',

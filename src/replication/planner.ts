@@ -83,6 +83,10 @@ export interface Need {
   wanted: number
   /** Not before. */
   dueAt: number
+  /** Who may take it, beside those who hold it; undefined: whoever has space. */
+  fits?: (peer: Peer, holders: readonly Peer[]) => boolean
+  /** It was offered to somebody. */
+  made?: () => void
 }
 
 /** What this node has to do about a shard, if it holds it; undefined: nothing. `offered`: its own open offers. */
@@ -128,7 +132,7 @@ function unheard (view: ModelView, { peers, now }: Scene): boolean {
 function leftOf ({ replicas, claimed }: ShardLook): number { return replicas + claimed.length }
 
 /** How long the missing may come back. Nobody waits for holders that never were, nor for those that have had their time. */
-function graceOf (seen: ShardLook, view: ModelView, { settings, peers, now }: Scene): number {
+export function graceOf (seen: ShardLook, view: ModelView, { settings, peers, now }: Scene): number {
   const { policy, members } = view
   const { missing } = seen
   const left = leftOf(seen)

@@ -11,7 +11,7 @@ export interface PullContext {
 /** Fetches a shard, verified and durable; the node's (node/replicate.ts). Resolves with the bytes that were lacking before. */
 export type PullShard = (job: PullJob, context: PullContext) => Promise<number>
 
-interface Pull { readonly ending: AbortController, readonly done: Promise<void> }
+interface Pull { readonly job: PullJob, readonly ending: AbortController, readonly done: Promise<void> }
 
 /** Shards on their way here. How many at once is the replicator's decision; how fast is kept here. */
 export class Pulls {
@@ -29,11 +29,13 @@ export class Pulls {
 
   get running (): number { return this.#running.size }
 
+  jobs (): PullJob[] { return Array.from(this.#running.values(), ({ job }) => job) }
+
   start (job: PullJob): void {
     const key = keyOf(job.model, job.shard)
     if (this.#stopped || this.#running.has(key)) return
     const ending = new AbortController()
-    this.#running.set(key, { ending, done: this.#run(job, key, ending.signal) })
+    this.#running.set(key, { job, ending, done: this.#run(job, key, ending.signal) })
   }
 
   cancel (model: string, shard: number): void {

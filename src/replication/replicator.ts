@@ -4,8 +4,9 @@ import { Holding } from './holding.ts'
 import { ModelView, Own } from './model-view.ts'
 import { Offers, type Task } from './offers.ts'
 import { Peer, PeerTable } from './peer-table.ts'
-import { inOne, look, needOf, rankOf, type ShardLook } from './planner.ts'
+import { isProven, look, needOf, rankOf } from './planner.ts'
 import { Proofs } from './proofs.ts'
+import { Rebalance } from './rebalance.ts'
 import { States } from './states.ts'
 import { holdersOf, modelStatus } from './report.ts'
 import { addStranger, type Context } from './context.ts'
@@ -50,6 +51,7 @@ export class Replicator {
   readonly #states: States
   readonly #proofs: Proofs
   readonly #offers: Offers
+  readonly #rebalance: Rebalance
   readonly #handover: Handover
   readonly #commitments = new Map<string, Set<number>>()
   readonly #policies = new Map<string, PolicyRecord[]>()
@@ -101,7 +103,8 @@ export class Replicator {
     this.#states = new States(this.#context, this.#holding)
     this.#proofs = new Proofs(this.#context)
     this.#offers = new Offers(this.#context, peer => { this.#states.probe(peer) })
-    this.#handover = new Handover(this.#context, this.#holding, this.#proofs)
+    this.#rebalance = new Rebalance(this.#context, this.#holding)
+    this.#handover = new Handover(this.#context, { holding: this.#holding, proofs: this.#proofs, rebalance: this.#rebalance })
     for (const { model, shard } of commitments) {
       const shards = this.#commitments.get(model)
       if (shards === undefined) this.#commitments.set(model, new Set([shard]))
@@ -116,6 +119,8 @@ export class Replicator {
   get committedBytes (): number { return this.#sum(Own.Committed) }
   get pendingBytes (): number { return this.#sum(Own.Pulling, Own.Broken) }
   get pulling (): number { return this.#holding.pulling }
+  /** Bytes of the donation that are promised or on their way. */
+  get promisedBytes (): number { return this.#holding.bytes(Own.Committed, Own.Pulling, Own.Broken) }
 
   /** The first call, after all models that are here were told by model(). */
   start (now: number): void {
@@ -134,6 +139,16 @@ export class Replicator {
     if (!this.#dirty && now < this.#wakeAt) return
     this.#dirty = false
     this.#wakeAt = now + IDLE_LOOK_MS
+    try {
+      this.#act()
+    } catch (error) {
+      this.#dirty = true // the rest is still to be done
+      throw error
+    }
+  }
+
+  #act (): void {
+    const context = this.#context
     this.#regroup()
     this.#holding.tick()
     this.#proofs.expire()
@@ -148,7 +163,7 @@ export class Replicator {
     }
     this.#offers.make(tasks)
     this.#states.tick()
-    if (tasks.length > 0 || this.#offers.size > 0 || !context.settled || context.draining || context.peers.brake) context.wake(now + BUSY_LOOK_MS)
+    if (tasks.length > 0 || this.#offers.size > 0 || !context.settled || context.draining || context.peers.brake) context.wake(context.now + BUSY_LOOK_MS)
   }
 
   /** A checked message. */
@@ -172,8 +187,7 @@ export class Replicator {
         const view = views.get(message.model)
         if (view === undefined || message.shard >= view.shards) break
         this.#context.met(view, from)
-        if (message.type === 'commit') view.claims.get(from)?.committed.set(message.shard)
-        view.claims.get(from)?.pending.set(message.shard, false)
+        view.ended(from, message.shard, message.type === 'commit', now)
         this.#offers.settled(from, view, message.shard, message.type === 'commit')
         this.#dirty = true
         break
@@ -229,6 +243,9 @@ export class Replicator {
 
   pulled (cid: string, shard: number, ok: boolean, now: number): void { this.#on(cid, shard, now, view => { this.#holding.pulled(view, shard, ok) }) }
 
+  /** So much of a shard on its way here is still lacking; told now and then. */
+  progress (cid: string, shard: number, bytesLeft: number, now: number): void { this.#on(cid, shard, now, view => { this.#holding.progress(view, shard, bytesLeft) }) }
+
   found (cid: string, peerIds: string[], now: number): void {
     const view = this.#context.views.get(cid)
     if (view === undefined) return
@@ -236,12 +253,13 @@ export class Replicator {
     for (const id of peerIds) this.#context.met(view, id)
   }
 
-  /** Saves it and tells the others. False when a newer one of its publisher is known, or the model is not. */
+  /** Saves it and tells the others. False when a newer one of its publisher is known, or the model is not. Throws what saving throws; nothing has changed then. */
   setPolicy (record: PolicyRecord, now: number): boolean {
     const view = this.#context.views.get(record.model)
     this.#context.now = now
-    if (view?.adopt(record) !== true) return false
+    if (view?.wants(record) !== true) return false
     this.#context.ports.savePolicy(record)
+    view.adopt(record)
     view.findAt = -Infinity
     view.metAt = now
     this.#context.changed()
@@ -291,9 +309,17 @@ export class Replicator {
     return this.#commitments.has(cid) || view?.own.some(own => own >= Own.Pulling) === true
   }
 
+  /** It is promised to nobody, and not the last copy known of what somebody wants. */
+  spare (cid: string, shard: number): boolean {
+    const view = this.#context.views.get(cid)
+    if (view === undefined) return !this.#commitments.has(cid)
+    if (view.kept || (view.own[shard] !== Own.Held && view.own[shard] !== Own.None)) return false
+    return view.policy.target === 0 || [...view.claims].some(([id, claim]) => this.#context.peers.get(id)?.liveness === 'alive' && isProven(claim, shard, this.#context.settings.proofTtlMs, this.#context.now) && claim.committed.has(shard))
+  }
+
   models (now: number): ModelReplication[] {
     this.#context.now = now
-    return [...this.#context.views.values()].filter(view => view.policy.target > 0).map(view => modelStatus(view, this.#context))
+    return [...this.#context.views.values()].filter(view => view.policy.target > 0).map(view => modelStatus(view, this.#context, shard => this.#holding.bytesLeft(view, shard)))
   }
 
   shards (cid: string, now: number): ShardStatus[] | undefined {
@@ -320,6 +346,12 @@ export class Replicator {
     return view
   }
 
+  /** What was said of how many there shall be is still so when the model comes back. */
+  #drop (view: ModelView): void {
+    this.#context.views.delete(view.cid)
+    if (view.policies.size > 0) this.#policies.set(view.cid, [...view.policies.values()])
+  }
+
   #offered (from: string, offer: Extract<ReplicaMessage, { type: 'offer' }>): void {
     const { ports, settings, draining, views } = this.#context
     const { id, model, shard } = offer
@@ -332,7 +364,7 @@ export class Replicator {
     this.#states.policies(view, offer.policies)
     const reason = view.policy.target === 0 ? 'unknown-model' : this.#holding.take(from, offer, view)
     if (reason !== undefined) {
-      if (known === undefined) views.delete(model)
+      if (known === undefined) this.#drop(view)
       decline(reason)
       return
     }
@@ -355,8 +387,8 @@ export class Replicator {
   #regroup (): void {
     const { views, peers, strangers, now, ports, self } = this.#context
     const group = new Set<string>()
-    for (const [cid, view] of views) {
-      if (view.forgottenAt !== undefined && now - view.forgottenAt >= FORGET_MODEL_MS) { views.delete(cid); continue }
+    for (const view of views.values()) {
+      if (view.forgottenAt !== undefined && now - view.forgottenAt >= FORGET_MODEL_MS) { this.#drop(view); continue }
       // Nothing is kept of it: all who had to know do by now, and who comes back with it is met again.
       if (view.policy.target === 0 && now - view.metAt >= FORGET_MODEL_MS && view.metAt !== -Infinity) {
         view.claims.clear()
@@ -398,11 +430,13 @@ export class Replicator {
   }
 
   #consider (view: ModelView, tasks: Task[]): void {
-    const { now, ports } = this.#context
+    const { now, ports, draining } = this.#context
     for (let shard = 0; shard < view.shards; shard++) {
       const state = view.states[shard]
       if (state === undefined) continue
-      if (view.own[shard] !== Own.Committed) {
+      const committed = view.own[shard] === Own.Committed
+      // What is added or pinned while this node drains is promised by nobody yet: it is handed over all the same.
+      if (!committed && !(draining && view.kept && view.own[shard] === Own.Held)) {
         // Only who has it can tell who else has.
         state.belowSince = undefined
         state.replicas = 0
@@ -422,9 +456,9 @@ export class Replicator {
       const offered = this.#offers.offered(view, shard)
       if (seen.replicas > 1 || seen.pending.length + offered === 0) state.pendingSince = undefined
       else state.pendingSince ??= now
-      const need = needOf(view, shard, seen, offered, this.#context) ?? this.#spread(view, shard, seen)
+      const need = needOf(view, shard, seen, offered, this.#context) ?? this.#rebalance.need(view, shard, seen, offered)
       if (need !== undefined) tasks.push({ view, shard, look: seen, need })
-      this.#handover.consider(view, shard, seen)
+      if (committed) this.#handover.consider(view, shard, seen)
     }
   }
 
@@ -447,21 +481,6 @@ export class Replicator {
     const dueAt = state.orphanedSince + patienceMs + settings.rankDelayMs * (1 + rankOf(view, shard, self, others as Peer[]))
     if (now < dueAt) wake(dueAt)
     else this.#holding.commit(view, shard)
-  }
-
-  /** All copies in one zone or rack while there are others: one more is made elsewhere, by one of them. */
-  #spread (view: ModelView, shard: number, seen: ShardLook): Task['need'] | undefined {
-    const { self, peers, strangers, settled, now, draining } = this.#context
-    if (!settled || peers.brake || draining || view.policy.max <= view.policy.target) return undefined
-    if (seen.replicas !== view.policy.target || seen.pending.length > 0 || seen.missing.length > 0 || seen.claimed.length > 0) return undefined
-    if (seen.proven.length === 0 || this.#offers.offered(view, shard) > 0 || seen.proven.some(peer => peer.id < self.id)) return undefined
-    const holders = [self, ...seen.proven]
-    for (const level of [0, 1]) {
-      if (!inOne(level, holders)) continue
-      const elsewhere = (peer: Peer): boolean => peer.domains[level] !== self.domains[level] && peer.liveness === 'alive' && peer.freeBytes > 0
-      for (const group of [peers.peers, strangers]) for (const peer of group.values()) if (elsewhere(peer)) return { why: 'spread', wanted: 1, dueAt: now }
-    }
-    return undefined
   }
 
   #sum (...states: Own[]): number {

@@ -1,13 +1,17 @@
-import { isProven, look, type Scene } from './planner.ts'
+import { graceOf, isProven, look, type Scene, type ShardLook } from './planner.ts'
 import { Own, type ModelView } from './model-view.ts'
+import { secondsLeft, type RepairWork } from './repair-pace.ts'
 import type { HolderStatus, ModelReplication, ShardStatus } from './types.ts'
 
-export function modelStatus (view: ModelView, scene: Scene): ModelReplication {
+/** `bytesLeft`: what is lacking of a shard on its way here; undefined when it is not. */
+export function modelStatus (view: ModelView, scene: Scene, bytesLeft: (shard: number) => number | undefined): ModelReplication {
+  const work: RepairWork = { here: undefined, elsewhere: [], waitingBytes: 0, waitMs: 0 }
   const status: ModelReplication = {
-    model: view.cid, ...view.policy, replicasMin: view.shards === 0 ? view.policy.target : Infinity, shards: view.shards, deficitShards: 0, deficitBytes: 0, repairing: 0, oldestProofAgoMs: undefined
+    model: view.cid, ...view.policy, replicasMin: view.shards === 0 ? view.policy.target : Infinity, shards: view.shards, deficitShards: 0, deficitBytes: 0, repairing: 0, oldestProofAgoMs: undefined, secondsLeft: undefined
   }
   for (let shard = 0; shard < view.shards; shard++) {
-    const { pending, proven, claimed, replicas: counted } = look(view, shard, scene)
+    const seen = look(view, shard, scene)
+    const { pending, proven, claimed, replicas: counted } = seen
     const replicas = counted + unprovable(view, shard, claimed.length)
     status.replicasMin = Math.min(status.replicasMin, replicas)
     if (replicas < view.policy.target) {
@@ -15,12 +19,31 @@ export function modelStatus (view: ModelView, scene: Scene): ModelReplication {
       status.deficitBytes += (view.policy.target - replicas) * (view.bytes[shard] ?? 0)
     }
     if (pending.length > 0 || view.own[shard] === Own.Pulling || view.own[shard] === Own.Broken) status.repairing++
+    addWork(work, view, shard, { seen, scene, left: bytesLeft(shard) })
     for (const { id } of proven) {
       const ago = scene.now - (view.claims.get(id)?.provenAt[shard] ?? scene.now)
       status.oldestProofAgoMs = Math.max(status.oldestProofAgoMs ?? 0, ago)
     }
   }
+  for (const [id, { pending, fetchingSince }] of view.claims) {
+    const peer = scene.peers.get(id)
+    if (fetchingSince === undefined || peer === undefined || peer.liveness === 'down' || peer.draining || peer.leaving) continue
+    work.elsewhere.push({ bytes: [...pending].reduce((sum, shard) => sum + (view.bytes[shard] ?? 0), 0), ms: scene.now - fetchingSince })
+  }
+  status.secondsLeft = secondsLeft(work, { here: view.paceHere.bytesPerMs(scene.now), elsewhere: view.paceElsewhere.bytesPerMs(scene.now) })
   return status
+}
+
+/** Adds what a shard lacks: what is on its way here, and what nobody fetches yet. */
+function addWork (work: RepairWork, view: ModelView, shard: number, { seen, scene, left }: { seen: ShardLook, scene: Scene, left: number | undefined }): void {
+  const { now } = scene
+  const bytes = view.bytes[shard] ?? 0
+  if (left !== undefined) work.here = (work.here ?? 0) + left
+  // Those that came a moment ago and have yet to prove it are no more work.
+  const waiting = view.policy.target - seen.replicas - seen.claimed.length - seen.pending.length - (left === undefined ? 0 : 1)
+  if (waiting <= 0) return
+  work.waitingBytes += waiting * bytes
+  work.waitMs = Math.max(work.waitMs, (view.states[shard]?.belowSince ?? now) + graceOf(seen, view, scene) - now)
 }
 
 /** Only who has the bytes can check a proof: of what is not here, the word of holders that are up has to do. */

@@ -1,5 +1,6 @@
 import { MiB, NodeStoppedError, asError, sleep, type Clock, type Logger, type Random } from '../base/index.ts'
 import type { ModelStore, StoredFile } from '../storage/store.ts'
+import { BadPlaces, sizeOnDisk } from './bad-places.ts'
 import type { Ledger } from './ledger.ts'
 import type { PlacedShard } from './model-shards.ts'
 import type { ScrubStatus } from './types.ts'
@@ -13,7 +14,16 @@ export interface ScrubberComponents {
   ledger: Pick<Ledger, 'state' | 'setState' | 'scrubbed' | 'setScrubbed'>
 }
 
+export interface ScrubberInit {
+  /** Each block is re-hashed once in this time. */
+  periodMs: number
+  /** With so many bad places in one pass the volume is suspect. */
+  suspectBlocks: number
+}
+
 const COMPLETED = 'scrubCompletedAt'
+/** Milliseconds since 1970; 0: it is not. */
+const SUSPECT = 'volumeSuspectAt'
 /** Checked in one go, then others get a turn. */
 const STEP_BYTES = 16 * MiB
 /** A disk that has to be read faster than that for its period is read later than the period says, and loads stay fast. */
@@ -23,14 +33,19 @@ const PASS_SHARE_MIN = 0.8
 /** Between two passes at least, however short the period is. */
 const PAUSE_MS = 10
 const SLEEP_MS_MAX = 3_600_000
+/** When the pass that might have cleared the volume could not look at all of it. */
+const PROBATION_AGAIN_MS = 600_000
 
 /**
  * Re-hashes everything that is recorded, again and again, each block once within the period, and single shards at once
  * when somebody doubts them. Never two at a time. What is bad is withdrawn by the store, which tells everybody.
+ *
+ * Several bad places in one pass make the volume suspect, and it stays so over restarts. Only the first whole pass after a
+ * restart clears it, when it finds nothing bad: somebody had a chance to look at the disk, and then the disk was looked at.
  */
 export class Scrubber {
   readonly #components: ScrubberComponents
-  readonly #periodMs: number
+  readonly #init: ScrubberInit
   readonly #stopping = new AbortController()
   /** The disk is one: whoever re-hashes waits for who does. */
   #turn: Promise<void> = Promise.resolve()
@@ -40,11 +55,19 @@ export class Scrubber {
   #bytesTotal = 0
   #bad = 0
   #lastCompletedAt: number | undefined
+  readonly #places = new BadPlaces()
+  #suspectSince: number | undefined
+  /** It was suspect when this life began, and has not been looked at in full since: that is done without pause. */
+  #onProbation: boolean
+  #unsaved = false
 
-  constructor (components: ScrubberComponents, periodMs: number) {
+  constructor (components: ScrubberComponents, init: ScrubberInit) {
     this.#components = components
-    this.#periodMs = periodMs
+    this.#init = init
     this.#lastCompletedAt = components.ledger.state(COMPLETED)
+    const suspectAt = components.ledger.state(SUSPECT) ?? 0
+    this.#suspectSince = suspectAt === 0 ? undefined : suspectAt
+    this.#onProbation = suspectAt !== 0
   }
 
   start (): void {
@@ -60,8 +83,10 @@ export class Scrubber {
   }
 
   status (): ScrubStatus {
-    return { bytesDone: this.#bytesDone, bytesTotal: this.#bytesTotal, bad: this.#bad, lastCompletedAt: this.#lastCompletedAt }
+    return { bytesDone: this.#bytesDone, bytesTotal: this.#bytesTotal, bad: this.#bad, lastCompletedAt: this.#lastCompletedAt, suspectSince: this.#suspectSince }
   }
+
+  get suspect (): boolean { return this.#suspectSince !== undefined }
 
   /** Soon; once, however often it is asked for meanwhile. */
   shard (model: string, { number, file, first, count }: PlacedShard): void {
@@ -76,11 +101,17 @@ export class Scrubber {
     const { signal } = this.#stopping
     while (!signal.aborted) {
       const startedAt = clock.monotonic()
-      const passMs = this.#periodMs * (PASS_SHARE_MIN + (1 - PASS_SHARE_MIN) * random.next())
-      const whole = await this.#pass(passMs, startedAt).catch(error => { this.#failed(error); return false })
+      const passMs = this.#init.periodMs * (PASS_SHARE_MIN + (1 - PASS_SHARE_MIN) * random.next())
+      this.#places.clear()
+      const whole = await this.#pass(this.#onProbation ? 0 : passMs, startedAt).catch(error => { this.#failed(error); return false })
       if (signal.aborted) return
-      if (whole) ledger.setState(COMPLETED, this.#lastCompletedAt = clock.now())
-      await this.#until(Math.max(startedAt + passMs, clock.monotonic() + PAUSE_MS))
+      if (whole) {
+        this.#lastCompletedAt = clock.now()
+        this.#save(() => { ledger.setState(COMPLETED, clock.now()) })
+        this.#endProbation()
+      }
+      const againMs = this.#onProbation ? Math.min(passMs, PROBATION_AGAIN_MS) : passMs
+      await this.#until(Math.max(startedAt + againMs, clock.monotonic() + PAUSE_MS))
     }
   }
 
@@ -110,6 +141,37 @@ export class Scrubber {
     for (let leftMs = dueAt - clock.monotonic(); leftMs > 0; leftMs = dueAt - clock.monotonic()) await sleep(clock, Math.min(leftMs, SLEEP_MS_MAX), this.#stopping.signal)
   }
 
+  #endProbation (): void {
+    if (!this.#onProbation) return
+    this.#onProbation = false
+    if (this.#places.count > 0) return
+    this.#suspectSince = undefined
+    this.#unsaved = true
+    this.#saveSuspect()
+    this.#components.logger.info({}, 'all that is held was re-hashed and nothing is bad: the volume is trusted again')
+  }
+
+  #judge (): void {
+    if (this.suspect || this.#places.count < this.#init.suspectBlocks) return
+    this.#suspectSince = this.#components.clock.now()
+    this.#unsaved = true
+    this.#components.logger.error({ places: this.#places.count }, 'several blocks went bad in one scrub: the volume is suspect, and is drained')
+    this.#saveSuspect()
+  }
+
+  #saveSuspect (): void {
+    if (this.#unsaved) this.#save(() => { this.#components.ledger.setState(SUSPECT, this.#suspectSince ?? 0); this.#unsaved = false })
+  }
+
+  /** A volume that goes bad may not take a write either: what is known holds for this life, and is saved when that works again. */
+  #save (work: () => void): void {
+    try {
+      work()
+    } catch (error) {
+      this.#components.logger.warn({ error: asError(error).message }, 'what the scrub found could not be saved')
+    }
+  }
+
   #inOrder (): StoredFile[] {
     const { store, ledger } = this.#components
     const at = ledger.scrubbed()
@@ -123,7 +185,15 @@ export class Scrubber {
     const { signal } = this.#stopping
     const work = this.#turn.then(async () => {
       if (signal.aborted) return
+      this.#saveSuspect()
+      const { inPlace } = file
+      const size = await sizeOnDisk(file)
       const { bad } = await store.verifyRange(file, first, count, { signal })
+      // A file in place is the user's, to change as he likes.
+      if (bad.length > 0 && !inPlace) {
+        this.#places.add(file, bad, size)
+        this.#judge()
+      }
       this.#bad += bad.length
       if (bad.length > 0) logger.warn({ file: file.key, blocks: bad.length }, 'the scrub found bad blocks; they are withdrawn')
     })

@@ -6,7 +6,7 @@ import { DiskSpace } from './disk-space.ts'
 import { Prover } from './digest.ts'
 import { durability } from './durability.ts'
 import { Ledger } from './ledger.ts'
-import type { ShardsByModel } from './model-shards.ts'
+import { missingBytes, type ShardsByModel } from './model-shards.ts'
 import { PolicyReader, signPolicy } from './policy-record.ts'
 import { ReplicaProtocol } from './protocol.ts'
 import { Pulls, type PullShard } from './pulls.ts'
@@ -14,6 +14,7 @@ import { Replicator } from './replicator.ts'
 import { Scrubber } from './scrubber.ts'
 import { Searches } from './searches.ts'
 import { StoreWatch } from './store-watch.ts'
+import { SwarmCache } from './swarm-cache.ts'
 import { Tally } from './tally.ts'
 import { Trouble } from './trouble.ts'
 import type { DrainStatus, Policy, ReplicaMessage, ReplicaPorts, ReplicationEvent, ReplicationReport, ReplicationSettings, ShardStatus } from './types.ts'
@@ -49,6 +50,8 @@ const SOON_MS = 25
 /** A watched peer is pinged at least this often, and more often where it would be suspect earlier. */
 const PING_MS = 5_000
 const LOOK_FOR_TROUBLE_MS = 10_000
+const SUSPECT = 'the data volume is suspect: several blocks went bad in one scrub, so this node takes nothing more and hands over what it holds; check or replace the disk, then start the node again. ' +
+  'It re-hashes all it has at once, and is trusted again when nothing is bad'
 
 /**
  * The replicator in a node: gives it the network, the disk and the time. Everything that happens only leaves a note and
@@ -70,12 +73,14 @@ export class Replication {
   readonly #trouble = new Trouble()
   readonly #policies = new PolicyReader()
   readonly #watch: StoreWatch
+  readonly #cache: SwarmCache
   /** What others said, and answers to what was asked for, in order. */
   #inbox: Array<(now: number) => void> = []
   #cancelTick: () => void = () => undefined
   #soon = false
   #running = false
   #lookedAt = -Infinity
+  #drainAsked = false
 
   /** Throws StoreVersionError, and what SQLite throws. */
   constructor (components: ReplicationComponents, init: ReplicationInit) {
@@ -85,9 +90,18 @@ export class Replication {
     this.#init = init
     this.#shards = components.shards
     const ledger = this.#ledger = new Ledger(init.ledgerFile, logger)
-    this.#space = new DiskSpace({ store, clock, logger, isKept: cid => this.#watch.isKept(cid) })
+    this.#space = new DiskSpace({ store, clock, logger, isKept: cid => this.#watch.isKept(cid), spareBytes: () => this.#cache.spareBytes(cid => this.#watch.isKept(cid)) })
     this.#prover = new Prover({ store, shards: this.#shards, logger })
-    this.#pulls = new Pulls({ clock, logger, pullShard }, settings.repairBytesPerSecond, ({ model, shard }, ok, bytes) => {
+    const pullWithin: PullShard = async (job, context) => {
+      await this.#cache.fit()
+      const before = this.#cache.presentBytes(job.model, job.shard)
+      try {
+        return await pullShard(job, context)
+      } finally {
+        this.#cache.ended(job.model, job.shard, before)
+      }
+    }
+    this.#pulls = new Pulls({ clock, logger, pullShard: pullWithin }, settings.repairBytesPerSecond, ({ model, shard }, ok, bytes) => {
       if (ok) this.#tally.pulled(bytes)
       this.#later(now => { this.#replicator.pulled(model, shard, ok, now) })
     })
@@ -98,7 +112,7 @@ export class Replication {
       random,
       logger,
       ledger
-    }, settings.scrubPeriodMs)
+    }, { periodMs: settings.scrubPeriodMs, suspectBlocks: settings.scrubSuspectBlocks })
     this.#protocol = new ReplicaProtocol({ network, clock, random, logger, isBanned }, { pingMs: Math.min(PING_MS, settings.suspectMs / 3) }, (from, message) => { this.#received(from, message) })
     this.#replicator = new Replicator({
       self: network.peerId.toString(),
@@ -110,6 +124,7 @@ export class Replication {
       policies: ledger.policies().map(({ bytes }) => this.#policies.read(bytes)).filter(record => record !== undefined)
     })
     this.#watch = new StoreWatch({ store, shards: this.#shards, replicator: this.#replicator })
+    this.#cache = new SwarmCache({ store, shards: this.#shards, ledger, logger, replicator: this.#replicator }, settings.donateBytes)
   }
 
   async start (): Promise<void> {
@@ -150,6 +165,7 @@ export class Replication {
   shards (model: string): ShardStatus[] | undefined { return this.#replicator.shards(model, this.#components.clock.monotonic()) }
 
   drain (): void {
+    this.#drainAsked = true
     this.#replicator.drain(true, this.#components.clock.monotonic())
     this.#tickSoon()
   }
@@ -159,7 +175,9 @@ export class Replication {
   report (): ReplicationReport {
     const { settings } = this.#init
     const replicator = this.#replicator
-    const models = replicator.models(this.#components.clock.monotonic())
+    const now = this.#components.clock.monotonic()
+    this.#measure(now)
+    const models = replicator.models(now)
     const { repairMs } = this.#tally
     return {
       models,
@@ -178,10 +196,10 @@ export class Replication {
   }
 
   /** What an operator should look at, in words. */
-  problems ({ models, brake }: ReplicationReport): string[] {
+  problems ({ models, brake, scrub }: ReplicationReport): string[] {
     const { network, clock } = this.#components
     const reachable = network.getPeers().length
-    return this.#trouble.problems({ models, brake, connected: reachable > 0, reachable }, clock.monotonic())
+    return [...scrub.suspectSince === undefined ? [] : [SUSPECT], ...this.#trouble.problems({ models, brake, connected: reachable > 0, reachable }, clock.monotonic())]
   }
 
   #ports (): ReplicaPorts {
@@ -219,6 +237,21 @@ export class Replication {
         if (event.type === 'brake') logger.warn(event, event.on ? 'many peers vanished at once: repair is held back' : 'repair goes on')
         else logger.debug(event, 'replication')
       }
+    }
+  }
+
+  #lookAtCache (): void {
+    const pulling = new Set(this.#pulls.jobs().map(({ model }) => model))
+    this.#cache.look(model => pulling.has(model))
+  }
+
+  /** Tells the replicator how far its pulls are. Of a model whose manifest is not here yet there is nothing to tell. */
+  #measure (now: number): void {
+    const { store } = this.#components
+    for (const { model, shard } of this.#pulls.jobs()) {
+      const stored = store.model(model)
+      const placed = stored === undefined ? undefined : this.#shards.of(stored).all[shard]
+      if (placed !== undefined) this.#replicator.progress(model, shard, missingBytes(placed), now)
     }
   }
 
@@ -261,8 +294,11 @@ export class Replication {
     const now = clock.monotonic()
     guarded('the store could not be looked at', () => { this.#watch.look(now) })
     for (const work of this.#inbox.splice(0)) guarded('what a peer said could not be dealt with', () => { work(now) })
+    this.#replicator.drain(this.#drainAsked || this.#scrubber.suspect, now)
     guarded('a tick of the replicator failed', () => { this.#replicator.tick(now) })
     this.#watch.keepPromised()
+    guarded('what may be evicted could not be told', () => { this.#lookAtCache() })
+    this.#measure(now)
     this.#space.refreshSometimes(now)
     if (now - this.#lookedAt >= LOOK_FOR_TROUBLE_MS) {
       this.#lookedAt = now

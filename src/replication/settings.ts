@@ -26,5 +26,11 @@ export const defaultReplication: Omit<ReplicationSettings, 'donateBytes'> = {
   repairBytesPerSecond: 128 * MiB,
   pullsMax: 4,
   offersMax: 8,
-  scrubPeriodMs: 7 * 24 * HOUR_MS
+  // Early enough that room is left for repairs, and 256 MiB a minute at most: a few per cent of what repair may take.
+  rebalanceShare: 0.85,
+  rebalanceEveryMs: MINUTE_MS,
+  scrubPeriodMs: 7 * 24 * HOUR_MS,
+  // A sound drive may have one unreadable place in 12 TB read (10^-14 a bit, what makers give for desktop drives): eight in a
+  // pass over 16 TB come by chance once in several hundred years.
+  scrubSuspectBlocks: 8
 }

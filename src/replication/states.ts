@@ -120,7 +120,7 @@ export class States {
       peer.tries = 0
       view.metAt = this.#context.now
     }
-    if (view.claim(peer.id).update(told)) this.#context.viewChanged()
+    if (view.told(peer.id, told, this.#context.now)) this.#context.viewChanged()
     for (const member of told.members) this.#context.met(view, member)
   }
 
@@ -130,8 +130,13 @@ export class States {
     for (const bytes of given) {
       if ([...view.policies.values()].some(known => equal(known.bytes, bytes))) continue
       const record = ports.readPolicy(bytes)
-      if (record?.model !== view.cid || !view.adopt(record)) continue
-      ports.savePolicy(record)
+      if (record?.model !== view.cid || !view.wants(record)) continue
+      try {
+        ports.savePolicy(record)
+      } catch {
+        continue // it is not in force before it is durable; the next state brings it again
+      }
+      view.adopt(record)
       view.metAt = this.#context.now
       this.#context.changed()
     }

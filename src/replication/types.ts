@@ -54,8 +54,13 @@ export interface ReplicationSettings extends Policy {
   pullsMax: number
   /** Offers one node has open at once. */
   offersMax: number
+  /** A donor of whose space more than this share is promised moves shards to others with far more, one each `rebalanceEveryMs`; 1: never. */
+  rebalanceShare: number
+  rebalanceEveryMs: number
   /** Each held block is re-hashed once in this time. */
   scrubPeriodMs: number
+  /** With so many bad places in one scrub pass the volume is taken for a failing one, and drained. */
+  scrubSuspectBlocks: number
 }
 
 export type DeclineReason = 'held' | 'space' | 'busy' | 'draining' | 'unknown-model' | 'leaving'
@@ -216,6 +221,8 @@ export interface ModelReplication extends Policy {
   repairing: number
   /** Of the oldest proof that counts, milliseconds; undefined when there is none. */
   oldestProofAgoMs: number | undefined
+  /** Until all that is lacking is there, by what was measured; undefined when nothing is on its way, or before the first measurement. */
+  secondsLeft: number | undefined
 }
 
 export interface DrainStatus {
@@ -224,7 +231,7 @@ export interface DrainStatus {
   bytesLeft: number
 }
 
-export interface ScrubStatus { bytesDone: number, bytesTotal: number, bad: number, lastCompletedAt: number | undefined }
+export interface ScrubStatus { bytesDone: number, bytesTotal: number, bad: number, lastCompletedAt: number | undefined, /** Milliseconds since 1970: several blocks went bad in one pass. */ suspectSince: number | undefined }
 
 /** Since the node started. */
 export interface ReplicationCounters {

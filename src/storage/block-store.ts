@@ -14,7 +14,7 @@ import { isDamage, loadDetails, loadRegistry, rebuildCatalog, setCatalogAside, s
 import { Room } from './room.ts'
 import { SlotPool, type Slot } from './slots.ts'
 import type {
-  BlockLocation, FileGuard, FileImport, GcResult, ModelStore, PutModelOptions, RangeVerifyResult, RemoveResult, StoreEvents, StoreStatus, StoredFile, StoredModel,
+  BlockLocation, FileGuard, FileImport, FilePart, GcResult, ModelStore, PutModelOptions, RangeVerifyResult, RemoveResult, StoreEvents, StoreStatus, StoredFile, StoredModel,
   VerifyProgress, VerifyResult
 } from './store.ts'
 import { verifyHeld, verifyRange } from './verify.ts'
@@ -62,7 +62,7 @@ export class BlockStore implements ModelStore {
     try {
       const core = await this.#open()
       const blocks = new Blocks(core, { clock: this.#init.clock, ...this.#init.settings })
-      const room = new Room(core)
+      const room = new Room(core, blocks)
       this.#parts = { core, blocks, room, models: new Models(core, room, blocks), imports: new Imports(core, room, blocks) }
       await settleFiles(core, blocks, signal)
     } catch (error) {
@@ -179,6 +179,12 @@ export class BlockStore implements ModelStore {
   holdModel (cid: string): () => void { return this.#running.core.registry.hold(cid) }
 
   keepModel (cid: string, keep: boolean): void { this.#running.core.registry.keep(cid, keep) }
+
+  spareParts (cid: string, parts: readonly FilePart[]): void { this.#running.core.registry.setSpare(cid, parts) }
+
+  async evictParts (parts: readonly FilePart[], bytes: number): Promise<number> {
+    return await this.#run(async ({ core, room }) => await core.structure.run(async () => await room.evictParts(parts, bytes)))
+  }
 
   async makeRoom (bytes: number, what: string): Promise<void> {
     await this.#run(async ({ core, room }) => { await core.structure.run(async () => { await room.make(bytes, what) }) })

@@ -1,12 +1,12 @@
 import type { CID } from 'multiformats/cid'
 import { DiskError, STORE_DIRTY_FILES_MAX, UsageError, asError, systemCode, type Clock } from '../base/index.ts'
 import { RAW, verifyBytes } from '../model/index.ts'
-import { recordOf, type Core } from './core.ts'
+import { recordOf, withWorkSlot, type Core } from './core.ts'
 import { diskError } from './disk-errors.ts'
 import { GuardBrokenError, readGuarded } from './in-place.ts'
 import type { FileRecord } from './records.ts'
 import type { Slot } from './slots.ts'
-import type { BlockLocation, StoredFile } from './store.ts'
+import type { BlockLocation, FilePart, StoredFile } from './store.ts'
 import { SyncBatch } from './sync-batch.ts'
 
 /** `generation` says what it was written to, should the file have been made anew or failed to sync meanwhile. */
@@ -281,6 +281,77 @@ export class Blocks {
     this.#core.logger.warn({ file: file.key, blocks: gone.length, reason }, 'blocks were withdrawn')
     if (lost.length > 0) this.#core.events.emit('blocks:lost', { file, blocks: lost })
     await durable
+  }
+
+  /**
+   * Gives up a part of a file. What stays is copied into a new file that takes the place of the old one: holes cannot be made
+   * from here, and somebody may have the old one open. Says how many bytes that freed; 0 while the file is being written, or when
+   * something else happened to it meanwhile. Order: copied, synced, not shown, recorded as gone, swapped.
+   */
+  async evict (file: FileRecord, { first, count }: FilePart): Promise<number> {
+    await file.remaking
+    if (file.removed || file.writing.size > 0 || file.unsynced.size > 0) return 0
+    const gone: number[] = []
+    for (let block = first; block < first + count; block++) if (file.present.has(block)) gone.push(block)
+    if (gone.length === 0 || !await this.#roomFor(file.presentBytes - sizeOf(file, gone)) || file.writing.size > 0 || file.unsynced.size > 0) return 0
+    const evicting = this.#evict(file, new Set(gone))
+    const remaking = evicting.then(() => undefined, () => undefined)
+    file.remaking = remaking // whoever writes waits for it
+    try {
+      if (!await evicting) return 0
+    } finally {
+      if (file.remaking === remaking) file.remaking = undefined
+    }
+    this.#core.events.emit('blocks:lost', { file, blocks: gone, evicted: true })
+    return sizeOf(file, gone)
+  }
+
+  /** A copy needs room for a moment. */
+  async #roomFor (bytes: number): Promise<boolean> {
+    const space = await this.#core.bytes.space()
+    return bytes === 0 || space === undefined || bytes <= space.freeBytes - space.reserveBytes
+  }
+
+  async #evict (file: FileRecord, gone: ReadonlySet<number>): Promise<boolean> {
+    const { bytes, catalog, recording } = this.#core
+    const { generation } = file
+    const stays = [...file.present].filter(block => !gone.has(block))
+    const target = await bytes.startImport(file.size)
+    try {
+      await withWorkSlot(this.#core, async slot => {
+        for (const block of stays) {
+          if (!file.present.has(block)) continue // withdrawn meanwhile
+          const offset = file.offsets[block] ?? 0
+          await bytes.read(file, offset, slot.prepare(offset, file.index.sizes[block] ?? 0)) // what is wrong stays wrong, and the scrub finds it
+          await target.write(offset, slot)
+        }
+      })
+      await target.sync()
+      return await recording.run(async () => {
+        if (file.removed || file.generation !== generation || file.inPlace) return false
+        for (const block of gone) file.recorded.set(block, false)
+        const presentBytes = file.presentBytes - sizeOf(file, [...gone].filter(block => file.present.has(block)))
+        try {
+          catalog.setPresence([{ id: file.id, key: file.key, present: file.recorded.bytes, presentBytes }], { durable: true })
+        } catch (error) {
+          for (const block of gone) file.recorded.set(block, file.present.has(block))
+          throw error
+        }
+        for (const block of gone) file.present.set(block, false)
+        file.presentBytes = presentBytes
+        file.generation++ // a read that began before looks again
+        try {
+          await bytes.reopen(file)
+          await bytes.adopt(target, file)
+        } catch (error) {
+          // Recorded as gone, so it is; its bytes stay until the file is made anew.
+          this.#core.logger.warn({ file: file.key, error: diskError(error, 'cannot replace a file').message }, 'an evicted part still takes its room')
+        }
+        return true
+      })
+    } finally {
+      await target.discard().catch(error => { this.#core.logger.warn({ error: asError(error).message }, 'a copy stays behind until the next gc') })
+    }
   }
 
   async #makeLossDurable (file: FileRecord, { remake, wasPlaced }: Loss): Promise<void> {

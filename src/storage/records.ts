@@ -1,6 +1,6 @@
 import { DECODED_BLOCKS_MAX, type Bitfield } from '../base/index.ts'
 import type { Encoded, FileIndex, Manifest } from '../model/types.ts'
-import type { FileGuard, StoredFile, StoredModel } from './store.ts'
+import type { FileGuard, FilePart, StoredFile, StoredModel } from './store.ts'
 
 export interface FileDetails { index: FileIndex, offsets: Float64Array }
 
@@ -181,6 +181,7 @@ export class Registry {
   readonly #byId = new Map<number, FileRecord>()
   readonly #holds = new Map<string, number>()
   readonly #kept = new Set<string>()
+  readonly #spare = new Map<string, readonly FilePart[]>()
 
   fileById (id: number): FileRecord | undefined { return this.#byId.get(id) }
 
@@ -227,6 +228,24 @@ export class Registry {
   }
 
   isKept (cid: string): boolean { return this.#kept.has(cid) }
+
+  setSpare (cid: string, parts: readonly FilePart[]): void {
+    if (parts.length === 0) this.#spare.delete(cid)
+    else this.#spare.set(cid, parts)
+  }
+
+  spareParts (): FilePart[] { return [...this.#spare.values()].flat() }
+
+  /** Every model that has the file can do without this part of it, now. */
+  maySpare (file: FileRecord, { first, count }: FilePart): boolean {
+    if (file.inPlace || file.removed || file.models.size === 0) return false
+    for (const model of file.models) {
+      if (model.pinned || model.published || this.isHeld(model.cid)) return false
+      const spare = this.#spare.get(model.cid)?.some(part => part.file === file && part.first <= first && part.first + part.count >= first + count)
+      if (spare !== true) return false
+    }
+    return true
+  }
 
   /** Bytes of recorded blocks that lie in files of the store. */
   heldBytes (): number {

@@ -1,9 +1,10 @@
 import { ModelInUseError, ModelNotFoundError, OutOfSpaceError, QuotaExceededError, type ShoalError } from '../base/index.ts'
+import type { Blocks } from './blocks.ts'
 import type { Core } from './core.ts'
 import { diskError } from './disk-errors.ts'
 import { namedOnlyBy, planEviction } from './eviction.ts'
 import type { FileRecord, ModelRecord } from './records.ts'
-import type { GcResult, RemoveResult } from './store.ts'
+import type { FilePart, GcResult, RemoveResult } from './store.ts'
 
 /** A publish commits its files one by one and names them all at its end: files nobody names wait this long for it. */
 const UNNAMED_GRACE_MS = 10 * 60_000
@@ -13,6 +14,7 @@ interface OpenImport { size: number, written: number }
 /** Room on the volume and within the quota: who has reserved how much, and who has to go. */
 export class Room {
   readonly #core: Core
+  readonly #blocks: Blocks
   readonly #imports = new Set<OpenImport>()
   /** Files that came in since the start and that no model names yet. */
   readonly #unnamed = new Set<FileRecord>()
@@ -20,8 +22,9 @@ export class Room {
   readonly #awaited = new Map<FileRecord, number>()
   #importedAt = Number.NEGATIVE_INFINITY
 
-  constructor (core: Core) {
+  constructor (core: Core, blocks: Blocks) {
     this.#core = core
+    this.#blocks = blocks
   }
 
   /** Bytes that are held, and that are promised to who writes now. */
@@ -48,12 +51,44 @@ export class Room {
     this.#core.volume.check()
     if (worst(await this.#lacking(bytes)) <= 0) return
     await this.#removeLeftovers(false)
+    // Parts first: nobody asked for them, and they were not promised. All that can go together has to be enough.
+    const before = worst(await this.#lacking(bytes))
+    if (before <= 0) return
+    const spare = this.#spareParts(this.#kept(keep))
+    const spareBytes = spare.reduce((sum, part) => sum + presentIn(part), 0)
+    if (spareBytes > 0 && spareBytes + this.#plan(before, this.#kept(keep)).freedBytes >= before) await this.evictParts(spare, before)
     // From here to the plan nothing waits: others go on writing, holding and letting go.
     const lacking = await this.#lacking(bytes)
     if (worst(lacking) <= 0) return
     const plan = this.#plan(worst(lacking), this.#kept(keep))
     if (plan.freedBytes < worst(lacking)) throw this.#refusal(bytes, what, lacking, plan.freedBytes)
     await this.drop(plan.models, keep)
+  }
+
+  /** The caller holds `structure`. */
+  async evictParts (parts: readonly FilePart[], bytes: number): Promise<number> {
+    const { registry, logger } = this.#core
+    let freed = 0
+    for (const part of parts) {
+      if (freed >= bytes) break
+      const file = registry.files.get(part.file.key)
+      if (file === undefined || file !== part.file || !registry.maySpare(file, part)) continue
+      try {
+        freed += await this.#blocks.evict(file, part)
+      } catch (error) {
+        logger.warn({ file: file.key, error: diskError(error, 'cannot evict').message }, 'a part of a file could not be evicted')
+      }
+    }
+    return freed
+  }
+
+  /** Of kept models: of the others all may go at once. */
+  #spareParts (keep: ReadonlySet<string>): FilePart[] {
+    const { registry } = this.#core
+    return registry.spareParts().filter(part => {
+      const file = registry.files.get(part.file.key)
+      return file !== undefined && file === part.file && !keep.has(file.key) && [...file.models].some(({ cid }) => registry.isKept(cid)) && registry.maySpare(file, part)
+    })
   }
 
   /** Reserves room for a file on its way in. The caller holds `structure`. */
@@ -205,6 +240,12 @@ export class Room {
     return new OutOfSpaceError(`${what} needs ${bytes} bytes on disk; ${freeBytes} are free, ${reserveBytes} of them kept in reserve and ` +
       `${this.#owedBytes()} promised to others, and only ${evictable} can be evicted. Free some space or remove models`)
   }
+}
+
+function presentIn ({ file, first, count }: FilePart): number {
+  let bytes = 0
+  for (let block = first; block < first + count; block++) if (file.present.has(block)) bytes += file.index.sizes[block] ?? 0
+  return bytes
 }
 
 /** How many bytes too few there are, by what says so; none when negative. */

@@ -20,6 +20,9 @@ export interface StoredFile {
   readonly guard?: FileGuard | undefined
 }
 
+/** Blocks `first` to `first + count - 1` of a file. */
+export interface FilePart { readonly file: StoredFile, readonly first: number, readonly count: number }
+
 /** A model this node holds, in full or in part. */
 export interface StoredModel {
   readonly cid: string
@@ -52,7 +55,7 @@ export interface StoreEvents {
   /** Blocks were recorded as present (after their sync). `blocks` are positions in the file's index. */
   'blocks:present': { file: StoredFile, blocks: number[] }
   /** Blocks were found bad or gone and are no longer recorded; or were written and could not be recorded. Fetch them again. */
-  'blocks:lost': { file: StoredFile, blocks: number[] }
+  'blocks:lost': { file: StoredFile, blocks: number[], /** Given up for room: nothing is wrong with the disk. */ evicted?: boolean }
   'file:complete': { file: StoredFile }
   'model:removed': { cid: string }
   /** The volume went read-only after `error`, or writable again. */
@@ -161,6 +164,17 @@ export interface ModelStore {
    * keep parts of it. A user may still remove it. Not remembered beyond stop().
    */
   keepModel: (cid: string, keep: boolean) => void
+  /**
+   * Parts of a model that may go although it is kept: nobody was promised them any more, and no user loaded them. Replaces what
+   * was said before; an empty list takes it back. They go before any cached model does.
+   */
+  spareParts: (cid: string, parts: readonly FilePart[]) => void
+  /**
+   * Evicts as many of these as it takes to free `bytes`, in this order, and says how many bytes that freed. Only what is
+   * spare for every model that has the file, and none of a model that is held, pinned or published. A file that loses a part
+   * is made anew, beside the old one: who has that open goes on reading it.
+   */
+  evictParts: (parts: readonly FilePart[], bytes: number) => Promise<number>
   /** Evicts until `bytes` more would fit. Throws QuotaExceededError or OutOfSpaceError, having evicted nothing. */
   makeRoom: (bytes: number, what: string) => Promise<void>
   /** Throws ModelNotFoundError, and ModelInUseError while it is held. */

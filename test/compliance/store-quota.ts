@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { seededRandom, type Clock } from '../../src/base/index.ts'
 import type { ModelStore } from '../../src/storage/index.ts'
-import { contentOf, fileOf, load, sampleOf, smallModel, told, writeBlock, type Sample } from './store-fixtures.ts'
+import { contentOf, fileOf, load, readBlock, sampleOf, smallModel, told, writeBlock, type Sample } from './store-fixtures.ts'
 import type { StoreHarness } from './store.ts'
 
 /** How every ModelStore keeps to its quota. */
@@ -93,6 +93,74 @@ export function quotaCompliance (name: string, harness: StoreHarness): void {
         await load(store, incoming)
         await store.gc()
         assert.equal((await store.removeModel(incoming.cid)).freedBytes, size(incoming)) // its user may
+      })
+
+      it('evicts spare parts of what is kept before any cached model, and leaves the rest as it was', async () => {
+        const [kept, cached] = [smallModel(63), smallModel(64)] as [Sample, Sample]
+        await restart({ settings: { quota: size(kept) + size(cached) + 10 } })
+        store.keepModel(kept.cid, true)
+        await load(store, kept)
+        await load(store, cached)
+        const file = fileOf(store, kept)
+        const { sizes } = file.index
+        const spareBytes = (sizes[2] ?? 0) + (sizes[3] ?? 0) + (sizes[4] ?? 0)
+        store.spareParts(kept.cid, [{ file, first: 2, count: 3 }])
+        const log = told(store)
+        await store.makeRoom(10 + spareBytes, 'a shard')
+        assert.deepEqual(log.removed, [])
+        assert.deepEqual(log.lost, [2, 3, 4].map(block => [file.key, block]))
+        assert.deepEqual([...file.present], [0, 1, 5, 6, 7])
+        assert.equal(file.presentBytes, size(kept) - spareBytes)
+        assert.equal((await store.status()).heldBytes, size(kept) + size(cached) - spareBytes)
+        const content = kept.files[0]?.content ?? Buffer.alloc(0)
+        for (const block of [0, 1, 5, 6, 7]) {
+          const offset = file.offsets[block] ?? 0
+          assert.deepEqual(await readBlock(store, file, block), content.subarray(offset, offset + (sizes[block] ?? 0)))
+        }
+        assert.equal(await readBlock(store, file, 3), undefined)
+        assert.deepEqual((await store.verify(undefined)).bad, [])
+        await load(store, kept) // and it can come back
+        assert.ok(file.present.full)
+        assert.deepEqual((await store.verify(kept.cid)).bad, [])
+      })
+
+      it('evicts no part that is held, pinned or published, taken back, or that another model may need', async () => {
+        const random = seededRandom(65)
+        const shared = { path: 'shared', content: contentOf(random, 40_000), sizes: [10_000, 10_000, 20_000] }
+        const [one, two] = [sampleOf([shared, { path: 'a', content: contentOf(random, 500) }]), sampleOf([shared, { path: 'b', content: contentOf(random, 500) }])]
+        for (const sample of [one, two]) await load(store, sample)
+        const file = one.files.findIndex(({ path }) => path === 'shared')
+        const part = { file: fileOf(store, one, file), first: 0, count: 2 }
+        const evict = async (): Promise<number> => await store.evictParts([part], 20_000)
+        assert.equal(await evict(), 0, 'nobody said so')
+        store.spareParts(one.cid, [part])
+        assert.equal(await evict(), 0, 'the other model has it too')
+        store.spareParts(two.cid, [part])
+        const letGo = store.holdModel(two.cid)
+        assert.equal(await evict(), 0, 'held')
+        letGo()
+        await store.setPinned(one.cid, true)
+        assert.equal(await evict(), 0, 'pinned')
+        await store.setPinned(one.cid, false)
+        store.spareParts(two.cid, [])
+        assert.equal(await evict(), 0, 'taken back')
+        store.spareParts(two.cid, [{ ...part, count: 3 }])
+        assert.equal(await store.evictParts([part], 0), 0, 'nothing is lacking')
+        assert.equal(await evict(), 20_000)
+        assert.equal(await evict(), 0, 'it is gone')
+        await store.putModel(two.model, { published: true })
+        assert.equal(await store.evictParts([{ ...part, count: 3 }], 20_000), 0, 'published')
+      })
+
+      it('refuses what spare parts are not enough for, and evicts none of them in vain', async () => {
+        const kept = smallModel(66)
+        await restart({ settings: { quota: size(kept) + 10 } })
+        store.keepModel(kept.cid, true)
+        await load(store, kept)
+        const file = fileOf(store, kept)
+        store.spareParts(kept.cid, [{ file, first: 0, count: 1 }])
+        await assert.rejects(store.makeRoom(size(kept), 'too much'), { name: 'QuotaExceededError' })
+        assert.ok(file.present.full)
       })
 
       it('gc goes down to the quota; a dry run only says so', async () => {

@@ -129,6 +129,41 @@ describe('replication in a cluster', function () {
     assert.equal((await holder.status()).blocksLost, 1)
   })
 
+  it('drains itself when its volume goes bad, takes nothing more, and is trusted again after a restart and a clean look', async () => {
+    await using cluster = new Cluster({ transport: 'tcp', settings: { ...QUICK, replication: { ...QUICK.replication, scrubPeriodMs: 2_000, scrubSuspectBlocks: 3 } } })
+    const { publisher, all: [, holder], cid } = await started(cluster, 2, 2)
+    assert.ok(holder !== undefined)
+    await cluster.spawn(2)
+    await cluster.connect()
+    assert.equal((await holder.status()).replication.scrub.suspectSince, undefined)
+    const directory = cluster.directory(holder)
+    for (const name of await readdir(join(directory, 'files'))) {
+      const file = await open(join(directory, 'files', name), 'r+')
+      const { size } = await file.stat()
+      for (let at = 100; at < size; at += 4 * MiB) await file.write(Buffer.from([1, 2, 3, 4]), 0, 4, at)
+      await file.close()
+    }
+    await until('the volume is suspect', async () => (await holder.status()).replication.scrub.suspectSince !== undefined)
+    await until('it drains', async () => (await holder.status()).replication.draining)
+    const { problems } = await holder.status()
+    assert.match(problems[0] ?? '', /^the data volume is suspect/)
+    await until('what it held is elsewhere', async () => (await holder.status()).replication.committedBytes === 0 && fewest(publisher, cid) >= 2)
+    assert.ok(!holders(publisher, cid).has(holder.peerId))
+    await using source = await temporaryDirectory('source')
+    await writeTree(source.path, { 'c.bin': 3 * MiB })
+    const other = await publisher.add(source.path, { replicas: 3 })
+    await publisher.replicated(other.cid, { signal: AbortSignal.timeout(45_000) })
+    assert.ok(!holders(publisher, other.cid).has(holder.peerId), 'it took something more')
+    await cluster.kill(holder)
+    const [again] = await cluster.spawn(1, () => ({ dataDirectory: directory }))
+    assert.ok(again !== undefined)
+    await again.connect(publisher.multiaddrs()[0] ?? '')
+    await until('it is trusted again', async () => {
+      const { replication, problems } = await again.status()
+      return replication.scrub.suspectSince === undefined && !replication.draining && !problems.some(problem => problem.includes('suspect'))
+    })
+  })
+
   it('lets only the publisher say how many, and changes it later', async () => {
     await using cluster = new Cluster({ transport: 'tcp', settings: QUICK })
     const { publisher, all, cid } = await started(cluster, 3, 2)
@@ -156,6 +191,80 @@ describe('replication in a cluster', function () {
     assert.equal(models.bytes, 5 * MiB) // and nothing of the other file
     assert.deepEqual(problems.filter(problem => problem.includes('in part')), [])
     assert.equal(publisher.shards(cid)[1]?.replicas, 1)
+  })
+
+  it('says how long a repair takes: not before something came, then less and less, and about right', async () => {
+    await using cluster = new Cluster({ transport: 'tcp', settings: { ...QUICK, storage: { donate: 256 * MiB }, transfer: { uploadBytesPerSecond: 8 * MiB } } })
+    await using source = await temporaryDirectory('source')
+    await writeTree(source.path, { 'a.bin': 24 * MiB, 'b.bin': 24 * MiB, 'c.bin': 24 * MiB })
+    const [publisher, giver] = await cluster.spawn(2, at => ({ settings: at === 1 ? { replication: { ...QUICK.replication, pullsMax: 1 } } : {} }))
+    assert.ok(publisher !== undefined && giver !== undefined)
+    await cluster.connect()
+    const { cid } = await publisher.add(source.path, { replicas: 2 })
+    const said = { here: [] as Array<{ at: number, secondsLeft: number | undefined }>, elsewhere: [] as Array<{ at: number, secondsLeft: number | undefined }> }
+    await until('it is repaired', async () => {
+      for (const [node, list] of [[giver, said.here], [publisher, said.elsewhere]] as const) {
+        const model = (await node.status()).replication.models.find(one => one.model === cid)
+        if (model !== undefined && model.repairing > 0) list.push({ at: performance.now() / 1000, secondsLeft: model.secondsLeft })
+      }
+      return fewest(publisher, cid) === 2
+    })
+    const doneAt = performance.now() / 1000
+    for (const [who, list] of Object.entries(said)) {
+      const known = list.filter((one): one is { at: number, secondsLeft: number } => one.secondsLeft !== undefined)
+      const text = `${who}: ${list.map(({ at, secondsLeft }) => `${(doneAt - at).toFixed(1)}=${secondsLeft?.toFixed(1)}`).join(' ')}`
+      assert.equal(list[0]?.secondsLeft, undefined, text)
+      assert.ok(known.length >= 8, text)
+      const half = known.slice(known.length >> 1)
+      for (const { at, secondsLeft } of half) assert.ok(Math.abs(secondsLeft - (doneAt - at)) < 1.5 + 0.5 * (doneAt - at), text)
+      assert.ok((known.at(-1)?.secondsLeft ?? Infinity) < (known[0]?.secondsLeft ?? 0) / 2, text)
+    }
+    assert.equal((await publisher.status()).replication.models[0]?.secondsLeft, undefined, 'all is there')
+  })
+
+  it('uses no more than it gives for shards it was asked to keep, those let go included', async () => {
+    await using cluster = new Cluster({ transport: 'tcp', settings: { ...QUICK, storage: { donate: 0 } } })
+    await using sources = await temporaryDirectory('source')
+    await writeTree(sources.path, { 'one/a.bin': 5 * MiB, 'one/b.bin': 9 * MiB, 'two/c.bin': 8 * MiB })
+    const donate = 16 * MiB
+    const [publisher, giver] = await cluster.spawn(2, at => ({ settings: { storage: { donate: at === 1 ? donate : 0 } } }))
+    assert.ok(publisher !== undefined && giver !== undefined)
+    await cluster.connect()
+    const one = await publisher.add(join(sources.path, 'one'), { replicas: 2 })
+    await publisher.replicated(one.cid, { signal: AbortSignal.timeout(45_000) })
+    await publisher.unpin(one.cid)
+    await until('it is let go', async () => (await giver.status()).replication.committedBytes === 0)
+    assert.equal((await giver.status()).storage.heldBytes, 14 * MiB, 'it stays while there is room')
+    let most = 0
+    const two = await publisher.add(join(sources.path, 'two'), { replicas: 2 })
+    await until('the other model has two replicas', async () => {
+      most = Math.max(most, (await giver.status()).storage.heldBytes)
+      return fewest(publisher, two.cid) === 2
+    })
+    assert.ok(most <= donate, `${most} bytes of ${donate}`)
+    const { storage, replication } = await giver.status()
+    assert.equal(replication.committedBytes, 8 * MiB)
+    assert.ok(storage.heldBytes <= donate && storage.heldBytes >= 8 * MiB, `${storage.heldBytes}`)
+    assert.deepEqual((await giver.verify()).bad, [])
+  })
+
+  it('does not count what a user loaded himself, and does not evict it for the swarm', async () => {
+    await using cluster = new Cluster({ transport: 'tcp', settings: { ...QUICK, storage: { donate: 0 } } })
+    await using sources = await temporaryDirectory('source')
+    await writeTree(sources.path, { 'one/a.bin': 5 * MiB, 'one/b.bin': 9 * MiB, 'two/c.bin': 8 * MiB })
+    const [publisher, giver] = await cluster.spawn(2, at => ({ settings: { storage: { donate: at === 1 ? 16 * MiB : 0 } } }))
+    assert.ok(publisher !== undefined && giver !== undefined)
+    await cluster.connect()
+    const one = await publisher.add(join(sources.path, 'one'), { replicas: 2 })
+    await publisher.replicated(one.cid, { signal: AbortSignal.timeout(45_000) })
+    const { path } = await giver.load(one.cid)
+    await publisher.unpin(one.cid)
+    await until('it is let go', async () => (await giver.status()).replication.committedBytes === 0)
+    const two = await publisher.add(join(sources.path, 'two'), { replicas: 2 })
+    await publisher.replicated(two.cid, { signal: AbortSignal.timeout(45_000) })
+    assert.equal((await giver.status()).storage.heldBytes, 22 * MiB)
+    assert.ok(path !== undefined)
+    assert.deepEqual(await hashTree(path), await hashTree(join(sources.path, 'one')))
   })
 
   it('shares what it fetches with a load of the same model', async () => {

@@ -38,6 +38,50 @@ describe('files: what stands on the disk', () => {
   }
   const content = (sample: Sample, position = 0): Buffer => sample.files[position]?.content ?? Buffer.alloc(0)
 
+  describe('a part that is evicted', () => {
+    it('frees its room, leaves who has the file open what he had, and stays gone after a restart', async () => {
+      const random = seededRandom(70)
+      const sizes = [1_000_000, 1_000_000, 1_000_000]
+      const sample = sampleOf([{ path: 'a.bin', content: contentOf(random, 3_000_000), sizes }])
+      await load(store, sample)
+      const linked = at('models', sample.cid, 'a.bin')
+      const before = (await stat(linked)).blocks
+      await using reader = await open(linked, 'r')
+      const file = fileOf(store, sample)
+      store.spareParts(sample.cid, [{ file, first: 1, count: 1 }])
+      assert.equal(await store.evictParts([{ file, first: 1, count: 1 }], 1), 1_000_000)
+      const old = Buffer.alloc(3_000_000)
+      await reader.read(old, 0, old.length, 0)
+      assert.ok(old.equals(content(sample)), 'a reader of the old file sees all of it')
+      await assert.rejects(lstat(linked), { code: 'ENOENT' })
+      assert.ok((await stat(at('files', file.key))).blocks < before * 0.8)
+      assert.deepEqual((await readdir(at('tmp'))).filter(name => name.startsWith('import')), [])
+      await reopen()
+      const again = fileOf(store, sample)
+      assert.deepEqual([...again.present], [0, 2])
+      assert.deepEqual((await store.verify(undefined)).bad, [])
+      await load(store, sample)
+      assert.ok((await readFile(linked)).equals(content(sample)))
+    })
+
+    it('waits for nobody who writes: then it stays for now', async () => {
+      const sample = twoFiles(71)
+      await store.putModel(sample.model)
+      const file = fileOf(store, sample, 1)
+      await writeBlock(store, file, content(sample, 1), 0)
+      await store.flush()
+      store.spareParts(sample.cid, [{ file, first: 0, count: 1 }])
+      const writing = writeBlock(store, file, content(sample, 1), 1)
+      assert.equal(await store.evictParts([{ file, first: 0, count: 1 }], 1), 0)
+      await writing
+      await store.flush()
+      const [evicted] = await Promise.all([store.evictParts([{ file, first: 0, count: 1 }], 1), writeBlock(store, file, content(sample, 1), 2)])
+      await store.flush()
+      assert.deepEqual([...file.present], evicted > 0 ? [1, 2] : [0, 1, 2])
+      assert.deepEqual((await store.verify(undefined)).bad, [])
+    })
+  })
+
   describe('layout', () => {
     it('a complete file is the file, read-only, under its path in each model that has it', async () => {
       const sample = twoFiles(1)

@@ -29,8 +29,8 @@ export class FakeNode {
     blocksLost: 0,
     replication: {
       models: [
-        { model: CID, min: 2, target: 3, max: 5, replicasMin: 1, shards: 2, deficitShards: 1, deficitBytes: 5, repairing: 1, oldestProofAgoMs: 1_000 },
-        { model: 'let go', min: 0, target: 0, max: 0, replicasMin: 0, shards: 7, deficitShards: 0, deficitBytes: 0, repairing: 0, oldestProofAgoMs: undefined }
+        { model: CID, min: 2, target: 3, max: 5, replicasMin: 1, shards: 2, deficitShards: 1, deficitBytes: 5, repairing: 1, oldestProofAgoMs: 1_000, secondsLeft: 40 },
+        { model: 'let go', min: 0, target: 0, max: 0, replicasMin: 0, shards: 7, deficitShards: 0, deficitBytes: 0, repairing: 0, oldestProofAgoMs: undefined, secondsLeft: undefined }
       ],
       brake: true,
       settled: true,
@@ -41,7 +41,7 @@ export class FakeNode {
       pulling: 1,
       repairMs: undefined,
       durability: 0.5,
-      scrub: { bytesDone: 5, bytesTotal: 10, bad: 2, lastCompletedAt: undefined },
+      scrub: { bytesDone: 5, bytesTotal: 10, bad: 2, lastCompletedAt: undefined, suspectSince: 1_000 },
       counters: { repairBytes: 11, repairs: 12, proofsAsked: 13, proofsFailed: 14, released: 15, messagesSent: 16, messageBytesSent: 17 }
     },
     labels: {},

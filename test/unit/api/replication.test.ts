@@ -39,9 +39,9 @@ describe('api: replication', () => {
     const status = await client.status()
     schemas.Status.parse(status)
     const [model, other] = status.replication.models
-    assert.deepEqual({ ...model, oldestProofAt: 0 }, { cid: CID, min: 2, target: 3, max: 5, replicasMin: 1, shards: 2, deficitShards: 1, deficitBytes: 5, repairing: 1, oldestProofAt: 0 })
+    assert.deepEqual({ ...model, oldestProofAt: 0 }, { cid: CID, min: 2, target: 3, max: 5, replicasMin: 1, shards: 2, deficitShards: 1, deficitBytes: 5, repairing: 1, oldestProofAt: 0, secondsLeft: 40 })
     assert.ok((model?.oldestProofAt ?? 0) >= before - 1_000 && (model?.oldestProofAt ?? 0) <= Date.now() - 1_000)
-    assert.ok(other !== undefined && !('oldestProofAt' in other))
+    assert.ok(other !== undefined && !('oldestProofAt' in other) && !('secondsLeft' in other))
     assert.deepEqual([status.replication.brake, status.replication.durability, 'repairMs' in status.replication], [true, 0.5, false])
   })
 
@@ -49,6 +49,7 @@ describe('api: replication', () => {
     const before = Date.now()
     const shown = await client.show(CID)
     schemas.ModelDetails.parse(shown)
+    assert.equal(shown.replication?.secondsLeft, 40)
     assert.deepEqual([shown.shardCount, shown.replication?.target, shown.shards.map(({ id, replicas, repairing }) => [id, replicas, repairing])], [2, 3, [[0, 1, false], [1, 1, true]]])
     const [proven, claimed] = shown.shards[1]?.holders ?? []
     assert.deepEqual({ ...proven, provenAt: 0 }, { peerId: 'p', state: 'proven', provenAt: 0, labels: { zone: 'a' } })
@@ -140,6 +141,7 @@ describe('api: replication', () => {
       replication_draining: 0,
       scrub_progress_ratio: 0.5,
       scrub_bad_blocks: 2,
+      scrub_volume_suspect: 1,
       replication_repair_bytes_total: 11,
       replication_repairs_total: 12,
       replication_proofs_asked_total: 13,

@@ -59,7 +59,7 @@ describe('cli: configuration', () => {
       'replication.grace.twoCopies=200ms', 'replication.grace.default=10m', 'replication.settle=200ms', 'replication.proofTtl=200ms', 'replication.suspect=200ms',
       'replication.down=300ms', 'replication.rankDelay=0s', 'replication.brake.share=50%', 'replication.brake.window=2s', 'replication.brake.max=7d',
       'replication.trimEvery=200ms', 'replication.trimProof=200ms', 'replication.repairBytesPerSecond=2GiB', 'replication.pullsMax=1', 'replication.offersMax=2',
-      'scrub.period=200ms'
+      'scrub.period=200ms', 'scrub.suspectBlocks=3', 'replication.rebalance.share=90%', 'replication.rebalance.every=2s'
     )])
     assert.deepEqual(node.storage, { donate: 500 * 2 ** 30 })
     assert.deepEqual(node.replication, {
@@ -82,7 +82,10 @@ describe('cli: configuration', () => {
       repairBytesPerSecond: 2 ** 31,
       pullsMax: 1,
       offersMax: 2,
-      scrubPeriodMs: 200
+      rebalanceShare: 0.9,
+      rebalanceEveryMs: 2_000,
+      scrubPeriodMs: 200,
+      scrubSuspectBlocks: 3
     })
     assert.deepEqual(Object.keys(node.replication ?? {}).sort(), Object.keys(defaultReplication).sort())
     assert.equal(resolveConfig([environmentLayer({ SHOAL_SET_REPLICATION_GRACE_LAST_COPY: '2s' })]).node.replication?.graceLastCopyMs, 2_000)

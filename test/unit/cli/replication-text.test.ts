@@ -6,7 +6,7 @@ import { domainsInWords, leftTable, modelInWords, replicationFields, replication
 const NOW = 1_800_000_000_000
 
 const model = (cid: string, over: Partial<ShownModelReplication> = {}): ShownModelReplication => ({
-  cid, min: 2, target: 3, max: 5, replicasMin: 3, shards: 4, deficitShards: 0, deficitBytes: 0, repairing: 0, oldestProofAt: NOW - 60_000, ...over
+  cid, min: 2, target: 3, max: 5, replicasMin: 3, shards: 4, deficitShards: 0, deficitBytes: 0, repairing: 0, oldestProofAt: NOW - 60_000, secondsLeft: undefined, ...over
 })
 const holder = (peerId: string, state: ShownHolder['state'], labels: Record<string, string> = {}): ShownHolder => ({ peerId, state, provenAt: state === 'proven' ? NOW - 2_000 : null, labels })
 const shard = (id: number, ...holders: ShownHolder[]): ShownShard => ({ id, bytes: 2 ** 28, replicas: holders.filter(({ state }) => state === 'proven').length, repairing: false, holders })
@@ -21,7 +21,7 @@ const status = (over: Partial<ShownReplication> = {}): ShownReplication => ({
   pulling: 0,
   repairMs: undefined,
   durability: undefined,
-  scrub: { bytesDone: 0, bytesTotal: 0, bad: 0, lastCompletedAt: undefined },
+  scrub: { bytesDone: 0, bytesTotal: 0, bad: 0, lastCompletedAt: undefined, suspectSince: undefined },
   counters: { repairBytes: 0, repairs: 0, proofsAsked: 0, proofsFailed: 0, released: 0, messagesSent: 0, messageBytesSent: 0 },
   ...over
 })
@@ -29,14 +29,16 @@ const words = (over: Partial<ShownReplication> = {}): string => fields(replicati
 
 describe('cli: replication in words', () => {
   it('has a line a model, worst first, without those that nobody wants replicated', () => {
-    const models = [model('a'), model('unwanted', { target: 0 }), model('b', { replicasMin: 1, deficitShards: 2, deficitBytes: 2 ** 29, repairing: 1, oldestProofAt: undefined }), model('c', { replicasMin: 1, deficitShards: 4, deficitBytes: 2 ** 30 })]
+    const models = [model('a'), model('unwanted', { target: 0 }), model('b', { replicasMin: 1, deficitShards: 2, deficitBytes: 2 ** 29, repairing: 1, oldestProofAt: undefined }), model('c', { replicasMin: 1, deficitShards: 4, deficitBytes: 2 ** 30 }), model('d', { replicasMin: 0, deficitShards: 4, deficitBytes: 3 * 2 ** 30, repairing: 4, secondsLeft: 184.6 })]
     assert.equal(replicationTable(models, NOW), [
-      'MODEL  REPLICAS  SHARDS  BELOW  MISSING  REPAIRING  PROVEN',
-      'c           1/3       4      4    1 GiB          0  1 min ago',
-      'b           1/3       4      2  512 MiB          1  never',
-      'a           3/3       4      0        -          0  1 min ago'
+      'MODEL  REPLICAS  SHARDS  BELOW  MISSING  REPAIRING       LEFT  PROVEN',
+      'd           0/3       4      4    3 GiB          4  3 min 5 s  1 min ago',
+      'c           1/3       4      4    1 GiB          0          -  1 min ago',
+      'b           1/3       4      2  512 MiB          1    unknown  never',
+      'a           3/3       4      0        -          0          -  1 min ago'
     ].join('\n'))
-    assert.deepEqual(models.map(({ cid }) => cid), ['a', 'unwanted', 'b', 'c'], 'the answer itself stays as it came')
+    assert.deepEqual(models.map(({ cid }) => cid), ['a', 'unwanted', 'b', 'c', 'd'], 'the answer itself stays as it came')
+    assert.equal(replicationTable([model('a')], NOW), 'MODEL  REPLICAS  SHARDS  BELOW  MISSING  REPAIRING  PROVEN\na           3/3       4      0        -          0  1 min ago', 'nothing is being repaired')
     assert.equal(replicationTable([model('unwanted', { target: 0 })], NOW), undefined)
   })
 
@@ -55,13 +57,18 @@ describe('cli: replication in words', () => {
       pulling: 1,
       repairMs: 42_000,
       durability: 0.9999997,
-      scrub: { bytesDone: 5, bytesTotal: 10, bad: 1, lastCompletedAt: NOW - 86_400_000 }
+      scrub: { bytesDone: 5, bytesTotal: 10, bad: 1, lastCompletedAt: NOW - 86_400_000, suspectSince: undefined }
     })
     for (const line of [
-      /^donated +1 TiB, 1 GiB promised to keep, 1 shard coming \(256 MiB\)$/m, /^replicas +1 of 2 models below target: 2 shards, 512 MiB, 1 being repaired$/m, /^brake +ON: /m,
+      /^donated +1 TiB, 1 GiB promised to keep, 1 shard coming \(256 MiB\)$/m, /^replicas +1 of 2 models below target: 2 shards, 512 MiB, 1 being repaired, time left not known yet$/m, /^brake +ON: /m,
       /^drain +draining: /m, /^repair +42 s from a loss to target/m, /^durability +99\.99997 % a year/m, /^scrub +50 % of 10 B, 1 block bad, last pass 1 d ago$/m
     ]) assert.match(busy, line)
+    const two = [model('a', { deficitShards: 1, repairing: 1, secondsLeft: 5 }), model('b', { deficitShards: 1, repairing: 1, secondsLeft: 90 })]
+    assert.match(words({ models: two }), /2 being repaired, about 1 min 30 s left$/m)
     assert.match(quiet, /^scrub +nothing to check now, none bad, no pass complete yet$/m)
+    const suspect = words({ draining: true, scrub: { bytesDone: 10, bytesTotal: 10, bad: 9, lastCompletedAt: NOW, suspectSince: NOW - 60_000 } })
+    assert.match(suspect, /^drain +.* until its volume is trusted again$/m)
+    assert.match(suspect, /^scrub +.*9 blocks bad, last pass now, VOLUME SUSPECT since 1 min ago$/m)
     assert.match(words({ settled: false }), /^brake +off, but the view is not stable/m)
   })
 
@@ -69,7 +76,10 @@ describe('cli: replication in words', () => {
     assert.equal(modelInWords(undefined), 'not replicated')
     assert.equal(modelInWords(model('a', { target: 0 })), 'not replicated')
     assert.equal(modelInWords(model('a')), '3 of 3 at the fewest (min 2, max 5), all 4 shards at target')
-    assert.equal(modelInWords(model('a', { replicasMin: 1, deficitShards: 2, repairing: 1 })), '1 of 3 at the fewest (min 2, max 5), 2 of 4 shards below target, 1 being repaired')
+    assert.equal(modelInWords(model('a', { replicasMin: 1, deficitShards: 2, repairing: 1 })), '1 of 3 at the fewest (min 2, max 5), 2 of 4 shards below target, 1 being repaired, time left not known yet')
+    assert.match(modelInWords(model('a', { deficitShards: 2, repairing: 0, secondsLeft: undefined })), /below target, 0 being repaired$/)
+    assert.match(modelInWords(model('a', { deficitShards: 2, repairing: 1, secondsLeft: 39.7 })), /1 being repaired, about 40 s left$/)
+    assert.match(modelInWords(model('a', { deficitShards: 2, repairing: 1, secondsLeft: 0.2 })), /about 1 s left$/)
     const one = holder('p', 'proven', { host: 'h1', zone: 'b', disk: 'x' })
     assert.equal(domainsInWords([shard(0, one, holder('q', 'claimed', { zone: 'a', host: 'h2' })), shard(1, one)]), 'zone a, b; host h1, h2; disk unlabelled, x')
     assert.equal(domainsInWords([shard(0, holder('p', 'proven'), holder('q', 'proven'))]), '2 nodes without labels')

@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict'
+import { chmod, open, truncate } from 'node:fs/promises'
 import { setTimeout as wait } from 'node:timers/promises'
 import { seededRandom, silentLogger, systemClock } from '../../../src/base/index.ts'
 import { Ledger } from '../../../src/replication/ledger.ts'
 import { Scrubber } from '../../../src/replication/scrubber.ts'
 import { createMemoryStore, type ModelStore } from '../../../src/storage/index.ts'
-import { load, settings, smallModel } from '../../compliance/store-fixtures.ts'
+import { fileOf, fileStore, load, settings, smallModel, temporaryDirectory, type Sample } from '../../compliance/store-fixtures.ts'
 
 async function storeWith (seeds: number[]): Promise<ModelStore> {
   const store = createMemoryStore({ clock: systemClock, random: seededRandom(1), logger: silentLogger, settings })
@@ -40,7 +41,7 @@ describe('the scrub', () => {
     const store = await storeWith([1, 2, 3])
     const seen: string[] = []
     using ledger = new Ledger(undefined, silentLogger)
-    const scrubber = new Scrubber({ store: watched(store, seen), clock: systemClock, random: seededRandom(1), logger: silentLogger, ledger }, 200)
+    const scrubber = new Scrubber({ store: watched(store, seen), clock: systemClock, random: seededRandom(1), logger: silentLogger, ledger }, { periodMs: 200, suspectBlocks: 8 })
     assert.equal(scrubber.status().lastCompletedAt, undefined)
     scrubber.start()
     await until(() => seen.length >= 9)
@@ -57,7 +58,7 @@ describe('the scrub', () => {
     const store = await storeWith([1, 2, 3, 4])
     using ledger = new Ledger(undefined, silentLogger)
     const seen: string[] = []
-    const scrubber = (): Scrubber => new Scrubber({ store: watched(store, seen), clock: systemClock, random: seededRandom(1), logger: silentLogger, ledger }, 400)
+    const scrubber = (): Scrubber => new Scrubber({ store: watched(store, seen), clock: systemClock, random: seededRandom(1), logger: silentLogger, ledger }, { periodMs: 400, suspectBlocks: 8 })
     const first = scrubber()
     first.start()
     await until(() => ledger.scrubbed().size === 2)
@@ -77,10 +78,117 @@ describe('the scrub', () => {
   it('stops in the middle, and leaves no timer', async () => {
     const store = await storeWith([1])
     using ledger = new Ledger(undefined, silentLogger)
-    const scrubber = new Scrubber({ store, clock: systemClock, random: seededRandom(1), logger: silentLogger, ledger }, 3_600_000)
+    const scrubber = new Scrubber({ store, clock: systemClock, random: seededRandom(1), logger: silentLogger, ledger }, { periodMs: 3_600_000, suspectBlocks: 8 })
     scrubber.start()
     await wait(20)
     await scrubber.stop()
     await store.stop()
+  })
+
+  describe('of a volume that goes bad', () => {
+    const scrub = { periodMs: 100, suspectBlocks: 3 }
+    const running: Scrubber[] = []
+    afterEach(async () => { for (const scrubber of running.splice(0)) await scrubber.stop() })
+    interface Disk extends AsyncDisposable { store: ModelStore, sample: Sample, path: string, breaks: (...blocks: number[]) => Promise<void>, mend: () => Promise<void> }
+    /** A store on disk with one file of 20 blocks. */
+    const disk = async (): Promise<Disk> => {
+      const directory = await temporaryDirectory()
+      const store = fileStore(directory.path)
+      await store.start()
+      const sample = smallModel(1, 20)
+      await load(store, sample)
+      const file = fileOf(store, sample)
+      return {
+        store,
+        sample,
+        path: file.path ?? '',
+        breaks: async (...blocks) => {
+          await chmod(file.path ?? '', 0o600)
+          await using handle = await open(file.path ?? '', 'r+')
+          for (const block of blocks) await handle.write(Buffer.from([1, 2, 3, 4]), 0, 4, file.offsets[block] ?? 0)
+        },
+        mend: async () => { await load(store, sample) },
+        [Symbol.asyncDispose]: async () => {
+          await store.stop()
+          await directory[Symbol.asyncDispose]()
+        }
+      }
+    }
+    const start = (store: ModelStore, ledger: Ledger): Scrubber => {
+      const scrubber = new Scrubber({ store, clock: systemClock, random: seededRandom(1), logger: silentLogger, ledger }, scrub)
+      scrubber.start()
+      running.push(scrubber)
+      return scrubber
+    }
+    /** Two passes from now. */
+    const passes = async (scrubber: Scrubber): Promise<void> => {
+      for (let i = 0; i < 2; i++) {
+        const before = scrubber.status().lastCompletedAt
+        await until(() => scrubber.status().lastCompletedAt !== before)
+      }
+    }
+
+    it('suspects it for several bad places in one pass, not for fewer nor for one file that was cut off', async () => {
+      await using at = await disk()
+      using ledger = new Ledger(undefined, silentLogger)
+      const scrubber = start(at.store, ledger)
+      const found = async (bad: number): Promise<void> => {
+        await until(() => scrubber.status().bad === bad)
+        await passes(scrubber)
+        await at.mend()
+      }
+      await at.breaks(1, 5)
+      await found(2)
+      assert.ok(!scrubber.suspect, 'two places')
+      await truncate(at.path, 30_000)
+      await until(() => scrubber.status().bad > 10)
+      await passes(scrubber)
+      assert.ok(!scrubber.suspect, 'a file that was cut off')
+      await at.mend()
+      await at.breaks(1, 5, 7)
+      await until(() => scrubber.suspect)
+      await scrubber.stop()
+    })
+
+    it('goes on to suspect it after a restart, until the first whole pass of a life found nothing bad', async () => {
+      await using at = await disk()
+      using ledger = new Ledger(undefined, silentLogger)
+      const first = start(at.store, ledger)
+      await at.breaks(1, 5, 9)
+      await until(() => first.suspect)
+      await passes(first)
+      await at.mend()
+      await passes(first)
+      assert.ok(first.suspect, 'a clean pass of the same life does not clear it')
+      const since = first.status().suspectSince
+      await first.stop()
+
+      await at.breaks(4)
+      const second = start(at.store, ledger)
+      assert.equal(second.status().suspectSince, since)
+      await passes(second)
+      await at.mend()
+      await passes(second)
+      assert.ok(second.suspect, 'the first pass was not clean')
+      await second.stop()
+
+      const third = start(at.store, ledger)
+      assert.ok(third.suspect)
+      await until(() => !third.suspect)
+      await third.stop()
+      const fourth = start(at.store, ledger)
+      assert.ok(!fourth.suspect)
+      await fourth.stop()
+    })
+
+    it('looks at all of it at once after a restart, however long the period is', async () => {
+      await using at = await disk()
+      using ledger = new Ledger(undefined, silentLogger)
+      ledger.setState('volumeSuspectAt', 1_000)
+      const scrubber = new Scrubber({ store: at.store, clock: systemClock, random: seededRandom(1), logger: silentLogger, ledger }, { periodMs: 7 * 86_400_000, suspectBlocks: 3 })
+      scrubber.start()
+      await until(() => !scrubber.suspect)
+      await scrubber.stop()
+    })
   })
 })

@@ -4,7 +4,7 @@ import type { DrainStatus, ModelReplication } from '../../../src/replication/typ
 
 const MINUTE = 60_000
 const model = (replicasMin: number): ModelReplication => ({
-  model: 'm', min: 2, target: 3, max: 5, replicasMin, shards: 4, deficitShards: 4, deficitBytes: 1, repairing: 0, oldestProofAgoMs: undefined
+  model: 'm', min: 2, target: 3, max: 5, replicasMin, shards: 4, deficitShards: 4, deficitBytes: 1, repairing: 0, oldestProofAgoMs: undefined, secondsLeft: undefined
 })
 const state = (replicasMin: number, more: Partial<Parameters<Trouble['problems']>[0]> = {}): Parameters<Trouble['problems']>[0] =>
   ({ models: [model(replicasMin)], brake: false, connected: true, reachable: 3, ...more })

@@ -1,0 +1,107 @@
+import { distance, inOne, type Need, type ShardLook } from './planner.ts'
+import { Own, type ModelView } from './model-view.ts'
+import { pullTimeoutMs, type Holding } from './holding.ts'
+import type { Context } from './context.ts'
+import type { Peer } from './peer-table.ts'
+
+/** A donor that moves shards away goes on until so much less of its space is used: without that it would move one and take one for ever. */
+const HYSTERESIS = 0.05
+/** Who takes a shard has so many times the free space of who gives it, afterwards too. So it can never move back by itself. */
+const MUCH_MORE = 2
+/** For a proof, and the promises of the others. */
+const BREAK_MS = 10 * 60_000
+
+/**
+ * Replicas that would be better elsewhere: all of a shard in one zone or rack while there are others, and those of a donor
+ * that is nearly full while another has far more space. Make before break: one more is made there, and when it is
+ * proven one of those that it makes redundant is let go (handover.ts), never below target.
+ */
+export class Rebalance {
+  readonly #context: Context
+  readonly #holding: Holding
+  /** What this node moves away, one at a time. */
+  #move: { view: ModelView, shard: number, until: number } | undefined
+  #moving = false
+  #lookAt = -Infinity
+  #lookedAt = -Infinity
+  #measuredAt = -Infinity
+
+  constructor (context: Context, holding: Holding) {
+    this.#context = context
+    this.#holding = holding
+  }
+
+  /** One more of a shard that has its target, for a better place. */
+  need (view: ModelView, shard: number, seen: ShardLook, offered: number): Need | undefined {
+    const { settled, peers, draining, now } = this.#context
+    const state = view.states[shard]
+    if (state === undefined || !settled || peers.brake || draining || view.policy.max <= view.policy.target) return undefined
+    if (seen.replicas < view.policy.target) state.crowded = undefined
+    if (seen.replicas !== view.policy.target || seen.pending.length > 0 || seen.missing.length > 0 || seen.claimed.length > 0) return undefined
+    if (seen.proven.length === 0 || offered > 0) return undefined
+    if (this.#moves(view, shard)) this.#move = undefined // nobody took it
+    state.crowded = this.#crowd(seen)
+    if (state.crowded !== undefined) return seen.proven.some(peer => peer.id < this.#context.self.id) ? undefined : { why: 'spread', wanted: 1, dueAt: now, fits: (peer, holders) => distance(peer, holders) >= 2 }
+    return this.#roomNeed(view, shard, seen)
+  }
+
+  /** This node's own replica became redundant by what was made; `level`: of the domain in which another has to be. */
+  redundant (view: ModelView, shard: number, seen: ShardLook): { level: number | undefined } | undefined {
+    if (view.kept || seen.replicas <= view.policy.target) return undefined
+    if (this.#moves(view, shard)) return { level: undefined }
+    const level = view.states[shard]?.crowded
+    if (level === undefined) return undefined
+    const { self } = this.#context
+    const near = seen.proven.filter(peer => peer.domains[level] === self.domains[level]).length
+    return near > 0 && near < seen.proven.length ? { level } : undefined
+  }
+
+  released (view: ModelView, shard: number): void {
+    const state = view.states[shard]
+    if (state !== undefined) state.crowded = undefined
+    if (this.#moves(view, shard)) this.#move = undefined
+  }
+
+  /** The level of the domain that all replicas are in, while somebody is in another. */
+  #crowd (seen: ShardLook): number | undefined {
+    const { self, peers, strangers } = this.#context
+    const holders = [self, ...seen.proven]
+    for (const level of [0, 1]) {
+      if (!inOne(level, holders)) continue
+      const elsewhere = (peer: Peer): boolean => peer.domains[level] !== self.domains[level] && peer.liveness === 'alive' && peer.freeBytes > 0
+      for (const group of [peers.peers, strangers]) for (const peer of group.values()) if (elsewhere(peer)) return level
+    }
+    return undefined
+  }
+
+  #roomNeed (view: ModelView, shard: number, seen: ShardLook): Need | undefined {
+    const { now, settings, wake, self } = this.#context
+    if (view.kept || !this.#isFull()) return undefined
+    if (this.#move !== undefined && now >= this.#move.until) this.#move = undefined
+    if (this.#move !== undefined || (now < this.#lookAt && now !== this.#lookedAt)) { wake(this.#move?.until ?? this.#lookAt); return undefined }
+    // All shards are looked at together, and one of them is moved.
+    this.#lookedAt = now
+    this.#lookAt = now + settings.rebalanceEveryMs
+    wake(this.#lookAt)
+    const bytes = view.bytes[shard] ?? 0
+    return {
+      why: 'spread',
+      wanted: 1,
+      dueAt: now,
+      fits: peer => this.#move === undefined && peer.freeBytes - bytes >= MUCH_MORE * (this.#holding.freeBytes() + bytes) && distance(peer, seen.proven) >= distance(self, seen.proven),
+      made: () => { this.#move = { view, shard, until: now + pullTimeoutMs(bytes) + BREAK_MS } }
+    }
+  }
+
+  /** Summed up once a tick, not for each shard. */
+  #isFull (): boolean {
+    const { now, settings: { donateBytes, rebalanceShare } } = this.#context
+    if (now === this.#measuredAt) return this.#moving
+    this.#measuredAt = now
+    const used = donateBytes === 0 ? 0 : this.#holding.bytes(Own.Committed, Own.Pulling, Own.Broken) / donateBytes
+    this.#moving = used > (this.#moving ? rebalanceShare - HYSTERESIS : rebalanceShare)
+    return this.#moving
+  }
+
+  #moves (view: ModelView, shard: number): boolean { return this.#move?.view === view && this.#move.shard === shard }
+}

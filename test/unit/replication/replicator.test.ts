@@ -1,0 +1,363 @@
+import assert from 'node:assert/strict'
+import { Bitfield, MiB, seededRandom } from '../../../src/base/index.ts'
+import { Replicator } from '../../../src/replication/replicator.ts'
+import { defaultReplication } from '../../../src/replication/settings.ts'
+import type { ModelClaim, PolicyRecord, PullJob, ReplicaMessage, ReplicaPorts, ReplicationEvent, ReplicationSettings } from '../../../src/replication/types.ts'
+
+const encode = (record: Omit<PolicyRecord, 'bytes'>): PolicyRecord => ({ ...record, bytes: new TextEncoder().encode(JSON.stringify(record)) })
+const policy = (over: Partial<PolicyRecord> = {}): PolicyRecord => encode({ model: 'm', min: 2, target: 3, max: 5, sequence: 1, publisher: 'publisher', ...over, bytes: undefined } as Omit<PolicyRecord, 'bytes'>)
+const bits = (...set: number[]): Uint8Array => {
+  const field = new Bitfield(2)
+  for (const bit of set) field.set(bit)
+  return field.bytes
+}
+
+/** A replicator of a model with two shards of 10 MiB, and what it did. The others are whoever is told of. */
+class Bench {
+  readonly sent: Array<{ to: string, message: ReplicaMessage }> = []
+  readonly pulls: PullJob[] = []
+  readonly notes: ReplicationEvent[] = []
+  readonly saved: PolicyRecord[] = []
+  readonly replicator: Replicator
+  savePolicyFails = false
+  saveFails = false
+  readonly ledger = new Set<string>()
+  diskFreeBytes = 1e15
+  throwsOnReachable = false
+  reachable: string[] = []
+  now = 1_000_000
+  #version = 0
+
+  constructor (settings: Partial<ReplicationSettings> = {}, labels: Record<string, string> = {}) {
+    const ports: ReplicaPorts = {
+      send: (to, message) => { this.sent.push({ to, message }) },
+      heardAt: () => this.now,
+      watch: () => undefined,
+      reachable: () => {
+        if (this.throwsOnReachable) throw new Error('a bug')
+        return this.reachable
+      },
+      find: () => undefined,
+      pull: job => { this.pulls.push(job) },
+      cancel: () => undefined,
+      prove: (_model, shards, nonce, done) => { done(shards.map(shard => new Uint8Array([shard, ...nonce]))) },
+      scrub: () => undefined,
+      save: ({ model, shard, committed }) => {
+        if (this.saveFails) throw new Error('the disk is full')
+        if (committed) this.ledger.add(`${model}/${shard}`)
+        else this.ledger.delete(`${model}/${shard}`)
+      },
+      savePolicy: record => {
+        if (this.savePolicyFails) throw new Error('the disk is full')
+        this.saved.push(record)
+      },
+      readPolicy: bytes => encode(JSON.parse(new TextDecoder().decode(bytes)) as Omit<PolicyRecord, 'bytes'>),
+      diskFreeBytes: () => this.diskFreeBytes,
+      note: event => { this.notes.push(event) }
+    }
+    this.replicator = new Replicator({ self: 'self', labels, settings: { ...defaultReplication, settleMs: 0, donateBytes: 100 * MiB, ...settings }, random: seededRandom(1), ports, commitments: [], policies: [] })
+    this.replicator.start(this.now)
+  }
+
+  /** The model is here, all of it; `kept`: published or pinned. */
+  has (kept: boolean): void { this.replicator.model({ cid: 'm', shardBytes: [10 * MiB, 10 * MiB], held: [0, 1], kept }, this.now) }
+
+  tick (ms = 1_000): void {
+    this.now += ms
+    this.replicator.tick(this.now)
+    // Whoever is challenged has what it says.
+    for (const { to, message } of this.take('challenge')) {
+      this.replicator.receive(to, { type: 'proof', id: message.id, model: message.model, digests: message.shards.map(shard => new Uint8Array([shard, ...message.nonce])) }, this.now)
+    }
+  }
+
+  says (from: string, claim: Partial<ModelClaim>, state: Partial<Extract<ReplicaMessage, { type: 'state' }>> = {}): void {
+    this.replicator.receive(from, {
+      type: 'state',
+      incarnation: from,
+      version: ++this.#version,
+      ackIncarnation: '',
+      ackVersion: 0,
+      wantsReply: false,
+      draining: false,
+      leaving: false,
+      freeBytes: 1_000 * MiB,
+      labels: {},
+      models: [{ model: 'm', shards: 2, policies: [], committed: bits(), pending: bits(), cached: bits(), members: [], ...claim }],
+      ...state
+    }, this.now)
+  }
+
+  /** What was sent of this type, once. */
+  take<Type extends ReplicaMessage['type']> (type: Type): Array<{ to: string, message: Extract<ReplicaMessage, { type: Type }> }> {
+    const taken = this.sent.filter((one): one is { to: string, message: Extract<ReplicaMessage, { type: Type }> } => one.message.type === type)
+    for (const one of taken) this.sent.splice(this.sent.indexOf(one), 1)
+    return taken
+  }
+}
+
+describe('the replicator', () => {
+  it('puts no policy in force that it could not save, and takes it when it can', () => {
+    const bench = new Bench()
+    bench.has(false)
+    bench.savePolicyFails = true
+    bench.says('peer', { policies: [policy().bytes], committed: bits(0) })
+    assert.equal(bench.replicator.policyOf('m')?.target, 0)
+    assert.equal(bench.replicator.shards('m', bench.now)?.[0]?.holders.length, 2, 'what else was said is learnt')
+    assert.throws(() => { bench.replicator.setPolicy(policy(), bench.now) }, /full/)
+    assert.equal(bench.replicator.policyOf('m')?.target, 0)
+    bench.savePolicyFails = false
+    bench.says('peer', { policies: [policy().bytes], committed: bits(0) })
+    assert.equal(bench.replicator.policyOf('m')?.target, 3)
+    assert.equal(bench.saved.length, 1)
+  })
+
+  it('goes on at the next tick with what an error cut short', () => {
+    const bench = new Bench()
+    bench.has(true)
+    bench.replicator.setPolicy(policy(), bench.now)
+    bench.throwsOnReachable = true
+    for (let i = 0; i < 3; i++) assert.throws(() => { bench.tick() }, /a bug/, 'it is tried again at each tick')
+    bench.throwsOnReachable = false
+    bench.tick()
+  })
+
+  it('counts on with the sequence of its policies after a model was removed', () => {
+    const bench = new Bench()
+    bench.has(true)
+    for (let sequence = 1; sequence <= 5; sequence++) bench.replicator.setPolicy(policy({ publisher: 'self', sequence }), bench.now)
+    bench.replicator.forget('m', bench.now)
+    for (let minute = 0; minute < 12; minute++) bench.tick(60_000)
+    assert.equal(bench.replicator.policyOf('m'), undefined, 'nothing is kept of it')
+    assert.equal(bench.replicator.nextSequence('m'), 6)
+    bench.has(true)
+    assert.equal(bench.replicator.policyOf('m')?.target, 3)
+  })
+
+  it('finds the same policy in whatever order the records came', () => {
+    const records = [policy({ publisher: 'a', max: 3 }), policy({ publisher: 'b', max: 5 }), policy({ publisher: 'c', max: 5, min: 1 }), policy({ publisher: 'd', min: 1, target: 2, max: 9 })]
+    for (const order of [records, [...records].reverse()]) {
+      const bench = new Bench()
+      bench.has(true)
+      for (const record of order) bench.replicator.setPolicy(record, bench.now)
+      assert.deepEqual(bench.replicator.policyOf('m'), { min: 2, target: 3, max: 5 })
+    }
+  })
+
+  /** Three holders in zone a, this one among them; the fourth, in zone b, has none of it. */
+  const crowded = (kept = false): Bench => {
+    const bench = new Bench({ trimEveryMs: 0 }, { zone: 'a' })
+    bench.has(kept)
+    bench.replicator.setPolicy(policy(), bench.now)
+    bench.replicator.drain(false, bench.now)
+    for (const peer of ['a1', 'a2']) bench.says(peer, { policies: [policy().bytes], committed: bits(0, 1) }, { labels: { zone: 'a' } })
+    bench.says('b1', {}, { labels: { zone: 'b' } })
+    return bench
+  }
+  /** This node promises its part as well, and the proofs of the others are in. */
+  const settle = (bench: Bench): void => {
+    for (let i = 0; i < 5; i++) bench.tick()
+  }
+  const promised = (bench: Bench, shard: number): boolean =>
+    bench.replicator.shards('m', bench.now)?.[shard]?.holders.some(({ peerId, state }) => peerId === 'self' && state === 'proven') === true
+  /** Everybody keeps what he has; the answers to `release`. */
+  const keep = (bench: Bench, ok = true): number => {
+    const asked = bench.take('release')
+    for (const { to, message } of asked) bench.replicator.receive(to, { type: 'keep', id: message.id, model: 'm', shard: message.shard, ok }, bench.now)
+    return asked.length
+  }
+
+  it('lets go of what a copy in another zone made redundant, once that is proven and enough others keep theirs', () => {
+    const bench = crowded(true)
+    settle(bench)
+    bench.replicator.model({ cid: 'm', shardBytes: [10 * MiB, 10 * MiB], held: [0, 1], kept: false }, bench.now)
+    bench.tick()
+    assert.ok(promised(bench, 0))
+    assert.equal(bench.take('release').length, 0, 'nothing was made yet')
+    bench.says('b1', { committed: bits(0, 1) }, { labels: { zone: 'b' } })
+    let asked = 0
+    for (let i = 0; i < 1_500 && promised(bench, 0); i++) {
+      bench.tick()
+      asked += keep(bench)
+    }
+    assert.ok(asked >= 3)
+    assert.ok(!promised(bench, 0))
+    assert.equal(bench.replicator.shards('m', bench.now)?.[0]?.replicas, 3)
+    for (let i = 0; i < 1_000; i++) { bench.tick(); keep(bench) }
+    assert.equal(bench.notes.filter(note => note.type === 'released').length, 2, 'one of each shard, and no more')
+    assert.equal(bench.take('offer').filter(({ to }) => to !== 'b1').length, 0)
+  })
+
+  it('keeps what is published here, and a surplus that no spread made', () => {
+    const published = crowded(true)
+    settle(published)
+    published.says('b1', { committed: bits(0, 1) }, { labels: { zone: 'b' } })
+    for (let i = 0; i < 1_000; i++) { published.tick(); keep(published) }
+    assert.ok(promised(published, 0))
+
+    const bench = new Bench({ trimEveryMs: 0 }, { zone: 'a' })
+    bench.has(true)
+    bench.replicator.setPolicy(policy(), bench.now)
+    for (const [peer, zone] of [['a1', 'a'], ['b1', 'b'], ['b2', 'b']] as const) bench.says(peer, { policies: [policy().bytes], committed: bits(0, 1) }, { labels: { zone } })
+    settle(bench)
+    bench.replicator.model({ cid: 'm', shardBytes: [10 * MiB, 10 * MiB], held: [0, 1], kept: false }, bench.now)
+    for (let i = 0; i < 1_000; i++) { bench.tick(); keep(bench) }
+    assert.ok(promised(bench, 0), 'four of three to five')
+  })
+
+  it('does not let go when nobody of the other zone promises', () => {
+    const bench = crowded(true)
+    bench.says('a3', { policies: [policy().bytes], committed: bits() }, { labels: { zone: 'a' } })
+    settle(bench)
+    bench.replicator.model({ cid: 'm', shardBytes: [10 * MiB, 10 * MiB], held: [0, 1], kept: false }, bench.now)
+    bench.tick()
+    bench.says('b1', { committed: bits(0, 1) }, { labels: { zone: 'b' } })
+    bench.says('a3', { committed: bits(0, 1) }, { labels: { zone: 'a' } })
+    let asked = 0
+    for (let i = 0; i < 1_500; i++) {
+      bench.tick()
+      for (const { to, message } of bench.take('release')) {
+        asked++
+        bench.replicator.receive(to, { type: 'keep', id: message.id, model: 'm', shard: message.shard, ok: to !== 'b1' }, bench.now)
+      }
+    }
+    assert.ok(asked > 0)
+    assert.ok(promised(bench, 0) && promised(bench, 1))
+  })
+
+  /** A donor of 22 MiB that holds 20, with three others that hold the same, and one that holds nothing and has `free`. */
+  const full = (free: number, over: Partial<ReplicationSettings> = {}): Bench => {
+    const bench = new Bench({ donateBytes: 22 * MiB, trimEveryMs: 0, ...over })
+    bench.reachable = ['roomy']
+    bench.has(true)
+    bench.replicator.setPolicy(policy(), bench.now)
+    for (const peer of ['p1', 'p2']) bench.says(peer, { policies: [policy().bytes], committed: bits(0, 1) }, { freeBytes: 0 })
+    bench.says('roomy', { cached: bits() }, { freeBytes: free })
+    settle(bench)
+    bench.replicator.model({ cid: 'm', shardBytes: [10 * MiB, 10 * MiB], held: [0, 1], kept: false }, bench.now)
+    return bench
+  }
+  /** What is offered is taken, fetched and proven; says how many offers there were. */
+  const serve = (bench: Bench, ticks: number): number => {
+    let offers = 0
+    const has = new Set<number>()
+    for (let i = 0; i < ticks; i++) {
+      bench.tick()
+      for (const { to, message } of bench.take('offer')) {
+        offers++
+        has.add(message.shard)
+        bench.replicator.receive(to, { type: 'accept', id: message.id, model: 'm', shard: message.shard }, bench.now)
+        bench.says(to, { committed: bits(...has) }, { freeBytes: (1_000 - 10 * has.size) * MiB })
+        bench.replicator.receive(to, { type: 'commit', model: 'm', shard: message.shard }, bench.now)
+      }
+      if (i % 30 === 0) bench.says('roomy', { committed: bits(...has) }, { freeBytes: (1_000 - 10 * has.size) * MiB })
+      keep(bench)
+    }
+    return offers
+  }
+
+  it('moves one shard after the other from a nearly full donor to one with far more space, and stops below the mark', () => {
+    const bench = full(1_000 * MiB)
+    assert.equal(serve(bench, 600), 1, 'after one of two it is half empty')
+    assert.deepEqual(bench.notes.filter(note => note.type === 'released').length, 1)
+    assert.equal(bench.replicator.committedBytes, 10 * MiB)
+    for (const { replicas } of bench.replicator.shards('m', bench.now) ?? []) assert.equal(replicas, 3)
+  })
+
+  it('moves nothing to one that would not have twice its space afterwards, nor when that is switched off', () => {
+    const little = full(33 * MiB)
+    for (let i = 0; i < 300; i++) {
+      little.tick()
+      if (i % 30 === 0) little.says('roomy', {}, { freeBytes: 33 * MiB })
+    }
+    assert.equal(little.take('offer').length, 0)
+    const off = full(1_000 * MiB, { rebalanceShare: 1 })
+    assert.equal(serve(off, 300), 0)
+  })
+
+  it('mends a broken replica ever more rarely while that fails, and not at all while the disk is full', () => {
+    const bench = new Bench()
+    bench.has(true)
+    bench.replicator.setPolicy(policy(), bench.now)
+    bench.says('peer', { policies: [policy().bytes], committed: bits(0, 1) })
+    settle(bench)
+    const tries = (minutes: number): number => {
+      bench.pulls.length = 0
+      for (let i = 0; i < minutes * 60; i++) {
+        bench.tick()
+        if (bench.pulls.length > 0) bench.replicator.pulled('m', 0, false, bench.now)
+      }
+      return bench.pulls.length
+    }
+    bench.diskFreeBytes = 0
+    bench.replicator.lost('m', 0, bench.now)
+    assert.equal(tries(5), 0)
+    bench.diskFreeBytes = 1e15
+    const first = tries(10)
+    assert.ok(first >= 4 && first <= 6, `${first} in ten minutes`)
+    assert.ok(tries(30) <= 4)
+    bench.replicator.held('m', 0, bench.now)
+    bench.replicator.lost('m', 0, bench.now)
+    assert.ok(tries(1) >= 1, 'another loss begins anew')
+  })
+
+  it('gives no space that what is on its way will take from the disk', () => {
+    const bench = new Bench()
+    bench.diskFreeBytes = 15 * MiB
+    const offer = (shard: number): void => {
+      bench.replicator.receive('peer', { type: 'offer', id: `o${shard}`, model: 'm', shard, shards: 2, bytes: 10 * MiB, urgent: false, policies: [policy().bytes], holders: [] }, bench.now)
+    }
+    offer(0)
+    offer(1)
+    assert.equal(bench.take('accept').length, 1)
+    assert.deepEqual(bench.take('decline').map(({ message }) => message.reason), ['space'])
+  })
+
+  it('hands over what is added while it drains', () => {
+    const bench = new Bench()
+    bench.reachable = ['roomy', 'other', 'third']
+    bench.replicator.drain(true, bench.now)
+    bench.has(true)
+    bench.replicator.setPolicy(policy(), bench.now)
+    const offered = new Set<string>()
+    for (let i = 0; i < 60; i++) {
+      if (i % 20 === 0) for (const peer of bench.reachable) bench.says(peer, {})
+      bench.tick()
+      for (const { to, message } of bench.take('offer')) {
+        offered.add(`${to}/${message.shard}`)
+        bench.replicator.receive(to, { type: 'accept', id: message.id, model: 'm', shard: message.shard }, bench.now)
+      }
+    }
+    assert.equal(offered.size, 6, 'three of each shard')
+    assert.equal(bench.replicator.drainStatus(bench.now).left.length, 2)
+    for (const peer of bench.reachable) bench.says(peer, { policies: [policy().bytes], committed: bits(0, 1) })
+    for (let i = 0; i < 30; i++) bench.tick()
+    assert.deepEqual(bench.replicator.drainStatus(bench.now).left, [])
+  })
+
+  it('takes a promise out of the ledger later when that could not be written as the model was removed, unless it promises anew', () => {
+    const bench = new Bench()
+    bench.has(true)
+    bench.replicator.setPolicy(policy(), bench.now)
+    bench.tick()
+    assert.equal(bench.ledger.size, 2)
+    bench.saveFails = true
+    bench.replicator.forget('m', bench.now)
+    for (let i = 0; i < 30; i++) bench.tick()
+    assert.equal(bench.ledger.size, 2)
+    bench.saveFails = false
+    for (let i = 0; i < 30; i++) bench.tick()
+    assert.equal(bench.ledger.size, 0)
+
+    bench.has(true)
+    bench.tick()
+    bench.saveFails = true
+    bench.replicator.forget('m', bench.now)
+    bench.tick()
+    bench.saveFails = false
+    bench.has(true)
+    for (let i = 0; i < 30; i++) bench.tick()
+    assert.equal(bench.ledger.size, 2, 'what was promised anew stays')
+    assert.equal(bench.replicator.committedBytes, 20 * MiB)
+  })
+})
