@@ -1,6 +1,6 @@
 import { randomInt, type Random } from '../../src/base/index.ts'
 import type { SimNode } from './node.ts'
-import { HOUR, MINUTE, SECOND } from './types.ts'
+import { HOUR, MINUTE, SECOND, type SimModel } from './types.ts'
 import type { World } from './world.ts'
 
 /** Machines that are gone for good: never so many that capacity goes with them. */
@@ -21,11 +21,11 @@ export function outage (random: Random): number {
 }
 
 /** Would every shard keep right copies on `left` other working machines? Faults may not take what no algorithm could save. */
-export function spares (world: World, victims: readonly SimNode[], left: number): boolean {
+export function spares (world: World, victims: readonly SimNode[], left: number, only?: SimModel): boolean {
   for (const victim of victims) {
     for (const key of victim.disk.keys()) {
       const model = world.modelAt(key)
-      if (!world.checks.wanted(model) || !victim.disk.right(key)) continue
+      if ((only !== undefined && model !== only) || !world.checks.wanted(model) || !victim.disk.right(key)) continue
       let others = 0
       for (const node of world.nodes) if (node.works && !victims.includes(node) && node.disk.right(key)) others++
       if (others < left) {
@@ -66,28 +66,28 @@ export function during (world: World, ms: number, begin: () => void, end: () => 
 /** Ends of faults that are still at work when the safety phase ends. */
 export const healers = new WeakMap<World, Array<() => void>>()
 
-export function back (world: World, node: SimNode): void {
+export function back (node: SimNode): void {
   if (node.running || node.gone) return
-  world.checks.returns(node, world.now - (node.absentSince ?? world.now))
   node.start()
 }
 
 export function crash (world: World, node: SimNode, ms: number): void {
-  during(world, ms, () => { node.stop() }, () => { back(world, node) })
+  during(world, ms, () => { node.stop() }, () => { back(node) })
 }
 
 export function goes (world: World, node: SimNode): void {
+  world.disturb(0)
   node.gone = true
   node.stop()
   node.disk.wipe()
-  world.disturb(0)
 }
 
-export function drain (world: World, node: SimNode): void {
+/** A patient one goes on until it is done, also when the faults have ended; else it is called off after an hour. */
+export function drain (world: World, node: SimNode, patient: boolean): void {
   const { life } = node
   say(world, `${node.name} drains`)
-  node.draining = true
   world.disturb(1)
+  node.draining = true
   let over = false
   const end = (): void => {
     if (over) return
@@ -99,7 +99,7 @@ export function drain (world: World, node: SimNode): void {
       node.replicator?.drain(false, node.local(world.now))
     }
   }
-  healers.get(world)?.push(end)
+  if (!patient) healers.get(world)?.push(end)
   node.replicator?.drain(true, node.local(world.now))
   const poll = (): void => {
     if (over) return
@@ -118,5 +118,5 @@ export function drain (world: World, node: SimNode): void {
     world.queue.after(30 * SECOND, poll)
   }
   world.queue.after(10 * SECOND, poll)
-  world.queue.after(HOUR, end)
+  if (!patient) world.queue.after(HOUR, end)
 }

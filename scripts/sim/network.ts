@@ -5,6 +5,10 @@ import { MINUTE, SECOND, keyOf } from './types.ts'
 import type { World } from './world.ts'
 
 const MESSAGE_TYPES = ['state', 'ask', 'seen', 'offer', 'accept', 'decline', 'commit', 'abandon', 'challenge', 'proof', 'disproved', 'release', 'keep']
+/** Per node-hour; twenty times what a busy swarm needs. */
+const MESSAGES_MAX = 10_000
+/** Shorter than this and two that were cut off from each other have not told each other everything. */
+const TOGETHER_MS = MINUTE
 /** Calls and messages that a frozen process has waiting for it; the sockets hold no more. */
 const INBOX_MAX = 10_000
 
@@ -14,6 +18,8 @@ const INBOX_MAX = 10_000
  */
 export class Network {
   lossShare = 0
+  /** When messages last got lost. */
+  lossyUntil = -Infinity
   reorderMs = 0
   replayShare = 0
   readonly #world: World
@@ -26,6 +32,8 @@ export class Network {
   readonly #messageAt: Float64Array
   /** Cuts from row to column; several faults may cut the same. */
   readonly #cuts: Uint8Array
+  /** Pairs that a cut kept apart: since when, and until when; Infinity: it still does. */
+  readonly #apart = new Map<number, { since: number, until: number }>()
 
   constructor (world: World, size: number, random: Random, faultRandom: Random) {
     this.#world = world
@@ -48,12 +56,35 @@ export class Network {
     return heard < a.startedAt ? undefined : heard
   }
 
+  /** They heard each other at `since` or later. */
+  reached (a: number, b: number, since: number): boolean {
+    const apart = this.#apart.get(this.#pair(a, b))
+    return apart === undefined || apart.until !== Infinity || apart.since >= since
+  }
+
   cut (from: number, to: number, on: boolean): void {
     const at = from * this.#size + to
     this.#cuts[at] = Math.max(0, (this.#cuts[at] as number) + (on ? 1 : -1))
+    const pair = this.#pair(from, to)
+    const apart = this.#apart.get(pair)
+    const { now } = this.#world
+    if (this.isCut(from, to) || this.isCut(to, from)) {
+      if (apart === undefined) this.#apart.set(pair, { since: now, until: Infinity })
+      // A short while together does not make up for it.
+      else if (apart.until !== Infinity) this.#apart.set(pair, { since: now - apart.until < TOGETHER_MS ? apart.since : now, until: Infinity })
+    } else if (apart?.until === Infinity) {
+      apart.until = now
+    }
   }
 
-  healAll (): void { this.#cuts.fill(0) }
+  /** Since when the two have been kept apart by a cut; undefined: they are not, and were not after `after`. */
+  hidden (a: number, b: number, after: number): number | undefined {
+    if (this.#apart.size === 0) return undefined
+    const apart = this.#apart.get(this.#pair(a, b))
+    return apart === undefined || apart.until < after ? undefined : apart.since
+  }
+
+  #pair (a: number, b: number): number { return a < b ? a * this.#size + b : b * this.#size + a }
 
   isCut (from: number, to: number): boolean { return this.#cuts[from * this.#size + to] !== 0 }
 
@@ -75,7 +106,7 @@ export class Network {
 
   send (from: SimNode, to: SimNode, message: ReplicaMessage): void {
     const { world, random } = { world: this.#world, random: this.#random }
-    world.stats.messages++
+    if (++world.stats.messages > MESSAGES_MAX * this.#size * Math.max(1, world.options.hours)) world.checks.fail('nobody talks without end', `${from.name} sends ${to.name} message ${world.stats.messages}, a ${message.type}`)
     world.trace.mix(from.index << 16 | to.index << 8 | MESSAGE_TYPES.indexOf(message.type))
     if ('shard' in message) world.trace.mix(message.shard)
     if (world.trace.keeps) this.#traceMessage(from, to, message)

@@ -2,7 +2,7 @@ import { randomInt, seededRandom } from '../../src/base/index.ts'
 import { Replicator, type ReplicatorInit } from '../../src/replication/replicator.ts'
 import type { PolicyRecord, ReplicaMessage, ReplicationSettings } from '../../src/replication/types.ts'
 import { Disk } from './disk.ts'
-import { createPorts } from './ports.ts'
+import { LedgerFullError, createPorts } from './ports.ts'
 import { SECOND, keyOf, modelIndexOf, shardOf, type Key, type SimModel } from './types.ts'
 import type { Pull } from './transfer.ts'
 import type { World } from './world.ts'
@@ -44,6 +44,10 @@ export class SimNode {
   /** Frozen as by SIGSTOP: nothing is lost, nothing goes on. */
   hung = false
   waking = false
+  /** A user is removing a model this moment: what is let go of is not the node's own doing. */
+  forgetting = false
+  /** Behind a one-way cut for good. */
+  halfDeaf = false
   /** Answers pings and nothing else. */
   wedged = false
   wedgedAt = 0
@@ -51,8 +55,14 @@ export class SimNode {
   lies = false
   liesSince = Infinity
   draining = false
-  /** Commitments cannot be recorded. */
+  /** The volume of the ledger is full: nothing can be recorded, neither promises nor policies. */
   readOnly = false
+  /** When a volume of it was last filled by others, and until when it was slow. */
+  fullAt = -Infinity
+  slowUntil = -Infinity
+  /** When it promised what it has promised, and when a user removed what it had. */
+  readonly tookAt = new Map<Key, number>()
+  readonly forgotAt = new Map<Key, number>()
   clockRate = 1
   watched = new Set<number>()
   readonly pulls = new Map<Key, Pull>()
@@ -81,6 +91,10 @@ export class SimNode {
 
   /** This node's monotonic clock; no two nodes agree on it. */
   local (time: number): number { return Math.floor((time - this.startedAt) * this.clockRate) + this.#clockBase }
+
+  get now (): number { return this.local(this.#world.now) }
+
+  soon (work: () => void): void { this.#world.queue.after(100, work) }
 
   start (): void {
     const world = this.#world
@@ -114,6 +128,7 @@ export class SimNode {
       if (this.disk.kept.has(model.index) || this.disk.heldOf(model).length > 0) this.tellModel(model)
     }
     replicator.start(this.local(world.now))
+    world.checks.settling.starts(this)
     if (world.trace.keeps) world.line(undefined, `${this.name} starts with ${this.disk.committed.size} commitments`)
     world.trace.mix(this.index)
     world.network.refresh()
@@ -123,7 +138,7 @@ export class SimNode {
       if (this.life !== life || this.replicator === undefined) return
       if (!this.hung && !this.wedged) {
         world.stats.ticks++
-        this.replicator.tick(this.local(world.now))
+        this.#guarded(() => { this.replicator?.tick(this.local(world.now)) })
       }
       world.queue.after(TICK_MS, tick)
     }
@@ -142,6 +157,7 @@ export class SimNode {
   }
 
   leave (): void {
+    this.#world.disturb(0)
     if (this.works) this.replicator?.leave(this.local(this.#world.now))
     this.leftInOrder = true
     this.stop()
@@ -159,7 +175,7 @@ export class SimNode {
     const world = this.#world
     this.hung = false
     this.waking = true
-    this.replicator?.tick(this.local(world.now))
+    this.#guarded(() => { this.replicator?.tick(this.local(world.now)) })
     const waiting = this.inbox
     this.inbox = []
     for (const run of waiting) run()
@@ -176,7 +192,9 @@ export class SimNode {
   receive (from: SimNode, message: ReplicaMessage): void {
     const { plant } = this.#world
     const heard = plant?.receive === undefined ? message : plant.receive(message, from, this)
-    if (heard !== undefined) this.replicator?.receive(from.name, heard, this.local(this.#world.now))
+    if (heard === undefined) return
+    this.#world.checks.settling.receives(this, from, heard)
+    this.#guarded(() => { this.replicator?.receive(from.name, heard, this.local(this.#world.now)) })
   }
 
   tellModel (model: SimModel): void {
@@ -184,17 +202,47 @@ export class SimNode {
     this.replicator?.model({ cid: model.cid, shardBytes: model.shardBytes, held: this.disk.heldOf(model), kept: this.disk.kept.has(model.index) }, this.local(this.#world.now))
   }
 
-  /** A user here publishes or pins: all of it is on this disk already. */
-  publish (model: SimModel, record: PolicyRecord): void {
-    this.disk.kept.add(model.index)
+  /** A user here publishes or pins, or unpins: all of it is on this disk already. False: that could not be recorded. */
+  publish (model: SimModel, record: PolicyRecord): boolean {
+    if (record.target > 0) this.disk.kept.add(model.index)
+    else this.disk.kept.delete(model.index)
     this.tellModel(model)
-    this.replicator?.setPolicy(record, this.local(this.#world.now))
+    return this.#guarded(() => { this.replicator?.setPolicy(record, this.local(this.#world.now)) })
+  }
+
+  /** A user here removes a model, whatever was promised; the store has removed it when the replicator hears of it. */
+  forget (model: SimModel): void {
+    this.disk.kept.delete(model.index)
+    this.known.delete(model.index)
+    const held = this.disk.heldOf(model)
+    for (const shard of held) {
+      const key = keyOf(model.index, shard)
+      if (this.disk.committed.has(key)) this.forgotAt.set(key, this.#world.now)
+      this.disk.remove(key, model.shardBytes[shard] ?? 0)
+    }
+    if (this.#world.trace.keeps) this.#world.line(undefined, `${this.name} forgets ${model.cid}`)
+    this.forgetting = true
+    this.replicator?.forget(model.cid, this.local(this.#world.now))
+    this.forgetting = false
+    for (const shard of held) this.#world.checks.removed(this, keyOf(model.index, shard))
+    this.#world.checks.forgot(this, model)
+  }
+
+  /** As in service.ts: what could not be recorded is not done, and the node goes on. */
+  #guarded (work: () => void): boolean {
+    try {
+      work()
+      return true
+    } catch (error) {
+      if (!(error instanceof LedgerFullError)) throw error
+      return false
+    }
   }
 
   pulled (model: SimModel, shard: number, ok: boolean): void {
     if (!this.running) return
     if (ok && !this.known.has(model.index)) this.tellModel(model)
-    this.replicator?.pulled(model.cid, shard, ok, this.local(this.#world.now))
+    this.#guarded(() => { this.replicator?.pulled(model.cid, shard, ok, this.local(this.#world.now)) })
   }
 
   /** Content is bad or gone, and this node knows. */

@@ -1,38 +1,8 @@
-import type { Replicator, ReplicatorInit } from '../../src/replication/replicator.ts'
-import type { PolicyRecord, ReplicaMessage, ReplicaPorts, ReplicationSettings } from '../../src/replication/types.ts'
+import type { ReplicaMessage } from '../../src/replication/types.ts'
 import { digestOf } from './disk.ts'
 import type { SimNode } from './node.ts'
-import type { FaultName, Key } from './types.ts'
-
-/** A bug, put around the real Replicator: its settings, what it remembers, its ports, what it hears, its answers. */
-export interface Plant {
-  name: string
-  /** What somebody got wrong. */
-  what: string
-  /** Under which it shows. */
-  faults: FaultName[]
-  hours?: number
-  /** The first that shows it, for the test; the hunt begins at its own. */
-  seed?: number
-  settings?: (settings: ReplicationSettings) => ReplicationSettings
-  init?: (init: ReplicatorInit) => ReplicatorInit
-  ports?: (ports: ReplicaPorts, node: SimNode, keyOf: (model: string, shard: number) => Key) => ReplicaPorts
-  receive?: (message: ReplicaMessage, from: SimNode, to: SimNode) => ReplicaMessage | undefined
-  patch?: (replicator: Replicator, node: SimNode) => void
-  scrubMs?: number
-}
-
-const NEVER = 1e15
-
-function withPolicy (change: (record: PolicyRecord) => PolicyRecord): Plant['ports'] {
-  return ports => ({
-    ...ports,
-    readPolicy: bytes => {
-      const record = ports.readPolicy(bytes)
-      return record === undefined ? undefined : change(record)
-    }
-  })
-}
+import { NEVER, withPolicy, type Plant } from './plant.ts'
+import { promisePlants } from './planted-promises.ts'
 
 /** Whatever a peer answers, it is what was expected: for that the nonces are remembered here. */
 const believesProofs: Plant['ports'] = (ports, node, keyOf) => ({
@@ -52,8 +22,10 @@ function trusts (message: ReplicaMessage, to: SimNode): ReplicaMessage {
 }
 
 export const plants: readonly Plant[] = [
+  ...promisePlants,
   {
     name: 'claims-count-as-proven',
+    seed: 2,
     what: 'a proof is taken as right whatever it says',
     faults: ['liar'],
     ports: believesProofs,
@@ -73,7 +45,7 @@ export const plants: readonly Plant[] = [
   },
   {
     name: 'two-trimmers-at-once',
-    seed: 60,
+    seed: 144,
     what: 'the answer to a release is not looked at',
     faults: ['message-loss', 'crash', 'drain', 'domain-loss'],
     hours: 3,
@@ -81,6 +53,7 @@ export const plants: readonly Plant[] = [
   },
   {
     name: 'forgets-commitments',
+    seed: 2,
     what: 'a restart begins with no commitments, and garbage collection takes what was promised',
     faults: ['crash', 'reboot'],
     init: init => ({ ...init, commitments: [] })
@@ -93,12 +66,14 @@ export const plants: readonly Plant[] = [
   },
   {
     name: 'coordinator-has-no-deputy',
+    seed: 18,
     what: 'only rank 0 ever acts',
     faults: ['hang', 'loss', 'disk-loss'],
     settings: settings => ({ ...settings, rankDelayMs: NEVER })
   },
   {
     name: 'brake-never-releases',
+    seed: 5,
     what: 'a lost zone brakes repair for ever',
     faults: ['domain-loss'],
     settings: settings => ({ ...settings, brakeMaxMs: NEVER })
@@ -111,6 +86,7 @@ export const plants: readonly Plant[] = [
   },
   {
     name: 'no-grace',
+    seed: 3,
     what: 'whoever is down is replaced at once',
     faults: ['reboot'],
     settings: settings => ({ ...settings, graceDefaultMs: 0, graceTwoCopiesMs: 0 })
@@ -129,13 +105,15 @@ export const plants: readonly Plant[] = [
   },
   {
     name: 'one-observer-suffices',
-    seed: 19,
+    shows: 'repair moves at most 1.2 of the least possible',
+    seed: 21,
     what: 'what others have heard of a silent peer is ignored',
     faults: ['one-way'],
     receive: message => message.type === 'seen' ? { ...message, ageMs: 1e9 } : message
   },
   {
     name: 'proofs-never-expire',
+    seed: 2,
     what: 'who proved once is believed for ever',
     faults: ['liar'],
     settings: settings => ({ ...settings, proofTtlMs: NEVER })
@@ -148,6 +126,7 @@ export const plants: readonly Plant[] = [
   },
   {
     name: 'commits-before-verified',
+    seed: 4,
     what: 'a failed fetch counts as done',
     faults: ['hang', 'crash', 'rot', 'partition'],
     patch: replicator => {
@@ -188,6 +167,7 @@ export const plants: readonly Plant[] = [
   },
   {
     name: 'goodbyes-are-not-heard',
+    seed: 5,
     what: 'an orderly reboot is taken for a death',
     faults: ['reboot'],
     receive: message => message.type === 'state' ? { ...message, leaving: false } : message
@@ -200,6 +180,7 @@ export const plants: readonly Plant[] = [
   },
   {
     name: 'suspects-are-down',
+    seed: 3,
     what: 'a second of silence is enough to be down, and no grace follows',
     faults: ['hang', 'crash'],
     settings: settings => ({ ...settings, suspectMs: 1_000, downMs: 1_000, graceTwoCopiesMs: 0, graceDefaultMs: 0 })

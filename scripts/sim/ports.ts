@@ -12,6 +12,11 @@ const PROVIDERS_MAX = 20
 /** Re-hashing one shard. */
 const SCRUB_MS = 2 * SECOND
 
+/** Thrown by save() and savePolicy() while the volume under the ledger is full. */
+export class LedgerFullError extends Error {
+  override readonly name = 'LedgerFullError'
+}
+
 /** A record travels as JSON here: who signed what is the adapter's concern, and readPolicy is its place. */
 export function policyBytes (record: Omit<PolicyRecord, 'bytes'>): Uint8Array {
   const { model, sequence, publisher, min, target, max } = record
@@ -42,6 +47,7 @@ export function createPorts (world: World, node: SimNode): ReplicaPorts {
   return {
     send: (to, message) => {
       const other = world.nodeOf(to)
+      if (alive()) world.checks.settling.sends(node, message)
       if (alive() && other !== undefined && other !== node) world.network.send(node, other, message)
     },
     heardAt: peerId => {
@@ -104,12 +110,20 @@ export function createPorts (world: World, node: SimNode): ReplicaPorts {
     },
     save: change => {
       const key = keyOfShard(change.model, change.shard)
-      if (change.committed && node.readOnly) throw new Error('disk full: the commitment cannot be recorded')
-      if (change.committed) node.disk.committed.add(key)
-      else node.disk.committed.delete(key)
+      if (node.readOnly) throw new LedgerFullError('disk full: the promise cannot be recorded')
+      if (change.committed) {
+        node.disk.committed.add(key)
+        node.tookAt.set(key, world.now)
+      } else {
+        node.disk.committed.delete(key)
+      }
       world.checks.saved(node, key, change.committed)
     },
-    savePolicy: record => { node.disk.policies.set(`${record.model} ${record.publisher}`, record) },
+    savePolicy: record => {
+      if (node.readOnly) throw new LedgerFullError('disk full: the policy cannot be recorded')
+      const name = `${record.model} ${record.publisher}`
+      if ((node.disk.policies.get(name)?.sequence ?? -1) < record.sequence) node.disk.policies.set(name, record)
+    },
     readPolicy,
     diskFreeBytes: () => node.disk.free,
     note: event => { world.noted(node, event) }

@@ -17,6 +17,11 @@ export interface Pull {
   sources: number[]
   urgent: boolean
   source: number | undefined
+  /** Of all its tries, and whom it tried. */
+  startedFirstAt: number
+  tried: number[]
+  /** A source went behind a cut. */
+  wasCut: boolean
   startedAt: number
   takesMs: number
   /** Of the present try. */
@@ -40,9 +45,9 @@ export class Transfers {
     if (model === undefined || bytes === undefined) throw new Error(`pull of ${job.model}/${job.shard}, which does not exist`)
     const key = keyOf(model.index, job.shard)
     const sources = job.from.map(id => world.nodeOf(id)?.index).filter(index => index !== undefined && index !== node.index) as number[]
-    const pull: Pull = { node, life: node.life, model, shard: job.shard, key, bytes, sources, urgent: job.urgent, source: undefined, startedAt: world.now, takesMs: 0, bytesLeft: bytes, attempt: 0, ended: false }
+    const pull: Pull = { node, life: node.life, model, shard: job.shard, key, bytes, sources, urgent: job.urgent, source: undefined, startedFirstAt: world.now, tried: [], wasCut: false, startedAt: world.now, takesMs: 0, bytesLeft: bytes, attempt: 0, ended: false }
     this.cancel(node, key)
-    world.checks.pullStarts(pull)
+    world.checks.bytes.starts(pull)
     this.active.add(pull)
     node.pulls.set(key, pull)
     this.#next(pull)
@@ -50,11 +55,11 @@ export class Transfers {
 
   cancel (node: SimNode, key: Key): void {
     const pull = node.pulls.get(key)
-    if (pull !== undefined) this.#end(pull)
+    if (pull !== undefined) this.#breakOff(pull)
   }
 
   cancelAll (node: SimNode): void {
-    for (const pull of node.pulls.values()) this.#end(pull)
+    for (const pull of node.pulls.values()) this.#breakOff(pull)
   }
 
   /** Sources that cannot be heard any more stop sending. */
@@ -62,6 +67,7 @@ export class Transfers {
     for (const pull of this.active) {
       if (pull.source === undefined || this.#world.network.good(pull.node.index, pull.source)) continue
       this.#count(pull)
+      pull.wasCut ||= this.#world.network.hidden(pull.node.index, pull.source, this.#world.now) !== undefined
       pull.source = undefined
       this.#later(pull, STALL_MS, () => { this.#next(pull) })
     }
@@ -99,6 +105,7 @@ export class Transfers {
       return
     }
     pull.source = source.index
+    pull.tried.push(source.index)
     pull.bytesLeft = pull.bytes
     this.#run(pull, source)
   }
@@ -135,13 +142,19 @@ export class Transfers {
     const share = pull.takesMs === 0 ? 1 : Math.min(1, (this.#world.now - pull.startedAt) / pull.takesMs)
     const bytes = Math.round(share * pull.bytesLeft)
     pull.bytesLeft -= bytes
-    this.#world.checks.moved(pull, bytes)
+    this.#world.checks.bytes.moved(pull, bytes)
   }
 
   #finish (pull: Pull, ok: boolean): void {
     this.#end(pull)
-    this.#world.checks.pullEnds(pull, ok)
     pull.node.pulled(pull.model, pull.shard, ok)
+    this.#world.checks.bytes.ends(pull, ok)
+  }
+
+  #breakOff (pull: Pull): void {
+    if (pull.ended) return
+    this.#end(pull)
+    this.#world.checks.bytes.ends(pull, undefined)
   }
 
   #end (pull: Pull): void {

@@ -3,12 +3,13 @@ import type { Policy, PolicyRecord } from '../../src/replication/types.ts'
 export const SECOND = 1_000
 export const MINUTE = 60 * SECOND
 export const HOUR = 60 * MINUTE
-/** Seven days would see little of a short simulation. */
-export const SCRUB_PERIOD_MS = HOUR
+/** Of a seed one: from what a short simulation sees many times to what it never does, and rot is left to the proofs. */
+export const SCRUB_PERIODS_MS = [30 * MINUTE, HOUR, 3 * HOUR, 24 * HOUR, 7 * 24 * HOUR] as const
 
 export const FAULTS = [
   'crash', 'disk-loss', 'loss', 'slow', 'hang', 'partition', 'one-way', 'message-loss', 'reorder', 'replay', 'full-disk',
-  'rot', 'liar', 'skew', 'join', 'leave', 'domain-loss', 'drain', 'pin', 'reboot'
+  'rot', 'liar', 'skew', 'join', 'leave', 'domain-loss', 'drain', 'pin', 'reboot',
+  'forget', 'publishers'
 ] as const
 export type FaultName = typeof FAULTS[number]
 
@@ -25,14 +26,21 @@ export interface SimModel {
   index: number
   cid: string
   shardBytes: number[]
+  /** The first of its publishers. */
   publisher: number
-  /** Newest record, and what was wanted before it: it takes a while until everybody knows. */
-  record: PolicyRecord
+  /** The newest of each publisher, by its name. */
+  records: Map<string, PolicyRecord>
+  /** What all of them together ask for, and what that was before: it takes a while until everybody knows. */
+  policy: Policy
   before: Policy
   changedAt: number
   /** Of the first publication. */
   at: number
 }
+
+/** Why a node could not know, or help it; see bytes.ts. */
+export const EXCUSES = ['cut', 'liar', 'message-loss', 'slow', 'full-disk'] as const
+export type Excuse = typeof EXCUSES[number]
 
 /** One shard of one model, in all tables of the simulator. */
 export type Key = number
@@ -57,10 +65,16 @@ export interface SimStats {
   bytesNeeded: number
   /** Of moved: bytes that improve the spread over domains. */
   bytesSpread: number
+  /** Of moved: for nothing, and nobody who sees what the node in question can see would have known it; by cause. */
+  bytesExcused: Record<Excuse, number>
+  /** Of moved: for nothing. */
+  bytesWasted: number
   replicas: number
   surplus: number
   messages: number
   ticks: number
+  /** How often all was looked at because no fault had been at work for long enough, before the end. */
+  rests: number
   /** Destructive faults that were left out because they would have taken the last correct copy. */
   spared: number
 }

@@ -5,12 +5,13 @@ import { Checks } from './checks.ts'
 import { scheduleFaults, healAll } from './faults.ts'
 import { Network } from './network.ts'
 import { SimNode } from './node.ts'
-import { plantNamed, type Plant } from './planted.ts'
+import type { Plant } from './plant.ts'
+import { plantNamed } from './planted.ts'
 import { policyBytes } from './ports.ts'
 import { EventQueue } from './queue.ts'
 import { Trace } from './trace.ts'
 import { Transfers } from './transfer.ts'
-import { FAULTS, HOUR, MINUTE, SCRUB_PERIOD_MS, keyOf, modelIndexOf, type FaultName, type Key, type SimModel, type SimOptions, type SimResult, type SimStats } from './types.ts'
+import { FAULTS, HOUR, MINUTE, SCRUB_PERIODS_MS, keyOf, modelIndexOf, type FaultName, type Key, type SimModel, type SimOptions, type SimResult, type SimStats } from './types.ts'
 
 /** From the end of the faults until everything has to be right: grace, brake and settling are ten minutes each at most. */
 export const LIVENESS_MS = 30 * MINUTE
@@ -32,10 +33,12 @@ export class World {
   readonly faults: readonly FaultName[]
   readonly plant: Plant | undefined
   readonly settings: ReplicationSettings
-  readonly stats: SimStats = { nodeHours: 0, repairs: 0, bytesMoved: 0, bytesNeeded: 0, bytesSpread: 0, replicas: 0, surplus: 0, messages: 0, ticks: 0, spared: 0 }
+  readonly stats: SimStats = { nodeHours: 0, repairs: 0, bytesMoved: 0, bytesNeeded: 0, bytesSpread: 0, bytesExcused: { cut: 0, liar: 0, 'message-loss': 0, slow: 0, 'full-disk': 0 }, bytesWasted: 0, replicas: 0, surplus: 0, messages: 0, ticks: 0, rests: 0, spared: 0 }
   readonly randoms: { find: Random, disk: Random }
   readonly faultsEndAt: number
   readonly endAt: number
+  /** After so long without a fault all has to be right. */
+  readonly restMs: number
   /** Faults that are at work now, and when the last one began or ended. */
   activeFaults = 0
   disturbedAt = 0
@@ -49,12 +52,13 @@ export class World {
     const shape = this.random('world')
     this.faults = options.faults ?? this.#drawFaults()
     this.randoms = { find: this.random('find'), disk: this.random('disk') }
-    const settings = { ...defaultReplication, donateBytes: 0, scrubPeriodMs: SCRUB_PERIOD_MS }
+    const settings = { ...defaultReplication, donateBytes: 0, scrubPeriodMs: SCRUB_PERIODS_MS[randomInt(this.random('scrub'), SCRUB_PERIODS_MS.length)] as number }
     this.settings = this.plant?.settings?.(settings) ?? settings
     // Rot and lies are seen when a proof fails or runs out, which takes up to its time to live.
     const unseen = this.faults.some(fault => fault === 'rot' || fault === 'liar') ? defaultReplication.proofTtlMs : 0
+    this.restMs = LIVENESS_MS + unseen
     this.endAt = options.hours * HOUR
-    this.faultsEndAt = Math.max(30 * MINUTE, this.endAt - LIVENESS_MS - unseen)
+    this.faultsEndAt = Math.max(30 * MINUTE, this.endAt - this.restMs)
     this.transfers = new Transfers(this)
     this.network = new Network(this, options.nodes, this.random('network'), this.random('messages'))
     this.checks = new Checks(this)
@@ -99,7 +103,9 @@ export class World {
         this.line(key, `${node.name} ${type} ${cid}/${shard} ${JSON.stringify(rest)}`)
       }
       this.checks.noted(node, event, key)
-    } else if (this.trace.keeps) {
+    }
+    this.checks.settling.noted(node, event)
+    if ('shard' in event) { /* told above */ } else if (this.trace.keeps) {
       this.line(undefined, `${node.name} ${event.type === 'peer' ? `sees ${event.peerId} ${event.from} -> ${event.to}` : `brake ${event.on ? 'on' : 'off'}`}`)
     }
     this.trace.mixText(event.type)
@@ -108,31 +114,40 @@ export class World {
   }
 
   disturb (by: 1 | -1 | 0): void {
+    if (this.activeFaults === 0 && this.now - this.disturbedAt >= this.restMs) this.checks.atRest()
     this.activeFaults += by
     this.disturbedAt = this.now
   }
 
+  /**
+   * A user on `node` adds the model's files, or pins what is there, or unpins it (`target` 0). A model may have several publishers; the
+   * most demanding counts.
+   */
   publish (node: SimNode, model: SimModel, policy: Policy): void {
     const { replicator } = node
     if (replicator === undefined) return
+    const inForce = replicator.policyOf(model.cid)
     const unsigned = { model: model.cid, sequence: replicator.nextSequence(model.cid), publisher: node.name, ...policy }
     const record: PolicyRecord = { ...unsigned, bytes: policyBytes(unsigned) }
-    model.before = model.at === Infinity ? policy : { min: model.record.min, target: model.record.target, max: model.record.max }
-    model.record = record
-    model.changedAt = this.now
-    if (model.at === Infinity) {
-      model.at = this.now
-      model.shardBytes.forEach((bytes, shard) => { node.disk.write(keyOf(model.index, shard), bytes) })
-    }
-    this.providers[model.index]?.add(node.index)
-    if (this.trace.keeps) this.line(undefined, `${node.name} publishes ${model.cid} ${JSON.stringify(policy)}`)
-    if (policy.target > 0) node.publish(model, record)
-    else {
-      node.disk.kept.delete(model.index)
-      node.replicator?.setPolicy(record, node.local(this.now))
-      node.tellModel(model)
-    }
     this.disturb(0)
+    if (this.trace.keeps) this.line(undefined, `${node.name} publishes ${model.cid} ${JSON.stringify(policy)}`)
+    model.shardBytes.forEach((bytes, shard) => {
+      const key = keyOf(model.index, shard)
+      if (node.disk.has(key)) return
+      node.disk.write(key, bytes)
+    })
+    this.providers[model.index]?.add(node.index)
+    if (!node.publish(model, record)) {
+      this.checks.refused(node, model, inForce)
+      return
+    }
+    const first = model.at === Infinity
+    model.records.set(node.name, record)
+    const asked = mostDemanding(model.records.values())
+    model.before = first ? asked : model.policy
+    model.policy = asked
+    model.changedAt = this.now
+    if (first) model.at = this.now
   }
 
   #drawFaults (): FaultName[] {
@@ -175,14 +190,15 @@ export class World {
       const policy = { min: Math.min(2, target), target, max: target + randomInt(random, 3) }
       const publisher = randomInt(random, nodes - joins)
       const cid = `m${index}-${seed}`
-      const model: SimModel = { index, cid, shardBytes, publisher, record: { model: cid, sequence: 0, publisher: '', ...policy, bytes: new Uint8Array(0) }, before: policy, changedAt: 0, at: Infinity }
+      const model: SimModel = { index, cid, shardBytes, publisher, records: new Map(), policy, before: policy, changedAt: 0, at: Infinity }
       this.models.push(model)
       this.#modelByCid.set(cid, model)
       this.providers.push(new Set())
       const at = 2 * MINUTE + randomInt(random, index === 0 ? 3 * MINUTE : Math.max(1, Math.floor(this.faultsEndAt * 0.6)))
       this.queue.at(at, () => {
         const node = this.nodes[publisher]
-        if (node?.works === true) this.publish(node, model, policy)
+        // What a liar publishes was never there.
+        if (node?.works === true && !node.lies) this.publish(node, model, policy)
       })
     })
     const loads = this.random('loads')
@@ -214,6 +230,15 @@ export class World {
     if (this.trace.keeps) this.line(undefined, `${node.name} loads ${model.cid}`)
     node.tellModel(model)
   }
+}
+
+/** Of equal targets the wider. */
+export function mostDemanding (records: Iterable<Policy>): Policy {
+  let policy: Policy = { min: 0, target: 0, max: 0 }
+  for (const { min, target, max } of records) {
+    if (target > policy.target || (target === policy.target && (max > policy.max || (max === policy.max && min > policy.min)))) policy = { min, target, max }
+  }
+  return policy
 }
 
 export function runSeed (options: SimOptions, keepTrace = false): SimResult {

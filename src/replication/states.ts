@@ -97,7 +97,8 @@ export class States {
     if (state.ackIncarnation === this.#incarnation) peer.ackVersion = Math.max(peer.ackVersion, Math.min(state.ackVersion, this.#version))
     for (const claim of state.models) {
       if (views.has(claim.model)) this.#learn(peer, claim)
-      else if (peer.unknown.size < UNKNOWN_MAX) peer.unknown.set(claim.model, claim.shards)
+      // "I have nothing of it" asks for no answer: two that both have nothing would go on telling each other so.
+      else if (hasSome(claim) && peer.unknown.size < UNKNOWN_MAX) peer.unknown.set(claim.model, claim.shards)
     }
     for (const view of views.values()) {
       const metAt = view.members.get(from)
@@ -179,6 +180,10 @@ export class States {
     addStranger(strangers, peer)
     return peer
   }
+}
+
+function hasSome ({ committed, pending, cached }: ModelClaim): boolean {
+  return [committed, pending, cached].some(bits => bits.some(byte => byte !== 0))
 }
 
 function nothingOf (model: string, shards: number): ModelClaim {

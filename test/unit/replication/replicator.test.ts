@@ -112,6 +112,16 @@ describe('the replicator', () => {
     assert.equal(bench.saved.length, 1)
   })
 
+  it('tells who has some of a model that it has nothing of it, and is silent to who has nothing either', () => {
+    const bench = new Bench()
+    bench.says('holder', { committed: bits(0) })
+    bench.tick()
+    assert.deepEqual(bench.take('state').map(({ to, message }) => [to, message.models.map(({ model }) => model)]), [['holder', ['m']]])
+    bench.says('other', {})
+    for (let i = 0; i < 10; i++) bench.tick()
+    assert.deepEqual(bench.take('state').filter(({ to }) => to === 'other'), [])
+  })
+
   it('goes on at the next tick with what an error cut short', () => {
     const bench = new Bench()
     bench.has(true)
