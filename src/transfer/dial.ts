@@ -26,14 +26,22 @@ export async function learnAddresses (network: Libp2p, peerId: string, addresses
 
 export interface DialOptions { clock: Clock, timeoutMs: number, signal: AbortSignal }
 
+/** Sees to it that there is a connection. Throws what libp2p throws, or PeerTimeoutError. */
+export async function openConnection (network: Libp2p, peerId: string, options: DialOptions): Promise<void> {
+  if (network.getConnections(peerIdFromString(peerId)).length > 0) return
+  await inTime(peerId, options, async signal => { await network.dial(peerIdFromString(peerId), { signal }) })
+}
+
 /** A stream of `protocol` to a peer, over the connection there is or a new one. Throws what libp2p throws, or PeerTimeoutError. */
 export async function openStream (network: Libp2p, peerId: string, protocol: string, options: DialOptions): Promise<Stream> {
+  return await inTime(peerId, options, async signal => await network.dialProtocol(peerIdFromString(peerId), protocol, { signal, runOnLimitedConnection: false }))
+}
+
+async function inTime<T> (peerId: string, { clock, timeoutMs, signal }: DialOptions, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const late = new AbortController()
-  const cancel = options.clock.setTimeout(() => {
-    late.abort(new PeerTimeoutError(`${peerId} did not answer within ${options.timeoutMs} ms`))
-  }, options.timeoutMs)
+  const cancel = clock.setTimeout(() => { late.abort(new PeerTimeoutError(`${peerId} did not answer within ${timeoutMs} ms`)) }, timeoutMs)
   try {
-    return await network.dialProtocol(peerIdFromString(peerId), protocol, { signal: AbortSignal.any([options.signal, late.signal]), runOnLimitedConnection: false })
+    return await work(AbortSignal.any([signal, late.signal]))
   } finally {
     cancel()
   }

@@ -22,6 +22,8 @@ export interface FetchPeersHooks {
 /** A peer that went away is tried again after this, doubled with each time in a row, and so many times. */
 const RETRY_MS = 1_000
 const RETRIES_MAX = 6
+/** One that delivered before it went away, instead: a lane was cut, or a connection. */
+const RETRY_SOON_MS = 100
 /** While others wait for a place: one that gave nothing for this long makes room, and is tried again after as long. */
 const USELESS_MS = 10_000
 /** Delivered within this time: active. */
@@ -165,12 +167,14 @@ export class FetchPeers {
     }
     const now = this.#components.clock.monotonic()
     record.score.fault('gone', now)
-    const tries = (this.#tries.get(peerId) ?? 0) + 1
+    // It was of use until now: only its way to us ended.
+    const delivered = peer.bytes > 0
+    const tries = delivered ? 1 : (this.#tries.get(peerId) ?? 0) + 1
     if (tries > RETRIES_MAX) this.#tries.delete(peerId)
     else this.#tries.set(peerId, tries)
     if (this.#failed.size >= LOAD_PEERS_WAITING_MAX) this.#failed.clear()
     this.#failed.add(peerId)
-    if (tries <= RETRIES_MAX && !this.#components.records.isBanned(peerId)) this.#wait(peerId, now + RETRY_MS * 2 ** (tries - 1))
+    if (tries <= RETRIES_MAX && !this.#components.records.isBanned(peerId)) this.#wait(peerId, now + (delivered ? RETRY_SOON_MS : RETRY_MS * 2 ** (tries - 1)))
     this.#hooks.left(peerId, error.message)
     this.#hooks.changed()
   }

@@ -88,22 +88,29 @@ export class PeerLink {
   /** Others wait for a slot: give up the one that is being filled if its peer is very slow. Says whether it did. */
   giveUpSlowSlot (now: number): boolean {
     const filling = this.#filling
-    if (filling === undefined || !filling.reception.filling || this.held) return false
-    const ageMs = now - filling.since
+    if (this.held) return false
     const isIdle = now - this.heardAt > SLOT_IDLE_MS
+    if (filling === undefined && this.#transport.lent && isIdle) {
+      // Its request was cancelled since, and the slot waits for a last record that does not come.
+      this.#giveUp()
+      return true
+    }
+    if (filling?.reception.filling !== true) return false
+    const ageMs = now - filling.since
     const isSlow = ageMs > SLOT_JUDGED_AFTER_MS && filling.reception.filled / ageMs * 1000 < SLOT_BYTES_PER_SECOND_MIN
     if (!isIdle && !isSlow) return false
     this.#filling = undefined
     filling.reception.fail('slow')
-    // Its slot is where the lane's next bytes go: only the lane's end frees it.
-    if (this.#transport.lent) {
-      const error = new PeerGoneError(`${this.peerId} sent nothing for too long while others waited for its slot`)
-      this.#transport.abort(error)
-      this.#end(error)
-    } else {
-      this.#transport.cancel(filling.id)
-    }
+    if (this.#transport.lent) this.#giveUp()
+    else this.#transport.cancel(filling.id)
     return true
+  }
+
+  /** A slot is where the lane's next bytes go: only the lane's end frees it. */
+  #giveUp (): void {
+    const error = new PeerGoneError(`${this.peerId} sent nothing for too long while others waited for its slot`)
+    this.#transport.abort(error)
+    this.#end(error)
   }
 
   /** Ends it from this side; what is open fails. */

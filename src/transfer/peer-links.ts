@@ -3,7 +3,7 @@ import {
   HashMismatchError, NodeStoppedError, PeerGoneError, ProtocolError, abortReason, throwIfAborted, type Clock, type Logger
 } from '../base/index.ts'
 import type { SlotPool } from '../storage/slots.ts'
-import { openStream } from './dial.ts'
+import { openConnection, openStream } from './dial.ts'
 import { framesOver, type OpenFrames } from './frame-stream.ts'
 import { BLOCK_PROTOCOL } from './messages.ts'
 import type { Lanes } from './lanes/lanes.ts'
@@ -122,9 +122,11 @@ export class PeerLinks {
   async #frames (peerId: string): Promise<{ frames: OpenFrames, transport: TransportKind, abort: (error: Error) => void }> {
     const { network, lanes, clock } = this.#components
     const { signal } = this.#stopping
+    const dial = { clock, timeoutMs: this.#settings.requestTimeoutMs, signal }
+    await openConnection(network, peerId, dial) // a lane stands beside one
     const lane = await lanes.open(peerId, signal)
     if (lane !== undefined) return { frames: lane.open, transport: 'lane', abort: lane.abort }
-    const stream = await openStream(network, peerId, BLOCK_PROTOCOL, { clock, timeoutMs: this.#settings.requestTimeoutMs, signal })
+    const stream = await openStream(network, peerId, BLOCK_PROTOCOL, dial)
     return { frames: framesOver(stream), transport: 'stream', abort: error => { stream.abort(error) } }
   }
 

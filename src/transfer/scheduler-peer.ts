@@ -37,6 +37,8 @@ export class SchedulerPeer {
   heardAt: number
   /** When it last owed something. */
   idleSince: number
+  /** The block it was last asked for; -1 before the first. */
+  lastAsked = -1
   /** When it last got a block, or came. */
   gainedAt: number
   #window = FIRST_WINDOW

@@ -23,6 +23,8 @@ export interface SchedulerInit {
 
 const NONE = -1
 const LEFT_TO_OTHERS = -2
+/** Neighbours asked of one peer in a row: 64 MiB, a run that any disk likes and the unit in which a store syncs. */
+const RUN_BLOCKS = 16
 
 /** A block that takes longer than this from a peer is slow to come: others may be sooner. */
 const SLOW_BLOCK_MS = 500
@@ -223,7 +225,9 @@ export class Scheduler {
       if (this.#blocks.isFree(block) && peer.blocks.has(block)) return block
     }
     const rank = this.#init.order === 'sequential' ? undefined : ranking(this.#peers.values(), this.#init.self, now)
-    const block = this.#init.order === 'sequential' ? this.#blocks.free.first(peer.blocks) : this.#blocks.free.rarest(peer.blocks, rank)
+    const rarest = this.#init.order === 'sequential' ? this.#blocks.free.first(peer.blocks) : this.#blocks.free.rarest(peer.blocks, rank)
+    // With no other loader to be different from, runs of neighbours: both disks read and write on where they are.
+    const block = rank === undefined && this.#continues(peer, rarest) ? peer.lastAsked + 1 : rarest
     if (block < 0) return NONE
     const size = this.#blocks.size(block)
     // What another loader should take is left to it for as long as it may need, when it would be slow for us as well.
@@ -232,6 +236,13 @@ export class Scheduler {
       if (blockMs > SLOW_BLOCK_MS && (!peer.idle || now - peer.idleSince < blockMs)) return LEFT_TO_OTHERS
     }
     return betterLeft(peer, block, size, { peers: this.#peers.values(), endMs: this.#endMs(now), now }) ? LEFT_TO_OTHERS : block
+  }
+
+  /** The block after the one last asked of this peer is as good as this one. */
+  #continues (peer: SchedulerPeer, rarest: number): boolean {
+    const { free } = this.#blocks
+    const next = peer.lastAsked + 1
+    return rarest >= 0 && next % RUN_BLOCKS !== 0 && this.#blocks.isFree(next) && peer.blocks.has(next) && free.holders(next) <= free.holders(rarest)
   }
 
   /** Milliseconds until everything is here if all go on as they do. */
@@ -308,6 +319,7 @@ export class Scheduler {
 
   #assign (peer: SchedulerPeer, block: number, now: number): void {
     this.#blocks.makeBusy(block)
+    peer.lastAsked = block
     this.#assignments.add(peer, block, this.#blocks.size(block), now)
     this.#out.push({ type: 'request', peer: peer.id, block })
   }
