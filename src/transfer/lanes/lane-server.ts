@@ -192,7 +192,8 @@ function endsOf ({ localAddress, remoteAddress, remotePort }: Socket): string {
 async function listen (server: Server, host: string, port: number): Promise<void> {
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject)
-    server.listen({ host, port }, () => {
+    // `::` would take the port for IPv4 too, where 0.0.0.0 may have it already.
+    server.listen({ host, port, ipv6Only: host.includes(':') }, () => {
       server.off('error', reject)
       server.on('error', () => undefined) // of a single connection's accept (EMFILE): the next one may do
       resolve()
