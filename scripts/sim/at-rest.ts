@@ -11,6 +11,8 @@ const ROT_MENDED_MS = 25 * MINUTE
 /** An unpin, or another policy, has reached everybody and has been acted on. */
 const POLICY_DONE_MS = 30 * MINUTE
 const SURPLUS_SHARE = 0.01
+/** Holders let go one after the other, each five minutes after the one before it and only with fresh proofs: nine of them take so long. */
+const SURPLUS_DONE_MS = 45 * MINUTE
 
 /** What is right when no fault has been at work for LIVENESS_MS (world.ts), and for a proof's time more where proofs have to tell. */
 export function checkAtRest (world: World): void {
@@ -121,7 +123,7 @@ function checkRot (world: World): void {
 
 /**
  * Beyond max also for the holder who sees fewest: beside a cut that is there to stay it brings back to target what it does not see,
- * and others let go of it again, for ever.
+ * and others let go of it again, for ever. What changed lately (somebody committed, let go, or came back; the policy) is still being worked off.
  */
 function checkSurplus (world: World): void {
   const { stats, nodes, checks, network, now } = world
@@ -131,7 +133,8 @@ function checkSurplus (world: World): void {
     const holders = nodes.filter(node => node.works && node.disk.keeps(key) && node.disk.right(key) && !node.draining)
     const there = holders.length === 0 ? 0 : Math.min(...holders.map(({ index }) => holders.filter(other => network.hidden(index, other.index, now) === undefined).length))
     const kept = holders.filter(node => node.disk.kept.has(model.index)).length
-    const beyond = Math.max(0, there - Math.max(model.policy.max, kept))
+    const changedAt = Math.max(checks.changedAt(key), model.changedAt, ...holders.map(({ returnedAt }) => returnedAt))
+    const beyond = now - changedAt < SURPLUS_DONE_MS ? 0 : Math.max(0, there - Math.max(model.policy.max, kept))
     if (beyond > 0 && world.trace.keeps) world.line(key, `${model.cid}/${shard} has ${there} replicas at rest, ${beyond} too many`)
     surplus += beyond
   }

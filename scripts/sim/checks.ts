@@ -30,6 +30,8 @@ export class Checks {
   readonly settling: Settling
   readonly #world: World
   readonly #rescued = new Set<string>()
+  /** When somebody last promised a shard or let go of it. */
+  readonly #changedAt = new Map<Key, number>()
 
   constructor (world: World) {
     this.#world = world
@@ -50,10 +52,13 @@ export class Checks {
     return model.at !== Infinity && model.shardBytes.every((_, shard) => this.hasCopy(keyOf(model.index, shard)))
   }
 
+  changedAt (key: Key): number { return this.#changedAt.get(key) ?? -Infinity }
+
   wanted (model: SimModel): boolean { return model.at !== Infinity && model.policy.target > 0 }
 
   saved (node: SimNode, key: Key, committed: boolean): void {
     this.#world.trace.mix(key * 2 + (committed ? 1 : 0))
+    this.#changedAt.set(key, this.#world.now)
     if (committed) this.#withinDonation(node, key)
     else if (node.disk.right(key)) this.#mayLetGo(node, key, { invariant: 'nobody lets go below target', unseenMs: ANSWERS_MS })
   }

@@ -53,7 +53,17 @@ export class Settling {
 
   receives (node: SimNode, from: SimNode, message: ReplicaMessage): void {
     const restart = this.#restarts.get(node)
-    if (restart === undefined || message.type !== 'state') return
+    if (restart === undefined) return
+    if (message.type === 'commit') {
+      // It took what this node offered, and what it says of itself next is no news.
+      const key = `${from.name} ${message.model}`
+      const said = restart.said.get(key)?.slice()
+      if (said !== undefined) {
+        said[message.shard >> 3] = (said[message.shard >> 3] ?? 0) | 1 << (message.shard & 7)
+        restart.said.set(key, said)
+      }
+    }
+    if (message.type !== 'state') return
     let known = restart.versions.get(from.name)
     if (known === undefined) restart.versions.set(from.name, known = { incarnation: message.incarnation, version: -1, former: new Set() })
     if (known.former.has(message.incarnation)) return
