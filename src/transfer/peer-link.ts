@@ -26,6 +26,8 @@ export class PeerLink {
   readonly peerId: string
   /** When the peer last sent anything, in monotonic milliseconds. */
   heardAt: number
+  /** Some answer has come whole. */
+  delivered = false
   readonly #clock: Clock
   readonly #slots: SlotPool
   readonly #hooks: PeerLinkHooks
@@ -151,6 +153,7 @@ export class PeerLink {
     if (isLast || this.#unreported >= REPORT_BYTES || this.heardAt - this.#reportedAt > REPORT_MS) this.#report()
     try {
       this.#open.get(id)?.data(bytes, isLast, this.heardAt)
+      if (isLast) this.delivered = true
     } finally {
       // Not before: whoever is told of the last bytes may cancel it, too.
       if (isLast) this.#take(id)

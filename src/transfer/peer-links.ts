@@ -106,6 +106,7 @@ export class PeerLinks {
       return entry.link = new PeerLink(peerId, frames, this.#components, {
         received: bytes => this.#received(peerId, bytes),
         closed: error => {
+          if (transport === 'lane') this.#components.lanes.ended(peerId, entry.link?.delivered === true)
           this.#ended(peerId, entry, error)
           if (error instanceof ProtocolError || error instanceof HashMismatchError) this.#hooks.violation(peerId, error.message)
         }

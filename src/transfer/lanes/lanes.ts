@@ -32,7 +32,7 @@ export interface LanesHooks {
 }
 
 /** A lane that does not open within this and four round trips is not waited for: the stream serves. */
-const OPEN_MS = 700
+const OPEN_MS = 500
 /** A peer without a lane is asked again after this, doubled each time in a row up to the longest. */
 const RETRY_MS = 30_000
 const RETRY_MS_MAX = 10 * 60_000
@@ -93,7 +93,7 @@ export class Lanes {
    * Throws the signal's reason only.
    */
   async open (peerId: string, signal: AbortSignal): Promise<{ open: OpenFrames, abort: () => void } | undefined> {
-    const { network, clock, logger } = this.#components
+    const { network, clock } = this.#components
     const certificate = this.#certificate
     const connection = network.getConnections(peerIdFromString(peerId)).find(({ limits, status }) => limits === undefined && status === 'open')
     const host = connection === undefined ? undefined : hostOf(connection)
@@ -109,20 +109,31 @@ export class Lanes {
       if (offer === undefined) throw new PeerGoneError('the peer has no lanes')
       const { socket, open } = await openLane({ host, offer, certificate, shared: this.#shared, signal: either })
       this.#keep(peerId, socket)
-      this.#laneless.delete(peerId)
       return { open, abort: () => { socket.destroy() } }
     } catch (error) {
       throwIfAborted(signal)
-      const forMs = known === undefined ? RETRY_MS : Math.min(RETRY_MS_MAX, 2 * known.forMs)
-      logger.info({ peerId, error: asError(error).message, againInMs: forMs }, 'no lane to this peer; its stream serves')
-      const [oldest] = this.#laneless.size >= LANELESS_PEERS_MAX ? this.#laneless.keys() : []
-      if (oldest !== undefined) this.#laneless.delete(oldest)
-      this.#laneless.delete(peerId)
-      this.#laneless.set(peerId, { until: clock.monotonic() + forMs, forMs })
+      this.#none(peerId, asError(error))
       return undefined
     } finally {
       cancel()
     }
+  }
+
+  /** A lane to this peer ended from the other side. One that delivered nothing is as good as none: the stream may serve. */
+  ended (peerId: string, delivered: boolean): void {
+    if (delivered) this.#laneless.delete(peerId)
+    else this.#none(peerId, new PeerGoneError('it ended before anything had come over it'))
+  }
+
+  #none (peerId: string, error: Error): void {
+    const { clock, logger } = this.#components
+    const known = this.#laneless.get(peerId)
+    const forMs = known === undefined ? RETRY_MS : Math.min(RETRY_MS_MAX, 2 * known.forMs)
+    logger.info({ peerId, error: error.message, againInMs: forMs }, 'no lane to this peer; its stream serves')
+    const [oldest] = this.#laneless.size >= LANELESS_PEERS_MAX ? this.#laneless.keys() : []
+    if (oldest !== undefined) this.#laneless.delete(oldest)
+    this.#laneless.delete(peerId)
+    this.#laneless.set(peerId, { until: clock.monotonic() + forMs, forMs })
   }
 
   /** Ends all lanes to and from a peer; whoever uses them is told. */
