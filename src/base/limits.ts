@@ -35,8 +35,8 @@ export const TENSOR_OWN_BLOCK_BYTES = 1 * MiB
 
 /** The unit of O_DIRECT and of slabs. */
 export const PAGE_BYTES = 4 * KiB
-/** Receive slots: 12 x 4 MiB bounds a node's block memory at 50 MiB whatever is loaded. 24 loaded no faster (docs/benchmarks.md). */
-export const SLOTS_DEFAULT = 12
+/** Receive slots: 8 x 4 MiB bounds a node's block memory at 33 MiB whatever is loaded. Lanes need three to six (docs/benchmarks.md). */
+export const SLOTS_DEFAULT = 8
 
 /**
  * Payload of one data frame. With our 9-byte head and Yamux's 12 it fills one Noise record (65,519 bytes of plaintext)

@@ -11,7 +11,7 @@ import type { DrainOptions, DrainResult, NodeSettings, OpenModel, ReplicationPro
 /** Surplus that is let be when a user says how many replicas there shall be: DESIGN section 7 has 5 for a target of 3. */
 const SURPLUS = 2
 /** Ranges asked for ahead, so that a fetch never runs dry between two. */
-const RANGES_AHEAD = 3
+const RANGES_AHEAD = 2
 /** How often a long wait looks. */
 const LOOK_MS = 250
 

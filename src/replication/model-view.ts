@@ -105,6 +105,9 @@ export class ModelView {
   /** It is in the store; else only peers, or a user long ago, spoke of it. */
   local = false
   findAt = -Infinity
+  /** When it was first asked who else has it, and whether an answer has come: before that nobody knows that this is the last copy. */
+  askedAt: number | undefined
+  searched = false
   /** When somebody was last met for it. */
   metAt = -Infinity
   /** When the user removed it here; what is told of it then is that there is nothing. */

@@ -16,6 +16,8 @@ const NEWCOMER_MS = 10_000
 /** Look again this soon whether those who were asked have answered, and do not wait for them for longer. */
 const UNHEARD_MS = 1_000
 const UNHEARD_MAX_MS = 10_000
+/** A search of the DHT takes 15 s at most (searches.ts); one that failed is not waited for. */
+const SEARCH_MAX_MS = 20_000
 
 export interface Scene {
   self: Peer
@@ -122,8 +124,9 @@ export function needOf (view: ModelView, shard: number, seen: ShardLook, offered
 /** As long as a slow link takes, and a minute. */
 function hedgeMs (bytes: number): number { return 60_000 + bytes / 10_000 }
 
-/** Others are said to have to do with the model, and have not said what they have. */
+/** Nobody has told yet who else has it; or others are said to have to do with the model, and have not said what they have. */
 function unheard (view: ModelView, { peers, now }: Scene): boolean {
+  if (!view.searched && now - (view.askedAt ?? now) < SEARCH_MAX_MS) return true
   for (const [id, metAt] of view.members) if (now - metAt < UNHEARD_MAX_MS && peers.get(id)?.liveness !== 'down') return true
   return false
 }

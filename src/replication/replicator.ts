@@ -93,8 +93,12 @@ export class Replicator {
         view.members.set(peerId, this.#context.now)
         view.metAt = this.#context.now
         const peer = peers.get(peerId) ?? this.#context.strangers.get(peerId)
-        // What it has heard of this node did not speak of this model.
-        if (peer !== undefined) { peer.ackVersion = 0; peer.tries = 0 }
+        // What it has heard of this node did not speak of this model; and an answer to that may still come, so it is another version.
+        if (peer !== undefined) {
+          peer.ackVersion = 0
+          peer.tries = 0
+          this.#states.changed()
+        }
         this.#dirty = true
       },
       wake: at => { if (at < this.#wakeAt) this.#wakeAt = at }
@@ -250,6 +254,7 @@ export class Replicator {
     const view = this.#context.views.get(cid)
     if (view === undefined) return
     this.#context.now = now
+    view.searched = true
     for (const id of peerIds) this.#context.met(view, id)
   }
 
@@ -425,6 +430,7 @@ export class Replicator {
     const every = view.claims.size === 0 ? FIND_ALONE_MS : FIND_EVERY_MS
     if (now < view.findAt + every) { wake(view.findAt + every); return }
     view.findAt = now + random.next() * every / 10
+    view.askedAt ??= now
     wake(view.findAt + every)
     ports.find(view.cid)
   }

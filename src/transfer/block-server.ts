@@ -30,6 +30,8 @@ const TICK_MS = 250
 /** While those who wait are sent this much, who does not wait gets one byte of sixteen: less, and they do not feel it. */
 const FOREGROUND_BYTES_PER_SECOND = 32 * MiB
 const LATER_SHARE = 1 / 15
+/** After this without any of them there is nobody left to disturb, however fast it was. */
+const FOREGROUND_OVER_MS = 300
 /** And never less than this in each tick, so that it does not look like a dead peer. */
 const LATER_BYTES_PER_TICK = 256 * KiB
 /** Sent in one go before the event loop gets its turn. */
@@ -50,6 +52,8 @@ export class BlockServer {
   /** Peers for whom nobody waits, in turn, when there is nobody in the ring. */
   readonly #laterRing: ServedPeer[] = []
   readonly #foreground: RateMeter
+  /** When bytes last went to, or came for, somebody who waits. */
+  #foregroundAt = -Infinity
   /** What may go to those who can wait while others are served. */
   #laterCredit = 0
   readonly #upload: TokenBucket | undefined
@@ -93,7 +97,7 @@ export class BlockServer {
 
   /** This node moves bytes that somebody waits for: those who can wait do so as while it serves such. */
   busy (bytes: number): void {
-    this.#foreground.add(bytes, this.#components.clock.monotonic())
+    this.#noteForeground(bytes, this.#components.clock.monotonic())
   }
 
   /** Ends all streams of a peer. */
@@ -159,7 +163,7 @@ export class BlockServer {
     if (later) {
       this.#laterCredit -= bytes
     } else {
-      this.#foreground.add(bytes, now)
+      this.#noteForeground(bytes, now)
       this.#laterCredit = Math.min(LATER_BYTES_PER_TICK, this.#laterCredit + bytes * LATER_SHARE)
     }
     this.#hooks.sent(stream.peerId, bytes)
@@ -174,9 +178,15 @@ export class BlockServer {
     else this.#ring.push(peer)
   }
 
+  #noteForeground (bytes: number, now: number): void {
+    this.#foreground.add(bytes, now)
+    this.#foregroundAt = now
+  }
+
   /** A load that runs well is not to be disturbed; one that is slow is slow for other reasons. */
   #laterMay (): boolean {
-    return this.#laterCredit > 0 || this.#foreground.rate(this.#components.clock.monotonic()) < FOREGROUND_BYTES_PER_SECOND
+    const now = this.#components.clock.monotonic()
+    return this.#laterCredit > 0 || now - this.#foregroundAt > FOREGROUND_OVER_MS || this.#foreground.rate(now) < FOREGROUND_BYTES_PER_SECOND
   }
 
   #closed (stream: ServedStream, error: Error): void {

@@ -1,18 +1,22 @@
 import type { TLSSocket } from 'node:tls'
-import { KiB, LANE_FRAME_PAYLOAD_BYTES_MAX, PeerGoneError, asError } from '../../base/index.ts'
+import { FRAME_PAYLOAD_BYTES_MAX, KiB, LANE_FRAME_PAYLOAD_BYTES_MAX, PeerGoneError, asError, type Clock } from '../../base/index.ts'
 import { FrameReader } from '../frame-reader.ts'
 import type { FrameStream, FrameStreamHandler } from '../frame-stream.ts'
 import type { DataShape, FrameRules } from '../wire.ts'
 import type { LinkLimiter } from '../../discovery/index.ts'
 import type { BufferPool } from './buffer-pool.ts'
 
-/** Beyond this the stream is blocked, and it takes more again at half: two pieces of what a server sends in one turn. */
-const QUEUE_BYTES_MAX = 512 * KiB
+/** From here on the stream is blocked: what waits here cannot be taken back when it is cancelled. The kernel's buffer keeps the wire busy. */
+const QUEUE_BYTES_MAX = 256 * KiB
 /** Short frames that wait together leave together, up to this. */
 const JOINED_BYTES_MAX = 32 * KiB
 
 /** One data frame a write, and with its head 16 full TLS records: a frame's head is in the way of one record of sixteen. */
 const LANE_DATA: DataShape = { frameBytesMax: LANE_FRAME_PAYLOAD_BYTES_MAX, sendBytesMax: LANE_FRAME_PAYLOAD_BYTES_MAX }
+/** Where that takes longer than this to leave, smaller pieces: others get their turn, and less is on its way that may be cancelled. */
+const SLOW_WRITE_MS = 20
+const SLOW_QUEUE_BYTES_MAX = 64 * KiB
+const SLOW_DATA: DataShape = { frameBytesMax: FRAME_PAYLOAD_BYTES_MAX, sendBytesMax: FRAME_PAYLOAD_BYTES_MAX }
 /** A peer whose last record was shorter than this is in no hurry, and no memory is set aside for its next one. */
 const PLACED_BYTES_MIN = 8 * KiB
 
@@ -27,6 +31,7 @@ export interface LaneInput {
 /** What all lanes of a node share. */
 export interface LaneShared {
   readonly pool: BufferPool
+  readonly clock: Clock
   /** Caps what this node sends and receives, as on libp2p's connections. */
   readonly limiter?: LinkLimiter | undefined
 }
@@ -40,6 +45,7 @@ export class LaneStream implements FrameStream, LaneInput {
   readonly #handler: FrameStreamHandler
   readonly #reader: FrameReader
   readonly #pool: BufferPool
+  readonly #clock: Clock
   readonly #limiter: LinkLimiter | undefined
   readonly #queue: Uint8Array[] = []
   #queuedBytes = 0
@@ -51,13 +57,15 @@ export class LaneStream implements FrameStream, LaneInput {
   #writing = false
   #wasBlocked = false
   #mayWrite = true
+  #slow = false
   #cancelSend: (() => void) | undefined
   #cancelReceive: (() => void) | undefined
   #closed = false
 
-  constructor (socket: TLSSocket, { pool, limiter }: LaneShared, rules: FrameRules, handler: FrameStreamHandler) {
+  constructor (socket: TLSSocket, { pool, clock, limiter }: LaneShared, rules: FrameRules, handler: FrameStreamHandler) {
     this.#socket = socket
     this.#pool = pool
+    this.#clock = clock
     this.#limiter = limiter
     this.#handler = handler
     this.#reader = new FrameReader(rules, handler, error => { this.#end(error) })
@@ -71,7 +79,7 @@ export class LaneStream implements FrameStream, LaneInput {
     if (socket.destroyed) queueMicrotask(this.#onClose)
   }
 
-  get blocked (): boolean { return this.#queuedBytes >= QUEUE_BYTES_MAX }
+  get blocked (): boolean { return this.#queuedBytes >= (this.#slow ? SLOW_QUEUE_BYTES_MAX : QUEUE_BYTES_MAX) }
 
   allocate (bytes: number): Uint8Array { return this.#pool.take(bytes) }
 
@@ -85,7 +93,7 @@ export class LaneStream implements FrameStream, LaneInput {
     return false
   }
 
-  readonly shape = LANE_DATA
+  get shape (): DataShape { return this.#slow ? SLOW_DATA : LANE_DATA }
   get lent (): boolean { return this.#lent }
 
   take (chunk: Uint8Array): boolean {
@@ -147,27 +155,36 @@ export class LaneStream implements FrameStream, LaneInput {
     const next = this.#next()
     if (next === undefined) return
     this.#writing = true
+    const beganAt = this.#clock.monotonic()
     this.#mayWrite = this.#limiter?.send.force(next.length) ?? true
     this.#socket.write(next, error => {
       this.#queuedBytes -= next.length
       this.#pool.give(next)
       if (error !== null && error !== undefined) { this.#end(error); return }
       if (this.#closed) return
-      this.#writeOn()
-      if (this.#wasBlocked && this.#queuedBytes <= QUEUE_BYTES_MAX / 2) {
+      this.#writeOn(() => { this.#took(next.length, this.#clock.monotonic() - beganAt) })
+      if (this.#wasBlocked && !this.blocked) {
         this.#wasBlocked = false
         this.#handler.drained()
       }
     })
   }
 
+  #took (bytes: number, ms: number): void {
+    if (bytes >= FRAME_PAYLOAD_BYTES_MAX) this.#slow = ms * QUEUE_BYTES_MAX / bytes > SLOW_WRITE_MS
+  }
+
   /** The last write is over: the next one, as soon as the cap allows it. */
-  #writeOn (): void {
-    this.#writing = false
-    if (this.#mayWrite) { this.#write(); return }
-    this.#writing = true
+  #writeOn (over: () => void): void {
+    if (this.#mayWrite) {
+      over()
+      this.#writing = false
+      this.#write()
+      return
+    }
     this.#cancelSend = this.#limiter?.send.wait(() => {
       this.#cancelSend = undefined
+      over()
       this.#writing = false
       this.#write()
     })

@@ -58,7 +58,7 @@ export class Lanes {
   constructor (components: LanesComponents, settings: LaneSettings, hooks: LanesHooks) {
     this.#components = components
     this.#settings = settings
-    this.#shared = { pool: new BufferPool(), limiter: components.linkLimiter }
+    this.#shared = { pool: new BufferPool(), clock: components.clock, limiter: components.linkLimiter }
     this.#hooks = hooks
   }
 

@@ -25,7 +25,7 @@ describe('lanes: whoever comes to the port', function () {
   beforeEach(async () => {
     skipMs = 0
     admitted = []
-    server = new LaneServer({ clock, random: systemRandom, logger: silentLogger, certificate: createLaneCertificate(), shared: { pool: new BufferPool(), limiter: undefined } }, { hosts: ['127.0.0.1'], port: 0 }, (peerId, open) => {
+    server = new LaneServer({ clock, random: systemRandom, logger: silentLogger, certificate: createLaneCertificate(), shared: { pool: new BufferPool(), clock, limiter: undefined } }, { hosts: ['127.0.0.1'], port: 0 }, (peerId, open) => {
       admitted.push(peerId)
       open(blockServerRules, { frame: () => undefined, data: () => undefined, drained: () => undefined, closed: () => undefined })
       return true

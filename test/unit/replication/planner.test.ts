@@ -20,6 +20,7 @@ class Setting {
     this.view.policy = { min: 2, target: 3, max: 5 }
     this.view.bytes[0] = 100 * MiB
     this.view.own[0] = Own.Committed
+    this.view.searched = true
   }
 
   peer (id: string, change: Partial<Peer> = {}): Peer {
@@ -117,6 +118,20 @@ describe('replica planner', () => {
     assert((at.need()?.dueAt ?? NaN) <= NOW + settings.rankDelayMs, 'nobody is awaited')
     at.holder('rebooting', { leaving: true })
     assert((at.need()?.dueAt ?? NaN) >= NOW + settings.graceDefaultMs)
+  })
+
+  it('takes nothing for the last copy before a search has told who else has it, but does not wait for one that failed', () => {
+    const setting = new Setting()
+    setting.view.searched = false
+    setting.view.askedAt = NOW
+    const dueAt = (): number | undefined => setting.need()?.dueAt
+    assert.equal(setting.need()?.why, 'last-copy')
+    assert((dueAt() ?? 0) > NOW)
+    setting.view.searched = true
+    assert((dueAt() ?? Infinity) <= NOW)
+    setting.view.searched = false
+    setting.view.askedAt = NOW - 20_000
+    assert((dueAt() ?? Infinity) <= NOW)
   })
 
   it('ranks the holders alike everywhere, and each rank waits longer', () => {

@@ -122,10 +122,29 @@ describe('the replicator', () => {
     assert.deepEqual(bench.take('state').filter(({ to }) => to === 'other'), [])
   })
 
+  it('tells a peer it is already in touch with of a model that this is found to have, also when an older state is acknowledged after that', () => {
+    const bench = new Bench()
+    bench.has(true)
+    assert(bench.replicator.setPolicy(policy(), bench.now))
+    bench.replicator.found('m', ['peer'], bench.now)
+    bench.tick()
+    const [told] = bench.take('state')
+    assert(told !== undefined)
+    bench.replicator.model({ cid: 'n', shardBytes: [MiB], held: [0], kept: true }, bench.now)
+    assert(bench.replicator.setPolicy(policy({ model: 'n' }), bench.now))
+    bench.tick()
+    const before = bench.take('state').at(-1)?.message ?? told.message
+    bench.replicator.found('n', ['peer'], bench.now)
+    bench.says('peer', { committed: bits(0) }, { ackIncarnation: before.incarnation, ackVersion: before.version })
+    for (let i = 0; i < 5; i++) bench.tick()
+    assert(bench.take('state').some(({ to, message }) => to === 'peer' && message.models.some(({ model }) => model === 'n')))
+  })
+
   it('goes on at the next tick with what an error cut short', () => {
     const bench = new Bench()
     bench.has(true)
     bench.replicator.setPolicy(policy(), bench.now)
+    bench.replicator.found('m', [], bench.now)
     bench.throwsOnReachable = true
     for (let i = 0; i < 3; i++) assert.throws(() => { bench.tick() }, /a bug/, 'it is tried again at each tick')
     bench.throwsOnReachable = false
