@@ -45,7 +45,7 @@ export const plants: readonly Plant[] = [
   },
   {
     name: 'two-trimmers-at-once',
-    seed: 144,
+    seed: 260,
     what: 'the answer to a release is not looked at',
     faults: ['message-loss', 'crash', 'drain', 'domain-loss'],
     hours: 3,

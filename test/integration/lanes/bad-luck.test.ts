@@ -11,9 +11,9 @@ const seed = seedOf()
 describe(`lanes: bad luck (seed ${seed})`, function () {
   this.timeout(60_000)
 
-  it('lanes cut at random bytes, 20 times: every load ends complete and right', async () => {
-    const { cuts, loads } = await loadWhileCut(seed, 20, 4)
-    assert(cuts >= 20 && loads >= 4)
+  it('lanes cut at random bytes, 10 times: every load ends complete and right', async () => {
+    const { cuts, loads } = await loadWhileCut(seed, 10, 4)
+    assert(cuts >= 10 && loads >= 4)
   })
 
   it('one peer at 1 KB/s among four fast ones: at most 1.3 times the time without it', async () => {

@@ -196,7 +196,7 @@ describe('replication in a cluster', function () {
   it('says how long a repair takes: not before something came, then less and less, and about right', async () => {
     await using cluster = new Cluster({ transport: 'tcp', settings: { ...QUICK, storage: { donate: 256 * MiB }, transfer: { uploadBytesPerSecond: 8 * MiB } } })
     await using source = await temporaryDirectory('source')
-    await writeTree(source.path, { 'a.bin': 24 * MiB, 'b.bin': 24 * MiB, 'c.bin': 24 * MiB })
+    await writeTree(source.path, { 'a.bin': 16 * MiB, 'b.bin': 16 * MiB, 'c.bin': 16 * MiB })
     const [publisher, giver] = await cluster.spawn(2, at => ({ settings: at === 1 ? { replication: { ...QUICK.replication, pullsMax: 1 } } : {} }))
     assert.ok(publisher !== undefined && giver !== undefined)
     await cluster.connect()
