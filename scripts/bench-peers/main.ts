@@ -1,7 +1,7 @@
 /**
  * `npm run bench:peers`: the same file from seeders to a loader in processes of their own on this machine, by Shoal, by
  * what others use, and by a floor program, in turn. `--sizes 64MiB,2GiB,8GiB --seeders 1,3 --rounds 5 --only NAME,NAME
- * --skip start,fan-out --json`. docs/benchmarks-peers.md says how each is set up.
+ * --parts peers,start,fan-out --json`. docs/benchmarks-peers.md says how each is set up.
  */
 import { rmSync } from 'node:fs'
 import { mkdir, mkdtemp, rm } from 'node:fs/promises'

@@ -35,8 +35,6 @@ const MESSAGE_BYTES_MAX = 512
 
 export const laneServerRules: FrameRules = { bodyBytesMax: type => type === ASK ? MESSAGE_BYTES_MAX : undefined }
 export const laneClientRules: FrameRules = { bodyBytesMax: type => type === LANE || type === NO_LANE ? MESSAGE_BYTES_MAX : undefined }
-export const helloRules: FrameRules = { bodyBytesMax: type => type === HELLO ? TICKET_SECRET_BYTES : undefined }
-export const welcomeRules: FrameRules = { bodyBytesMax: type => type === WELCOME ? 0 : undefined }
 
 /** With the fingerprint of the certificate that the asker will show. */
 export function encodeAsk (fingerprint: Uint8Array): Uint8Array { return encodeControl(ASK, { fingerprint }) }
