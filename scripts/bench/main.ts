@@ -27,7 +27,7 @@ const script = (name: string): string => new URL(name, import.meta.url).pathname
 const benches: Record<string, (directory: string) => Promise<Row[]>> = {
   add: async directory => await benchAdd({ directory, bytes: quick ? GiB / 2 : 2 * GiB, rounds, log }),
   load: async directory => await benchLoad({ directory, bytes: quick ? GiB / 2 : 2 * GiB, heliaBytes: quick ? 64 * MiB : 256 * MiB, rounds, log }),
-  memory: async directory => await benchMemory({ directory, sizes: quick ? [GiB / 2, GiB] : [2 * GiB, 8 * GiB], log }),
+  memory: async directory => await benchMemory({ directory, sizes: quick ? [GiB / 2, GiB] : [2 * GiB, 8 * GiB], rounds, log }),
   announce: async () => {
     const runs = []
     for (let i = 0; i < rounds; i++) {

@@ -4,7 +4,7 @@
  */
 import { createNode } from '../../src/node/index.ts'
 import { asError, seededRandom, systemClock } from '../../src/base/index.ts'
-import { tuneForBulk } from '../../src/base/runtime.ts'
+import { holdYoungGeneration, tuneForBulk } from '../../src/base/runtime.ts'
 import type { NodeInit } from '../../src/node/init.ts'
 import type { ShoalNode } from '../../src/node/types.ts'
 import { createLinkLimiter } from '../../src/discovery/index.ts'
@@ -78,6 +78,7 @@ try {
     ...(seed === undefined ? {} : { random: seededRandom(seed) }),
     ...(linkBytesPerSecond === undefined ? {} : { linkLimiter: createLinkLimiter({ sendBytesPerSecond: linkBytesPerSecond, receiveBytesPerSecond: linkBytesPerSecond, clock: systemClock }) })
   })
+  holdYoungGeneration()
   process.on('message', (command: Command) => {
     run(node, command).then(result => { tell({ id: command.id, result }) }, error => { tell({ id: command.id, error: plain(error) }) }).finally(() => {
       // libp2p's address manager leaves a timer of a second behind when its listeners close; nobody waits for that.

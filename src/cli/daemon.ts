@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { join, resolve } from 'node:path'
 import type { ApiServer, TcpInit } from '../api/server.ts'
 import { ConfigError, asError, type Logger } from '../base/index.ts'
-import { tuneForBulk } from '../base/runtime.ts'
+import { holdYoungGeneration, tuneForBulk } from '../base/runtime.ts'
 import { readOrCreateSecret } from '../discovery/secret-file.ts'
 import type { ShoalNode } from '../node/types.ts'
 import { environmentLayer, flagLayer, readConfigFile, resolveConfig, type Config, type DaemonSettings, type Layer } from './config.ts'
@@ -50,6 +50,7 @@ export async function runDaemon (context: Context, options: DaemonOptions, env: 
       onShutdown: () => { stop.now('asked for over the API') }
     })
     await api.start()
+    holdYoungGeneration()
     if (!stop.requested) announceReady(context, node, api)
     await stop.wait
   } finally {

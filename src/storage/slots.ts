@@ -43,12 +43,14 @@ export class Slot {
 /**
  * A fixed number of page-aligned block slots: the bound on block memory. The slabs lie in one WebAssembly.Memory, whose
  * buffer is page-aligned; pages are touched, and so paid for, only when first used, and the most recently used slot is
- * handed out first, so that a light load stays within a few of them.
+ * handed out first, so that a light load stays within a few of them. Once half of them are out the rest is touched too:
+ * it would be, sooner or later, and a process's memory does not then depend on how long it loads.
  */
 export class SlotPool {
   readonly size: number
   readonly #free: Slot[] = []
   readonly #waiting: Array<(slot: Slot) => void> = []
+  #touched = false
 
   /** `shared`: other threads can be given the slabs without a copy. File I/O and hashing work on either kind. */
   constructor (size: number, options: { shared?: boolean } = {}) {
@@ -68,6 +70,7 @@ export class SlotPool {
   tryAcquire (): Slot | undefined {
     const slot = this.#free.pop()
     slot?.take()
+    if (!this.#touched && this.#free.length <= this.size / 2) this.#touch()
     return slot
   }
 
@@ -80,6 +83,11 @@ export class SlotPool {
       const at = this.#waiting.indexOf(then)
       if (at >= 0) this.#waiting.splice(at, 1)
     }
+  }
+
+  #touch (): void {
+    this.#touched = true
+    for (const { slab } of this.#free) slab.fill(0)
   }
 
   #give (slot: Slot): void {
