@@ -4,6 +4,7 @@
  */
 import { multiaddr } from '@multiformats/multiaddr'
 import { z } from 'zod'
+import type { RateWindow } from '../node/index.ts'
 import { parseDuration, parseSize, showDuration, showSize } from './units.ts'
 
 const scalar = z.union([z.number(), z.string()])
@@ -77,6 +78,25 @@ export function optional<T> (kind: z.ZodType<T>): z.ZodType<T | undefined> {
 /** A JSON array, or text with commas between. */
 export function list (item: z.ZodType<string>, max: number): z.ZodType<string[]> {
   return z.preprocess(splitText, z.array(item, 'must be a list').max(max, `must have ${max} entries at most`))
+}
+
+/** Text such as 08:00-20:00=16MiB, several with commas between: bytes a second between two times of the day. */
+export function rateWindows (min: number, max: number): z.ZodType<RateWindow[]> {
+  const rate = size(min)
+  const window = z.unknown().transform((given, context): RateWindow => {
+    const [, fromHour, fromMinute, toHour, toMinute, bytes] = /^(\d{1,2}):(\d{2})-(\d{1,2}):(\d{2})=(.{1,32})$/.exec(String(given)) ?? []
+    const from = minutes(fromHour, fromMinute)
+    const to = minutes(toHour, toMinute)
+    const bytesPerSecond = rate.safeParse(bytes)
+    if (from <= 1440 && to <= 1440 && from !== to && bytesPerSecond.success) return { from, to, bytesPerSecond: bytesPerSecond.data }
+    context.addIssue({ code: 'custom', message: `must be times and a rate such as 08:00-20:00=16MiB, ${showSize(min)} or more` })
+    return z.NEVER
+  })
+  return z.preprocess(given => given === null || given === 'none' ? [] : splitText(given), z.array(window, 'must be a list').max(max, `must have ${max} entries at most`))
+}
+
+function minutes (hour: string | undefined, minute: string | undefined): number {
+  return Number(minute) < 60 ? Number(hour) * 60 + Number(minute) : NaN
 }
 
 const ADDRESS = 'must be a multiaddr such as /ip4/0.0.0.0/tcp/4108'

@@ -12,7 +12,7 @@ import {
 import type { PartialSettings } from '../node/init.ts'
 import type { NodeSettings } from '../node/types.ts'
 import { defaultReplication } from '../replication/settings.ts'
-import { address, duration, flag, list, optional, share, size, text, whole } from './config-values.ts'
+import { address, duration, flag, list, optional, rateWindows, share, size, text, whole } from './config-values.ts'
 
 const SECOND = 1_000
 const HOUR = 3_600 * SECOND
@@ -54,8 +54,10 @@ const KEYS = {
   'transfer.serverRequestsPerPeer': whole(1, SERVER_REQUESTS_PER_PEER_MAX),
   'lane.enabled': flag,
   'lane.port': optional(whole(0, 65_535)),
-  'transfer.uploadBytesPerSecond': optional(size(64 * KiB)),
-  'transfer.downloadBytesPerSecond': optional(size(64 * KiB)),
+  'lane.bytesPerSecond.up': optional(size(64 * KiB)),
+  'lane.bytesPerSecond.down': optional(size(64 * KiB)),
+  'lane.bytesPerSecond.perPeer': optional(size(64 * KiB)),
+  'lane.bytesPerSecond.background': rateWindows(64 * KiB, 24),
   'replication.min': whole(0, REPLICAS_MAX),
   'replication.target': whole(0, REPLICAS_MAX),
   'replication.max': whole(0, REPLICAS_MAX),
@@ -120,6 +122,14 @@ const REPLICATION_KEYS = {
   scrubPeriodMs: 'scrub.period',
   scrubSuspectBlocks: 'scrub.suspectBlocks'
 } as const satisfies Record<ReplicationName, keyof typeof KEYS>
+
+/** Caps stand with lanes, which carry nearly all bytes, and hold for streams as well. */
+const CAP_KEYS = {
+  uploadBytesPerSecond: 'lane.bytesPerSecond.up',
+  downloadBytesPerSecond: 'lane.bytesPerSecond.down',
+  peerBytesPerSecond: 'lane.bytesPerSecond.perPeer',
+  backgroundRates: 'lane.bytesPerSecond.background'
+} as const satisfies Partial<Record<keyof NodeSettings['transfer'], keyof typeof KEYS>>
 
 type Key = keyof typeof KEYS
 type Values = { [K in Key]?: z.output<typeof KEYS[K]> }
@@ -226,7 +236,8 @@ function isSection (key: string): boolean {
 
 function assemble (values: Values, labels: Record<string, string>): Config {
   const section = <Name extends keyof NodeSettings>(name: Name): NodeSettings[Name] | undefined => {
-    const entries = Object.entries(values).filter(([key]) => key.startsWith(`${name}.`)).map(([key, value]) => [key.slice(name.length + 1), value])
+    const entries = Object.entries(values).map(([key, value]) => [key.slice(0, name.length + 1), key.slice(name.length + 1), value] as const)
+      .filter(([section, key]) => section === `${name}.` && !key.includes('.')).map(([, key, value]) => [key, value])
     return entries.length === 0 ? undefined : Object.fromEntries(entries) as NodeSettings[Name]
   }
   return {
@@ -237,7 +248,7 @@ function assemble (values: Values, labels: Record<string, string>): Config {
       labels: Object.keys(labels).length === 0 ? undefined : labels,
       storage: section('storage'),
       announce: section('announce'),
-      transfer: section('transfer'),
+      transfer: joined(section('transfer'), renamed(values, CAP_KEYS)),
       lane: section('lane'),
       replication: replicationOf(values),
       network: section('network')
@@ -257,10 +268,19 @@ function assemble (values: Values, labels: Record<string, string>): Config {
   }
 }
 
+/** What is set of the keys, by the names the code has for them. Undefined when nothing is. */
+function renamed<Name extends string> (values: Values, keys: Record<Name, Key>): Record<Name, unknown> | undefined {
+  const given = Object.entries<Key>(keys).filter(([, key]) => Object.hasOwn(values, key)).map(([name, key]) => [name, values[key]])
+  return given.length === 0 ? undefined : Object.fromEntries(given) as Record<Name, unknown>
+}
+
+function joined<T extends object> (one: T | undefined, other: object | undefined): T | undefined {
+  return one === undefined && other === undefined ? undefined : { ...one, ...other } as T
+}
+
 function replicationOf (values: Values): NodeSettings['replication'] | undefined {
-  const given = Object.entries(REPLICATION_KEYS).filter(([, key]) => values[key] !== undefined).map(([name, key]) => [name, values[key]])
-  if (given.length === 0) return undefined
-  const settings = Object.fromEntries(given) as Partial<NodeSettings['replication']>
+  const settings = renamed(values, REPLICATION_KEYS) as Partial<NodeSettings['replication']> | undefined
+  if (settings === undefined) return undefined
   const { min, target, max } = { ...defaultReplication, ...settings }
   if (min > target) throw unordered('replication.min', min, 'replication.target', target)
   if (target > max) throw unordered('replication.target', target, 'replication.max', max)

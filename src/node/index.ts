@@ -135,6 +135,7 @@ export async function createNode (init: NodeInit = {}): Promise<ShoalNode> {
       noted: event => { if (event.type === 'restored') events.emit('replication:restored', { cid: event.model, ms: event.ms }) }
     }, {
       settings: { ...settings.replication, donateBytes: settings.storage.donate },
+      backgroundRates: settings.transfer.backgroundRates,
       labels: settings.labels,
       ledgerFile: directory === undefined ? undefined : join(directory, 'replication.sqlite')
     })

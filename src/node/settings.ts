@@ -34,7 +34,9 @@ export const defaultSettings: NodeSettings = {
     peersMax: 16,
     serverRequestsPerPeer: SERVER_REQUESTS_PER_PEER_MAX,
     uploadBytesPerSecond: undefined,
-    downloadBytesPerSecond: undefined
+    downloadBytesPerSecond: undefined,
+    peerBytesPerSecond: undefined,
+    backgroundRates: []
   },
   lane: { enabled: true, port: undefined },
   replication: defaultReplication,

@@ -3,6 +3,7 @@ import type { RouterStatus } from '../discovery/router.ts'
 import type { Tensor } from '../model/types.ts'
 import type { DrainStatus, ReplicationReport, ReplicationSettings, ShardStatus } from '../replication/types.ts'
 import type { FileGuard, GcResult, RemoveResult, StoreStatus, VerifyProgress, VerifyResult } from '../storage/store.ts'
+import type { RateWindow } from '../transfer/rate.ts'
 
 export interface AddOptions extends AbortOptions, ProgressOptions<AddProgress> {
   /** Reference the user's files instead of copying them. Default false. */
@@ -52,6 +53,7 @@ export interface DrainResult {
 /** Of `status()`: docs/REPLICATION.md says what each figure means. */
 export type ReplicationStatus = ReplicationReport
 export type { ReplicationCounters } from '../replication/types.ts'
+export type { RateWindow } from '../transfer/rate.ts'
 
 export interface AddProgress {
   bytesDone: number
@@ -276,6 +278,10 @@ export interface NodeSettings {
     serverRequestsPerPeer: number
     uploadBytesPerSecond: number | undefined
     downloadBytesPerSecond: number | undefined
+    /** To each single peer, and from each. */
+    peerBytesPerSecond: number | undefined
+    /** Caps by time of day on what nobody waits for: repairs, and what is sent to them. */
+    backgroundRates: RateWindow[]
   }
   /** How bytes of blocks travel beside libp2p: see transfer/lanes. */
   lane: { enabled: boolean, port: number | undefined }

@@ -1,4 +1,5 @@
 import { asError, type Clock, type Logger } from '../base/index.ts'
+import type { RateWindow } from '../transfer/index.ts'
 import { Pace } from './pace.ts'
 import type { PullJob } from './types.ts'
 
@@ -11,20 +12,28 @@ export interface PullContext {
 /** Fetches a shard, verified and durable; the node's (node/replicate.ts). Resolves with the bytes that were lacking before. */
 export type PullShard = (job: PullJob, context: PullContext) => Promise<number>
 
+export interface PullsComponents {
+  clock: Clock
+  logger: Logger
+  pullShard: PullShard
+  /** Caps by time of day, beside the one for always. */
+  backgroundRates?: RateWindow[] | undefined
+}
+
 interface Pull { readonly job: PullJob, readonly ending: AbortController, readonly done: Promise<void> }
 
 /** Shards on their way here. How many at once is the replicator's decision; how fast is kept here. */
 export class Pulls {
-  readonly #components: { clock: Clock, logger: Logger, pullShard: PullShard }
+  readonly #components: PullsComponents
   readonly #pulled: (job: PullJob, ok: boolean, bytes: number) => void
   readonly #pace: Pace
   readonly #running = new Map<string, Pull>()
   #stopped = false
 
-  constructor (components: { clock: Clock, logger: Logger, pullShard: PullShard }, bytesPerSecond: number, pulled: (job: PullJob, ok: boolean, bytes: number) => void) {
+  constructor (components: PullsComponents, bytesPerSecond: number, pulled: (job: PullJob, ok: boolean, bytes: number) => void) {
     this.#components = components
     this.#pulled = pulled
-    this.#pace = new Pace(components.clock, bytesPerSecond)
+    this.#pace = new Pace(components.clock, bytesPerSecond, components.backgroundRates)
   }
 
   get running (): number { return this.#running.size }

@@ -2,6 +2,7 @@ import type { Libp2p, PrivateKey } from '@libp2p/interface'
 import { REPLICA_INBOX_MAX, asError, type Clock, type Logger, type Random } from '../base/index.ts'
 import type { ContentRouter, Provider } from '../discovery/index.ts'
 import type { ModelStore } from '../storage/store.ts'
+import type { RateWindow } from '../transfer/index.ts'
 import { DiskSpace } from './disk-space.ts'
 import { Prover } from './digest.ts'
 import { durability } from './durability.ts'
@@ -40,6 +41,8 @@ export interface ReplicationComponents {
 export interface ReplicationInit {
   settings: ReplicationSettings
   labels: Record<string, string>
+  /** Caps on fetching by time of day. */
+  backgroundRates?: RateWindow[]
   /** Undefined: in memory. */
   ledgerFile: string | undefined
 }
@@ -101,7 +104,7 @@ export class Replication {
         this.#cache.ended(job.model, job.shard, before)
       }
     }
-    this.#pulls = new Pulls({ clock, logger, pullShard: pullWithin }, settings.repairBytesPerSecond, ({ model, shard }, ok, bytes) => {
+    this.#pulls = new Pulls({ clock, logger, pullShard: pullWithin, backgroundRates: init.backgroundRates }, settings.repairBytesPerSecond, ({ model, shard }, ok, bytes) => {
       if (ok) this.#tally.pulled(bytes)
       this.#later(now => { this.#replicator.pulled(model, shard, ok, now) })
     })

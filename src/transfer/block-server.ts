@@ -2,7 +2,7 @@ import { KiB, MiB, NodeStoppedError, ProtocolError, SERVE_SLOTS, STREAMS_PER_PEE
 import { SlotPool } from '../storage/slots.ts'
 import type { ModelStore } from '../storage/store.ts'
 import type { OpenFrames } from './frame-stream.ts'
-import { RateMeter, TokenBucket } from './rate.ts'
+import { RateMeter, TokenBucket, rateAt, type RateWindow } from './rate.ts'
 import { ServedStream } from './served-stream.ts'
 import { SEND_BYTES_MAX } from './wire.ts'
 
@@ -12,6 +12,8 @@ export interface BlockServerSettings {
   serverRequestsPerPeer: number
   requestTimeoutMs: number
   uploadBytesPerSecond: number | undefined
+  peerBytesPerSecond?: number | undefined
+  backgroundRates?: RateWindow[]
 }
 
 export interface BlockServerHooks {
@@ -24,7 +26,12 @@ interface ServedPeer {
   readonly streams: Set<ServedStream>
   /** Streams that can send, in turn. */
   readonly ready: ServedStream[]
+  /** Its own cap. */
+  readonly cap: TokenBucket | undefined
 }
+
+/** A peer, where it stands in a ring, and how long caps hold it back. */
+interface Turn { ring: ServedPeer[], at: number, peer: ServedPeer, waitMs: number }
 
 const TICK_MS = 250
 /** While those who wait are sent this much, who does not wait gets one byte of sixteen: less, and they do not feel it. */
@@ -57,6 +64,8 @@ export class BlockServer {
   /** What may go to those who can wait while others are served. */
   #laterCredit = 0
   readonly #upload: TokenBucket | undefined
+  /** What may go to those who can wait at this time of day. */
+  readonly #background: TokenBucket
   #pumping = false
   #cancelPump: () => void = () => undefined
   #cancelTick: (() => void) | undefined
@@ -67,8 +76,8 @@ export class BlockServer {
     this.#settings = settings
     this.#hooks = hooks
     this.#foreground = new RateMeter(components.clock.monotonic())
-    const { uploadBytesPerSecond } = settings
-    if (uploadBytesPerSecond !== undefined) this.#upload = new TokenBucket(uploadBytesPerSecond, SEND_BYTES_MAX, components.clock.monotonic())
+    this.#upload = this.#capOf(settings.uploadBytesPerSecond)
+    this.#background = new TokenBucket(0, SEND_BYTES_MAX, components.clock.monotonic())
   }
 
   /** Requests that are not answered in full. */
@@ -84,7 +93,7 @@ export class BlockServer {
   accept (peerId: string, open: OpenFrames): boolean {
     if (this.#stopped) return false
     let peer = this.#peers.get(peerId)
-    if (peer === undefined) this.#peers.set(peerId, peer = { streams: new Set(), ready: [] })
+    if (peer === undefined) this.#peers.set(peerId, peer = { streams: new Set(), ready: [], cap: this.#capOf(this.#settings.peerBytesPerSecond) })
     if (peer.streams.size >= STREAMS_PER_PEER_MAX) return false
     const stream = new ServedStream(peerId, open, this.#settings.serverRequestsPerPeer, this.#components, {
       ready: ready => { this.#ready(ready) },
@@ -125,6 +134,7 @@ export class BlockServer {
 
   #pumpSoon (): void {
     if (this.#pumping) return
+    this.#cancelPump() // who is ready now may be under no cap
     this.#pumping = true
     // Not from within the caller: it may be in the middle of a frame.
     queueMicrotask(() => { this.#pump() })
@@ -134,20 +144,50 @@ export class BlockServer {
     const { clock } = this.#components
     let left = PUMP_BYTES_MAX
     while (!this.#stopped) {
-      const ring = this.#ring.length > 0 ? this.#ring : this.#laterMay() ? this.#laterRing : []
-      const peer = ring[0]
-      if (peer === undefined) break
-      const waitMs = this.#upload?.waitMs(clock.monotonic()) ?? 0
-      if (waitMs > 0) { this.#cancelPump = clock.setTimeout(() => { this.#pump() }, waitMs); return }
+      const next = this.#whoseTurn(clock.monotonic())
+      if (next === undefined) break
+      if (next.waitMs > 0) { this.#cancelPump = clock.setTimeout(() => { this.#pumpSoon() }, next.waitMs); break }
       if (left <= 0) {
         const turn = setImmediate(() => { this.#pump() })
         this.#cancelPump = () => { clearImmediate(turn) }
         return
       }
-      ring.shift()
-      left -= this.#turn(peer)
+      next.ring.splice(next.at, 1)
+      left -= this.#turn(next.peer)
     }
     this.#pumping = false
+  }
+
+  /** The first that no cap holds back, or else the one that is held back least. */
+  #whoseTurn (now: number): Turn | undefined {
+    const uploadMs = this.#upload?.waitMs(now) ?? 0
+    let soonest: Turn | undefined
+    for (const ring of [this.#ring, this.#laterRing]) {
+      if (ring === this.#laterRing && (ring.length === 0 || !this.#laterMay())) continue
+      const capMs = ring === this.#laterRing ? this.#backgroundMs(now) : 0
+      for (const [at, peer] of ring.entries()) {
+        const waitMs = Math.max(uploadMs, capMs, peer.cap?.waitMs(now) ?? 0)
+        if (soonest === undefined || waitMs < soonest.waitMs) soonest = { ring, at, peer, waitMs }
+        if (waitMs === 0) return soonest
+      }
+    }
+    return soonest
+  }
+
+  /** How long those who can wait are held back by the hour. */
+  #backgroundMs (now: number): number {
+    const rate = this.#backgroundRate()
+    if (rate === undefined) return 0
+    this.#background.setRate(rate, now)
+    return this.#background.waitMs(now)
+  }
+
+  #backgroundRate (): number | undefined {
+    return rateAt(this.#settings.backgroundRates ?? [], this.#components.clock.now())
+  }
+
+  #capOf (bytesPerSecond: number | undefined): TokenBucket | undefined {
+    return bytesPerSecond === undefined ? undefined : new TokenBucket(bytesPerSecond, SEND_BYTES_MAX, this.#components.clock.monotonic())
   }
 
   #turn (peer: ServedPeer): number {
@@ -160,7 +200,9 @@ export class BlockServer {
     if (bytes === 0) return 0
     const now = this.#components.clock.monotonic()
     this.#upload?.take(bytes, now)
+    peer.cap?.take(bytes, now)
     if (later) {
+      if (this.#backgroundRate() !== undefined) this.#background.take(bytes, now)
       this.#laterCredit -= bytes
     } else {
       this.#noteForeground(bytes, now)

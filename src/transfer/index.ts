@@ -12,7 +12,7 @@ import type { Exchange, ExchangeComponents, ExchangeSettings } from './types.ts'
 export { openStream, type DialOptions } from './dial.ts'
 export { framesOver, type FrameStream, type FrameStreamHandler, type OpenFrames } from './frame-stream.ts'
 export { BLOCK_PROTOCOL, INVENTORY_PROTOCOL } from './messages.ts'
-export { TokenBucket } from './rate.ts'
+export { TokenBucket, rateAt, type RateWindow } from './rate.ts'
 export { decodeControl, encodeFrame, type FrameRules } from './wire.ts'
 export type * from './types.ts'
 

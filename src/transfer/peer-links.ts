@@ -13,7 +13,7 @@ import { TokenBucket } from './rate.ts'
 import { SEND_BYTES_MAX } from './wire.ts'
 
 export interface PeerLinksComponents { network: Libp2p, lanes: Lanes, slots: SlotPool, clock: Clock, logger: Logger }
-export interface PeerLinksSettings { requestTimeoutMs: number, downloadBytesPerSecond: number | undefined }
+export interface PeerLinksSettings { requestTimeoutMs: number, downloadBytesPerSecond: number | undefined, peerBytesPerSecond?: number | undefined }
 
 export interface PeerLinksHooks {
   received: (peerId: string, bytes: number) => void
@@ -32,6 +32,8 @@ interface Entry {
   readonly opening: Promise<PeerLink>
   link: PeerLink | undefined
   readonly users: Set<(error: Error) => void>
+  /** Its own cap. */
+  readonly cap: TokenBucket | undefined
   cancelIdle: () => void
 }
 
@@ -53,8 +55,7 @@ export class PeerLinks {
     this.#components = components
     this.#settings = settings
     this.#hooks = hooks
-    const { downloadBytesPerSecond } = settings
-    if (downloadBytesPerSecond !== undefined) this.#download = new TokenBucket(downloadBytesPerSecond, SEND_BYTES_MAX, components.clock.monotonic())
+    this.#download = this.#capOf(settings.downloadBytesPerSecond)
   }
 
   get open (): number { return this.#entries.size }
@@ -104,7 +105,7 @@ export class PeerLinks {
       }
       this.#hooks.opened(peerId, transport)
       return entry.link = new PeerLink(peerId, frames, this.#components, {
-        received: bytes => this.#received(peerId, bytes),
+        received: bytes => this.#received(peerId, bytes, entry.cap),
         closed: error => {
           if (transport === 'lane') this.#components.lanes.ended(peerId, entry.link?.delivered === true)
           this.#ended(peerId, entry, error)
@@ -112,7 +113,7 @@ export class PeerLinks {
         }
       })
     })
-    const entry: Entry = { opening, link: undefined, users: new Set(), cancelIdle: () => undefined }
+    const entry: Entry = { opening, link: undefined, users: new Set(), cap: this.#capOf(this.#settings.peerBytesPerSecond), cancelIdle: () => undefined }
     this.#entries.set(peerId, entry)
     opening.catch(() => { if (this.#entries.get(peerId) === entry) this.#entries.delete(peerId) })
     this.#tickSoon()
@@ -132,12 +133,17 @@ export class PeerLinks {
   }
 
   /** Under a download cap: for how long to take no more. */
-  #received (peerId: string, bytes: number): number {
+  #received (peerId: string, bytes: number, cap: TokenBucket | undefined): number {
     this.#hooks.received(peerId, bytes)
-    if (this.#download === undefined) return 0
+    if (this.#download === undefined && cap === undefined) return 0
     const now = this.#components.clock.monotonic()
-    this.#download.take(bytes, now)
-    return this.#download.waitMs(now)
+    this.#download?.take(bytes, now)
+    cap?.take(bytes, now)
+    return Math.max(this.#download?.waitMs(now) ?? 0, cap?.waitMs(now) ?? 0)
+  }
+
+  #capOf (bytesPerSecond: number | undefined): TokenBucket | undefined {
+    return bytesPerSecond === undefined ? undefined : new TokenBucket(bytesPerSecond, SEND_BYTES_MAX, this.#components.clock.monotonic())
   }
 
   #idle (peerId: string, entry: Entry): void {

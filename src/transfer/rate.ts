@@ -39,9 +39,26 @@ export class RateMeter {
   }
 }
 
+/** A cap that holds between two times of the day, the host's own; `from` after `to` runs over midnight. */
+export interface RateWindow {
+  /** Minutes since midnight, 0 to 1,440. */
+  from: number
+  to: number
+  bytesPerSecond: number
+}
+
+/** The least of the caps that hold at `now` (milliseconds since 1970); undefined when none does. */
+export function rateAt (windows: readonly RateWindow[], now: number): number | undefined {
+  if (windows.length === 0) return undefined
+  const time = new Date(now)
+  const minute = time.getHours() * 60 + time.getMinutes()
+  const rates = windows.filter(({ from, to }) => from <= to ? minute >= from && minute < to : minute >= from || minute < to)
+  return rates.length === 0 ? undefined : Math.min(...rates.map(({ bytesPerSecond }) => bytesPerSecond))
+}
+
 /** Lets through `perSecond` on average. Taking may run into debt, so that no one waits for a sum to be saved up. */
 export class TokenBucket {
-  readonly #perMs: number
+  #perMs: number
   readonly #burst: number
   #tokens: number
   #at: number
@@ -51,6 +68,12 @@ export class TokenBucket {
     this.#burst = burst
     this.#tokens = burst
     this.#at = now
+  }
+
+  /** From `now` on. */
+  setRate (perSecond: number, now: number): void {
+    this.#fill(now)
+    this.#perMs = perSecond / 1000
   }
 
   /** How long until something may be taken, in milliseconds; 0 when it may be now. */

@@ -4,6 +4,7 @@ import type { AbortOptions, Clock, Emitter, Logger, Random } from '../base/index
 import type { LinkLimiter } from '../discovery/index.ts'
 import type { ModelStore, StoredModel } from '../storage/store.ts'
 import type { LaneSettings } from './lanes/lanes.ts'
+import type { RateWindow } from './rate.ts'
 
 export interface ExchangeComponents {
   network: Libp2p
@@ -23,6 +24,10 @@ export interface ExchangeSettings {
   serverRequestsPerPeer: number
   uploadBytesPerSecond: number | undefined
   downloadBytesPerSecond: number | undefined
+  /** To each single peer, and from each. */
+  peerBytesPerSecond?: number | undefined
+  /** Caps on what nobody waits for, by time of day: what is sent here, what repairs fetch in src/replication. */
+  backgroundRates?: RateWindow[]
   lane: LaneSettings
 }
 

@@ -43,10 +43,11 @@ describe('cli: configuration', () => {
 
   it('takes every kind of value as text', () => {
     const { node, daemon } = resolveConfig([set(
-      'storage.quota=none', 'network.openSwarm=yes', 'announce.periodMs=2h', 'announce.mode=shards', 'transfer.uploadBytesPerSecond=100MB',
+      'storage.quota=none', 'network.openSwarm=yes', 'announce.periodMs=2h', 'announce.mode=shards', 'lane.bytesPerSecond.up=100MB', 'lane.bytesPerSecond.background=08:00-20:30=16MiB,22:00-6:15=1GiB',
       'listen=/ip4/127.0.0.1/tcp/0, /ip6/::1/tcp/0', 'api.tcp.port=0', 'api.tcp.hosts=a,b', 'labels.zone=a=b'
     )])
     assert.equal(resolveSettings(node).storage.quota, undefined)
+    assert.deepEqual(node.transfer?.backgroundRates, [{ from: 480, to: 1230, bytesPerSecond: 16 * 2 ** 20 }, { from: 1320, to: 375, bytesPerSecond: 2 ** 30 }])
     assert.deepEqual([node.network?.openSwarm, node.announce?.periodMs, node.announce?.mode, node.transfer?.uploadBytesPerSecond], [true, 7_200_000, 'shards', 1e8])
     assert.deepEqual(node.listen, ['/ip4/127.0.0.1/tcp/0', '/ip6/::1/tcp/0'])
     assert.deepEqual([daemon.api.tcp.port, daemon.api.tcp.hosts], [0, ['a', 'b']])

@@ -36,6 +36,17 @@ describe('pulls', () => {
     return bytes
   }
 
+  it('keep to what is less by the hour', async () => {
+    const time = new Time()
+    const allDay = { from: 0, to: 1440 }
+    const another = { from: (new Date(0).getHours() * 60 + 120) % 1440, to: (new Date(0).getHours() * 60 + 180) % 1440 }
+    const pulls = new Pulls({ clock: time, logger: silentLogger, pullShard: paced(160 * MiB), backgroundRates: [{ ...allDay, bytesPerSecond: 4 * MiB }, { ...another, bytesPerSecond: MiB }] }, 32 * MiB, () => undefined)
+    pulls.start(job(0))
+    await time.run()
+    // What the bucket lets through at once is not waited for.
+    assert(time.at >= (160 - 32 - 16) / 4 * 1000 && time.at <= 160 / 4 * 1000, `${time.at} ms`)
+  })
+
   it('share one cap, which the urgent ignore', async () => {
     const time = new Time()
     const done: Array<[number, number]> = []
