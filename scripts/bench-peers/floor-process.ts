@@ -39,7 +39,7 @@ function seed (key: string, certificate: string, file: string): void {
   }
   const server = createServer({ key: readFileSync(key), cert: readFileSync(certificate), minVersion: 'TLSv1.3', ciphers: CIPHER }, socket => {
     socket.on('error', () => { socket.destroy() })
-    socket.once('data', () => { pour(socket, descriptor, size) })
+    socket.once('data', asked => { pour(socket, descriptor, Math.min(size, Number(asked.toString()))) })
   })
   server.listen(0, '127.0.0.1', () => {
     const address = server.address()
@@ -47,7 +47,7 @@ function seed (key: string, certificate: string, file: string): void {
   })
 }
 
-/** Sends the file from a few buffers; one is filled again when the socket has taken it. */
+/** Sends the file's first `size` bytes from a few buffers; one is filled again when the socket has taken it. */
 function pour (socket: TLSSocket, descriptor: number, size: number): void {
   socket.setNoDelay(true)
   let at = 0
@@ -189,7 +189,7 @@ async function load (task: Task, certificate: string): Promise<void> {
       ciphers: CIPHER,
       onread: { buffer: () => receiver.buffer(), callback: (count, buffer) => receiver.take(count, buffer) }
     }
-    const socket = connect(options, () => { socket.write('go') })
+    const socket = connect(options, () => { socket.write(String(task.size)) })
     receiver.resume = () => { socket.resume() }
     socket.on('error', reject)
     socket.on('close', () => { reject(new Error('the connection ended')) })

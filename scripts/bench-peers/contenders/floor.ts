@@ -18,7 +18,7 @@ export const floor: Contender = {
   async start (source, directory) {
     const { key, certificate } = makeCertificate(directory)
     const seeder = fork(PROGRAM, ['seed', key, certificate, source.path])
-    const offer = await answer<object>(seeder)
+    const offer = await answer<Offer>(seeder)
     return {
       pids: [seeder.pid ?? 0],
       sources: [source.path],
@@ -28,10 +28,9 @@ export const floor: Contender = {
         const path = join(target, 'file')
         return {
           pids: [child.pid ?? 0],
+          async warmUp (bytes) { await load(child, { ...offer, path, size: bytes }) },
           async run () {
-            child.send({ ...offer, path })
-            const result = await answer<{ error?: string }>(child)
-            if (result.error !== undefined) throw new Error(`the floor failed: ${result.error}`)
+            await load(child, { ...offer, path })
             return { path }
           },
           async [Symbol.asyncDispose] () { await end(child) }
@@ -40,6 +39,15 @@ export const floor: Contender = {
       async [Symbol.asyncDispose] () { await end(seeder) }
     }
   }
+}
+
+/** What the seeding process says; `size` may be asked for in part. */
+interface Offer { port: number, size: number, digests: string[] }
+
+async function load (child: ChildProcess, task: Offer & { path: string }): Promise<void> {
+  child.send(task)
+  const result = await answer<{ error?: string }>(child)
+  if (result.error !== undefined) throw new Error(`the floor failed: ${result.error}`)
 }
 
 async function answer<T> (child: ChildProcess): Promise<T> {

@@ -2,6 +2,8 @@ import { randomBytes } from 'node:crypto'
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { NodeProcess } from '../../lib/spawn-node.ts'
+import { writeSyntheticModel } from '../../lib/synthetic-model.ts'
+import { WARM_UP_BYTES } from '../measure.ts'
 import type { Contender } from './types.ts'
 
 const LISTEN = { listen: ['/ip4/127.0.0.1/tcp/0'] }
@@ -23,11 +25,15 @@ export function shoal (kind: 'lane' | 'stream'): Contender {
       const seeders: NodeProcess[] = []
       const sources: string[] = []
       let cid = ''
+      let warmCid = ''
+      const warm = join(directory, 'warm-up')
+      await writeSyntheticModel(warm, { bytes: WARM_UP_BYTES, seed: 7 })
       for (let i = 0; i < count; i++) {
         const dataDirectory = join(directory, `seeder-${i}`)
         const seeder = started.use(await NodeProcess.start({ dataDirectory, swarmKeyHex, settings }))
         // A copy, as by default; a file in place is also guarded and hashed at each read.
         cid = (await seeder.add(source.path)).cid
+        warmCid = (await seeder.add(warm)).cid
         seeders.push(seeder)
         sources.push(join(dataDirectory, 'files'))
       }
@@ -41,6 +47,10 @@ export function shoal (kind: 'lane' | 'stream'): Contender {
           for (const seeder of seeders.slice(0, wanted)) await node.connect(seeder.multiaddrs[0] ?? '')
           return {
             pids: [node.child.pid ?? 0],
+            async warmUp () {
+              await node.load(warmCid)
+              await node.remove(warmCid)
+            },
             async run () {
               const result = await node.load(cid)
               if (result.fetchedBytes !== result.bytes) throw new Error(`fetched ${result.fetchedBytes} of ${result.bytes} bytes`)

@@ -18,6 +18,11 @@ export interface Loaded {
 /** A loader that is up and idle. */
 export interface Loader extends AsyncDisposable {
   pids: number[]
+  /**
+   * Moves this many bytes and forgets them. For programs that are compiled as they run, whose first second is not what
+   * a process that stays up does.
+   */
+  warmUp?: (bytes: number) => Promise<void>
   run: () => Promise<Loaded>
 }
 
