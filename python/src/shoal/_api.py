@@ -1,0 +1,190 @@
+"""The functions of the package; shoal.aio has them again for asyncio."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import _names, _save
+from ._client import Client
+from ._model import Model
+from ._progress import ProgressOption, Reporter
+from ._save import Format
+from ._tensors import framework_or_default
+from ._types import Framework, Link, Order
+from .errors import ShoalError, UsageError
+
+SocketPath = str | os.PathLike[str] | None
+Source = Mapping[str, Any] | str | os.PathLike[str]
+
+
+def load(
+    model: str,
+    *,
+    include: Sequence[str] | None = None,
+    order: Order | None = None,
+    provider_timeout: float | None = None,
+    progress: ProgressOption = None,
+    socket: SocketPath = None,
+) -> Path:
+    """
+    Gets a model onto this machine and tells the directory of its files; at once when it is here.
+
+    `model` is a CID, or a name linked to one (`ORG/NAME[@REVISION]`). `include`: only files whose path matches one of
+    these globs. `order`: "rarest" (default) or "sequential". `provider_timeout`: seconds after which to give up when
+    nobody has it. `progress`: None for a bar where tqdm is installed and standard error is a terminal; True, False, or
+    a function that takes a Progress. `socket`: the daemon's; default $SHOAL_API, else api.sock in $SHOAL_DATA, else in
+    the XDG data directory's shoal.
+
+    Throws DaemonUnreachableError, InvalidCidError, LinkNotFoundError, NoProviderError and what else ended the load. The
+    load ends when this is interrupted; what has arrived stays.
+    """
+    with Reporter(progress, model) as reporter:
+        with _open(model, include, order, provider_timeout, reporter.on_progress, socket) as opened:
+            return opened.path()
+
+
+def open(
+    model: str,
+    *,
+    include: Sequence[str] | None = None,
+    order: Order | None = None,
+    provider_timeout: float | None = None,
+    progress: ProgressOption = False,
+    socket: SocketPath = None,
+) -> Model:
+    """
+    Opens a model and starts to load what is missing; returns when its files are known. Arguments and errors as `load`
+    has them. Use it with `with`, or close it: it keeps the load going.
+    """
+    if progress is not False and not callable(progress):
+        raise UsageError("open() takes a function as progress; for a bar use load(), or draw what the function is told")
+    return _open(model, include, order, provider_timeout, progress or None, socket)
+
+
+def save_model(
+    name: str | None,
+    source: Source,
+    *,
+    format: Format = "safetensors",
+    in_place: bool = False,
+    follow: bool = False,
+    replicas: int | None = None,
+    directory: str | os.PathLike[str] | None = None,
+    progress: ProgressOption = None,
+    socket: SocketPath = None,
+) -> str:
+    """
+    Publishes a model and tells its CID.
+
+    `name`: linked to it on this node, `ORG/NAME[@REVISION]`; None for no name. `source`: a file or directory, or a state
+    dict of torch tensors or numpy arrays, written as `format` says: "safetensors" (model.safetensors) or "torch" (by
+    torch.save, pytorch_model.bin), in a temporary directory under `directory` (default: where Python puts those).
+    `in_place`: reference the files instead of copying them. `follow`: follow symbolic links. `replicas`: how many the
+    swarm keeps; 0: none; default: as the daemon is configured. `progress` and `socket` as in `load`.
+
+    Throws UsageError, InvalidRepoNameError, UnreadableSourceError, OutOfSpaceError and others as the daemon throws them.
+    """
+    client = Client(socket)
+    if in_place and isinstance(source, Mapping):
+        raise UsageError("a state dict has no files to reference; write it where it shall stay and add that path with in_place=True")
+    with Reporter(progress, name or "publishing") as reporter, _save.as_files(source, format, directory) as path:
+        added = client.add(path, in_place=in_place, follow=follow, replicas=replicas, on_progress=reporter.on_progress)
+    if name is not None:
+        try:
+            client.link(*_names.split(name), added.cid)
+        except ShoalError as error:
+            error.message += f"; the model was added all the same, as {added.cid}"
+            raise
+    return added.cid
+
+
+def update_model(
+    name: str,
+    source: Source,
+    *,
+    format: Format = "safetensors",
+    in_place: bool = False,
+    follow: bool = False,
+    replicas: int | None = None,
+    directory: str | os.PathLike[str] | None = None,
+    progress: ProgressOption = None,
+    socket: SocketPath = None,
+) -> str:
+    """
+    Publishes a new state of the model that `name` stands for, and makes the name stand for it; tells the new CID.
+    Options as `save_model` has them. Blocks are named by their content, so those that did not change are neither stored
+    again nor sent to whoever has the old state; the old state keeps its CID. Throws LinkNotFoundError when there is no
+    such name, and as `save_model` does.
+    """
+    _names.resolve(Client(socket), name)
+    return save_model(
+        name, source, format=format, in_place=in_place, follow=follow, replicas=replicas, directory=directory, progress=progress, socket=socket
+    )
+
+
+def load_model(
+    model: str,
+    *,
+    framework: Framework | None = None,
+    progress: ProgressOption = None,
+    provider_timeout: float | None = None,
+    socket: SocketPath = None,
+) -> dict[str, Any]:
+    """
+    The state dict of a model, as soon as all of it is here: names to torch tensors where torch is installed, else to
+    numpy arrays, or as `framework` says, over memory that is mapped from the files. Of a model without safetensors files,
+    what torch.save wrote into pytorch_model*.bin, *.pt or *.pth (read with weights_only=True). Throws UsageError when it
+    holds neither, and as `load` does.
+    """
+    chosen = framework_or_default(framework)
+    with Reporter(progress, model) as reporter, _open(model, None, None, provider_timeout, reporter.on_progress, socket) as opened:
+        opened.wait()
+        paths = [file.path for file in opened.files]
+        if any(path.lower().endswith(".safetensors") for path in paths):
+            return dict(opened.iter_tensors(chosen))
+        pickled = [path for path in paths if path.lower().endswith((".bin", ".pt", ".pth"))]
+        if not pickled:
+            raise UsageError(f"{model} has no safetensors files and none of torch.save: {', '.join(paths[:8])}")
+        state: dict[str, Any] = {}
+        for path in pickled:
+            state.update(_torch_load(opened, path))
+        return {name: value.numpy() for name, value in state.items()} if chosen == "numpy" else state
+
+
+def link(name: str, model: str, *, socket: SocketPath = None) -> None:
+    """Makes `ORG/NAME[@REVISION]` stand for a model on this node. Throws InvalidRepoNameError, InvalidCidError."""
+    client = Client(socket)
+    client.link(*_names.split(name), _names.resolve(client, model))
+
+
+def unlink(name: str, *, socket: SocketPath = None) -> None:
+    """Throws LinkNotFoundError."""
+    Client(socket).unlink(*_names.split(name))
+
+
+def links(*, socket: SocketPath = None) -> list[Link]:
+    """The names that stand for models on this node."""
+    return Client(socket).links()
+
+
+def _open(model: str, include: Sequence[str] | None, order: Order | None, provider_timeout: float | None, on_progress: Any, socket: SocketPath) -> Model:
+    client = Client(socket)
+    return Model(client, _names.resolve(client, model), include, order, provider_timeout, on_progress)
+
+
+def _torch_load(opened: Model, path: str) -> dict[str, Any]:
+    try:
+        torch = importlib.import_module("torch")
+    except ImportError as error:
+        raise UsageError(f"{path} was written by torch.save, so reading it needs torch; install it: pip install 'shoal[torch]'") from error
+    local = opened.file(path).local_path
+    if local is None:
+        raise UsageError(f"the daemon holds {path} in memory only; start it with a data directory")
+    found = torch.load(local, map_location="cpu", weights_only=True, mmap=True)
+    if not isinstance(found, dict):
+        raise UsageError(f"{path} holds a {type(found).__name__}, not a state dict")
+    return found

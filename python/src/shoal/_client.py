@@ -1,0 +1,94 @@
+"""The daemon's API, one method a route (/v1/openapi.json lists them)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from ._http import Request
+from ._paths import socket_path
+from ._scope import Scope
+from ._types import AddResult, Link, OnProgress, Order, add_progress, add_result
+from .errors import ApiError
+
+
+class Client:
+    """
+    Speaks with the daemon on one socket. Holds nothing open: each call has its own connection, so it may be used from
+    several threads and after a fork. Every method throws what the daemon threw, and DaemonUnreachableError.
+    """
+
+    def __init__(self, socket: str | os.PathLike[str] | None = None) -> None:
+        self.socket = socket_path(socket)
+
+    def load(self, cid: str, *, include: Sequence[str] | None, order: Order | None, provider_timeout: float | None, scope: Scope) -> Request:
+        """Opens a model and loads what is missing; the load lasts as long as the request is open."""
+        body: dict[str, Any] = {}
+        if include is not None:
+            body["include"] = list(include)
+        if order is not None:
+            body["order"] = order
+        if provider_timeout is not None:
+            body["providerTimeoutMs"] = max(1, round(provider_timeout * 1000))
+        return Request(self.socket, "POST", f"{_model(cid)}/load", body, scope)
+
+    def wait(self, cid: str, file: str, offset: int, length: int, scope: Scope) -> None:
+        """Returns when the range is verified and on disk; moves it to the front of the fetch."""
+        self._json("POST", f"{_model(cid)}/wait", {"path": file, "offset": offset, "length": length}, scope)
+
+    def add(self, path: str, *, in_place: bool, follow: bool, replicas: int | None, on_progress: OnProgress | None) -> AddResult:
+        body: dict[str, Any] = {"path": path, "inPlace": in_place, "follow": follow}
+        if replicas is not None:
+            body["replicas"] = replicas
+        with Request(self.socket, "POST", "/v1/models", body) as request:
+            for message in request.lines():
+                if message["type"] == "progress" and on_progress is not None:
+                    on_progress(add_progress(message))
+                elif message["type"] == "done":
+                    return add_result(message)
+        raise ApiError("the daemon ended without a result; is it of another version?")
+
+    def remove(self, cid: str) -> int:
+        """Deletes a model here and tells how many bytes that freed."""
+        return int(self._object("DELETE", _model(cid))["freedBytes"])
+
+    def models(self) -> list[dict[str, Any]]:
+        """The models held here, as the API tells them."""
+        found = self._json("GET", "/v1/models")
+        if not isinstance(found, list):
+            raise ApiError("the daemon told models that are no list; is it of another version?")
+        return found
+
+    def status(self) -> Mapping[str, Any]:
+        return self._object("GET", "/v1/status")
+
+    def links(self) -> list[Link]:
+        """The names that stand for models on this node."""
+        found = self._json("GET", "/v1/links")
+        try:
+            return [Link(str(each["repo"]), str(each["revision"]), str(each["cid"])) for each in found]
+        except (KeyError, TypeError) as error:
+            raise ApiError(f"the daemon told links that this client does not understand ({error}); use client and daemon of the same version") from error
+
+    def link(self, repo: str, revision: str, cid: str) -> None:
+        """Makes a name stand for a model, whatever it stood for before."""
+        self._json("PUT", "/v1/links", {"repo": repo, "revision": revision, "cid": cid})
+
+    def unlink(self, repo: str, revision: str) -> None:
+        self._json("DELETE", f"/v1/links?repo={quote(repo, safe='')}&revision={quote(revision, safe='')}")
+
+    def _object(self, method: str, target: str) -> Mapping[str, Any]:
+        found = self._json(method, target)
+        if not isinstance(found, dict):
+            raise ApiError("the daemon answered with something else than an object; is it of another version?")
+        return found
+
+    def _json(self, method: str, target: str, body: dict[str, Any] | None = None, scope: Scope | None = None) -> Any:
+        with Request(self.socket, method, target, body, scope) as request:
+            return request.json()
+
+
+def _model(cid: str) -> str:
+    return f"/v1/models/{quote(cid, safe='')}"

@@ -1,0 +1,23 @@
+"""Bounds, with their why. They mirror src/base/limits.ts where both sides have one."""
+
+KIB = 1024
+MIB = 1024 * KIB
+
+# One line of NDJSON: the file list of the largest model there can be.
+LINE_BYTES_MAX = 96 * MIB
+# A whole JSON answer; the largest lists every tensor of a model.
+ANSWER_BYTES_MAX = 256 * MIB
+# The head of an answer of our own daemon has a few hundred bytes.
+HEAD_LINE_BYTES_MAX = 64 * KIB
+# `sun_path` of a Unix socket address holds 108 bytes with the closing NUL (unix(7)).
+SOCKET_PATH_BYTES_MAX = 107
+# A read looks at whether it is still wanted this often.
+READ_BYTES_MAX = 64 * MIB
+# Reads that wait at the daemon at a time, each a connection of the 1,024 it takes: eight ranks on a host fit in.
+WAITS_MAX = 64
+# As the reference implementation of safetensors has it (MAX_HEADER_SIZE).
+SAFETENSORS_HEADER_BYTES_MAX = 100_000_000
+SAFETENSORS_TENSORS_MAX = 1_000_000
+SAFETENSORS_RANK_MAX = 32
+# An index of a sharded model (model.safetensors.index.json) names each tensor: a million take less.
+INDEX_BYTES_MAX = 256 * MIB

@@ -1,0 +1,83 @@
+"""asyncio: the same calls; a cancelled task ends its call in the node too."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from daemon import Daemon
+from models import same_files, write_files
+from test_load import NOWHERE, loads, until
+
+from shoal import aio, errors
+
+
+def test_load_read_and_publish(publisher: Daemon, reader: Daemon, tmp_path: Path) -> None:
+    async def run() -> None:
+        cid = await aio.save_model("async/model", {f"t{index}": torch.full((1000,), float(index)) for index in range(100)}, socket=publisher.socket)
+        assert [link.cid for link in await aio.links(socket=publisher.socket) if link.repo == "async/model"] == [cid]
+        async with await aio.open(cid, socket=reader.socket) as model:
+            # Many at once, more than there are threads.
+            tensors = await asyncio.gather(*(model.tensor(f"t{index}") for index in range(100)))
+            assert [float(tensor[0]) for tensor in tensors] == list(range(100))
+            assert [name async for name, _ in model.iter_tensors()] == [info.name for info in await model.tensors()]
+            assert len(await model.file("model.safetensors").read(0, 100)) == 100
+            assert (await model.path()).is_dir()
+            assert (await model.wait()).bytes == model.files[0].size
+        state = await aio.load_model("async/model", socket=publisher.socket)
+        assert float(state["t7"].sum()) == 7000
+        assert await aio.update_model("async/model", write_files(tmp_path / "m", 20, megabytes=1), socket=publisher.socket) != cid
+        assert same_files(tmp_path / "m", await aio.load("async/model", socket=publisher.socket))
+        await aio.link("async/other", cid, socket=publisher.socket)
+        await aio.unlink("async/other", socket=publisher.socket)
+        with pytest.raises(errors.LinkNotFoundError):
+            await aio.load("async/other", socket=publisher.socket)
+
+    asyncio.run(run())
+
+
+def test_cancelling_ends_the_load(publisher: Daemon, reader: Daemon, tmp_path: Path) -> None:
+    async def run() -> None:
+        cid = await aio.save_model(None, write_files(tmp_path / "m", 21, megabytes=64), socket=publisher.socket)
+        for begin in (lambda: aio.load(cid, socket=reader.socket), lambda: aio.open(NOWHERE, socket=reader.socket)):
+            started = time.monotonic()
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(begin(), 0.5)
+            assert time.monotonic() - started < 2
+            until("the node leaves the load", lambda: loads(reader) == 0)
+        async with await aio.open(cid, socket=reader.socket) as model:
+            reads = [asyncio.create_task(model.file("b.bin").read()) for _ in range(8)]
+            await asyncio.sleep(0.2)
+            for read in reads[1:]:
+                read.cancel()
+            assert all(isinstance(each, asyncio.CancelledError) for each in await asyncio.gather(*reads[1:], return_exceptions=True))
+            # The others go on: a read of its own, and the load.
+            assert await reads[0] == (tmp_path / "m" / "b.bin").read_bytes()
+            assert same_files(tmp_path / "m", await model.path())
+
+    asyncio.run(run())
+
+
+def test_the_loop_is_never_blocked(publisher: Daemon, reader: Daemon, tmp_path: Path) -> None:
+    async def run() -> None:
+        cid = await aio.save_model(None, write_files(tmp_path / "m", 22, megabytes=24), socket=publisher.socket)
+        longest, done = 0.0, False
+
+        async def watch() -> None:
+            nonlocal longest
+            while not done:
+                before = time.monotonic()
+                await asyncio.sleep(0.01)
+                longest = max(longest, time.monotonic() - before)
+
+        watching = asyncio.create_task(watch())
+        async with await aio.open(cid, socket=reader.socket) as model:
+            await asyncio.gather(*(file.read() for file in model.files), model.path())
+        done = True
+        await watching
+        assert longest < 0.5, f"the loop stood still for {longest} s"
+
+    asyncio.run(run())
