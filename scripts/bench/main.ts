@@ -13,6 +13,7 @@ import { benchAdd } from './add.ts'
 import { benchAnnounce } from './announce.ts'
 import { benchControlTraffic } from './control-traffic.ts'
 import { benchFanOut } from './fan-out.ts'
+import { benchHf } from './hf.ts'
 import { machine, median, print, quantile, type Row } from './lib.ts'
 import { benchLoad, benchMemory } from './load.ts'
 import { benchReplication } from './replication.ts'
@@ -61,6 +62,7 @@ const benches: Record<string, (directory: string) => Promise<Row[]>> = {
       await new Promise(resolve => daemon.once('exit', resolve))
     }
   },
+  hf: async directory => await benchHf({ directory, bytes: quick ? GiB / 2 : 2 * GiB, rounds, log }),
   replication: async directory => await benchReplication({ directory, bytes: quick ? GiB / 2 : 2 * GiB, rounds, log }),
   control: async () => benchControlTraffic([20, 60, 150], log),
   fanout: async directory => await benchFanOut({ directory, bytes: quick ? 64 * MiB : 512 * MiB, linkBytesPerSecond: 16 * MiB, loaders: 8, rounds, log }),

@@ -2,18 +2,22 @@
  * A node in a process of its own, driven over the IPC channel by scripts/lib/spawn-node.ts: what kill -9 tests and
  * benches need and the daemon's HTTP API would only blur.
  */
+import { flushCompileCache } from 'node:module'
 import { createNode } from '../../src/node/index.ts'
 import { asError, seededRandom, systemClock } from '../../src/base/index.ts'
 import { holdYoungGeneration, tuneForBulk } from '../../src/base/runtime.ts'
 import type { NodeInit } from '../../src/node/init.ts'
 import type { ShoalNode } from '../../src/node/types.ts'
 import { createLinkLimiter } from '../../src/discovery/index.ts'
+import { fastClock } from './fast-clock.ts'
 
 export interface ProcessInit extends Pick<NodeInit, 'dataDirectory' | 'settings' | 'transport'> {
   swarmKeyHex: string
   /** Caps this process's links, bytes per second each way. */
   linkBytesPerSecond?: number
   seed?: number
+  /** So many times as fast passes the time of this node. */
+  clockTimes?: number
 }
 
 export type Command =
@@ -71,11 +75,12 @@ async function run (node: ShoalNode, command: Command): Promise<unknown> {
 const init = JSON.parse(process.argv[2] ?? '{}') as ProcessInit
 tuneForBulk()
 try {
-  const { swarmKeyHex, linkBytesPerSecond, seed, ...rest } = init
+  const { swarmKeyHex, linkBytesPerSecond, seed, clockTimes, ...rest } = init
   const node = await createNode({
     ...rest,
     swarmKey: Buffer.from(swarmKeyHex, 'hex'),
     ...(seed === undefined ? {} : { random: seededRandom(seed) }),
+    ...(clockTimes === undefined ? {} : { clock: fastClock(clockTimes) }),
     ...(linkBytesPerSecond === undefined ? {} : { linkLimiter: createLinkLimiter({ sendBytesPerSecond: linkBytesPerSecond, receiveBytesPerSecond: linkBytesPerSecond, clock: systemClock }) })
   })
   holdYoungGeneration()
@@ -87,6 +92,7 @@ try {
   })
   process.on('disconnect', () => { void node.stop() })
   tell({ event: 'ready', peerId: node.peerId, multiaddrs: node.multiaddrs() })
+  flushCompileCache() // it may be killed before it ends
 } catch (error) {
   tell({ event: 'failed', error: plain(error) })
   process.exitCode = 1

@@ -2,7 +2,7 @@ import { defaultReplication as intended } from '../../src/replication/settings.t
 import type { Policy } from '../../src/replication/types.ts'
 import type { SimNode } from './node.ts'
 import { MINUTE, keyOf, modelIndexOf, shardOf, type Key, type SimModel } from './types.ts'
-import { mostDemanding, type World } from './world.ts'
+import { LIVENESS_MS, mostDemanding, type World } from './world.ts'
 
 /** From the end of a proof's time to a replica elsewhere. */
 const WEDGED_UNSEEN_MS = 15 * MINUTE
@@ -18,6 +18,7 @@ const SURPLUS_DONE_MS = 45 * MINUTE
 export function checkAtRest (world: World): void {
   checkTarget(world)
   checkUnpinned(world)
+  checkRemoved(world)
   checkPolicies(world)
   checkDrains(world)
   checkRot(world)
@@ -77,6 +78,14 @@ function checkUnpinned ({ models, nodes, now, checks }: World): void {
   }
 }
 
+/** The ledger that was full when a user removed a model has been told since. */
+function checkRemoved ({ nodes, models, checks }: World): void {
+  for (const node of nodes) {
+    if (!node.works || node.readOnly) continue
+    for (const key of node.disk.stale) checks.fail('what is removed is not promised', `the ledger of ${node.name} still has ${models[modelIndexOf(key)]?.cid}/${shardOf(key)}, which its user removed`, key)
+  }
+}
+
 /** Who holds a model knows what its publishers together ask for, now and after its next start. */
 function checkPolicies ({ models, nodes, now, checks }: World): void {
   for (const model of models) {
@@ -85,10 +94,15 @@ function checkPolicies ({ models, nodes, now, checks }: World): void {
       if (!node.works || !model.shardBytes.some((_, shard) => node.disk.committed.has(keyOf(model.index, shard)))) continue
       const known = inWords(node.replicator?.policyOf(model.cid))
       if (known !== inWords(model.policy)) checks.fail('every holder knows the policy', `${node.name} wants ${model.cid} ${known} times, its publishers ${inWords(model.policy)} times`)
-      const kept = inWords(mostDemanding([...node.disk.policies.values()].filter(record => record.model === model.cid)))
+      const kept = inWords(recordedPolicy(node, model))
       if (kept !== known) checks.fail('every holder knows the policy', `${node.name} wants ${model.cid} ${known} times, and would want it ${kept} times after a restart`)
     }
   }
+}
+
+/** What would be in force after a restart. */
+export function recordedPolicy ({ disk }: SimNode, { cid }: SimModel): Policy {
+  return mostDemanding([...disk.policies.values()].filter(record => record.model === cid))
 }
 
 function inWords (policy: Policy | undefined): string { return policy === undefined || policy.target === 0 ? 'no' : `${policy.min} to ${policy.target} to ${policy.max}` }
@@ -97,6 +111,8 @@ function inWords (policy: Policy | undefined): string { return policy === undefi
 function checkDrains (world: World): void {
   for (const node of world.nodes) {
     if (!node.works || !node.draining || node.lies || node.readOnly) continue
+    // Its volume was found out long after the last fault.
+    if (!node.drainAsked && node.volume.suspectFor < LIVENESS_MS) continue
     for (const { model, shard } of node.replicator?.drainStatus(node.local(world.now)).left ?? []) {
       const index = world.modelOf(model)?.index ?? -1
       const { right } = count(world, keyOf(index, shard))
@@ -122,8 +138,8 @@ function checkRot (world: World): void {
 }
 
 /**
- * Beyond max also for the holder who sees fewest: beside a cut that is there to stay it brings back to target what it does not see,
- * and others let go of it again, for ever. What changed lately (somebody committed, let go, or came back; the policy) is still being worked off.
+ * Beyond max also for the holder who sees fewest: beside a cut that is there to stay it brings back to target what it does not see, and
+ * lets nobody go whom it would miss. What changed lately (somebody committed, let go, or came back; the policy) is still being worked off.
  */
 function checkSurplus (world: World): void {
   const { stats, nodes, checks, network, now } = world

@@ -1,6 +1,8 @@
-import type { Policy, ReplicationEvent } from '../../src/replication/types.ts'
-import { checkAtRest } from './at-rest.ts'
+import { defaultReplication as intended } from '../../src/replication/settings.ts'
+import type { ReplicationEvent } from '../../src/replication/types.ts'
+import { checkAtRest, recordedPolicy } from './at-rest.ts'
 import { Bytes, POLICY_SPREAD_MS } from './bytes.ts'
+import { Churn } from './churn.ts'
 import type { SimNode } from './node.ts'
 import { Settling } from './settling.ts'
 import { EXCUSES, MINUTE, SECOND, keyOf, shardOf, type Key, type SimModel, type Violation } from './types.ts'
@@ -28,6 +30,7 @@ export class Checks {
   violation: Violation | undefined
   readonly bytes: Bytes
   readonly settling: Settling
+  readonly churn: Churn
   readonly #world: World
   readonly #rescued = new Set<string>()
   /** When somebody last promised a shard or let go of it. */
@@ -37,6 +40,7 @@ export class Checks {
     this.#world = world
     this.bytes = new Bytes(world)
     this.settling = new Settling(world)
+    this.churn = new Churn(world)
   }
 
   fail (invariant: string, text: string, key?: Key): void {
@@ -59,6 +63,7 @@ export class Checks {
   saved (node: SimNode, key: Key, committed: boolean): void {
     this.#world.trace.mix(key * 2 + (committed ? 1 : 0))
     this.#changedAt.set(key, this.#world.now)
+    if (committed) this.churn.taken(key)
     if (committed) this.#withinDonation(node, key)
     else if (node.disk.right(key)) this.#mayLetGo(node, key, { invariant: 'nobody lets go below target', unseenMs: ANSWERS_MS })
   }
@@ -103,6 +108,22 @@ export class Checks {
     if (running < target) this.fail(invariant, `${node.name} lets go of ${model.cid}/${shardOf(key)} while ${running} others that it can hear have it committed and right; target is ${target}`, key)
   }
 
+  /** A shard that was let go of goes, alone, to make room. */
+  evicts (node: SimNode, key: Key): void {
+    const { now, nodes } = this.#world
+    const model = this.#world.modelAt(key)
+    const what = `${node.name} evicts ${model.cid}/${shardOf(key)}`
+    if (node.disk.committed.has(key)) this.fail('nobody evicts what it promised', `${what}, to which it is committed`, key)
+    if (!node.disk.right(key) || !this.wanted(model) || (node.replicator?.policyOf(model.cid)?.target ?? 0) === 0) return
+    const known = (other: SimNode): boolean => {
+      const justDied = now - (other.absentSince ?? -Infinity) < DEATH_UNSEEN_MS
+      if ((justDied && other.disk.keptBefore(key)) || now - (other.forgotAt.get(key) ?? -Infinity) < DEATH_UNSEEN_MS) return true
+      const right = other.disk.right(key, now - intended.proofTtlMs) || (other.lies && now - other.liesSince < intended.proofTtlMs)
+      return other.disk.keeps(key) && right && (other.running || justDied)
+    }
+    if (!nodes.some(other => other !== node && known(other))) this.fail('the last copy known is not evicted', `${what}, and nobody else is there who has promised it`, key)
+  }
+
   noted (node: SimNode, event: ReplicationEvent, key: Key): void {
     if (event.type === 'offered' && event.why === 'spread') {
       const to = this.#world.nodeOf(event.to)
@@ -118,18 +139,18 @@ export class Checks {
     if (!this.#world.nodes.some(other => !other.gone && other.disk.right(key))) this.fail('no shard is lost', `${node.name} removed the last right copy of ${model.cid}/${shardOf(key)}`, key)
   }
 
-  /** A user removed the model: the promises went with the bytes, unless the ledger could not be written. */
+  /** A user removed the model: the promises went with the bytes, whether or not the ledger could be written. */
   forgot (node: SimNode, model: SimModel): void {
-    if (node.readOnly) return
     for (const key of node.disk.committed) {
       if (this.#world.modelAt(key) === model) this.fail('what is removed is not promised', `${node.name} is still committed to ${model.cid}/${shardOf(key)}, which its user removed`, key)
     }
   }
 
-  /** A policy could not be recorded, and its publisher was told so: it is not in force. */
-  refused (node: SimNode, model: SimModel, before: Policy | undefined): void {
-    const after = node.replicator?.policyOf(model.cid)
-    if ((after?.target ?? 0) !== (before?.target ?? 0)) this.fail('what could not be recorded is not in force', `${node.name} wants ${model.cid} ${after?.target} times, which it could not record; before it was ${before?.target ?? 0}`)
+  /** A policy could not be recorded, and its publisher was told so: what is in force is what is recorded. */
+  refused (node: SimNode, model: SimModel): void {
+    const inForce = node.replicator?.policyOf(model.cid)?.target ?? 0
+    const { target } = recordedPolicy(node, model)
+    if (inForce !== target) this.fail('what could not be recorded is not in force', `${node.name} wants ${model.cid} ${inForce} times, which it could not record; what is recorded is ${target}`)
   }
 
   /** drainStatus said that nothing is left. */

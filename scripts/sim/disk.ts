@@ -10,7 +10,16 @@ export class Disk {
   used = 0
   /** Taken by others on the same volume. */
   foreign = 0
+  /** What it has promised; in the ledger. */
   readonly committed = new Set<Key>()
+  /** A user removed these; the ledger still has them, because it could not be written then. */
+  readonly stale = new Set<Key>()
+  /** Models that the store knows, also when nothing of them is left. */
+  readonly models = new Set<number>()
+  /** What came for the swarm, and when: not what a user loads, which is the user's. */
+  readonly pulled = new Map<Key, number>()
+  /** The ledger says since when this volume is suspect. */
+  suspectSince: number | undefined
   /** Models this node published or pinned: all of each stays. */
   readonly kept = new Set<number>()
   readonly policies = new Map<string, PolicyRecord>()
@@ -39,6 +48,7 @@ export class Disk {
 
   write (key: Key, bytes: number): void {
     if (!this.has(key)) this.used += bytes
+    this.models.add(modelIndexOf(key))
     this.#rottenSince.set(key, RIGHT)
   }
 
@@ -47,7 +57,24 @@ export class Disk {
   }
 
   remove (key: Key, bytes: number): void {
+    this.pulled.delete(key)
     if (this.#rottenSince.delete(key)) this.used -= bytes
+  }
+
+  /** A user removed the model: the store knows it no more. */
+  forget (model: number): void {
+    this.kept.delete(model)
+    this.models.delete(model)
+  }
+
+  /** A user opens the model: what came of it for the swarm is the user's from now on. */
+  open (model: number): void {
+    for (const key of this.pulled.keys()) if (modelIndexOf(key) === model) this.pulled.delete(key)
+  }
+
+  /** What the ledger says is all that a start knows: a promise holds again, unless its model was removed. */
+  restart (): void {
+    for (const key of this.stale) if (this.models.has(modelIndexOf(key))) { this.stale.delete(key); this.committed.add(key) }
   }
 
   /** Before it lost everything it had this for good: so others believe until they notice. */
@@ -57,6 +84,10 @@ export class Disk {
     this.#before = new Set([...this.keys()].filter(key => this.keeps(key) && this.right(key)))
     this.used = 0
     this.committed.clear()
+    this.stale.clear()
+    this.models.clear()
+    this.pulled.clear()
+    this.suspectSince = undefined
     this.kept.clear()
     this.policies.clear()
     this.#rottenSince.clear()

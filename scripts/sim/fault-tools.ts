@@ -1,6 +1,6 @@
 import { randomInt, type Random } from '../../src/base/index.ts'
 import type { SimNode } from './node.ts'
-import { HOUR, MINUTE, SECOND, type SimModel } from './types.ts'
+import { HOUR, MINUTE, SECOND, shardOf, type Key, type SimModel } from './types.ts'
 import type { World } from './world.ts'
 
 /** Machines that are gone for good: never so many that capacity goes with them. */
@@ -46,6 +46,21 @@ export function say (world: World, text: string): void {
   if (world.trace.keeps) world.line(undefined, `** ${text}`)
 }
 
+/** Bad content is found by the scrub within this time, or when a proof is asked for. Two right ones have to stay elsewhere: it may meet a trim until then. */
+export function rots (world: World, { node, key, withinMs }: { node: SimNode, key: Key, withinMs: number }): boolean {
+  if (node.lies || !node.disk.right(key) || world.nodes.filter(other => other !== node && other.works && other.disk.right(key)).length < 2) return false
+  say(world, `${world.modelAt(key).cid}/${shardOf(key)} rots on ${node.name}`)
+  world.disturb(0)
+  node.disk.rot(key, world.now)
+  const scrub = (): void => {
+    if (!node.disk.has(key) || node.disk.right(key)) return
+    if (node.works && !node.lies) node.finds(key)
+    else world.queue.after(10 * MINUTE, scrub)
+  }
+  world.queue.after(world.random(`scrub ${key} ${node.index} ${world.now}`).next() * withinMs, scrub)
+  return true
+}
+
 /** Both ends change the view; only the time between counts as disturbed. */
 export function during (world: World, ms: number, begin: () => void, end: () => void): void {
   world.disturb(1)
@@ -87,7 +102,7 @@ export function drain (world: World, node: SimNode, patient: boolean): void {
   const { life } = node
   say(world, `${node.name} drains`)
   world.disturb(1)
-  node.draining = true
+  node.drainAsked = true
   let over = false
   const end = (): void => {
     if (over) return
@@ -95,8 +110,8 @@ export function drain (world: World, node: SimNode, patient: boolean): void {
     world.disturb(-1)
     if (node.life === life && node.works) {
       say(world, `${node.name} drains no more`)
-      node.draining = false
-      node.replicator?.drain(false, node.local(world.now))
+      node.drainAsked = false
+      node.replicator?.drain(node.draining, node.local(world.now))
     }
   }
   if (!patient) healers.get(world)?.push(end)

@@ -1,9 +1,10 @@
 import { MiB, randomInt, shuffle, type Random } from '../../src/base/index.ts'
 import type { Policy } from '../../src/replication/types.ts'
 import type { SimNode } from './node.ts'
-import { back, crash, drain, during, goes, healers, mayGo, outage, pick, say, spares, working } from './fault-tools.ts'
-import { HOUR, MINUTE, SECOND, shardOf, type FaultName, type SimModel } from './types.ts'
+import { back, crash, drain, during, goes, healers, mayGo, outage, pick, rots, say, spares, working } from './fault-tools.ts'
+import { HOUR, MINUTE, SECOND, type FaultName, type SimModel } from './types.ts'
 import { REBOOT_MS } from './checks.ts'
+import { failVolume } from './fault-volume.ts'
 import type { World } from './world.ts'
 
 /** Faults begin when the first model had time to spread. */
@@ -171,18 +172,7 @@ const faults: Record<FaultName, Fault> = {
     run: (world, random) => {
       const node = pick(random, working(world))
       const key = pick(random, [...(node?.disk.keys() ?? [])])
-      if (node === undefined || key === undefined || node.lies || !node.disk.right(key)) return
-      // Two right ones have to stay: rot is not seen before the next proof, and may meet a trim until then.
-      if (world.nodes.filter(other => other !== node && other.works && other.disk.right(key)).length < 2) return
-      say(world, `${world.modelAt(key).cid}/${shardOf(key)} rots on ${node.name}`)
-      world.disturb(0)
-      node.disk.rot(key, world.now)
-      const scrub = (): void => {
-        if (!node.disk.has(key) || node.disk.right(key)) return
-        if (node.works && !node.lies) node.loses(key, 'scrub')
-        else world.queue.after(10 * MINUTE, scrub)
-      }
-      world.queue.after(random.next() * (world.plant?.scrubMs ?? node.settings.scrubPeriodMs), scrub)
+      if (node !== undefined && key !== undefined) rots(world, { node, key, withinMs: world.plant?.scrubMs ?? node.settings.scrubPeriodMs })
     }
   },
   liar: {
@@ -268,6 +258,23 @@ const faults: Record<FaultName, Fault> = {
       else if (who !== undefined && model.records.size < PUBLISHERS_MAX && mayAdd(world, who, model)) world.publish(who, model, policy)
     }
   },
+  'bad-volume': {
+    everyMs: 50 * MINUTE,
+    run: (world, random) => {
+      const [node, paceMs, looksAfterMs] = [pick(random, working(world).filter(each => !each.draining && !each.lies)), (10 + random.next() * 60) * SECOND, random.next() < 0.6 ? (5 + random.next() * 40) * MINUTE : undefined]
+      if (node === undefined || world.nodes.filter(each => each.volume.suspect).length >= SUSPECTS_MAX || !mayGo(world, [node])) return
+      failVolume(world, { node, random, paceMs, looksAfterMs })
+    }
+  },
+  'cache-pressure': {
+    everyMs: 8 * MINUTE,
+    run: (world, random) => {
+      const [node, bytes] = [pick(random, working(world)), (0.1 + random.next()) * LEFT_BYTES]
+      if (node === undefined) return
+      say(world, `${node.name} needs room for ${Math.round(bytes)} bytes`)
+      node.parts.free(bytes)
+    }
+  },
   reboot: {
     everyMs: 45 * MINUTE,
     run: (world, random) => {
@@ -284,6 +291,8 @@ const faults: Record<FaultName, Fault> = {
   }
 }
 
+/** Volumes that have been found to fail, at once. */
+const SUSPECTS_MAX = 2
 /** Most that a disk which is nearly full has left. */
 const LEFT_BYTES = 512 * MiB
 /** Fewer than a node remembers of one model. */
@@ -305,8 +314,7 @@ function mayAdd (world: World, node: SimNode, model: SimModel): boolean {
 
 /** A user may remove anything but what no algorithm could bring back; the store refuses while it is being fetched. */
 function mayForget (world: World, node: SimNode, model: SimModel): boolean {
-  // The ledger keeps such a promise until it can be written again; the checks take what it holds for what is promised, and cannot tell the two apart.
-  if (node.readOnly || [...node.pulls.values()].some(pull => pull.model === model)) return false
+  if ([...node.pulls.values()].some(pull => pull.model === model)) return false
   return spares(world, [node], 1, model)
 }
 

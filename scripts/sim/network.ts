@@ -1,7 +1,7 @@
 import { randomInt, type Random } from '../../src/base/index.ts'
 import type { ReplicaMessage } from '../../src/replication/types.ts'
 import type { SimNode } from './node.ts'
-import { MINUTE, SECOND, keyOf } from './types.ts'
+import { HOUR, MINUTE, SECOND, keyOf } from './types.ts'
 import type { World } from './world.ts'
 
 const MESSAGE_TYPES = ['state', 'ask', 'seen', 'offer', 'accept', 'decline', 'commit', 'abandon', 'challenge', 'proof', 'disproved', 'release', 'keep']
@@ -106,7 +106,7 @@ export class Network {
 
   send (from: SimNode, to: SimNode, message: ReplicaMessage): void {
     const { world, random } = { world: this.#world, random: this.#random }
-    if (++world.stats.messages > MESSAGES_MAX * this.#size * Math.max(1, world.options.hours)) world.checks.fail('nobody talks without end', `${from.name} sends ${to.name} message ${world.stats.messages}, a ${message.type}`)
+    if (++world.stats.messages > MESSAGES_MAX * this.#size * Math.max(1, world.options.hours, world.now / HOUR)) world.checks.fail('nobody talks without end', `${from.name} sends ${to.name} message ${world.stats.messages}, a ${message.type}`)
     world.trace.mix(from.index << 16 | to.index << 8 | MESSAGE_TYPES.indexOf(message.type))
     if ('shard' in message) world.trace.mix(message.shard)
     if (world.trace.keeps) this.#traceMessage(from, to, message)

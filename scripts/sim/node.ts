@@ -2,9 +2,11 @@ import { randomInt, seededRandom } from '../../src/base/index.ts'
 import { Replicator, type ReplicatorInit } from '../../src/replication/replicator.ts'
 import type { PolicyRecord, ReplicaMessage, ReplicationSettings } from '../../src/replication/types.ts'
 import { Disk } from './disk.ts'
+import { Parts } from './parts.ts'
 import { LedgerFullError, createPorts } from './ports.ts'
 import { SECOND, keyOf, modelIndexOf, shardOf, type Key, type SimModel } from './types.ts'
 import type { Pull } from './transfer.ts'
+import { Volume } from './volume.ts'
 import type { World } from './world.ts'
 
 const TICK_MS = 5 * SECOND
@@ -54,7 +56,8 @@ export class SimNode {
   /** Claims, and cannot prove: nothing on its disk is right, and its own scrub sees nothing. */
   lies = false
   liesSince = Infinity
-  draining = false
+  /** By an operator. */
+  drainAsked = false
   /** The volume of the ledger is full: nothing can be recorded, neither promises nor policies. */
   readOnly = false
   /** When a volume of it was last filled by others, and until when it was slow. */
@@ -66,6 +69,8 @@ export class SimNode {
   clockRate = 1
   watched = new Set<number>()
   readonly pulls = new Map<Key, Pull>()
+  readonly parts: Parts
+  readonly volume: Volume
   inbox: Array<() => void> = []
   /** For planted bugs that know what proofs have to be. */
   readonly challenges = new Map<string, { nonce: Uint8Array, keys: Key[] }>()
@@ -81,9 +86,12 @@ export class SimNode {
     this.settings = init.settings
     this.bytesPerSecond = init.bytesPerSecond
     this.disk = new Disk(init.diskBytes)
+    this.parts = new Parts(world, this)
+    this.volume = new Volume(world, this)
   }
 
   get running (): boolean { return this.replicator !== undefined }
+  get draining (): boolean { return this.drainAsked || this.volume.suspect }
   /** Pings are answered. */
   get answers (): boolean { return this.running && !this.hung && !this.waking }
   /** A process that works, whatever others see of it. */
@@ -99,11 +107,12 @@ export class SimNode {
   start (): void {
     const world = this.#world
     this.life++
+    this.disk.restart()
     this.startedAt = world.now
     this.returnedAt = world.now
     this.absentSince = undefined
     this.leftInOrder = false
-    this.hung = this.waking = this.wedged = this.draining = false
+    this.hung = this.waking = this.wedged = this.drainAsked = false
     this.inbox = []
     this.watched = new Set()
     this.known.clear()
@@ -118,17 +127,18 @@ export class SimNode {
       settings: this.settings,
       random,
       ports: plant?.ports?.(ports, this, (model, shard) => keyOf(world.modelOf(model)?.index ?? -1, shard)) ?? ports,
-      commitments: [...this.disk.committed].map(key => ({ model: world.modelAt(key).cid, shard: shardOf(key) })),
+      commitments: [...this.disk.committed, ...this.disk.stale].map(key => ({ model: world.modelAt(key).cid, shard: shardOf(key) })),
       policies: [...this.disk.policies.values()]
     }
     const replicator = new Replicator(plant?.init?.(init) ?? init)
     plant?.patch?.(replicator, this)
     this.replicator = replicator
     for (const model of world.models) {
-      if (this.disk.kept.has(model.index) || this.disk.heldOf(model).length > 0) this.tellModel(model)
+      if (this.disk.models.has(model.index)) this.tellModel(model)
     }
     replicator.start(this.local(world.now))
     world.checks.settling.starts(this)
+    this.volume.starts()
     if (world.trace.keeps) world.line(undefined, `${this.name} starts with ${this.disk.committed.size} commitments`)
     world.trace.mix(this.index)
     world.network.refresh()
@@ -138,11 +148,20 @@ export class SimNode {
       if (this.life !== life || this.replicator === undefined) return
       if (!this.hung && !this.wedged) {
         world.stats.ticks++
-        this.#guarded(() => { this.replicator?.tick(this.local(world.now)) })
+        this.#tick()
       }
       world.queue.after(TICK_MS, tick)
     }
     world.queue.after(offset, tick)
+  }
+
+  /** As in service.ts. */
+  #tick (): void {
+    const { replicator } = this
+    this.volume.tick()
+    replicator?.drain(this.draining, this.now)
+    this.#guarded(() => { replicator?.tick(this.now) })
+    this.volume.check()
   }
 
   /** kill -9, or the power. */
@@ -212,7 +231,7 @@ export class SimNode {
 
   /** A user here removes a model, whatever was promised; the store has removed it when the replicator hears of it. */
   forget (model: SimModel): void {
-    this.disk.kept.delete(model.index)
+    this.disk.forget(model.index)
     this.known.delete(model.index)
     const held = this.disk.heldOf(model)
     for (const shard of held) {
@@ -245,6 +264,12 @@ export class SimNode {
     this.#guarded(() => { this.replicator?.pulled(model.cid, shard, ok, this.local(this.#world.now)) })
   }
 
+  /** Its scrub finds a bad shard. */
+  finds (key: Key): void {
+    this.loses(key, 'scrub')
+    this.volume.found()
+  }
+
   /** Content is bad or gone, and this node knows. */
   loses (key: Key, why: string): void {
     const model = this.#world.modelAt(key)
@@ -254,21 +279,12 @@ export class SimNode {
     this.#world.checks.removed(this, key)
   }
 
-  /** The store's garbage collection: whole models that nobody here keeps, and no shard that is the last one known. */
+  /** The store's garbage collection: whole models that nobody here keeps. */
   collect (model: SimModel): boolean {
     const { replicator } = this
     if (replicator === undefined || this.disk.kept.has(model.index) || replicator.keeps(model.cid)) return false
-    const now = this.local(this.#world.now)
     const held = this.disk.heldOf(model)
     if (held.length === 0) return false
-    if ((replicator.policyOf(model.cid)?.target ?? 0) > 0) {
-      const shards = replicator.shards(model.cid, now)
-      if (shards === undefined) return false
-      for (const shard of held) {
-        const others = shards[shard]?.holders.some(holder => holder.peerId !== this.name && holder.state !== 'down') ?? false
-        if (!others) return false
-      }
-    }
     for (const shard of held) {
       const key = keyOf(model.index, shard)
       if (this.disk.committed.has(key) && this.disk.right(key)) this.#world.checks.fail('nobody evicts what it promised', `${this.name} collects ${model.cid}/${shard}, to which it is committed`, key)
@@ -278,6 +294,7 @@ export class SimNode {
   }
 
   makeRoom (bytes: number): boolean {
+    this.parts.free(bytes - this.disk.free)
     const models = new Set([...this.disk.keys()].map(modelIndexOf))
     for (const index of models) {
       if (this.disk.free >= bytes) break

@@ -21,6 +21,8 @@ export interface Plant {
   receive?: (message: ReplicaMessage, from: SimNode, to: SimNode) => ReplicaMessage | undefined
   patch?: (replicator: Replicator, node: SimNode) => void
   scrubMs?: number
+  /** What a start makes of what the ledger says about its volume. */
+  suspectSince?: (saved: number | undefined) => number | undefined
 }
 
 export const NEVER = 1e15

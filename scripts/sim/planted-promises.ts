@@ -27,6 +27,13 @@ export const promisePlants: readonly Plant[] = [
     patch: replicator => { replicator.forget = () => {} }
   },
   {
+    name: 'removals-are-not-recorded',
+    shows: 'what is removed is not promised',
+    what: 'what the ledger could not be told of a removal it is never told',
+    faults: ['forget', 'full-disk'],
+    ports: ports => ({ ...ports, save: change => { if (change.committed) ports.save(change); else swallow(() => { ports.save(change) }) } })
+  },
+  {
     name: 'sequence-starts-anew',
     seed: 3,
     shows: 'every holder knows the policy',
@@ -130,6 +137,19 @@ export const promisePlants: readonly Plant[] = [
     what: 'who has too many is never told that others keep theirs',
     faults: ['partition'],
     receive: (message, _from, to) => message.type === 'keep' && !to.draining ? { ...message, ok: false } : message
+  },
+  {
+    name: 'promises-what-it-misses',
+    shows: 'beside a cut that stays all comes to rest',
+    what: 'who sees too few promises to keep its own all the same, and brings back what is let go of on that',
+    faults: ['one-way'],
+    ports: (ports, node, keyOf) => ({
+      ...ports,
+      send: (to, message) => {
+        const keeps = message.type === 'keep' && !node.draining && node.replicator?.settled === true && node.disk.committed.has(keyOf(message.model, message.shard))
+        ports.send(to, keeps ? { ...message, ok: true } : message)
+      }
+    })
   },
   {
     name: 'a-cut-is-a-death',

@@ -2,6 +2,7 @@ import type { ReplicaMessage } from '../../src/replication/types.ts'
 import { digestOf } from './disk.ts'
 import type { SimNode } from './node.ts'
 import { NEVER, withPolicy, type Plant } from './plant.ts'
+import { diskPlants } from './planted-disk.ts'
 import { promisePlants } from './planted-promises.ts'
 
 /** Whatever a peer answers, it is what was expected: for that the nonces are remembered here. */
@@ -23,6 +24,7 @@ function trusts (message: ReplicaMessage, to: SimNode): ReplicaMessage {
 
 export const plants: readonly Plant[] = [
   ...promisePlants,
+  ...diskPlants,
   {
     name: 'claims-count-as-proven',
     seed: 2,
@@ -45,7 +47,7 @@ export const plants: readonly Plant[] = [
   },
   {
     name: 'two-trimmers-at-once',
-    seed: 260,
+    seed: 39,
     what: 'the answer to a release is not looked at',
     faults: ['message-loss', 'crash', 'drain', 'domain-loss'],
     hours: 3,

@@ -105,19 +105,27 @@ export function createPorts (world: World, node: SimNode): ReplicaPorts {
     scrub: (model, shard) => {
       const key = keyOfShard(model, shard)
       later(SCRUB_MS, () => {
-        if (!node.lies && node.disk.has(key) && !node.disk.right(key)) node.loses(key, 'scrub')
+        if (!node.lies && node.disk.has(key) && !node.disk.right(key)) node.finds(key)
       })
     },
     save: change => {
-      const key = keyOfShard(change.model, change.shard)
-      if (node.readOnly) throw new LedgerFullError('disk full: the promise cannot be recorded')
-      if (change.committed) {
-        node.disk.committed.add(key)
-        node.tookAt.set(key, world.now)
-      } else {
-        node.disk.committed.delete(key)
+      const keys = change.shards.map(shard => keyOfShard(change.model, shard))
+      const { committed, stale } = node.disk
+      if (node.readOnly) {
+        // What its user removed is no promise any more, whatever the ledger says.
+        if (node.forgetting) for (const key of keys) if (committed.delete(key)) stale.add(key)
+        throw new LedgerFullError('disk full: the promise cannot be recorded')
       }
-      world.checks.saved(node, key, change.committed)
+      for (const key of keys) {
+        const wasStale = stale.delete(key)
+        if (change.committed) {
+          committed.add(key)
+          node.tookAt.set(key, world.now)
+        } else {
+          committed.delete(key)
+        }
+        if (change.committed || !wasStale) world.checks.saved(node, key, change.committed)
+      }
     },
     savePolicy: record => {
       if (node.readOnly) throw new LedgerFullError('disk full: the policy cannot be recorded')

@@ -75,7 +75,8 @@ export class Settling {
     }
     known.version = message.version
     for (const { model, committed } of message.models) {
-      if (!node.known.has(this.#world.modelOf(model)?.index ?? -1)) continue
+      // Of what it has been offered it hears before any of it is here.
+      if (node.replicator?.policyOf(model) === undefined) continue
       const key = `${from.name} ${model}`
       const before = restart.said.get(key)
       restart.said.set(key, committed)

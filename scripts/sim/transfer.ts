@@ -47,7 +47,9 @@ export class Transfers {
     const sources = job.from.map(id => world.nodeOf(id)?.index).filter(index => index !== undefined && index !== node.index) as number[]
     const pull: Pull = { node, life: node.life, model, shard: job.shard, key, bytes, sources, urgent: job.urgent, source: undefined, startedFirstAt: world.now, tried: [], wasCut: false, startedAt: world.now, takesMs: 0, bytesLeft: bytes, attempt: 0, ended: false }
     this.cancel(node, key)
+    node.parts.fit()
     world.checks.bytes.starts(pull)
+    if (!node.disk.committed.has(key)) node.volume.takes(key, `${model.cid}/${job.shard}`)
     this.active.add(pull)
     node.pulls.set(key, pull)
     this.#next(pull)
@@ -134,6 +136,7 @@ export class Transfers {
       return
     }
     node.disk.write(key, pull.bytes)
+    node.disk.pulled.set(key, this.#world.now)
     if (node.lies) node.disk.rot(key, this.#world.now)
     this.#finish(pull, true)
   }

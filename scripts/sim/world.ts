@@ -11,7 +11,7 @@ import { policyBytes } from './ports.ts'
 import { EventQueue } from './queue.ts'
 import { Trace } from './trace.ts'
 import { Transfers } from './transfer.ts'
-import { FAULTS, HOUR, MINUTE, SCRUB_PERIODS_MS, keyOf, modelIndexOf, type FaultName, type Key, type SimModel, type SimOptions, type SimResult, type SimStats } from './types.ts'
+import { DRAWN_FAULTS, HOUR, MINUTE, SCRUB_PERIODS_MS, keyOf, modelIndexOf, type FaultName, type Key, type SimModel, type SimOptions, type SimResult, type SimStats } from './types.ts'
 
 /** From the end of the faults until everything has to be right: grace, brake and settling are ten minutes each at most. */
 export const LIVENESS_MS = 30 * MINUTE
@@ -55,7 +55,7 @@ export class World {
     const settings = { ...defaultReplication, donateBytes: 0, scrubPeriodMs: SCRUB_PERIODS_MS[randomInt(this.random('scrub'), SCRUB_PERIODS_MS.length)] as number }
     this.settings = this.plant?.settings?.(settings) ?? settings
     // Rot and lies are seen when a proof fails or runs out, which takes up to its time to live.
-    const unseen = this.faults.some(fault => fault === 'rot' || fault === 'liar') ? defaultReplication.proofTtlMs : 0
+    const unseen = this.faults.some(fault => fault === 'rot' || fault === 'liar' || fault === 'bad-volume') ? defaultReplication.proofTtlMs : 0
     this.restMs = LIVENESS_MS + unseen
     this.endAt = options.hours * HOUR
     this.faultsEndAt = Math.max(30 * MINUTE, this.endAt - this.restMs)
@@ -85,6 +85,7 @@ export class World {
     try {
       while (this.checks.violation === undefined && this.queue.step(this.endAt)) { /* the queue does it */ }
       if (this.checks.violation === undefined) this.checks.atEnd()
+      if (this.checks.violation === undefined) this.checks.churn.watch()
     } catch (error) {
       this.checks.fail('no call throws', error instanceof Error ? error.stack ?? error.message : String(error))
     }
@@ -126,10 +127,10 @@ export class World {
   publish (node: SimNode, model: SimModel, policy: Policy): void {
     const { replicator } = node
     if (replicator === undefined) return
-    const inForce = replicator.policyOf(model.cid)
     const unsigned = { model: model.cid, sequence: replicator.nextSequence(model.cid), publisher: node.name, ...policy }
     const record: PolicyRecord = { ...unsigned, bytes: policyBytes(unsigned) }
     this.disturb(0)
+    node.disk.open(model.index)
     if (this.trace.keeps) this.line(undefined, `${node.name} publishes ${model.cid} ${JSON.stringify(policy)}`)
     model.shardBytes.forEach((bytes, shard) => {
       const key = keyOf(model.index, shard)
@@ -138,7 +139,7 @@ export class World {
     })
     this.providers[model.index]?.add(node.index)
     if (!node.publish(model, record)) {
-      this.checks.refused(node, model, inForce)
+      this.checks.refused(node, model)
       return
     }
     const first = model.at === Infinity
@@ -152,7 +153,7 @@ export class World {
 
   #drawFaults (): FaultName[] {
     const random = this.random('faults')
-    return shuffle(random, [...FAULTS]).slice(0, randomInt(random, 6))
+    return shuffle(random, [...DRAWN_FAULTS]).slice(0, randomInt(random, 6))
   }
 
   #build (random: Random): void {
@@ -220,6 +221,7 @@ export class World {
   #load (node: SimNode, model: SimModel): void {
     const bytes = model.shardBytes.reduce((sum, each) => sum + each, 0)
     if (!node.works || node.disk.free < bytes || !this.checks.alive(model)) return
+    node.disk.open(model.index)
     model.shardBytes.forEach((each, shard) => {
       const key = keyOf(model.index, shard)
       if (node.disk.has(key)) return

@@ -3,7 +3,7 @@ import { OpenAPIHono } from '@hono/zod-openapi'
 import { HTTPException } from 'hono/http-exception'
 import { routePath } from 'hono/route'
 import {
-  API_BODY_BYTES_MAX, LimitExceededError, NodeStoppedError, ShoalError, UnknownRouteError, UsageError, asError, type Logger
+  API_BODY_BYTES_MAX, LimitExceededError, NodeStoppedError, ShoalError, UnknownRouteError, UsageError, asError, systemClock, type Logger
 } from '../base/index.ts'
 import type { NodeStatus, ShoalNode } from '../node/types.ts'
 import { guard, type GuardInit } from './guard.ts'
@@ -39,10 +39,11 @@ export function createApp (init: AppInit): OpenAPIHono<ApiEnv> {
   }
 
   app.use(async (c, next) => {
+    const startedAt = systemClock.monotonic()
     await next()
     c.header('x-content-type-options', 'nosniff')
     const route = routePath(c, -1)
-    metrics.request(c.req.method, route === '/*' || route === '*' ? 'none' : route, c.res.status)
+    metrics.request(c.req.method, route === '/*' || route === '*' ? 'none' : route, c.res.status, (systemClock.monotonic() - startedAt) / 1000)
     logger.debug({ method: c.req.method, path: c.req.path, status: c.res.status }, 'request')
   })
   app.use(async (c, next) => {

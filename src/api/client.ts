@@ -11,9 +11,10 @@ import {
 import { API_LINE_BYTES_MAX, API_RESPONSE_BYTES_MAX } from '../base/limits.ts'
 import type { AbortOptions, ProgressOptions } from '../base/options.ts'
 import type {
-  AddOptions, AddProgress, AddResult, DrainOptions, DrainProgress, DrainResult, LoadOptions, LoadProgress, LoadResult, ModelSummary, PeerStatus, PinOptions,
+  AddOptions, AddProgress, AddResult, DrainOptions, DrainProgress, DrainResult, LoadOptions, LoadProgress, LoadResult, ModelLink, ModelSummary, PeerStatus, PinOptions,
   ReplicationProgress, TransferStatus
 } from '../node/types.ts'
+import type { RepoName } from '../model/repo-name.ts'
 import type { GcResult, RemoveResult, VerifyProgress, VerifyResult } from '../storage/store.ts'
 import { readLines } from './lines.ts'
 import { checkSocketPath } from './paths.ts'
@@ -47,8 +48,8 @@ export class ApiClient {
 
   /** Adds a file or directory; `path` is absolute, as the daemon sees it. */
   async add (path: string, options: AddOptions = {}): Promise<AddResult> {
-    const { inPlace, follow, replicas, signal } = options
-    return await this.#finish<AddMessage, AddProgress, AddResult>({ method: 'POST', path: '/v1/models', body: { path, inPlace, follow, replicas }, signal }, options)
+    const { inPlace, follow, followWithin, replicas, signal } = options
+    return await this.#finish<AddMessage, AddProgress, AddResult>({ method: 'POST', path: '/v1/models', body: { path, inPlace, follow, followWithin, replicas }, signal }, options)
   }
 
   /**
@@ -112,6 +113,20 @@ export class ApiClient {
 
   async gc (options: AbortOptions & { dryRun?: boolean } = {}): Promise<GcResult> {
     return await this.#json({ method: 'POST', path: '/v1/gc', body: { dryRun: options.dryRun }, signal: options.signal })
+  }
+
+  /** Repository names that stand for models, by name. */
+  async links (options: AbortOptions = {}): Promise<ModelLink[]> {
+    return await this.#json({ method: 'GET', path: '/v1/links', signal: options.signal })
+  }
+
+  async link ({ repo, revision }: RepoName, cid: string, options: AbortOptions = {}): Promise<ModelLink> {
+    return await this.#json({ method: 'PUT', path: '/v1/links', body: { repo, revision, cid }, signal: options.signal })
+  }
+
+  /** Tells what the name stood for. */
+  async unlink ({ repo, revision }: RepoName, options: AbortOptions = {}): Promise<ModelLink> {
+    return await this.#json({ method: 'DELETE', path: `/v1/links?${new URLSearchParams({ repo, revision }).toString()}`, signal: options.signal })
   }
 
   async transfers (options: AbortOptions = {}): Promise<TransferStatus[]> {

@@ -1,17 +1,22 @@
-import { Counter, Gauge, Registry, collectDefaultMetrics } from 'prom-client'
-import type { NodeStatus, PeerStatus, ShoalNode } from '../node/types.ts'
+import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from 'prom-client'
+import type { NodeStatus, ShoalNode } from '../node/types.ts'
+import { createLoadMetrics } from './load-metrics.ts'
 import { setOrRemove, setTo } from './metric-values.ts'
+import { createPeerMetrics } from './peer-metrics.ts'
 import { createReplicationMetrics } from './replication-metrics.ts'
 
 export interface Metrics {
   contentType: string
   /** The whole exposition, as of now. */
   text: () => Promise<string>
-  /** One answered request. `route` is the pattern, never the path: no CID becomes a label. */
-  request: (method: string, route: string, status: number) => void
+  /** One answered request. `route` is the pattern, never the path: no CID becomes a label. `seconds` until its head was ready; a stream goes on after that. */
+  request: (method: string, route: string, status: number, seconds: number) => void
   /** Listens to the node no more. */
   stop: () => void
 }
+
+/** Most answers come from memory; one that waits for a range, or has to read a disk, takes longer. */
+const ANSWER_SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30]
 
 /**
  * What Prometheus reads: one registry for each server, one prefix, base units, and no label whose values grow with the
@@ -23,46 +28,54 @@ export function createMetrics (node: ShoalNode, init: { processMetrics: boolean 
   const requests = new Counter({
     name: 'shoal_http_requests_total', help: 'Requests answered by the API', labelNames: ['method', 'route', 'status'], registers: [registry]
   })
-  const received = new Counter({ name: 'shoal_received_bytes_total', help: 'Block bytes received from peers', registers: [registry] })
-  const sent = new Counter({ name: 'shoal_sent_bytes_total', help: 'Block bytes sent to peers', registers: [registry] })
+  const answerSeconds = new Histogram({
+    name: 'shoal_http_request_seconds', help: 'From a request to the API to the head of its answer', buckets: ANSWER_SECONDS, registers: [registry]
+  })
   const announced = new Counter({ name: 'shoal_announced_keys_total', help: 'Announcements sent', registers: [registry] })
   const announceFailed = new Counter({ name: 'shoal_announce_failures_total', help: 'Announcements that failed', registers: [registry] })
   const lost = new Counter({ name: 'shoal_blocks_lost_total', help: 'Blocks found bad or gone on this disk', registers: [registry] })
+  const readOnly = new Counter({ name: 'shoal_storage_read_only_total', help: 'Times the data volume went read-only', registers: [registry] })
   const gauges = makeGauges(registry)
+  const peers = createPeerMetrics(registry, node)
+  const loads = createLoadMetrics(registry, node)
   const replication = createReplicationMetrics(registry, node)
   if (init.processMetrics) collectDefaultMetrics({ register: registry, prefix: 'shoal_' })
 
-  const totals = {
-    received: new PeerTotal(peer => peer.receivedBytes),
-    sent: new PeerTotal(peer => peer.sentBytes)
-  }
+  const off = node.events.on('volume:state', ({ writable }) => { if (!writable) readOnly.inc() })
   return {
     contentType: registry.contentType,
-    request: (method, route, status) => { requests.inc({ method, route, status }) },
-    stop: () => { replication.stop() },
+    request: (method, route, status, seconds) => {
+      requests.inc({ method, route, status })
+      answerSeconds.observe(seconds)
+    },
+    stop: () => {
+      off()
+      peers.stop()
+      loads.stop()
+      replication.stop()
+    },
     text: async () => {
       const status = await node.status()
-      const peers = node.peers()
-      setTo(received, totals.received.update(peers))
-      setTo(sent, totals.sent.update(peers))
+      peers.update(node.peers(), status.peersConnected)
+      loads.update()
       setTo(announced, status.announce.announced)
       setTo(announceFailed, status.announce.failed)
       setTo(lost, status.blocksLost)
-      gauges(status, peers)
+      gauges(status)
       replication.update(status.replication)
       return await registry.metrics()
     }
   }
 }
 
-function makeGauges (registry: Registry): (status: NodeStatus, peers: PeerStatus[]) => void {
+function makeGauges (registry: Registry): (status: NodeStatus) => void {
   const gauge = <Label extends string>(name: string, help: string, labelNames: Label[] = []): Gauge<Label> => new Gauge({ name: `shoal_${name}`, help, labelNames, registers: [registry] })
   const models = gauge('models', 'Models held here', ['state'])
   const modelBytes = gauge('model_bytes', 'Bytes present of the models held here')
   const transfers = gauge('transfers', 'Loads that run now')
-  const peers = gauge('peers', 'Peers known', ['state'])
-  const receiveRate = gauge('receive_bytes_per_second', 'Rate of block bytes from peers over the last seconds')
-  const sendRate = gauge('send_bytes_per_second', 'Rate of block bytes to peers over the last seconds')
+  const pinned = gauge('models_pinned', 'Models held here that are never evicted because they are pinned')
+  const sweptAt = gauge('announce_swept_timestamp_seconds', 'When everything was last announced, seconds since 1970; absent before the first time')
+  const directIo = gauge('storage_direct_io', '1 when block writes bypass the page cache')
   const keys = gauge('announce_keys', 'Things kept announced')
   const backlog = gauge('announce_backlog_keys', 'Things whose announcement is due')
   const lag = gauge('announce_lag_seconds', 'How late the oldest due announcement is')
@@ -74,15 +87,14 @@ function makeGauges (registry: Registry): (status: NodeStatus, peers: PeerStatus
   const uptime = gauge('uptime_seconds', 'Since the node started')
   const problems = gauge('problems', 'Things an operator should look at: see shoal status')
   const info = gauge('info', 'Always 1', ['version'])
-  return (status, known) => {
+  return status => {
     models.set({ state: 'complete' }, status.models.complete)
     models.set({ state: 'partial' }, status.models.count - status.models.complete)
     modelBytes.set(status.models.bytes)
     transfers.set(status.transfers)
-    peers.set({ state: 'connected' }, status.peersConnected)
-    peers.set({ state: 'banned' }, known.filter(peer => peer.banned).length)
-    receiveRate.set(known.reduce((sum, peer) => sum + peer.receiveRate, 0))
-    sendRate.set(known.reduce((sum, peer) => sum + peer.sendRate, 0))
+    pinned.set(status.models.pinned)
+    setOrRemove(sweptAt, status.announce.sweptAt === undefined ? undefined : status.announce.sweptAt / 1000)
+    directIo.set(status.storage.directIo ? 1 : 0)
     keys.set(status.announce.keys)
     backlog.set(status.announce.backlog)
     lag.set(status.announce.lagMs / 1000)
@@ -95,26 +107,5 @@ function makeGauges (registry: Registry): (status: NodeStatus, peers: PeerStatus
     uptime.set(status.uptimeSeconds)
     problems.set(status.problems.length)
     info.set({ version: status.version }, 1)
-  }
-}
-
-/** A total over peers that never falls, though the node may forget a peer, and one that comes back starts at zero. */
-class PeerTotal {
-  readonly #of: (peer: PeerStatus) => number
-  #last = new Map<string, number>()
-  #total = 0
-
-  constructor (of: (peer: PeerStatus) => number) { this.#of = of }
-
-  update (peers: PeerStatus[]): number {
-    const now = new Map<string, number>()
-    for (const peer of peers) {
-      const bytes = this.#of(peer)
-      const before = this.#last.get(peer.peerId) ?? 0
-      this.#total += bytes >= before ? bytes - before : bytes
-      now.set(peer.peerId, bytes)
-    }
-    this.#last = now
-    return this.#total
   }
 }

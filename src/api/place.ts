@@ -76,8 +76,8 @@ function targetOf ({ path }: PlaceableFile, directory: string): string {
   return target
 }
 
-/** What leads to the target must be real directories: a link would take the file somewhere else. */
-async function checkDirectories (directory: string, target: string): Promise<void> {
+/** What leads from the directory to the target must be real directories: a link would take the file somewhere else. Throws OutputExistsError. */
+export async function checkDirectories (directory: string, target: string): Promise<void> {
   let path = directory
   for (const name of relative(directory, dirname(target)).split(sep).filter(part => part !== '')) {
     path += sep + name

@@ -2,7 +2,7 @@ import { createRoute, type OpenAPIHono, type z } from '@hono/zod-openapi'
 import type { HttpBindings } from '@hono/node-server'
 import type { Context, MiddlewareHandler, TypedResponse } from 'hono'
 import { UsageError, systemClock } from '../base/index.ts'
-import { parseModelCid } from '../model/index.ts'
+import { DEFAULT_REVISION, parseModelCid } from '../model/index.ts'
 import type { ModelDetails, ShoalNode } from '../node/types.ts'
 import { OpenLoads } from './open-loads.ts'
 import { knownShards, shownModelReplication, shownShard, shownStatus } from './replication.ts'
@@ -39,6 +39,7 @@ export function addRoutes (app: OpenAPIHono<ApiEnv>, init: RoutesInit): void {
   addLoadRoutes(app, init)
   addReplicationRoutes(app, init)
   addCareRoutes(app, init)
+  addLinkRoutes(app, init)
   addNodeRoutes(app, init)
 }
 
@@ -178,6 +179,28 @@ function addCareRoutes (app: OpenAPIHono<ApiEnv>, { node, ...init }: RoutesInit)
   app.openapi(createRoute({
     method: 'get', path: '/v1/transfers', summary: 'Running loads', responses: { 200: json('Now', schemas.Transfers), ...failed }
   }), c => c.json(node.transfers(), 200))
+}
+
+function addLinkRoutes (app: OpenAPIHono<ApiEnv>, { node }: RoutesInit): void {
+  app.openapi(createRoute({
+    method: 'get', path: '/v1/links', summary: 'Repository names that stand for models here', responses: { 200: json('By name', schemas.Links), ...failed }
+  }), c => c.json(node.links(), 200))
+
+  app.openapi(createRoute({
+    method: 'put', path: '/v1/links', summary: 'Let a repository name stand for a model, for Hugging Face clients of this node',
+    request: { body: body(schemas.LinkBody) }, responses: { 200: json('Linked', schemas.Link), ...failed }
+  }), async c => {
+    const { repo, revision = DEFAULT_REVISION, cid } = c.req.valid('json')
+    return c.json(await node.link({ repo, revision }, cid), 200)
+  })
+
+  app.openapi(createRoute({
+    method: 'delete', path: '/v1/links', summary: 'Take a repository name away; the model stays',
+    request: { query: schemas.LinkQuery }, responses: { 200: json('What it stood for', schemas.Link), ...failed }
+  }), async c => {
+    const { repo, revision = DEFAULT_REVISION } = c.req.valid('query')
+    return c.json(await node.unlink({ repo, revision }), 200)
+  })
 }
 
 function addNodeRoutes (app: OpenAPIHono<ApiEnv>, { node, stopping, onShutdown }: RoutesInit): void {

@@ -4,7 +4,7 @@
  */
 import { isAbsolute } from 'node:path'
 import { z } from '@hono/zod-openapi'
-import { INCLUDE_GLOBS_MAX, INCLUDE_GLOB_BYTES_MAX, INVITE_BYTES_MAX, PATH_BYTES_MAX, REPLICAS_MAX } from '../base/index.ts'
+import { INCLUDE_GLOBS_MAX, INCLUDE_GLOB_BYTES_MAX, INVITE_BYTES_MAX, PATH_BYTES_MAX, REPLICAS_MAX, REPO_NAME_PART_MAX, REVISION_BYTES_MAX } from '../base/index.ts'
 
 /** PATH_MAX of Linux (limits.h): longer ones cannot be opened in one call anyway. */
 const HOST_PATH_BYTES_MAX = 4_096
@@ -36,11 +36,15 @@ export const ShowQuery = z.object({ tensors: z.enum(['true', 'false']).optional(
 
 const replicas = z.int().min(0).max(REPLICAS_MAX)
 
+const hostPath = z.string().max(HOST_PATH_BYTES_MAX).refine(path => isAbsolute(path) && !path.includes('\0'), 'must be an absolute path')
+/** Where symbolic links may lead to: the places of one cache. */
+const FOLLOW_WITHIN_MAX = 8
+
 export const AddBody = z.strictObject({
-  path: z.string().max(HOST_PATH_BYTES_MAX).refine(path => isAbsolute(path) && !path.includes('\0'), 'must be an absolute path')
-    .openapi({ description: 'a file or directory as the daemon sees it' }),
+  path: hostPath.openapi({ description: 'a file or directory as the daemon sees it' }),
   inPlace: z.boolean().optional().openapi({ description: 'reference the files instead of copying them' }),
   follow: z.boolean().optional().openapi({ description: 'follow symbolic links instead of refusing them' }),
+  followWithin: z.array(hostPath).max(FOLLOW_WITHIN_MAX).optional().openapi({ description: 'follow those that lead to files below one of these directories, and refuse others' }),
   replicas: replicas.optional().openapi({ description: 'the target number of replicas the swarm keeps of each shard; 0: none; default: replication.target' })
 }).openapi('AddRequest')
 
@@ -65,6 +69,11 @@ export const DrainBody = z.strictObject({
 }).openapi('DrainRequest')
 export const GcBody = z.strictObject({ dryRun: z.boolean().optional() }).openapi('GcRequest')
 export const ConnectBody = z.strictObject({ multiaddr: z.string().min(1).max(INVITE_BYTES_MAX) }).openapi('ConnectRequest')
+
+const repo = z.string().min(1).max(2 * REPO_NAME_PART_MAX + 1).openapi({ example: 'meta/llama-3-8b', description: 'ORG/NAME, as Hugging Face clients ask for it' })
+const revision = z.string().min(1).max(REVISION_BYTES_MAX).openapi({ example: 'main', description: 'a branch or tag; default main' })
+export const LinkBody = z.strictObject({ repo, revision: revision.optional(), cid: z.string().min(1).max(CID_TEXT_MAX) }).openapi('LinkRequest')
+export const LinkQuery = z.object({ repo, revision: revision.optional() })
 
 // Answers.
 const summary = {
@@ -178,6 +187,7 @@ const OpenFile = z.object({
   localPath: z.string().optional().openapi({ description: 'the file on disk, sparse while incomplete' }),
   complete: z.boolean(),
   wanted: z.boolean(),
+  gitSha1: z.string().optional().openapi({ description: 'what git names the content by; of small files' }),
   guard: z.object({ path: z.string(), size: bytes, mtimeMs: z.number(), ino: z.number() }).optional()
     .openapi({ description: 'of a file in place: what it must still look like; whoever reads it by itself has to compare' })
 }).openapi('OpenFile')
@@ -225,6 +235,8 @@ export const GcResult = z.object({ removed: z.array(RemoveResult), freedBytes: b
 export const PinResult = z.object({ cid, pinned: z.boolean(), replicas: z.int().optional() }).openapi('PinResult')
 export const InviteResult = z.object({ invite: z.string() }).openapi('Invite')
 export const ConnectResult = z.object({ peerId: z.string() }).openapi('ConnectResult')
+export const Link = z.object({ repo, revision, cid, linkedAt: milliseconds1970 }).openapi('Link')
+export const Links = z.array(Link)
 export const Waited = z.object({ ready: z.literal(true) }).openapi('Waited')
 export const Readiness = z.object({ status: z.enum(['ready', 'stopping']) }).openapi('Readiness')
 

@@ -59,6 +59,8 @@ export class InvalidCidError extends reason('InvalidCidError', 'usage', false, '
 export class InvalidInviteError extends reason('InvalidInviteError', 'usage', false, 'caller') {}
 /** A path that no model can hold: see the path rules in model/path.ts. */
 export class InvalidPathError extends reason('InvalidPathError', 'usage', false, 'caller') {}
+/** A repository name or revision that no Hugging Face client could ask for: see model/repo-name.ts. */
+export class InvalidRepoNameError extends reason('InvalidRepoNameError', 'usage', false, 'caller') {}
 /** A model without a single file. */
 export class EmptyModelError extends reason('EmptyModelError', 'usage', false, 'caller') {}
 /** A symbolic link in what is being added, without `follow`. */
@@ -91,6 +93,10 @@ export class HashMismatchError extends reason('HashMismatchError', 'verification
 // What is not there.
 /** This node does not hold the model. */
 export class ModelNotFoundError extends reason('ModelNotFoundError', 'not-found', false, 'caller') {}
+/** No model is linked under this name here. */
+export class LinkNotFoundError extends reason('LinkNotFoundError', 'not-found', false, 'caller') {}
+/** No Hugging Face client has downloaded it to this cache. */
+export class RepoNotCachedError extends reason('RepoNotCachedError', 'not-found', false, 'caller') {}
 /** No reachable peer has it; the message says how many were asked. */
 export class NoProviderError extends reason('NoProviderError', 'not-found', true, 'network') {}
 

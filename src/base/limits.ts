@@ -9,9 +9,9 @@ export const GiB = 1024 * MiB
 export const BLOCK_BYTES_MAX = 4 * MiB
 /** A shard, the unit of placement: a thousand of them hold a 256 GiB model, so holder tables stay small. */
 export const SHARD_BYTES_MAX = 256 * MiB
-/** A manifest holds 10,000 entries of about 100 bytes comfortably. */
+/** Models of many small files (LoRA adapters, tokenizer pieces) have 20,000; at about 130 bytes each a manifest holds them comfortably. */
 export const MANIFEST_BYTES_MAX = 16 * MiB
-export const MANIFEST_FILES_MAX = 10_000
+export const MANIFEST_FILES_MAX = 32_768
 /** 40 bytes a block: 16 MiB index more than a tebibyte of file. */
 export const FILE_INDEX_BYTES_MAX = 16 * MiB
 export const FILE_BLOCKS_MAX = 400_000
@@ -20,6 +20,11 @@ export const FILE_BLOCKS_MAX = 400_000
  * bytes (measured): this is some 0.7 GiB, for a model of 5 TiB.
  */
 export const MODEL_INDEX_BYTES_MAX = 64 * MiB
+/**
+ * Files up to this size carry their git SHA-1 as well: Hugging Face clients name small files by it and large ones by SHA-256
+ * (huggingface_hub, file_download.py). Larger ones would cost a third hash while they are added.
+ */
+export const GIT_SHA1_SIZE_MAX = 1 * MiB
 /** Sizes stay exact in a double. */
 export const FILE_SIZE_MAX = Number.MAX_SAFE_INTEGER
 export const PATH_DEPTH_MAX = 16
@@ -66,7 +71,7 @@ export const API_BODY_BYTES_MAX = 1 * MiB
 export const INVITE_ADDRESSES_MAX = 16
 export const INVITE_BYTES_MAX = 8 * KiB
 /** One line of NDJSON: the file list of a model with MANIFEST_FILES_MAX files, each with two paths of PATH_BYTES_MAX. */
-export const API_LINE_BYTES_MAX = 32 * MiB
+export const API_LINE_BYTES_MAX = 96 * MiB
 /** A whole JSON answer; the largest lists every tensor of a model. Twice this is where V8's strings end. */
 export const API_RESPONSE_BYTES_MAX = 256 * MiB
 /** Open connections to the API: each reading process of a host has one or two. */
@@ -80,8 +85,8 @@ export const PROGRESS_PER_SECOND_MAX = 10
 export const CONFIG_BYTES_MAX = 1 * MiB
 /** Descriptors the store keeps open: blocks of one load go to a few files, and a process has 1,024 by default. */
 export const STORE_HANDLES_MAX = 128
-/** Files with unsynced blocks; each keeps a descriptor open until its sync, so that no write error goes unseen. */
-export const STORE_DIRTY_FILES_MAX = 32
+/** Files with unsynced blocks that are synced together; each keeps a descriptor open until then, so that no write error goes unseen. Twice as many at most. */
+export const STORE_DIRTY_FILES_MAX = 96
 /** Never filled by blocks: the catalog needs room to record and to delete. A hundredth of a volume smaller than 6.4 GiB. */
 export const VOLUME_RESERVE_BYTES_MAX = 64 * MiB
 /** Blocks whose file indexes are kept decoded, about 300 bytes each; others are decoded again when asked for. */
@@ -159,7 +164,7 @@ export const HOLDERS_PER_MODEL_MAX = 256
 export const REPLICA_MESSAGE_BYTES_MAX = 1 * MiB
 /** Models in one state: at least 250 bytes each, so the message's bytes end it before. */
 export const REPLICA_MODELS_PER_STATE_MAX = 4_096
-/** A model of MANIFEST_FILES_MAX files and MODEL_INDEX_BYTES_MAX of index has some 37,000 shards. */
+/** A model of MANIFEST_FILES_MAX files, each a shard at least, and MODEL_INDEX_BYTES_MAX of index has some 59,000 shards. */
 export const REPLICA_SHARDS_MAX = 65_536
 /** Peers named with one model, and with one offer: a model with more holders than that needs no more of them known. */
 export const REPLICA_MEMBERS_MAX = 256
@@ -209,3 +214,26 @@ export const LANE_SEND_BUFFERS_MAX = 8
 export const LANE_ASK_STREAMS_PER_PEER_MAX = 4
 /** Peers remembered to have no lane, so that each load does not try anew. */
 export const LANELESS_PEERS_MAX = 1_024
+
+/** Parts of a repository's name, as huggingface_hub has it (utils/_validators.py), and a revision: it becomes a path in a client's cache. */
+export const REPO_NAME_PART_MAX = 96
+export const REVISION_BYTES_MAX = 200
+/** Names a node keeps; each has some 250 bytes, and all are read when it starts. */
+export const LINKS_MAX = 10_000
+export const LINKS_BYTES_MAX = 8 * MiB
+/** Files of models whose descriptions are kept in memory, some 300 bytes each: listings and heads then cost no look-up. */
+export const DESCRIBED_FILES_MAX = 100_000
+
+/** Connections to the Hugging Face endpoint: 32 processes of a host with eight workers each, and as many again. */
+export const HF_CONNECTIONS_MAX = 512
+/** One read and write of a file: a GiB then costs half the processor time that it does in pieces of 64 KiB (measured). */
+export const HF_BUFFER_BYTES = 1 * MiB
+/** Such buffers at once; beyond, readers get small ones, and all 512 of them another 64 MiB. */
+export const HF_BUFFERS_MAX = 32
+export const HF_SMALL_BUFFER_BYTES = 64 * KiB
+/** The body of a request: thousands of paths. */
+export const HF_BODY_BYTES_MAX = 1 * MiB
+/** Entries of one page of a listing, as on the Hub. */
+export const HF_PAGE_ENTRIES_MAX = 1_000
+/** A small file of a client's cache: the list of a commit's files, some 250 bytes each. */
+export const CACHE_FILE_BYTES_MAX = 16 * MiB

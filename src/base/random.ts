@@ -31,7 +31,11 @@ export function seededRandom (seed: number): Random {
   for (let i = 0; i < 12; i++) word()
   return {
     next: () => word() / 0x1_0000_0000,
-    bytes: length => Uint8Array.from({ length }, () => word() & 0xff)
+    bytes: length => {
+      const bytes = new Uint8Array(length)
+      for (let i = 0; i < length; i++) bytes[i] = word() // its lowest byte
+      return bytes
+    }
   }
 }
 

@@ -5,6 +5,7 @@
 import { multiaddr } from '@multiformats/multiaddr'
 import { z } from 'zod'
 import type { RateWindow } from '../node/index.ts'
+import { LOG_LEVELS_WRONG, parseLogLevels, type LogLevels } from './log-levels.ts'
 import { parseDuration, parseSize, showDuration, showSize } from './units.ts'
 
 const scalar = z.union([z.number(), z.string()])
@@ -63,6 +64,25 @@ const FLAGS: Record<string, boolean> = { true: true, yes: true, on: true, 1: tru
 export const flag: z.ZodType<boolean> = z.preprocess(given => FLAGS[String(given).toLowerCase()], z.boolean('must be true or false'))
 
 export const text: z.ZodType<string> = z.string('must be text').min(1, 'must not be empty').max(4_096, 'must have 4,096 characters at most')
+
+export interface HostPort { host: string, port: number }
+
+/** Where to listen: `127.0.0.1:8765`, `[::1]:8765`; port 0 is any free one. */
+export const hostPort: z.ZodType<HostPort> = z.unknown().transform((given, context) => {
+  const [, bracketed, plain, digits = ''] = /^(?:\[([0-9a-f:.]{2,45})\]|([a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?)):(\d{1,5})$/i.exec(typeof given === 'string' ? given : '') ?? []
+  const host = bracketed ?? plain
+  if (host !== undefined && Number(digits) <= 65_535) return { host, port: Number(digits) }
+  context.addIssue({ code: 'custom', message: 'must be a host and port such as 127.0.0.1:8765' })
+  return z.NEVER
+})
+
+/** `info`, or with levels of parts: `info,transfer=debug`. */
+export const logLevels: z.ZodType<LogLevels> = z.unknown().transform((given, context) => {
+  const levels = typeof given === 'string' ? parseLogLevels(given) : undefined
+  if (levels !== undefined) return levels
+  context.addIssue({ code: 'custom', message: LOG_LEVELS_WRONG })
+  return z.NEVER
+})
 
 /** `null`, or the text "none", where a key may be unset. */
 export function optional<T> (kind: z.ZodType<T>): z.ZodType<T | undefined> {

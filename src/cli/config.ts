@@ -12,7 +12,8 @@ import {
 import type { PartialSettings } from '../node/init.ts'
 import type { NodeSettings } from '../node/types.ts'
 import { defaultReplication } from '../replication/settings.ts'
-import { address, duration, flag, list, optional, rateWindows, share, size, text, whole } from './config-values.ts'
+import { address, duration, flag, hostPort, list, logLevels, optional, rateWindows, share, size, text, whole, type HostPort } from './config-values.ts'
+import type { LogLevels } from './log-levels.ts'
 
 const SECOND = 1_000
 const HOUR = 3_600 * SECOND
@@ -25,7 +26,9 @@ const JOIN_MAX = 64
 /** What a key that is not a NodeSettings one sets. */
 export interface DaemonSettings {
   api: { tcp: { host: string, port: number | undefined, tokenFile: string | undefined, allowRemote: boolean, hosts: string[] } }
-  log: { level: 'debug' | 'info' | 'warn' | 'error', format: 'auto' | 'pretty' | 'json' }
+  /** The endpoint for Hugging Face clients; without `listen` there is none. */
+  hf: { listen: HostPort | undefined, allowRemote: boolean, hosts: string[] }
+  log: { level: LogLevels, format: 'auto' | 'pretty' | 'json' }
 }
 
 export interface Config {
@@ -90,7 +93,10 @@ const KEYS = {
   'api.tcp.tokenFile': optional(text),
   'api.tcp.allowRemote': flag,
   'api.tcp.hosts': list(text, 64),
-  'log.level': z.enum(['debug', 'info', 'warn', 'error'], 'must be debug, info, warn or error'),
+  'hf.listen': optional(hostPort),
+  'hf.allowRemote': flag,
+  'hf.hosts': list(text, 64),
+  'log.level': logLevels,
   'log.format': z.enum(['auto', 'pretty', 'json'], 'must be auto, pretty or json')
 } as const satisfies Record<string, z.ZodType>
 
@@ -263,7 +269,8 @@ function assemble (values: Values, labels: Record<string, string>): Config {
           hosts: values['api.tcp.hosts'] ?? []
         }
       },
-      log: { level: values['log.level'] ?? 'info', format: values['log.format'] ?? 'auto' }
+      hf: { listen: values['hf.listen'], allowRemote: values['hf.allowRemote'] ?? false, hosts: values['hf.hosts'] ?? [] },
+      log: { level: values['log.level'] ?? { level: 'info', components: new Map() }, format: values['log.format'] ?? 'auto' }
     }
   }
 }

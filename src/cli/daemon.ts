@@ -1,15 +1,21 @@
 import { randomBytes } from 'node:crypto'
 import { join, resolve } from 'node:path'
+import { ApiClient } from '../api/client.ts'
 import type { ApiServer, TcpInit } from '../api/server.ts'
 import { ConfigError, asError, type Logger } from '../base/index.ts'
 import { holdYoungGeneration, tuneForBulk } from '../base/runtime.ts'
 import { readOrCreateSecret } from '../discovery/secret-file.ts'
+import type { HfServer } from '../hf/index.ts'
 import type { ShoalNode } from '../node/types.ts'
-import { environmentLayer, flagLayer, readConfigFile, resolveConfig, type Config, type DaemonSettings, type Layer } from './config.ts'
+import type { DaemonSettings } from './config.ts'
 import type { Context } from './context.ts'
 import { EXIT } from './exit-codes.ts'
+import { startHf } from './hf-endpoint.ts'
 import { keepSwarmKey, makeDataDirectory, planJoin } from './join.ts'
+import { loadConfig } from './load-config.ts'
 import { createLogger } from './log.ts'
+import { shortStatus } from './short-status.ts'
+import { Supervisor, supervisionOf } from './systemd.ts'
 
 export interface DaemonOptions {
   listen?: string[]
@@ -26,7 +32,7 @@ const STOP_DEADLINE_MS = 5_000
 export async function runDaemon (context: Context, options: DaemonOptions, env: Record<string, string | undefined> = process.env): Promise<number> {
   // Who started it may stop reading; that is no reason to go.
   process.stdout.removeAllListeners('error').on('error', () => undefined)
-  const config = await configure(options, env)
+  const config = await loadConfig(options, env)
   const logger = createLogger(config.daemon.log, { json: context.json })
   crashLoudly(logger)
   const stop = new StopRequest(logger)
@@ -39,7 +45,10 @@ export async function runDaemon (context: Context, options: DaemonOptions, env: 
   // Loaded only now: what is wrong with the configuration is told at once.
   const [{ createNode }, { createApiServer }] = await Promise.all([import('../node/index.ts'), import('../api/server.ts')])
   const node = await createNode({ dataDirectory: context.dataDirectory, settings: { ...config.node, join: plan.addresses }, logger })
+  const supervisor = createSupervisor(context, env, logger)
   let api: ApiServer | undefined
+  let hf: HfServer | undefined
+  let stopping: Promise<void> | undefined
   try {
     api = createApiServer({
       node,
@@ -50,31 +59,41 @@ export async function runDaemon (context: Context, options: DaemonOptions, env: 
       onShutdown: () => { stop.now('asked for over the API') }
     })
     await api.start()
+    hf = await startHf(config.daemon.hf, node, logger)
     holdYoungGeneration()
-    if (!stop.requested) announceReady(context, node, api)
+    if (!stop.requested) {
+      announceReady(context, node, api, hf)
+      void supervisor?.start()
+    }
     await stop.wait
+    stopping = supervisor?.stop()
   } finally {
-    await api?.stop()
+    await Promise.all([api?.stop(), hf?.stop()])
     await node.stop()
+    await stopping
   }
   logger.info({}, 'stopped')
   return EXIT.done
 }
 
-async function configure (options: DaemonOptions, env: Record<string, string | undefined>): Promise<Config> {
-  const layers: Layer[] = []
-  const file = options.config ?? (env.SHOAL_CONFIG === '' ? undefined : env.SHOAL_CONFIG)
-  if (file !== undefined) layers.push(await readConfigFile(resolve(file)))
-  layers.push(environmentLayer(env), flagLayer(options))
-  return resolveConfig(layers)
+/** For a service manager, if one started this; it asks the node as any client does. */
+function createSupervisor (context: Context, env: Record<string, string | undefined>, logger: Logger): Supervisor | undefined {
+  const supervision = supervisionOf(env, process)
+  if (supervision === undefined) return undefined
+  const client = new ApiClient({ socketPath: context.socketPath })
+  return new Supervisor({
+    supervision,
+    check: async signal => shortStatus(await client.status({ signal })),
+    logger: logger.child({ component: 'systemd' })
+  })
 }
 
-function announceReady (context: Context, node: ShoalNode, api: ApiServer): void {
+function announceReady (context: Context, node: ShoalNode, api: ApiServer, hf: HfServer | undefined): void {
   const listen = node.multiaddrs()
-  const url = api.url
+  const { url } = api
   context.print(
-    { event: 'ready', peerId: node.peerId, listen, api: api.socketPath, ...(url === undefined ? {} : { url }) },
-    `ready: peer ${node.peerId}, listening on ${listen.join(', ') || 'no address'}, API on ${api.socketPath}${url === undefined ? '' : ` and ${url}`}`
+    { event: 'ready', peerId: node.peerId, listen, api: api.socketPath, ...(url === undefined ? {} : { url }), ...(hf === undefined ? {} : { hf: hf.url }) },
+    `ready: peer ${node.peerId}, listening on ${listen.join(', ') || 'no address'}, API on ${api.socketPath}${url === undefined ? '' : ` and ${url}`}${hf === undefined ? '' : `, for Hugging Face clients: HF_ENDPOINT=${hf.url ?? ''}`}`
   )
 }
 

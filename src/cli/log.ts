@@ -1,8 +1,9 @@
 import { styleText } from 'node:util'
-import { pino, type DestinationStream } from 'pino'
+import { pino, type DestinationStream, type Logger as PinoLogger } from 'pino'
 import type { Logger } from '../base/index.ts'
-import { printable } from './format.ts'
 import type { DaemonSettings } from './config.ts'
+import { printable } from './format.ts'
+import type { LogLevels } from './log-levels.ts'
 
 type Style = Parameters<typeof styleText>[0]
 
@@ -20,7 +21,21 @@ const LEVELS: Record<number, { name: string, style: Style }> = {
 export function createLogger (settings: DaemonSettings['log'], options: { json: boolean }): Logger {
   const pretty = !options.json && (settings.format === 'pretty' || (settings.format === 'auto' && process.stderr.isTTY === true))
   const stream: DestinationStream = { write: line => { process.stderr.write(pretty ? prettyLine(line) : line) } }
-  return pino({ level: settings.level, base: undefined, timestamp: pretty ? pino.stdTimeFunctions.epochTime : pino.stdTimeFunctions.isoTime }, stream)
+  const { level: levels } = settings
+  const root = pino({ level: levels.level, base: undefined, timestamp: pretty ? pino.stdTimeFunctions.epochTime : pino.stdTimeFunctions.isoTime }, stream)
+  return withLevels(root, levels)
+}
+
+/** A part of the program logs from its own level on; what has none of its own, from the common one. */
+function withLevels (logger: PinoLogger, levels: LogLevels): Logger {
+  const tell = (level: 'debug' | 'info' | 'warn' | 'error') => (details: object, message: string): void => { logger[level](details, message) }
+  return {
+    debug: tell('debug'),
+    info: tell('info'),
+    warn: tell('warn'),
+    error: tell('error'),
+    child: bindings => withLevels(logger.child(bindings, { level: levels.components.get(bindings.component) ?? levels.level }), levels)
+  }
 }
 
 function prettyLine (line: string): string {

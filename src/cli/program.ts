@@ -1,10 +1,14 @@
 import { Command } from 'commander'
 import { addAdd } from './commands/add.ts'
+import { addCompletion } from './commands/completion.ts'
 import { addDaemon } from './commands/daemon.ts'
+import { addDoctor } from './commands/doctor.ts'
 import { addDrain } from './commands/drain.ts'
+import { addExport } from './commands/export.ts'
 import { addGc } from './commands/gc.ts'
 import { addGet } from './commands/get.ts'
 import { addInvite } from './commands/invite.ts'
+import { addLink, addLinks, addUnlink } from './commands/link.ts'
 import { addLs } from './commands/ls.ts'
 import { addPeers } from './commands/peers.ts'
 import { addPin, addUnpin } from './commands/pin.ts'
@@ -50,6 +54,6 @@ export function createProgram (): Command {
     // Errors are told in one place, errors.ts.
     .configureOutput({ outputError: () => undefined })
     .exitOverride()
-  for (const add of [addDaemon, addInvite, addAdd, addGet, addLs, addShow, addPs, addPeers, addStatus, addVerify, addPin, addUnpin, addDrain, addRm, addGc]) add(program)
+  for (const add of [addDaemon, addInvite, addAdd, addGet, addExport, addLink, addLinks, addUnlink, addLs, addShow, addPs, addPeers, addStatus, addDoctor, addVerify, addPin, addUnpin, addDrain, addRm, addGc, addCompletion]) add(program)
   return program
 }

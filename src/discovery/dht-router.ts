@@ -39,6 +39,8 @@ const RETRY_FIRST_MS = 1_000
 const RETRY_MAX_MS = 60_000
 /** Hashed and written to the queue before others get the thread again: some milliseconds. */
 const SLICE_KEYS = 500
+/** What is to be noted waits this long for more of it. */
+const APPLY_AFTER_MS = 50
 const LAST_CHANGES_MS = 500
 /** The wall clock is looked at this often: timers alone would not notice that it was set. */
 const CLOCK_CHECK_MS = 60_000
@@ -142,6 +144,8 @@ class DhtRouter implements ContentRouter {
 
   /** Writes the changes to the queue, in their order, a slice at a time. */
   async #apply (queue: AnnounceQueue): Promise<void> {
+    // Files that become complete one after the other are told of together: a transaction costs more than what is in it.
+    await sleep(this.#init.clock, APPLY_AFTER_MS, this.#stopped.signal).catch(() => undefined) // the loop looks at the signal
     while (this.#changes.length > 0 && !this.#stopped.signal.aborted) {
       try {
         this.#applySlice(queue)
@@ -168,21 +172,31 @@ class DhtRouter implements ContentRouter {
   }
 
   #applySlice (queue: AnnounceQueue): void {
-    const change = this.#changes[0]
-    if (change === undefined) return
-    const digests = change.cids.slice(-SLICE_KEYS).map(dhtDigest)
-    if (change.kind === 'withdraw') {
+    const kind = this.#changes[0]?.kind
+    if (kind === undefined) return
+    const cids: CID[] = []
+    let whole = 0 // changes of which nothing is left
+    for (const change of this.#changes) {
+      if (change.kind !== kind || cids.length >= SLICE_KEYS) break
+      const part = change.cids.slice(-(SLICE_KEYS - cids.length))
+      cids.push(...part)
+      if (part.length === change.cids.length) whole++
+    }
+    const digests = cids.map(dhtDigest)
+    if (kind === 'withdraw') {
       queue.remove(digests)
-    } else if (change.kind === 'announced') {
+    } else if (kind === 'announced') {
       queue.done(digests.map(digest => ({ digest, kadId: kadIdOfDigest(digest) })), place => this.#dueAgain(place))
     } else {
       queue.add(digests, this.#init.clock.now())
       this.#keysCame = true
     }
-    change.cids.length -= digests.length
-    if (change.cids.length > 0) return
-    this.#changes.shift()
-    if (this.#keysCame) this.#wake?.()
+    // Not before: what throws above is tried again.
+    const left = digests.length - this.#changes.slice(0, whole).reduce((sum, change) => sum + change.cids.length, 0)
+    this.#changes.splice(0, whole)
+    const cut = this.#changes[0]
+    if (left > 0 && cut !== undefined) cut.cids.length -= left
+    if (whole > 0 && this.#keysCame) this.#wake?.()
   }
 
   async #announceUrgently (cid: CID): Promise<void> {

@@ -15,6 +15,7 @@ import {
   DHT_RECORDS_IN_MEMORY_MAX, DHT_RECORDS_MAX, STREAMS_PER_CONNECTION_MAX, STREAM_READ_BUFFER_BYTES_MAX, STREAM_WRITE_BUFFER_BYTES_MAX, ConfigError, KiB, MiB,
   asError, systemClock, systemRandom, type Clock, type Logger, type Random
 } from '../base/index.ts'
+import { CalmPeerStore } from './calm-peer-store.ts'
 import { loadIdentity } from './identity.ts'
 import { limitedProtector, type LinkLimiter } from './link-limiter.ts'
 import { MemoryDatastore } from './memory-datastore.ts'
@@ -115,7 +116,7 @@ export async function createNetwork (init: NetworkInit): Promise<Network> {
     services: {
       identify: identify(),
       ping: ping(),
-      dht: kadDHT({
+      dht: (components: Parameters<ReturnType<typeof kadDHT>>[0]) => kadDHT({
         protocol: KAD_PROTOCOL,
         clientMode: false,
         peerInfoMapper: passthroughMapper,
@@ -123,7 +124,7 @@ export async function createNetwork (init: NetworkInit): Promise<Network> {
         allowQueryWithZeroPeers: true,
         // Our own records are never stored (provider-records.ts), so there is nothing to provide again.
         reprovide: { threshold: 0 }
-      }),
+      })(Object.create(components, { peerStore: { value: new CalmPeerStore(components.peerStore, clock) } }) as typeof components),
       records: () => records
     }
   })

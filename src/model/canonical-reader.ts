@@ -37,6 +37,13 @@ export class CanonicalReader {
     if (found !== entries) throw this.#error(`a map of ${found} entries where ${entries} belong`)
   }
 
+  /** The head of a map with one of these numbers of entries, which it returns. */
+  mapOf (...entries: number[]): number {
+    const found = this.#head(MAP)
+    if (!entries.includes(found)) throw this.#error(`a map of ${found} entries where ${entries.join(' or ')} belong`)
+    return found
+  }
+
   key (name: string): void {
     const found = this.text(name.length, 'the key')
     if (found !== name) throw this.#error(`the key "${found}" where "${name}" belongs`)

@@ -1,7 +1,7 @@
 import { encode } from '@ipld/dag-cbor'
 import type { CID } from 'multiformats/cid'
 import {
-  BLOCK_BYTES_MAX, FILE_BLOCKS_MAX, FILE_INDEX_BYTES_MAX, FILE_SIZE_MAX, HashMismatchError, InvalidCidError, InvalidFileIndexError,
+  BLOCK_BYTES_MAX, FILE_BLOCKS_MAX, FILE_INDEX_BYTES_MAX, FILE_SIZE_MAX, GIT_SHA1_SIZE_MAX, HashMismatchError, InvalidCidError, InvalidFileIndexError,
   LimitExceededError, asError
 } from '../base/index.ts'
 import { DIGEST_BYTES, checkBlockCid, checkMetadataCid, hashMetadata, verifyBytes, viewOfCid } from './block.ts'
@@ -12,15 +12,18 @@ import type { Encoded, FileIndex } from './types.ts'
 /** Chunkers of newer versions are welcome: the name tells how the cuts were found, and readers only need the cuts. */
 const CHUNKER = /^[a-z][a-z0-9-]{0,31}$/
 const CHUNKER_BYTES_MAX = 32
+const SHA1_BYTES = 20
 
 /**
  * The canonical bytes of a file index. Throws LimitExceededError for a file too large, InvalidFileIndexError or
  * InvalidCidError for a value that is none.
  */
 export function encodeFileIndex (index: FileIndex): Encoded<FileIndex> {
-  const { size, sha256, chunker, blocks, sizes } = index
+  const { size, sha256, gitSha1, chunker, blocks, sizes } = index
   if (blocks.length > FILE_BLOCKS_MAX) throw tooLarge(`${blocks.length} blocks, and at most ${FILE_BLOCKS_MAX} are allowed`)
-  const value: FileIndex = { version: 1, size, sha256: Uint8Array.from(sha256), chunker, blocks: blocks.map(checkBlockCid), sizes: [...sizes] }
+  const value: FileIndex = {
+    version: 1, size, sha256: Uint8Array.from(sha256), ...(gitSha1 === undefined ? {} : { gitSha1: Uint8Array.from(gitSha1) }), chunker, blocks: blocks.map(checkBlockCid), sizes: [...sizes]
+  }
   check(value)
   const bytes = new Uint8Array(encode(value)) // out of the encoder's pool
   if (bytes.length > FILE_INDEX_BYTES_MAX) throw tooLarge(`an index of ${bytes.length} bytes, and at most ${FILE_INDEX_BYTES_MAX} are allowed`)
@@ -49,9 +52,9 @@ export function decodeFileIndex (cid: CID, bytes: Uint8Array): Encoded<FileIndex
   }
 }
 
-/** DAG-CBOR sorts keys by length, then by bytes. */
+/** DAG-CBOR sorts keys by length, then by bytes. The one key that may be missing shows in the number of entries. */
 function readFileIndex (reader: CanonicalReader): FileIndex {
-  reader.map(6)
+  const entries = reader.mapOf(6, 7)
   reader.key('size')
   const size = reader.uint(FILE_SIZE_MAX, 'the size')
   reader.key('sizes')
@@ -66,15 +69,22 @@ function readFileIndex (reader: CanonicalReader): FileIndex {
   const sha256 = reader.bytes(DIGEST_BYTES, 'the sha-256').slice()
   reader.key('chunker')
   const chunker = reader.text(CHUNKER_BYTES_MAX, 'the chunker')
+  let gitSha1: Uint8Array | undefined
+  if (entries === 7) {
+    reader.key('gitSha1')
+    gitSha1 = reader.bytes(SHA1_BYTES, 'the git SHA-1').slice()
+  }
   reader.key('version')
   const version = reader.uint(Number.MAX_SAFE_INTEGER, 'the version')
   if (version !== 1) throw new NotCanonicalError(`its version is ${version} and this Shoal knows version 1`)
   reader.end()
-  return { version: 1, size, sha256, chunker, blocks, sizes }
+  return { version: 1, size, sha256, ...(gitSha1 === undefined ? {} : { gitSha1 }), chunker, blocks, sizes }
 }
 
-function check ({ size, sha256, chunker, blocks, sizes }: FileIndex): void {
+function check ({ size, sha256, gitSha1, chunker, blocks, sizes }: FileIndex): void {
   if (sha256.length !== DIGEST_BYTES) throw new InvalidFileIndexError(`its sha-256 has ${sha256.length} bytes`)
+  if (gitSha1 !== undefined && gitSha1.length !== SHA1_BYTES) throw new InvalidFileIndexError(`its git SHA-1 has ${gitSha1.length} bytes`)
+  if (gitSha1 !== undefined && size > GIT_SHA1_SIZE_MAX) throw new InvalidFileIndexError(`it has ${size} bytes and a git SHA-1, which only files of ${GIT_SHA1_SIZE_MAX} bytes and less have`)
   if (!CHUNKER.test(chunker)) throw new InvalidFileIndexError(`its chunker ${printable(chunker)} is no name`)
   if (blocks.length !== sizes.length) throw new InvalidFileIndexError(`it has ${blocks.length} blocks and ${sizes.length} block sizes`)
   let total = 0

@@ -16,11 +16,14 @@ export interface Manifest {
 /**
  * A file: `sizes[i]` bytes of block `blocks[i]`, one after the other, are its content; `sizes` add up to `size`.
  * An empty file has no blocks. `sha256` is the 32-byte digest of the whole content, `chunker` the name of the cutter.
+ * `gitSha1` is the 20-byte name git gives the content as a blob: only files of at most GIT_SHA1_SIZE_MAX bytes have one,
+ * and of those that were published before there was this field none has.
  */
 export interface FileIndex {
   version: 1
   size: number
   sha256: Uint8Array
+  gitSha1?: Uint8Array | undefined
   chunker: string
   blocks: CID[]
   sizes: number[]

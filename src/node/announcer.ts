@@ -35,7 +35,7 @@ export class Announcer {
       store.events.on('blocks:lost', ({ file, blocks }) => { this.#lost(file, blocks) }),
       // Evicted to make room for another: nobody told withdraw() before, and its records say what is no longer true.
       store.events.on('model:removed', ({ cid }) => { this.#removed(cid) }),
-      store.events.on('file:complete', ({ file }) => { this.#file(file, this.#fullHolders(file)) })
+      store.events.on('file:complete', ({ file }) => { this.#components.router.announce(this.#keysOf(file, this.#fullHolders(file))) })
     ]
   }
 
@@ -52,7 +52,7 @@ export class Announcer {
   /** The shards and blocks of a model that are here now. */
   files (model: StoredModel): void {
     const others = this.#components.exchange.holders(model.cid).filter(holder => holder.complete).length
-    for (const file of new Set(model.files)) this.#file(file, others)
+    this.#components.router.announce([...new Set(model.files)].flatMap(file => this.#keysOf(file, others)))
   }
 
   /** Before a model is removed: what no other model here shares. */
@@ -74,8 +74,8 @@ export class Announcer {
     if (model !== undefined) this.withdraw(model)
   }
 
-  #file (file: StoredFile, otherFullHolders: number): void {
-    this.#components.router.announce(fileAnnouncements({ index: file.index, present: file.present, shards: this.#shardsOf(file) }, this.#mode, otherFullHolders))
+  #keysOf (file: StoredFile, otherFullHolders: number): CID[] {
+    return fileAnnouncements({ index: file.index, present: file.present, shards: () => this.#shardsOf(file) }, this.#mode, otherFullHolders)
   }
 
   #fullHolders (file: StoredFile): number {

@@ -1,6 +1,6 @@
 import type { CID } from 'multiformats/cid'
 import {
-  FILE_INDEX_BYTES_MAX, InvalidManifestError, MANIFEST_BYTES_MAX, MODEL_INDEX_BYTES_MAX, NoProviderError, asError, shuffle, sleep, throwIfAborted,
+  FILE_INDEX_BYTES_MAX, InvalidManifestError, MANIFEST_BYTES_MAX, MODEL_INDEX_BYTES_MAX, NoProviderError, REQUESTS_IN_FLIGHT_MAX, asError, shuffle, sleep, throwIfAborted,
   type Clock, type Logger, type Random
 } from '../base/index.ts'
 import type { ContentRouter } from '../discovery/router.ts'
@@ -21,7 +21,12 @@ export interface FindComponents {
 const NEIGHBOURS_ASKED_MAX = 16
 /** Between two searches for something nobody had. */
 const SEARCH_AGAIN_MS = 1_000
-const INDEXES_AT_ONCE = 8
+const ASKED_AT_ONCE = 8
+/**
+ * File indexes asked for at once, so that a model of 20,000 small files does not wait for a round trip with each of them.
+ * A peer sends one answer after the other: in memory is one of each peer beside those that are counted.
+ */
+const INDEXES_AT_ONCE = REQUESTS_IN_FLIGHT_MAX / 2
 
 /**
  * Who might have `cid`: connected peers first, then the search's answers. Each peer once. `asked` collects who was
@@ -90,12 +95,13 @@ export async function findModel (components: FindComponents, cid: CID, finding: 
   const wanted = new Map<string, CID>()
   for (const file of manifest.value.files) wanted.set(file.index.toString(), file.index)
   const byCid = new Map<string, Encoded<FileIndex>>()
-  const queue = [...wanted.values()]
+  const queue = wanted.values()
   let indexBytes = 0 // decoded they are some eleven times that, so none is decoded beyond the limit
   const failed = new AbortController()
   const either = AbortSignal.any([signal, failed.signal])
-  const workers = Array.from({ length: Math.min(INDEXES_AT_ONCE, queue.length) }, async () => {
-    for (let index = queue.shift(); index !== undefined; index = queue.shift()) {
+  const workers = Array.from({ length: Math.min(INDEXES_AT_ONCE, wanted.size) }, async () => {
+    for (let next = queue.next(); next.done !== true; next = queue.next()) {
+      const index = next.value
       const bytes = await search(components, index, FILE_INDEX_BYTES_MAX, { finding, from, signal: either, first: from, model: cid })
       indexBytes += bytes.length
       if (indexBytes > MODEL_INDEX_BYTES_MAX) throw new InvalidManifestError(`the file indexes of ${cid.toString()} have more than ${MODEL_INDEX_BYTES_MAX} bytes together, the most that one model may have. Whoever published it has to publish it in parts`)
@@ -173,7 +179,7 @@ async function firstAnswer (peers: AsyncGenerator<string>, ask: (peers: string[]
   let found: Uint8Array | undefined
   let next: Promise<IteratorResult<string>> | undefined = peers.next()
   while (next !== undefined || open.size > 0) {
-    const mayAskMore: boolean = open.size < INDEXES_AT_ONCE
+    const mayAskMore: boolean = open.size < ASKED_AT_ONCE
     const step: IteratorResult<string> | undefined = await Promise.race([...(next !== undefined && mayAskMore ? [next] : []), ...[...open].map(async asking => { await asking; return undefined })])
     if (found !== undefined) return found
     if (step === undefined) continue

@@ -26,6 +26,8 @@ import { ShardsByModel } from '../replication/model-shards.ts'
 import { Replication } from '../replication/service.ts'
 import { createExchange } from '../transfer/index.ts'
 import { Announcer } from './announcer.ts'
+import { Descriptions } from './describe.ts'
+import { Links } from './links.ts'
 import { Loads } from './load.ts'
 import { Node } from './node.ts'
 import { PeerBook } from './peer-book.ts'
@@ -119,6 +121,8 @@ export async function createNode (init: NodeInit = {}): Promise<ShoalNode> {
     exchange.events.on('peer:banned', detail => { events.emit('peer:banned', detail) })
     store.events.on('model:removed', detail => { events.emit('model:removed', detail) })
     store.events.on('volume:state', detail => { events.emit('volume:state', detail) })
+    const descriptions = new Descriptions({ store, exchange, router, peers, clock, random, logger: logger.child({ component: 'loads' }) }, settings.transfer)
+    const links = await Links.load(directory, clock)
     const shards = new ShardsByModel()
     const replication = new Replication({
       network,
@@ -143,7 +147,7 @@ export async function createNode (init: NodeInit = {}): Promise<ShoalNode> {
     await replication.start()
     announcer.start()
     peers.start()
-    return new Node({ network, store, router, exchange, peers, loads, announcer, replication, clock, logger: logger.child({ component: 'node' }) }, { settings, swarmKey, events })
+    return new Node({ network, store, router, exchange, peers, loads, descriptions, links, announcer, replication, clock, logger: logger.child({ component: 'node' }) }, { settings, swarmKey, events })
   } catch (error) {
     for (const stop of started.reverse()) await stop().catch(stopError => { logger.warn({ error: asError(stopError).message }, 'a part did not stop cleanly') })
     throw error

@@ -3,20 +3,22 @@ import {
   ModelNotFoundError, NodeStoppedError, UsageError, asError, systemClock, type AbortOptions, type Clock, type Emitter, type Logger, type ProgressOptions
 } from '../base/index.ts'
 import { encodeInvite, type ContentRouter } from '../discovery/index.ts'
-import { parseModelCid, readSafetensors, shardsOf, type Tensor } from '../model/index.ts'
+import { parseModelCid, readSafetensors, shardRuns, type RepoName, type Tensor } from '../model/index.ts'
 import type { Replication } from '../replication/service.ts'
 import type { ShardStatus } from '../replication/types.ts'
 import type { GcResult, ModelStore, RemoveResult, StoredFile, StoredModel, VerifyProgress, VerifyResult } from '../storage/store.ts'
 import type { Exchange } from '../transfer/types.ts'
 import type { Announcer } from './announcer.ts'
+import type { Descriptions } from './describe.ts'
+import type { Links } from './links.ts'
 import type { Loads } from './load.ts'
 import type { PeerBook } from './peer-book.ts'
 import { problemsOf } from './problems.ts'
 import { publish } from './publish.ts'
 import { drainAll, policyFor, untilReplicated } from './replicate.ts'
 import type {
-  AddOptions, AddResult, DrainOptions, DrainResult, LoadOptions, LoadResult, ModelDetails, ModelSummary, NodeEvents, NodeSettings, NodeStatus, OpenModel, PeerStatus, PinOptions, ReplicationProgress, ShoalNode,
-  TransferStatus
+  AddOptions, AddResult, DescribeOptions, DrainOptions, DrainResult, LoadOptions, LoadResult, ModelDescription, ModelDetails, ModelLink, ModelSummary, NodeEvents, NodeSettings, NodeStatus, OpenModel, PeerStatus, PinOptions, ReplicationProgress, ShoalNode,
+  TransferStatus, WholeFile
 } from './types.ts'
 import { version } from './version.ts'
 
@@ -27,6 +29,8 @@ export interface NodeComponents {
   exchange: Exchange
   peers: PeerBook
   loads: Loads
+  descriptions: Descriptions
+  links: Links
   announcer: Announcer
   replication: Replication
   clock: Clock
@@ -34,6 +38,8 @@ export interface NodeComponents {
 }
 
 const STOP_TIMEOUT_MS = 5_000
+/** What is read again within this time counts as one use. */
+const USE_AGAIN_MS = 60_000
 const NO_REPLICAS = { min: 0, target: 0, max: 0 }
 
 /** The public face of a running node: each method is one sentence over the parts; the journeys have files of their own. */
@@ -106,6 +112,35 @@ export class Node implements ShoalNode {
     return await this.#components.loads.open(cid, options)
   }
 
+  async describe (cid: string, options: DescribeOptions = {}): Promise<ModelDescription> {
+    this.#check()
+    return await this.#components.descriptions.describe(cid, options)
+  }
+
+  wholeFile (text: string, path: string): WholeFile | undefined {
+    this.#check()
+    const { store, clock } = this.#components
+    const model = store.model(parseModelCid(text).toString())
+    const file = model?.files[positionOf(model, path)]
+    if (model === undefined || file?.present.full !== true) return undefined
+    if (clock.now() - model.usedAt > USE_AGAIN_MS) store.touchModel(model.cid).catch(() => undefined) // a store that stops just now
+    return { size: file.index.size, read: async (offset, into) => { await store.readRange(file, offset, into.length, into) } }
+  }
+
+  async link (name: RepoName, cid: string): Promise<ModelLink> {
+    this.#check()
+    return await this.#components.links.put(name, cid)
+  }
+
+  async unlink (name: RepoName): Promise<ModelLink> {
+    this.#check()
+    return await this.#components.links.delete(name)
+  }
+
+  links (repo?: string): ModelLink[] {
+    return repo === undefined ? this.#components.links.list() : this.#components.links.of(repo)
+  }
+
   models (): ModelSummary[] {
     return this.#components.store.models().map(summary)
   }
@@ -134,7 +169,7 @@ export class Node implements ShoalNode {
       ...summary(model),
       fileList,
       holders: exchange.holders(model.cid),
-      shards: [...files].reduce((sum, file) => sum + shardsOf(file.index).length, 0),
+      shards: [...files].reduce((sum, file) => sum + shardRuns(file.index).length, 0),
       blocks: [...files].reduce((sum, file) => sum + file.index.blocks.length, 0)
     }
   }
@@ -281,9 +316,10 @@ export class Node implements ShoalNode {
 
   /** From the outside in: first nobody new, then open work, then the network, and at last what was written is recorded. */
   async #stop (): Promise<void> {
-    const { announcer, replication, loads, exchange, router, peers, network, store, logger } = this.#components
+    const { announcer, replication, loads, descriptions, exchange, router, peers, network, store, logger } = this.#components
     this.#stopping.abort(new NodeStoppedError('the node is stopping'))
     announcer.stop()
+    descriptions.stop()
     const steps: Array<[string, () => Promise<unknown>]> = [
       ['replication', async () => { await replication.stop() }],
       ['loads', async () => { await loads.stop() }],
@@ -331,6 +367,21 @@ function summary (model: StoredModel): ModelSummary {
     usedAt: model.usedAt,
     path: model.directory
   }
+}
+
+/** Where the manifest has this path, or -1: it is sorted by code unit. */
+function positionOf ({ manifest }: StoredModel, path: string): number {
+  const { files } = manifest.value
+  let low = 0
+  let high = files.length - 1
+  while (low <= high) {
+    const middle = (low + high) >> 1
+    const found = files[middle]?.path ?? ''
+    if (found === path) return middle
+    if (found < path) low = middle + 1
+    else high = middle - 1
+  }
+  return -1
 }
 
 /** A file's tensors, when it was cut as safetensors and its header is here. */

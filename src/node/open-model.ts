@@ -1,7 +1,7 @@
 import { FileNotFoundError, UsageError, abortReason, throwIfAborted, type AbortOptions, type Clock } from '../base/index.ts'
 import type { ModelStore, StoredFile, StoredModel } from '../storage/store.ts'
 import type { ModelFetch, ModelFetchStats } from '../transfer/types.ts'
-import type { LoadOptions, LoadProgress, LoadResult, OpenFile, OpenModel } from './types.ts'
+import type { LoadOptions, LoadProgress, LoadResult, OpenFile, OpenModel, ReadOptions } from './types.ts'
 
 /** What one caller needs of the load it shares with others. */
 export interface SharedFetch {
@@ -62,6 +62,7 @@ export class OpenShared implements OpenModel {
         localPath: file?.path,
         complete: file?.present.full ?? false,
         wanted: this.#wanted.has(position),
+        gitSha1: file?.index.gitSha1 === undefined ? undefined : Buffer.from(file.index.gitSha1).toString('hex'),
         guard: file?.guard
       }
     })
@@ -87,11 +88,11 @@ export class OpenShared implements OpenModel {
     }
   }
 
-  async read (path: string, offset: number, length: number, options: AbortOptions = {}): Promise<Uint8Array> {
+  async read (path: string, offset: number, length: number, options: ReadOptions = {}): Promise<Uint8Array> {
     await this.waitFor(path, offset, length, options)
     const file = this.#model.files[this.#position(path)]
     if (file === undefined) throw new FileNotFoundError(`${this.cid} has no file ${path}`)
-    return await this.#shared.store.readRange(file, offset, length)
+    return await this.#shared.store.readRange(file, offset, length, options.into)
   }
 
   close (): void {
@@ -156,11 +157,7 @@ export class OpenShared implements OpenModel {
 
   /** The fetch may have been widened by others: this caller is done when its own files are. */
   async #wantedDone (fetch: ModelFetch): Promise<void> {
-    const own = [...this.#wanted].filter(position => this.#model.files[position]?.present.full !== true)
-    await Promise.race([
-      fetch.done,
-      Promise.all(own.map(async position => { await fetch.complete(position) }))
-    ])
+    await Promise.race([fetch.done, fetch.complete(this.#wanted)])
   }
 }
 

@@ -1,11 +1,11 @@
 import { access, constants, open, type FileHandle } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
-import { createHash } from 'node:crypto'
+import { createHash, type Hash } from 'node:crypto'
 import { pipe } from 'it-pipe'
 import type { CID } from 'multiformats/cid'
-import { LimitExceededError, MODEL_INDEX_BYTES_MAX, MiB, SourceChangedError, UnreadableSourceError, asError, systemCode, throwIfAborted, type Clock } from '../base/index.ts'
+import { GIT_SHA1_SIZE_MAX, LimitExceededError, MODEL_INDEX_BYTES_MAX, MiB, SourceChangedError, UnreadableSourceError, asError, systemCode, throwIfAborted, type Clock } from '../base/index.ts'
 import { encodeFileIndex, encodeManifest, hashBlock, planBlocks, type Encoded, type FileIndex, type ManifestFile } from '../model/index.ts'
-import { SlotPool, type FileImport, type ModelStore, type Slot } from '../storage/index.ts'
+import { SlotPool, type FileGuard, type FileImport, type ModelStore, type Slot } from '../storage/index.ts'
 import { Sha256Thread } from './sha256-pool.ts'
 import { listSource, type SourceFile } from './source-files.ts'
 import type { AddOptions, AddResult } from './types.ts'
@@ -14,8 +14,10 @@ export interface PublishComponents { store: ModelStore, clock: Clock }
 
 /** Blocks of one file between read and stored. Four keep reading, hashing and writing busy at once. */
 const BLOCKS_AHEAD = 4
-/** Below this a file is hashed where it is: waking another thread costs more. */
-const THREAD_WORTH_BYTES = 1 * MiB
+/** Up to this a file is hashed where it is: waking another thread costs more. */
+const SMALL_BYTES_MAX = 1 * MiB
+/** Small files on their way at once: as many as the store takes in one go. Each has two descriptors at most. */
+const SMALL_FILES_AT_ONCE = 64
 
 interface PublishedBlock { cid: CID, size: number }
 interface FileResult { entry: ManifestFile, index: Encoded<FileIndex>, newBytes: number }
@@ -27,7 +29,7 @@ interface FileResult { entry: ManifestFile, index: Encoded<FileIndex>, newBytes:
  */
 export async function publish (components: PublishComponents, path: string, options: AddOptions = {}): Promise<AddResult & { model: string }> {
   const started = components.clock.monotonic()
-  const tree = await listSource(path, { follow: options.follow ?? false, signal: options.signal })
+  const tree = await listSource(path, { follow: options.follow ?? false, followWithin: options.followWithin, signal: options.signal })
   const results: FileResult[] = []
   let bytesDone = 0
   const told = (file: SourceFile) => (bytes: number): void => {
@@ -35,20 +37,29 @@ export async function publish (components: PublishComponents, path: string, opti
     options.onProgress?.({ bytesDone, bytesTotal: tree.bytes, path: file.modelPath })
   }
 
-  const threads = Math.min(Math.max(1, availableParallelism() - 1), 4, tree.files.length)
-  const queue = tree.files.map((file, position) => ({ file, position }))
+  const isSmall = ({ file }: { file: SourceFile }): boolean => file.guard.size <= SMALL_BYTES_MAX
+  const all = tree.files.map((file, position) => ({ file, position }))
+  const small = all.filter(isSmall)
+  const large = all.filter(entry => !isSmall(entry))
   const failed = new AbortController()
   const signal = options.signal === undefined ? failed.signal : AbortSignal.any([options.signal, failed.signal])
-  const workers = Array.from({ length: threads }, async () => {
-    const publisher = new FilePublisher(components.store, options.inPlace ?? false, signal)
-    try {
-      for (let next = queue.shift(); next !== undefined; next = queue.shift()) {
-        results[next.position] = await publisher.publish(next.file, told(next.file))
-      }
-    } finally {
-      await publisher.stop()
+  const publisher = (): FilePublisher => new FilePublisher(components.store, options.inPlace ?? false, signal)
+  const work = async (by: FilePublisher, queue: Iterator<{ file: SourceFile, position: number }>): Promise<void> => {
+    for (let next = queue.next(); next.done !== true; next = queue.next()) {
+      const { file, position } = next.value
+      results[position] = await by.publish(file, told(file))
     }
-  })
+  }
+  const workers: Array<Promise<void>> = []
+  // Each large file fills a core; of the small ones many wait for the disk together.
+  const largeQueue = large.values()
+  for (let left = Math.min(Math.max(1, availableParallelism() - 1), 4, large.length); left > 0; left--) {
+    const by = publisher()
+    workers.push(work(by, largeQueue).finally(async () => { await by.stop() }))
+  }
+  const smallQueue = small.values()
+  const bySmall = publisher()
+  for (let left = Math.min(SMALL_FILES_AT_ONCE, small.length); left > 0; left--) workers.push(work(bySmall, smallQueue))
   try {
     await Promise.all(workers)
   } catch (error) {
@@ -79,7 +90,7 @@ export async function publish (components: PublishComponents, path: string, opti
   }
 }
 
-/** Publishes files one after the other with its own slots and its own hash thread, made when first needed. */
+/** Publishes large files one after the other, or small ones beside each other, with its own slots and its own hash thread, made when first needed. */
 class FilePublisher {
   readonly #store: ModelStore
   readonly #inPlace: boolean
@@ -96,26 +107,32 @@ class FilePublisher {
   async publish (file: SourceFile, onBytes: (bytes: number) => void): Promise<FileResult> {
     throwIfAborted(this.#signal)
     const { guard } = file
-    // A clone that fails is the disk's fault, unless it is this.
-    await access(guard.path, constants.R_OK).catch(error => { throw unreadable(guard.path, error) })
-    const clone = this.#inPlace ? undefined : await this.#store.cloneFile(guard.path, guard.size)
+    const clone = this.#inPlace || guard.size <= SMALL_BYTES_MAX ? undefined : await this.#clone(guard)
     const target = this.#inPlace ? undefined : clone ?? await this.#store.importFile(guard.size)
     try {
       const handle = await open(clone?.path ?? guard.path, 'r').catch(error => { throw unreadable(guard.path, error) })
+      let index: Encoded<FileIndex>
       try {
-        const index = await this.#hashAndStore(handle, file, clone === undefined ? target : undefined, onBytes)
+        index = await this.#hashAndStore(handle, file, clone === undefined ? target : undefined, onBytes)
         if (clone === undefined) await checkUnchanged(handle, file)
-        const { newBytes } = target === undefined
-          ? await this.#store.referenceFile(index, guard)
-          : await target.commit(index)
-        return { entry: { path: file.modelPath, size: guard.size, index: index.cid }, index, newBytes }
       } finally {
         await handle.close()
       }
+      const { newBytes } = target === undefined
+        ? await this.#store.referenceFile(index, guard)
+        : await target.commit(index)
+      return { entry: { path: file.modelPath, size: guard.size, index: index.cid }, index, newBytes }
     } catch (error) {
       await target?.abort()
       throw error
     }
+  }
+
+  /** Not of small files: to copy them costs no more than to try. */
+  async #clone ({ path, size }: FileGuard): Promise<(FileImport & { path: string }) | undefined> {
+    // A clone that fails is the disk's fault, unless it is this.
+    await access(path, constants.R_OK).catch(error => { throw unreadable(path, error) })
+    return await this.#store.cloneFile(path, size)
   }
 
   /** The pipeline. Without `target` the bytes are where they belong already. */
@@ -126,20 +143,21 @@ class FilePublisher {
       return bytes.subarray(0, await readFully(handle, bytes, offset, path))
     })
     const sha256 = this.#sha256(size)
+    const git = size > GIT_SHA1_SIZE_MAX ? undefined : gitBlob(size)
     const blocks = await pipe(
       readBlocks(handle, sizes, this.#slots, path, this.#signal),
-      source => storeBlocks(source, sha256, target, onBytes),
+      source => storeBlocks(source, { sha256, git }, target, onBytes),
       async source => {
         const cids: CID[] = []
         for await (const block of source) cids.push(block.cid)
         return cids
       }
     )
-    return encodeFileIndex({ version: 1, size, sha256: await sha256.finish(), chunker, blocks, sizes: [...sizes] })
+    return encodeFileIndex({ version: 1, size, sha256: await sha256.finish(), gitSha1: git?.digest(), chunker, blocks, sizes: [...sizes] })
   }
 
   #sha256 (size: number): { add: (bytes: Uint8Array) => Promise<void>, finish: () => Promise<Uint8Array> } {
-    if (size < THREAD_WORTH_BYTES) {
+    if (size <= SMALL_BYTES_MAX) {
       const hash = createHash('sha256')
       return { add: async bytes => { hash.update(bytes) }, finish: async () => new Uint8Array(hash.digest()) }
     }
@@ -171,12 +189,12 @@ async function * readBlocks (handle: FileHandle, sizes: readonly number[], slots
 }
 
 /**
- * Hashes each block twice (BLAKE3 here, SHA-256 on the thread) and stores it, all three at once, while the next one is
+ * Hashes each block twice (BLAKE3 here, SHA-256 on the thread; small files a third time, for git) and stores it, all three at once, while the next one is
  * read. Yields in file order. Whatever happens, no slot is left in flight when it ends.
  */
 async function * storeBlocks (
   source: AsyncIterable<ReadBlock>,
-  sha256: { add: (bytes: Uint8Array) => Promise<void> },
+  { sha256, git }: { sha256: { add: (bytes: Uint8Array) => Promise<void> }, git: Hash | undefined },
   target: FileImport | undefined,
   onBytes: (bytes: number) => void
 ): AsyncGenerator<PublishedBlock> {
@@ -185,6 +203,7 @@ async function * storeBlocks (
     for await (const { slot, offset } of source) {
       const size = slot.bytes.length
       const hashed = sha256.add(slot.bytes)
+      git?.update(slot.bytes)
       const written = target?.write(offset, slot)
       const cid = hashBlock(slot.bytes)
       const settled = Promise.allSettled([hashed, written]).then(outcomes => {
@@ -202,6 +221,11 @@ async function * storeBlocks (
   } finally {
     await Promise.allSettled(open)
   }
+}
+
+/** What git names a blob by: the SHA-1 of a head and the content (git-scm.com/book, Git Internals, Git Objects). */
+function gitBlob (size: number): Hash {
+  return createHash('sha1').update(`blob ${size}\0`)
 }
 
 async function readFully (handle: FileHandle, into: Uint8Array, offset: number, path: string): Promise<number> {

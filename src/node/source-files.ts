@@ -1,8 +1,9 @@
+import type { Stats } from 'node:fs'
 import { lstat, readdir, realpath, stat } from 'node:fs/promises'
-import { basename, join } from 'node:path'
+import { basename, join, sep } from 'node:path'
 import {
   EmptyModelError, LimitExceededError, MANIFEST_FILES_MAX, PATH_DEPTH_MAX, SymbolicLinkError, UnreadableSourceError, UnsupportedFileError,
-  asError, systemCode, throwIfAborted
+  asError, systemCode, throwIfAborted, type AbortOptions
 } from '../base/index.ts'
 import { checkPaths } from '../model/index.ts'
 import type { FileGuard } from '../storage/store.ts'
@@ -16,13 +17,21 @@ export interface SourceTree {
   warnings: string[]
 }
 
+export interface SourceOptions extends AbortOptions {
+  /** Take what symbolic links point to. */
+  follow: boolean
+  /** Take it also where this is given, but only files below one of these directories: a link out of them is refused. */
+  followWithin?: readonly string[] | undefined
+}
+
 /**
  * Everything below `path` that a model will hold, sorted by path and checked against the path rules before a byte is
  * read. Throws UnreadableSourceError, SymbolicLinkError, UnsupportedFileError, InvalidPathError, EmptyModelError,
  * LimitExceededError.
  */
-export async function listSource (path: string, options: { follow: boolean, signal?: AbortSignal }): Promise<SourceTree> {
+export async function listSource (path: string, given: SourceOptions): Promise<SourceTree> {
   const tree: SourceTree = { files: [], bytes: 0, warnings: [] }
+  const options = given.followWithin === undefined ? given : { ...given, followWithin: await realDirectories(given.followWithin) }
   const top = await look(path, options.follow)
   if (top.isDirectory()) await walk(path, '', [await realpath(path)], tree, options)
   else if (top.isFile()) push(tree, basename(path), path, top)
@@ -33,7 +42,7 @@ export async function listSource (path: string, options: { follow: boolean, sign
   return tree
 }
 
-async function walk (directory: string, prefix: string, above: string[], tree: SourceTree, options: { follow: boolean, signal?: AbortSignal }): Promise<void> {
+async function walk (directory: string, prefix: string, above: string[], tree: SourceTree, options: SourceOptions): Promise<void> {
   throwIfAborted(options.signal)
   if (above.length > PATH_DEPTH_MAX) throw new LimitExceededError(`${directory} is more than ${PATH_DEPTH_MAX} directories deep`)
   const names = await readdir(directory).catch(error => { throw unreadable(directory, error) })
@@ -41,6 +50,11 @@ async function walk (directory: string, prefix: string, above: string[], tree: S
   for (const name of names) {
     const path = join(directory, name)
     const modelPath = prefix === '' ? name : `${prefix}/${name}`
+    const target = options.followWithin === undefined ? undefined : await targetWithin(path, options.followWithin)
+    if (target !== undefined) {
+      push(tree, modelPath, target.path, target.info)
+      continue
+    }
     const info = await look(path, options.follow)
     if (info.isDirectory()) {
       const real = await realpath(path)
@@ -52,6 +66,24 @@ async function walk (directory: string, prefix: string, above: string[], tree: S
       throw unsupported(path)
     }
   }
+}
+
+async function realDirectories (directories: readonly string[]): Promise<string[]> {
+  const found = await Promise.all(directories.map(async directory => await realpath(directory).catch(() => undefined)))
+  return found.filter(directory => directory !== undefined)
+}
+
+/** The file a link points to, by its own path; undefined when `path` is no link. Throws SymbolicLinkError when it points elsewhere. */
+async function targetWithin (path: string, directories: readonly string[]): Promise<{ path: string, info: Stats } | undefined> {
+  const link = await lstat(path).catch(error => { throw unreadable(path, error) })
+  if (!link.isSymbolicLink()) return undefined
+  const target = await realpath(path).catch(error => { throw unreadable(path, error) })
+  if (!directories.some(directory => target.startsWith(directory + sep))) {
+    throw new SymbolicLinkError(`${path} points to ${target}, which is not below ${directories.join(' or ') || 'any directory that is there'}; take the link away`)
+  }
+  const info = await lstat(target).catch(error => { throw unreadable(path, error) })
+  if (!info.isFile()) throw unsupported(path)
+  return { path: target, info }
 }
 
 async function look (path: string, follow: boolean): Promise<Awaited<ReturnType<typeof lstat>>> {

@@ -1,5 +1,6 @@
 import type { AbortOptions, Emitter, ProgressOptions } from '../base/index.ts'
 import type { RouterStatus } from '../discovery/router.ts'
+import type { RepoName } from '../model/repo-name.ts'
 import type { Tensor } from '../model/types.ts'
 import type { DrainStatus, ReplicationReport, ReplicationSettings, ShardStatus } from '../replication/types.ts'
 import type { FileGuard, GcResult, RemoveResult, StoreStatus, VerifyProgress, VerifyResult } from '../storage/store.ts'
@@ -10,6 +11,8 @@ export interface AddOptions extends AbortOptions, ProgressOptions<AddProgress> {
   inPlace?: boolean
   /** Follow symbolic links instead of refusing them. Default false. */
   follow?: boolean
+  /** Follow those that lead to files below one of these directories, and refuse others. */
+  followWithin?: readonly string[]
   /** The target number of replicas the swarm keeps. Default `replication.target`; 0: none. */
   replicas?: number
 }
@@ -123,9 +126,14 @@ export interface OpenModel {
   /** Resolves when bytes [offset, offset + length) of the file are verified and on disk; moves them to the front of the fetch. */
   waitFor: (path: string, offset: number, length: number, options?: AbortOptions) => Promise<void>
   /** waitFor, then the bytes. */
-  read: (path: string, offset: number, length: number, options?: AbortOptions) => Promise<Uint8Array>
+  read: (path: string, offset: number, length: number, options?: ReadOptions) => Promise<Uint8Array>
   /** Leaves the load; it ends when the last one has left. */
   close: () => void
+}
+
+export interface ReadOptions extends AbortOptions {
+  /** Where to read to, of just that length. Default: a buffer of its own. */
+  into?: Uint8Array
 }
 
 export interface OpenFile {
@@ -136,8 +144,45 @@ export interface OpenFile {
   localPath: string | undefined
   complete: boolean
   wanted: boolean
+  /** Hex; what git names the content by. Of small files. */
+  gitSha1?: string | undefined
   /** Of a file in place: what it must still look like. Whoever reads it by itself has to compare. */
   guard?: FileGuard | undefined
+}
+
+/** What a model is made of, without its bytes. */
+export interface ModelDescription {
+  cid: string
+  /** Sorted by path. */
+  files: readonly DescribedFile[]
+}
+
+export interface DescribedFile {
+  path: string
+  size: number
+  /** Hex. */
+  sha256: string
+  /** Hex; what git names the content by. Undefined for large files, and for models that were published without it. */
+  gitSha1: string | undefined
+}
+
+export interface DescribeOptions extends AbortOptions {
+  /** Give up when it is not held here and nobody was found to have it for this long. Default, and at most, `transfer.providerTimeoutMs`. */
+  providerTimeoutMs?: number
+}
+
+/** A file that was whole on this machine when it was asked for. */
+export interface WholeFile {
+  readonly size: number
+  /** Fills `into` from `offset`. Throws DiskError when that part is found bad or gone: load the file then. */
+  read: (offset: number, into: Uint8Array) => Promise<void>
+}
+
+/** A name that Hugging Face clients may ask for, and the model it stands for here. */
+export interface ModelLink extends RepoName {
+  cid: string
+  /** Milliseconds since 1970. */
+  linkedAt: number
 }
 
 export interface ModelSummary {
@@ -233,6 +278,16 @@ export interface ShoalNode {
   add: (path: string, options?: AddOptions) => Promise<AddResult>
   load: (cid: string, options?: LoadOptions) => Promise<LoadResult>
   open: (cid: string, options?: LoadOptions) => Promise<OpenModel>
+  /** The files of a model, here or in the swarm, from its manifest: no block is fetched. Throws NoProviderError when nobody had it in time. */
+  describe: (cid: string, options?: DescribeOptions) => Promise<ModelDescription>
+  /** A file that is complete here, or undefined. Counts as use of the model. */
+  wholeFile: (cid: string, path: string) => WholeFile | undefined
+  /** Lets a repository name stand for a model, here. Throws InvalidRepoNameError, InvalidCidError, LimitExceededError, DiskError. */
+  link: (name: RepoName, cid: string) => Promise<ModelLink>
+  /** Throws LinkNotFoundError. */
+  unlink: (name: RepoName) => Promise<ModelLink>
+  /** All links, or the revisions of one repository, by name. */
+  links: (repo?: string) => ModelLink[]
   models: () => ModelSummary[]
   /** Details of a model held here; throws ModelNotFoundError. */
   show: (cid: string) => Promise<ModelDetails>

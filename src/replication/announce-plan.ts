@@ -14,16 +14,17 @@ export const FULL_HOLDERS_ENOUGH = 16
 export interface HeldFile {
   index: FileIndex
   present: Bitfield
-  shards: readonly Shard[]
+  /** Asked for when they are needed: each name is a hash. */
+  shards: () => readonly Shard[]
 }
 
 /** The keys a node announces for one file beyond its model's: its complete shards, and its blocks unless others say enough. */
 export function fileAnnouncements (file: HeldFile, mode: AnnounceMode, otherFullHolders: number): CID[] {
   const keys: CID[] = []
-  for (const shard of file.shards) {
-    if (holdsAll(file.present, shard)) keys.push(shard.cid)
-  }
   const withBlocks = mode === 'all' || (mode === 'adaptive' && otherFullHolders < FULL_HOLDERS_ENOUGH)
+  // Of a small file its one block says as much, and a model of small files has thousands.
+  const blockSaysAll = withBlocks && mode === 'adaptive' && file.index.blocks.length === 1
+  if (!blockSaysAll) for (const shard of file.shards()) if (holdsAll(file.present, shard)) keys.push(shard.cid)
   if (withBlocks) {
     for (const block of file.present) {
       const cid = file.index.blocks[block]

@@ -1,5 +1,5 @@
 import { exchangeId, type Context } from './context.ts'
-import { isProven, trimPlace, type ShardLook } from './planner.ts'
+import { isProven, look, trimPlace, type ShardLook } from './planner.ts'
 import { Own, type ModelView } from './model-view.ts'
 import type { Holding } from './holding.ts'
 import type { Proofs } from './proofs.ts'
@@ -16,14 +16,16 @@ const KEEP_PROMISE_MS = 2 * 60_000
 /** Shorter than the promise by far: what was agreed still holds when it is acted on. */
 const ANSWER_TIMEOUT_MS = 10_000
 const AGAIN_MS = 60_000
+/** Beside a cut that stays somebody may say no for ever. */
+const AGAIN_MAX_MS = 5 * 60_000
 const DRAIN_AGAIN_MS = 5_000
 /** The next in the order lets go when the first one does not. */
 const PLACE_DELAY_MS = 5 * 60_000
 
 /**
  * Lets go of replicas: the surplus, what was made anew in a better place, and all of them when the node drains. Nobody lets go alone: as many others as the
- * target asks for must have been proven lately and have promised to keep theirs, and who is letting go itself does
- * not promise. So two who act on different views cannot both count on each other.
+ * target asks for must have been proven lately and have promised to keep theirs, and who is letting go itself, or would see too few
+ * without this one, does not promise. Of a surplus nobody lets go when one says no. So two who act on different views cannot both count on each other.
  */
 export class Handover {
   readonly #context: Context
@@ -34,6 +36,8 @@ export class Handover {
   readonly #byShard = new Map<string, Asking>()
   readonly #againAt = new Map<string, number>()
   readonly #surplusSince = new Map<string, number>()
+  /** How often in a row somebody said no, by shard. */
+  readonly #refusals = new Map<string, number>()
 
   constructor (context: Context, { holding, proofs, rebalance }: { holding: Holding, proofs: Proofs, rebalance: Rebalance }) {
     this.#context = context
@@ -53,7 +57,7 @@ export class Handover {
     }
     const redundant = this.#rebalance.redundant(view, shard, seen)
     const terms = seen.replicas > view.policy.max ? { others: view.policy.max } : redundant === undefined ? undefined : { others: view.policy.target, level: redundant.level }
-    if (view.kept || terms === undefined) { this.#surplusSince.delete(id); return }
+    if (view.kept || terms === undefined) { this.#surplusSince.delete(id); this.#refusals.delete(id); return }
     let since = this.#surplusSince.get(id)
     if (since === undefined) this.#surplusSince.set(id, since = now)
     const state = view.states[shard]
@@ -69,15 +73,45 @@ export class Handover {
     const { views, draining, now, ports, settled } = this.#context
     const view = views.get(model)
     const state = view?.states[shard]
-    const ok = view?.own[shard] === Own.Committed && state !== undefined && !draining && settled && !this.#byShard.has(key(view, shard))
+    const ok = view?.own[shard] === Own.Committed && state !== undefined && !draining && settled && !this.#byShard.has(key(view, shard)) && !this.#misses(view, shard, from)
     if (ok) state.keepUntil = now + KEEP_PROMISE_MS
     ports.send(from, { type: 'keep', id, model, shard, ok })
+  }
+
+  /**
+   * Without that peer this node would see too few, and bring back at once what the others then let go of again: beside a cut between
+   * two that stays, that would go on for ever. Who drains goes all the same.
+   */
+  #misses (view: ModelView, shard: number, leaver: string): boolean {
+    if (this.#context.peers.get(leaver)?.draining === true) return false
+    const { own, proven, claimed } = look(view, shard, this.#context)
+    const others = [...proven, ...claimed].filter(peer => peer.id !== leaver).length
+    return others + (own ? 1 : 0) < view.policy.target
   }
 
   answered (from: string, { id, ok }: Extract<ReplicaMessage, { type: 'keep' }>): void {
     const asking = this.#asking.get(id)
     if (asking === undefined || !asking.asked.delete(from)) return
     if (ok) asking.agreed.add(from)
+    else if (!asking.drain) { this.#refused(asking); return }
+    // Of a surplus all are heard: what one of them would miss it would bring back.
+    if (asking.drain || asking.asked.size === 0) this.#decide(asking)
+  }
+
+  expire (): void {
+    const { now, wake } = this.#context
+    for (const asking of this.#asking.values()) {
+      if (now - asking.sentAt < ANSWER_TIMEOUT_MS) { wake(asking.sentAt + ANSWER_TIMEOUT_MS); continue }
+      asking.asked.clear()
+      this.#decide(asking)
+    }
+  }
+
+  /** True while this node waits to hear whether it may let go. */
+  asks (view: ModelView, shard: number): boolean { return this.#byShard.has(key(view, shard)) }
+
+  /** Lets go if enough have promised; gives up if nobody is left to answer. */
+  #decide (asking: Asking): void {
     const { view, shard, agreed, drain, terms: { others, level } } = asking
     const { now, settings, draining, peers, settled, self } = this.#context
     const claim = (peer: string): boolean => {
@@ -101,22 +135,22 @@ export class Handover {
     this.#context.touch()
   }
 
-  expire (): void {
-    const { now, wake } = this.#context
-    for (const asking of this.#asking.values()) {
-      if (now - asking.sentAt >= ANSWER_TIMEOUT_MS) this.#end(asking)
-      else wake(asking.sentAt + ANSWER_TIMEOUT_MS)
-    }
+  #refused (asking: Asking): void {
+    const { now, random } = this.#context
+    const id = key(asking.view, asking.shard)
+    const times = (this.#refusals.get(id) ?? 0) + 1
+    this.#refusals.set(id, times)
+    this.#againAt.set(id, now + Math.min(AGAIN_MAX_MS, AGAIN_MS * 2 ** (times - 1)) * (1 + random.next()))
+    this.#end(asking)
   }
-
-  /** True while this node waits to hear whether it may let go. */
-  asks (view: ModelView, shard: number): boolean { return this.#byShard.has(key(view, shard)) }
 
   #ask (view: ModelView, shard: number, seen: ShardLook, terms: Terms): void {
     const { now, random, ports, settings, wake, draining: drain } = this.#context
     const state = view.states[shard]
     if (state === undefined || this.#byShard.has(key(view, shard))) return
-    const againAt = Math.max(this.#againAt.get(key(view, shard)) ?? -Infinity, state.keepUntil)
+    // A drain does not wait for what a surplus has been told.
+    const againId = drain ? `drain ${key(view, shard)}` : key(view, shard)
+    const againAt = Math.max(this.#againAt.get(againId) ?? -Infinity, state.keepUntil)
     if (now < againAt) { wake(againAt); return }
     const fresh = seen.proven.filter(peer => {
       const claim = view.claims.get(peer.id)
@@ -131,7 +165,7 @@ export class Handover {
     const asking: Asking = { id, view, shard, sentAt: now, asked: new Set(fresh.map(peer => peer.id)), agreed: new Set(), drain, terms }
     this.#asking.set(id, asking)
     this.#byShard.set(key(view, shard), asking)
-    this.#againAt.set(key(view, shard), now + (drain ? DRAIN_AGAIN_MS : AGAIN_MS) * (1 + random.next()))
+    this.#againAt.set(againId, now + (drain ? DRAIN_AGAIN_MS : AGAIN_MS) * (1 + random.next()))
     wake(now + ANSWER_TIMEOUT_MS)
     for (const peer of fresh) ports.send(peer.id, { type: 'release', id, model: view.cid, shard })
   }

@@ -133,39 +133,54 @@ export class Holding {
   }
 
   /** Promises to keep what is here. False when that could not be made durable. */
-  commit (view: ModelView, shard: number): boolean {
-    const { ports } = this.#context
+  commit (view: ModelView, shard: number): boolean { return this.#commitAll(view, [shard]) }
+
+  /** With one sync: a model of small files has thousands. */
+  #commitAll (view: ModelView, shards: readonly number[]): boolean {
+    const { ports, now } = this.#context
+    if (shards.length === 0) return true
     try {
-      ports.save({ model: view.cid, shard, committed: true })
+      ports.save({ model: view.cid, shards, committed: true })
     } catch {
       return false // the disk's trouble is told by who has the disk
     }
-    this.#unsaved.delete(key(view, shard))
-    view.own[shard] = Own.Committed
-    const state = view.states[shard]
-    if (state !== undefined) state.committedAt = this.#context.now
-    this.#context.changed()
-    ports.note({ type: 'committed', model: view.cid, shard, bytes: view.bytes[shard] ?? 0 })
+    for (const shard of shards) {
+      this.#unsaved.delete(key(view, shard))
+      view.own[shard] = Own.Committed
+      const state = view.states[shard]
+      if (state !== undefined) state.committedAt = now
+      this.#context.changed()
+      ports.note({ type: 'committed', model: view.cid, shard, bytes: view.bytes[shard] ?? 0 })
+    }
     return true
   }
 
   /** Takes the promise back. The bytes stay until space is needed. */
   release (view: ModelView, shard: number, why: 'released' | 'unpinned'): boolean {
-    const { ports } = this.#context
     const own = view.own[shard]
     if (own !== Own.Committed && own !== Own.Broken && own !== Own.Pulling) return false
-    if (own !== Own.Pulling) {
-      try {
-        ports.save({ model: view.cid, shard, committed: false })
-      } catch {
-        return false
-      }
+    return this.#releaseAll(view, [shard], why)
+  }
+
+  /** Those of them that are promised or on their way, with one sync. When that cannot be made durable, what was promised stays so. */
+  #releaseAll (view: ModelView, shards: readonly number[], why: 'released' | 'unpinned'): boolean {
+    const { ports } = this.#context
+    const promised = shards.filter(shard => view.own[shard] === Own.Committed || view.own[shard] === Own.Broken)
+    let saved = true
+    try {
+      if (promised.length > 0) ports.save({ model: view.cid, shards: promised, committed: false })
+    } catch {
+      saved = false
     }
-    this.#cancel(view, shard)
-    view.own[shard] = own === Own.Committed ? Own.Held : Own.None
-    this.#context.changed()
-    ports.note({ type: why, model: view.cid, shard, bytes: view.bytes[shard] ?? 0 })
-    return true
+    for (const shard of shards) {
+      const own = view.own[shard]
+      if (own !== Own.Pulling && !(saved && (own === Own.Committed || own === Own.Broken))) continue
+      this.#cancel(view, shard)
+      view.own[shard] = own === Own.Committed ? Own.Held : Own.None
+      this.#context.changed()
+      ports.note({ type: why, model: view.cid, shard, bytes: view.bytes[shard] ?? 0 })
+    }
+    return saved
   }
 
   held (view: ModelView, shard: number): void {
@@ -197,14 +212,18 @@ export class Holding {
 
   /** The user removed the model here: nothing of it is left to keep. */
   forget (view: ModelView): void {
+    const saved = this.#releaseAll(view, numbersOf(view), 'released')
     for (let shard = 0; shard < view.shards; shard++) {
       const promised = view.own[shard] === Own.Committed || view.own[shard] === Own.Broken
-      if (!this.release(view, shard, 'released') && promised) this.#unsaved.set(key(view, shard), { model: view.cid, shard })
+      if (!saved && promised) this.removed(view.cid, shard)
       this.#cancel(view, shard)
       view.own[shard] = Own.None
     }
     this.#context.changed()
   }
+
+  /** The ledger has a promise of a model that is not here any more: it is told so as soon as it can be. */
+  removed (model: string, shard: number): void { this.#unsaved.set(`${model}/${shard}`, { model, shard }) }
 
   /** Commits what is kept here anyway, mends what broke, and gives up what hangs. */
   tick (): void {
@@ -212,14 +231,14 @@ export class Holding {
     this.#saveRemovals()
     for (const view of views.values()) {
       if (view.policy.target === 0) {
-        for (let shard = 0; shard < view.shards; shard++) this.release(view, shard, 'unpinned')
+        if (view.own.some(own => own >= Own.Pulling)) this.#releaseAll(view, numbersOf(view), 'unpinned')
         continue
       }
-      for (let shard = 0; shard < view.shards; shard++) {
-        const own = view.own[shard]
-        if (own === Own.Held && view.kept && view.local && !this.#context.draining) this.commit(view, shard)
-        else if (own === Own.Broken) this.#mend(view, shard)
-      }
+      if (view.kept && view.local && !this.#context.draining) this.#commitAll(view, numbersOf(view).filter(shard => view.own[shard] === Own.Held))
+      const broken = numbersOf(view).filter(shard => view.own[shard] === Own.Broken)
+      // Who drains would fetch it only to let it go: there is nothing here that others could lose.
+      if (this.#context.draining) this.#releaseAll(view, broken, 'released')
+      else for (const shard of broken) this.#mend(view, shard)
     }
     for (const [id, { view, shard, startedAt }] of this.#pulls) {
       const until = startedAt + pullTimeoutMs(view.bytes[shard] ?? 0)
@@ -231,14 +250,14 @@ export class Holding {
 
   #saveRemovals (): void {
     const { now, ports, wake } = this.#context
-    for (const [id, { model, shard }] of this.#unsaved) {
+    for (const [model, unsaved] of Map.groupBy(this.#unsaved.values(), ({ model }) => model)) {
       try {
-        ports.save({ model, shard, committed: false })
-        this.#unsaved.delete(id)
+        ports.save({ model, shards: unsaved.map(({ shard }) => shard), committed: false })
       } catch {
         wake(now + SAVE_AGAIN_MS)
         return
       }
+      for (const { shard } of unsaved) this.#unsaved.delete(`${model}/${shard}`)
     }
   }
 
@@ -266,5 +285,7 @@ export class Holding {
     if (this.#pulls.delete(key(view, shard))) this.#context.ports.cancel(view.cid, shard)
   }
 }
+
+function numbersOf (view: ModelView): number[] { return Array.from({ length: view.shards }, (_, shard) => shard) }
 
 function key (view: ModelView, shard: number): string { return `${view.cid}/${shard}` }

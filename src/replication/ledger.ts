@@ -65,8 +65,17 @@ export class Ledger implements Disposable {
     })
   }
 
-  save ({ model, shard, committed }: Commitment & { committed: boolean }): void {
-    this.#statements[committed ? 'commit' : 'uncommit'].run(model, shard)
+  /** All of these shards or none, with one sync. */
+  save ({ model, shards, committed }: { model: string, shards: readonly number[], committed: boolean }): void {
+    const statement = this.#statements[committed ? 'commit' : 'uncommit']
+    this.#database.exec('BEGIN IMMEDIATE')
+    try {
+      for (const shard of shards) statement.run(model, shard)
+      this.#database.exec('COMMIT')
+    } catch (error) {
+      if (this.#database.isTransaction) this.#database.exec('ROLLBACK')
+      throw error
+    }
   }
 
   /** An older one than is here is left out. */

@@ -1,5 +1,5 @@
 import type { StoredFile, StoredModel } from '../storage/store.ts'
-import { shardsOf } from '../model/index.ts'
+import { shardRuns } from '../model/index.ts'
 
 /** One shard of a model and where it lies. */
 export interface PlacedShard {
@@ -23,6 +23,7 @@ export interface PlacedShard {
 export class ModelShards {
   readonly all: readonly PlacedShard[]
   readonly bytes: readonly number[]
+  readonly #byFile = new Map<StoredFile, PlacedShard[]>()
 
   constructor (model: StoredModel) {
     const all: PlacedShard[] = []
@@ -30,13 +31,16 @@ export class ModelShards {
     for (const [position, file] of model.files.entries()) {
       if (seen.has(file)) continue
       seen.add(file)
-      for (const { first, count, bytes } of shardsOf(file.index)) {
-        all.push({ number: all.length, file, position, first, count, offset: file.offsets[first] ?? 0, bytes })
-      }
+      const placed = shardRuns(file.index).map(({ first, count, bytes }, at) => ({ number: all.length + at, file, position, first, count, offset: file.offsets[first] ?? 0, bytes }))
+      this.#byFile.set(file, placed)
+      for (const shard of placed) all.push(shard)
     }
     this.all = all
     this.bytes = all.map(shard => shard.bytes)
   }
+
+  /** Those of one file; none when it is not of this model. */
+  ofFile (file: StoredFile): readonly PlacedShard[] { return this.#byFile.get(file) ?? [] }
 
   /** Numbers of the shards of which every block is recorded. */
   held (): number[] {
@@ -58,7 +62,7 @@ export function missingBytes ({ file, first, count, bytes }: PlacedShard): numbe
   return Math.min(bytes, missing)
 }
 
-/** Numbering hashes every name of a block, so it is done once for each model that is here. */
+/** Numbering looks at every block, so it is done once for each model that is here. */
 export class ShardsByModel {
   readonly #known = new WeakMap<StoredModel, ModelShards>()
 

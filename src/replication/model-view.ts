@@ -20,6 +20,8 @@ export class Claim {
   readonly askedAt: Float64Array
   /** Since when it has been fetching, or when the last of it came, as far as this node heard; undefined: it does not fetch. */
   fetchingSince: number | undefined
+  /** Since when this is what it said in an earlier life, and not again in this one. */
+  doubtedAt: number | undefined
 
   constructor (shards: number) {
     this.committed = new Bitfield(shards)
@@ -34,6 +36,7 @@ export class Claim {
   update ({ committed, pending, cached }: ModelClaim): boolean {
     const shards = this.provenAt.length
     const before = this.committed
+    this.doubtedAt = undefined
     this.committed = new Bitfield(shards, committed.slice())
     this.pending = new Bitfield(shards, pending.slice())
     this.cached = new Bitfield(shards, cached.slice())
@@ -42,7 +45,8 @@ export class Claim {
   }
 
   /** It started again: what it showed before says nothing about what its disk has now. */
-  doubt (): void {
+  doubt (now: number): void {
+    this.doubtedAt ??= now
     this.provenAt.fill(-Infinity)
     this.failed.fill(0)
     this.askedAt.fill(-Infinity)
@@ -94,6 +98,8 @@ export class ModelView {
   readonly claims = new Map<string, Claim>()
   /** Peers that are said to have to do with it and have not been heard about it, and since when. */
   readonly members = new Map<string, number>()
+  /** Peers that have just said that they have nothing of it, and when: what others think they have is hearsay. */
+  readonly without = new Map<string, number>()
   /** The newest record of each publisher. */
   readonly policies = new Map<string, PolicyRecord>()
   policy: Policy = NO_POLICY

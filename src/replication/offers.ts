@@ -32,6 +32,8 @@ export class Offers {
   readonly #probe: (peer: Peer) => void
   readonly #open = new Map<string, OpenOffer>()
   readonly #byShard = new Map<string, Set<OpenOffer>>()
+  /** As of this round of offers. */
+  #reachable: string[] | undefined
 
   constructor (context: Context, probe: (peer: Peer) => void) {
     this.#context = context
@@ -54,6 +56,7 @@ export class Offers {
   make (tasks: Task[]): void {
     const { now, settings, wake } = this.#context
     if (tasks.length === 0) return
+    this.#reachable = undefined
     tasks.sort((a, b) => a.look.replicas - b.look.replicas || ORDER.indexOf(a.need.why) - ORDER.indexOf(b.need.why))
     for (const task of tasks) {
       const dueAt = Math.max(task.need.dueAt, task.view.states[task.shard]?.offerAt ?? -Infinity)
@@ -185,7 +188,8 @@ export class Offers {
   #nearest (view: ModelView, shard: number): Peer[] {
     const { ports, peers, strangers, self } = this.#context
     const near: Array<{ id: string, weight: number }> = []
-    for (const id of ports.reachable()) {
+    const reachable = this.#reachable = this.#reachable ?? ports.reachable()
+    for (const id of reachable) {
       if (id === self.id || view.claims.has(id)) continue
       const known = peers.get(id) ?? strangers.get(id)
       near.push({ id, weight: weight(view.hash, shard, known?.hash ?? nameHash(id)) })

@@ -36,6 +36,8 @@ const FIND_ALONE_MS = 30_000
 const FORGET_DOWN_MS = 24 * 60 * 60_000
 /** Peers that are said to have to do with a model and have not been heard about it. */
 const MEMBERS_MAX = 256
+/** Who said that it has nothing is not asked again sooner, whatever others think: hearsay that comes again and again would hold up repair for ever. */
+const WITHOUT_MS = 60_000
 const FORGET_MODEL_MS = 10 * 60_000
 
 /**
@@ -89,7 +91,7 @@ export class Replicator {
       changed: () => { this.#dirty = true; this.#states.changed() },
       viewChanged: () => { this.#changedAt = this.#context.now },
       met: (view, peerId) => {
-        if (peerId === self || view.claims.has(peerId) || view.members.has(peerId) || view.members.size >= MEMBERS_MAX) return
+        if (peerId === self || view.claims.has(peerId) || view.members.has(peerId) || view.without.has(peerId) || view.members.size >= MEMBERS_MAX) return
         view.members.set(peerId, this.#context.now)
         view.metAt = this.#context.now
         const peer = peers.get(peerId) ?? this.#context.strangers.get(peerId)
@@ -132,6 +134,9 @@ export class Replicator {
     this.#startedAt = this.#changedAt = now
     // Nothing was promised: there is nothing to come back to.
     this.#context.settled = this.#commitments.size === 0 && ![...this.#context.views.values()].some(view => view.policy.target > 0)
+    // Of what the store does not know nothing can be kept: a user removed it, and the ledger could not be told before the end of that life.
+    for (const [model, shards] of this.#commitments) for (const shard of shards) this.#holding.removed(model, shard)
+    this.#commitments.clear()
   }
 
   /** Call it each second or so; cheap when nothing is due. */
@@ -308,10 +313,20 @@ export class Replicator {
     this.#states.leave()
   }
 
-  /** It may not be evicted: something of it is promised or on its way. */
+  /** It may not be evicted: something of it is promised, on its way, or the last copy known of what somebody wants. */
   keeps (cid: string): boolean {
     const view = this.#context.views.get(cid)
-    return this.#commitments.has(cid) || view?.own.some(own => own >= Own.Pulling) === true
+    if (this.#commitments.has(cid) || view?.own.some(own => own >= Own.Pulling) === true) return true
+    return view !== undefined && view.policy.target > 0 && view.own.some((own, shard) => own === Own.Held && !this.#othersHave(view, shard))
+  }
+
+  /** Claimed is enough: what is cached here was fetched from somebody. */
+  #othersHave (view: ModelView, shard: number): boolean {
+    for (const [id, claim] of view.claims) {
+      const peer = this.#context.peers.get(id)
+      if (peer !== undefined && peer.liveness !== 'down' && !peer.leaving && (claim.committed.has(shard) || claim.cached.has(shard))) return true
+    }
+    return false
   }
 
   /** It is promised to nobody, and not the last copy known of what somebody wants. */
@@ -403,9 +418,11 @@ export class Replicator {
         const peer = peers.get(id)
         const gone = peer?.liveness === 'down' && now - peer.downAt >= FORGET_DOWN_MS
         const empty = claim.committed.count === 0 && claim.pending.count === 0 && claim.cached.count === 0
+        if (empty && peer?.stateAt !== undefined) view.without.set(id, now)
         if (gone || (empty && peer?.stateAt !== undefined)) view.claims.delete(id)
         else group.add(id)
       }
+      for (const [id, at] of view.without) if (now - at >= WITHOUT_MS) view.without.delete(id)
       for (const id of view.members.keys()) group.add(id)
     }
     group.delete(self.id)

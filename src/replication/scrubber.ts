@@ -4,6 +4,7 @@ import { BadPlaces, sizeOnDisk } from './bad-places.ts'
 import type { Ledger } from './ledger.ts'
 import type { PlacedShard } from './model-shards.ts'
 import type { ScrubStatus } from './types.ts'
+import { VolumeTrust } from './volume-trust.ts'
 
 export interface ScrubberComponents {
   store: ModelStore
@@ -56,9 +57,7 @@ export class Scrubber {
   #bad = 0
   #lastCompletedAt: number | undefined
   readonly #places = new BadPlaces()
-  #suspectSince: number | undefined
-  /** It was suspect when this life began, and has not been looked at in full since: that is done without pause. */
-  #onProbation: boolean
+  readonly #trust: VolumeTrust
   #unsaved = false
 
   constructor (components: ScrubberComponents, init: ScrubberInit) {
@@ -66,8 +65,7 @@ export class Scrubber {
     this.#init = init
     this.#lastCompletedAt = components.ledger.state(COMPLETED)
     const suspectAt = components.ledger.state(SUSPECT) ?? 0
-    this.#suspectSince = suspectAt === 0 ? undefined : suspectAt
-    this.#onProbation = suspectAt !== 0
+    this.#trust = new VolumeTrust(suspectAt === 0 ? undefined : suspectAt, init.suspectBlocks)
   }
 
   start (): void {
@@ -83,10 +81,10 @@ export class Scrubber {
   }
 
   status (): ScrubStatus {
-    return { bytesDone: this.#bytesDone, bytesTotal: this.#bytesTotal, bad: this.#bad, lastCompletedAt: this.#lastCompletedAt, suspectSince: this.#suspectSince }
+    return { bytesDone: this.#bytesDone, bytesTotal: this.#bytesTotal, bad: this.#bad, lastCompletedAt: this.#lastCompletedAt, suspectSince: this.#trust.suspectSince }
   }
 
-  get suspect (): boolean { return this.#suspectSince !== undefined }
+  get suspect (): boolean { return this.#trust.suspect }
 
   /** Soon; once, however often it is asked for meanwhile. */
   shard (model: string, { number, file, first, count }: PlacedShard): void {
@@ -103,14 +101,14 @@ export class Scrubber {
       const startedAt = clock.monotonic()
       const passMs = this.#init.periodMs * (PASS_SHARE_MIN + (1 - PASS_SHARE_MIN) * random.next())
       this.#places.clear()
-      const whole = await this.#pass(this.#onProbation ? 0 : passMs, startedAt).catch(error => { this.#failed(error); return false })
+      const whole = await this.#pass(this.#trust.onProbation ? 0 : passMs, startedAt).catch(error => { this.#failed(error); return false })
       if (signal.aborted) return
       if (whole) {
         this.#lastCompletedAt = clock.now()
         this.#save(() => { ledger.setState(COMPLETED, clock.now()) })
-        this.#endProbation()
+        this.#passed()
       }
-      const againMs = this.#onProbation ? Math.min(passMs, PROBATION_AGAIN_MS) : passMs
+      const againMs = this.#trust.onProbation ? Math.min(passMs, PROBATION_AGAIN_MS) : passMs
       await this.#until(Math.max(startedAt + againMs, clock.monotonic() + PAUSE_MS))
     }
   }
@@ -141,26 +139,22 @@ export class Scrubber {
     for (let leftMs = dueAt - clock.monotonic(); leftMs > 0; leftMs = dueAt - clock.monotonic()) await sleep(clock, Math.min(leftMs, SLEEP_MS_MAX), this.#stopping.signal)
   }
 
-  #endProbation (): void {
-    if (!this.#onProbation) return
-    this.#onProbation = false
-    if (this.#places.count > 0) return
-    this.#suspectSince = undefined
+  #passed (): void {
+    if (!this.#trust.passed(this.#places.count)) return
     this.#unsaved = true
     this.#saveSuspect()
     this.#components.logger.info({}, 'all that is held was re-hashed and nothing is bad: the volume is trusted again')
   }
 
   #judge (): void {
-    if (this.suspect || this.#places.count < this.#init.suspectBlocks) return
-    this.#suspectSince = this.#components.clock.now()
+    if (!this.#trust.found(this.#places.count, this.#components.clock.now())) return
     this.#unsaved = true
     this.#components.logger.error({ places: this.#places.count }, 'several blocks went bad in one scrub: the volume is suspect, and is drained')
     this.#saveSuspect()
   }
 
   #saveSuspect (): void {
-    if (this.#unsaved) this.#save(() => { this.#components.ledger.setState(SUSPECT, this.#suspectSince ?? 0); this.#unsaved = false })
+    if (this.#unsaved) this.#save(() => { this.#components.ledger.setState(SUSPECT, this.#trust.suspectSince ?? 0); this.#unsaved = false })
   }
 
   /** A volume that goes bad may not take a write either: what is known holds for this life, and is saved when that works again. */

@@ -50,6 +50,8 @@ export interface ReplicationInit {
 const TICK_MS = 1_000
 /** After something happened; what happens within it is looked at together. */
 const SOON_MS = 25
+/** Of a model of many thousand shards a tick takes some milliseconds; while something happens all the time, ticks take a tenth of it at most. */
+const TICK_SHARE = 0.1
 /** A watched peer is pinged at least this often, and more often where it would be suspect earlier. */
 const PING_MS = 5_000
 const LOOK_FOR_TROUBLE_MS = 10_000
@@ -81,6 +83,7 @@ export class Replication {
   #inbox: Array<(now: number) => void> = []
   #cancelTick: () => void = () => undefined
   #soon = false
+  #tickMs = 0
   #running = false
   #lookedAt = -Infinity
   #drainAsked = false
@@ -273,7 +276,7 @@ export class Replication {
   #tickSoon (): void {
     if (this.#soon || !this.#running) return
     this.#soon = true
-    this.#schedule(SOON_MS)
+    this.#schedule(Math.min(TICK_MS, Math.max(SOON_MS, this.#tickMs / TICK_SHARE)))
   }
 
   #schedule (delayMs: number): void {
@@ -309,6 +312,7 @@ export class Replication {
         this.#trouble.look(this.#replicator.models(now), this.#replicator.draining ? this.#replicator.drainStatus(now) : undefined, now)
       })
     }
+    this.#tickMs = clock.monotonic() - now
     if (!this.#soon) this.#schedule(TICK_MS * (0.9 + 0.2 * random.next()))
   }
 }

@@ -79,7 +79,7 @@ export class States {
       if (peer.incarnation !== '') {
         peer.former.push(peer.incarnation)
         if (peer.former.length > FORMER_MAX) peer.former.shift()
-        for (const view of views.values()) view.claims.get(from)?.doubt()
+        for (const view of views.values()) view.claims.get(from)?.doubt(now)
       }
       peer.incarnation = state.incarnation
       peer.leaving = false
@@ -101,9 +101,12 @@ export class States {
       else if (hasSome(claim) && peer.unknown.size < UNKNOWN_MAX) peer.unknown.set(claim.model, claim.shards)
     }
     for (const view of views.values()) {
-      const metAt = view.members.get(from)
-      // It was told what this node has of it, and had nothing to say.
-      if (metAt !== undefined && peer.sentAt > metAt && now - metAt >= ANSWER_MS) view.members.delete(from)
+      const askedSince = view.members.get(from) ?? view.claims.get(from)?.doubtedAt
+      // It was told what this node has of it, and had nothing to say (in this life).
+      if (askedSince === undefined || peer.sentAt <= askedSince || now - askedSince < ANSWER_MS) continue
+      view.members.delete(from)
+      if (view.claims.delete(from)) this.#context.viewChanged()
+      view.without.set(from, now)
     }
     if (state.wantsReply || peer.unknown.size > 0) {
       if (peers.get(from) === undefined) this.#send(peer, false)

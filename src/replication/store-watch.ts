@@ -50,7 +50,7 @@ export class StoreWatch {
       const known = this.#known.get(model.cid)
       const kept = model.pinned || model.published
       if (known === undefined || known.model !== model || known.kept !== kept) this.#tell(model, kept, now)
-      else if (touched.size > 0 && model.files.some(file => touched.has(file))) this.#compare(known, touched, now)
+      else this.#compare(known, touched, now)
     }
   }
 
@@ -74,8 +74,8 @@ export class StoreWatch {
   }
 
   #compare ({ model, held }: KnownModel, touched: ReadonlySet<StoredFile>, now: number): void {
-    for (const shard of this.#shards.of(model).all) {
-      if (!touched.has(shard.file)) continue
+    const shards = this.#shards.of(model)
+    for (const shard of [...touched].flatMap(file => shards.ofFile(file))) {
       const { number } = shard
       const complete = isComplete(shard)
       if (complete === held.has(number)) continue

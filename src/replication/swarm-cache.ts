@@ -91,7 +91,7 @@ export class SwarmCache {
       const { store } = this.#components
       const over = (): number => this.#components.replicator.promisedBytes + this.releasedBytes() - this.#donateBytes
       if (over() <= 0) return
-      const released = this.#released().sort((a, b) => a.at - b.at)
+      const released = oldestFirst(this.#released())
       if (released.length === 0) return // less is given now than was promised before: that stays
       await store.evictParts(released.map(({ part }) => part), over())
       if (over() > 0 && this.releasedBytes() > 0) throw new OutOfSpaceError(`storage.donate is full by ${over()} bytes of shards that were let go and are in use, or needed`)
@@ -125,5 +125,8 @@ export class SwarmCache {
 
   #placed (model: StoredModel, shard: number): PlacedShard | undefined { return this.#components.shards.of(model).all[shard] }
 }
+
+/** In which order what was let go of is evicted. */
+export function oldestFirst<T extends { at: number }> (released: readonly T[]): T[] { return [...released].sort((a, b) => a.at - b.at) }
 
 function partOf ({ file, first, count }: PlacedShard): FilePart { return { file, first, count } }

@@ -157,8 +157,8 @@ export interface ReplicaPorts {
   prove: (model: string, shards: number[], nonce: Uint8Array, done: (digests: Uint8Array[]) => void) => void
   /** Re-hash this shard now: somebody's challenge failed on it. Answered by lost() if something is bad. */
   scrub: (model: string, shard: number) => void
-  /** Durable when it returns. Throws when that is not possible; nothing has changed then. */
-  save: (change: { model: string, shard: number, committed: boolean }) => void
+  /** All of these shards or none. Durable when it returns. Throws when that is not possible; nothing has changed then. */
+  save: (change: { model: string, shards: readonly number[], committed: boolean }) => void
   savePolicy: (record: PolicyRecord) => void
   /** Checks a record's form and signature; undefined for a false one. Pure. */
   readPolicy: (bytes: Uint8Array) => PolicyRecord | undefined

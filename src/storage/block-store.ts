@@ -232,8 +232,8 @@ export class BlockStore implements ModelStore {
     return await this.#run(async ({ blocks }) => await blocks.read(location, slot))
   }
 
-  async readRange (file: StoredFile, offset: number, length: number): Promise<Uint8Array> {
-    return await this.#run(async ({ blocks }) => await blocks.readRange(file, offset, length))
+  async readRange (file: StoredFile, offset: number, length: number, into?: Uint8Array): Promise<Uint8Array> {
+    return await this.#run(async ({ blocks }) => await blocks.readRange(file, offset, length, into))
   }
 
   async writeBlock (file: StoredFile, block: number, slot: Slot): Promise<void> {

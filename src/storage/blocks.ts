@@ -1,6 +1,7 @@
 import type { CID } from 'multiformats/cid'
 import { DiskError, STORE_DIRTY_FILES_MAX, UsageError, asError, systemCode, type Clock } from '../base/index.ts'
 import { RAW, verifyBytes } from '../model/index.ts'
+import { LINKS_AT_ONCE, inParallel } from './concurrency.ts'
 import { recordOf, withWorkSlot, type Core } from './core.ts'
 import { diskError } from './disk-errors.ts'
 import { GuardBrokenError, readGuarded } from './in-place.ts'
@@ -96,12 +97,12 @@ export class Blocks {
     }
   }
 
-  async readRange (stored: StoredFile, offset: number, length: number): Promise<Uint8Array> {
+  async readRange (stored: StoredFile, offset: number, length: number, into: Uint8Array = new Uint8Array(length)): Promise<Uint8Array> {
     const file = recordOf(this.#core, stored)
     if (!Number.isSafeInteger(offset) || !Number.isSafeInteger(length) || offset < 0 || length < 0 || offset + length > file.size) {
       throw new UsageError(`${length} bytes at ${offset} are not within the ${file.size} bytes of ${file.key}`)
     }
-    const into = new Uint8Array(length)
+    if (into.length !== length) throw new UsageError(`${length} bytes do not fit the ${into.length} they are read into`)
     if (length === 0) return into
     const { offsets, generation } = file
     for (let block = blockAt(offsets, offset); block < offsets.length && (offsets[block] ?? 0) < offset + length; block++) {
@@ -120,7 +121,7 @@ export class Blocks {
       }
     }
     if (file.removed) throw new DiskError(`${file.key} was removed while it was read`)
-    if (file.generation !== generation) return await this.readRange(file, offset, length) // withdrawn, or elsewhere now
+    if (file.generation !== generation) return await this.readRange(file, offset, length, into) // withdrawn, or elsewhere now
     return into
   }
 
@@ -197,7 +198,7 @@ export class Blocks {
           for (const [file, blocks] of byFile) for (const block of blocks) file.recorded.set(block, false)
           throw error
         }
-        for (const [file, blocks] of byFile) await this.present(file, blocks)
+        await inParallel(LINKS_AT_ONCE, [...byFile], async ([file, blocks]) => { await this.present(file, blocks) })
       })
     } catch (error) {
       const failed = diskError(error, 'cannot record written blocks')
@@ -316,7 +317,7 @@ export class Blocks {
     const { bytes, catalog, recording } = this.#core
     const { generation } = file
     const stays = [...file.present].filter(block => !gone.has(block))
-    const target = await bytes.startImport(file.size)
+    const target = await bytes.startImport(file.size, false)
     try {
       await withWorkSlot(this.#core, async slot => {
         for (const block of stays) {
@@ -342,7 +343,7 @@ export class Blocks {
         file.generation++ // a read that began before looks again
         try {
           await bytes.reopen(file)
-          await bytes.adopt(target, file)
+          await bytes.adopt([{ target, key: file.key }])
         } catch (error) {
           // Recorded as gone, so it is; its bytes stay until the file is made anew.
           this.#core.logger.warn({ file: file.key, error: diskError(error, 'cannot replace a file').message }, 'an evicted part still takes its room')

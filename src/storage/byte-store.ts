@@ -1,8 +1,12 @@
+import { MiB } from '../base/index.ts'
 import type { Model } from '../model/types.ts'
 import type { HandlePool } from './handles.ts'
 import type { FileRecord, ModelRecord } from './records.ts'
 import type { Slot } from './slots.ts'
 import type { FileGuard } from './store.ts'
+
+/** Files up to this size come in many at a time and are made durable together. */
+export const SMALL_FILE_BYTES_MAX = 1 * MiB
 
 /** A file on its way in. */
 export interface ImportTarget {
@@ -10,6 +14,7 @@ export interface ImportTarget {
   readonly path: string | undefined
   write: (offset: number, slot: Slot) => Promise<void>
   read: (offset: number, into: Uint8Array) => Promise<number>
+  /** Nothing is written after it. */
   sync: () => Promise<void>
   /** Takes it away again; does nothing once it was adopted. */
   discard: () => Promise<void>
@@ -68,11 +73,12 @@ export interface ByteStore {
   reopen: (file: FileRecord) => Promise<void>
   remove: (file: FileRecord) => Promise<void>
 
-  startImport: (size: number) => Promise<ImportTarget>
-  /** A reflinked copy of that path; undefined where the file system has no such thing. */
+  /** `whole`: all of it will be written, and it is closed against writing when it is adopted. */
+  startImport: (size: number, whole: boolean) => Promise<ImportTarget>
+  /** A reflinked copy of that path, whole; undefined where the file system has no such thing. */
   clone: (path: string, size: number) => Promise<ImportTarget | undefined>
-  /** Makes an import, which was synced, the file. Durable when it resolves. */
-  adopt: (target: ImportTarget, file: { key: string }) => Promise<void>
+  /** Makes imports, which were synced, the files. Durable when it resolves; can be done again after it failed. */
+  adopt: (imports: Array<{ target: ImportTarget, key: string }>) => Promise<void>
 
   /** Keeps a model's metadata. Durable when it resolves. */
   saveModel: (model: ModelRecord, content: Model) => Promise<void>

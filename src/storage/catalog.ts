@@ -134,21 +134,28 @@ export class Catalog implements Disposable {
   }
 
   /** Returns its id. A file is all there or not at all, with its blocks. */
-  addFile ({ index, guard, ...presence }: NewFile, offsets: Float64Array): number {
+  addFile (file: NewFile, offsets: Float64Array): number {
+    return this.#transaction(() => this.#addFile(file, offsets))
+  }
+
+  /** All of them or none; returns their ids. */
+  addFiles (files: Array<{ file: NewFile, offsets: Float64Array }>): number[] {
+    return this.#transaction(() => files.map(({ file, offsets }) => this.#addFile(file, offsets)))
+  }
+
+  #addFile ({ index, guard, ...presence }: NewFile, offsets: Float64Array): number {
     const { value, cid, bytes } = index
     const key = cid.toString()
-    return this.#transaction(() => {
-      this.#run('INSERT OR IGNORE INTO metadata (cid, bytes) VALUES (?, ?)', key, bytes)
-      this.#run('INSERT INTO files (key, size, blocks, present, present_bytes, rescan, crc) VALUES (?, ?, ?, ?, ?, ?, ?)',
-        key, value.size, value.blocks.length, presence.present, presence.presentBytes, presence.rescan ?? null, presenceCrc(key, presence))
-      const id = integer(this.#get('SELECT last_insert_rowid() AS id'), 'id')
-      if (guard !== undefined) this.#setGuard(id, guard)
-      const insert = this.#prepared('INSERT INTO blocks (hash, file, block, offset, size) VALUES (?, ?, ?, ?, ?)')
-      for (const [block, blockCid] of value.blocks.entries()) {
-        insert.run(blockCid.multihash.bytes, id, block, offsets[block] ?? 0, value.sizes[block] ?? 0)
-      }
-      return id
-    })
+    this.#run('INSERT OR IGNORE INTO metadata (cid, bytes) VALUES (?, ?)', key, bytes)
+    const { lastInsertRowid } = this.#prepared('INSERT INTO files (key, size, blocks, present, present_bytes, rescan, crc) VALUES (?, ?, ?, ?, ?, ?, ?)')
+      .run(key, value.size, value.blocks.length, presence.present, presence.presentBytes, presence.rescan ?? null, presenceCrc(key, presence))
+    const id = Number(lastInsertRowid)
+    if (guard !== undefined) this.#setGuard(id, guard)
+    const insert = this.#prepared('INSERT INTO blocks (hash, file, block, offset, size) VALUES (?, ?, ?, ?, ?)')
+    for (const [block, blockCid] of value.blocks.entries()) {
+      insert.run(blockCid.multihash.bytes, id, block, offsets[block] ?? 0, value.sizes[block] ?? 0)
+    }
+    return id
   }
 
   setPresence (changes: PresenceChange[], options: { durable: boolean }): void {

@@ -3,8 +3,8 @@ import { chmod, copyFile, mkdir, open, readdir, rename, rm, stat, statfs, unlink
 import { join } from 'node:path'
 import { STORE_HANDLES_MAX, VOLUME_RESERVE_BYTES_MAX, systemCode, type Logger, type Random } from '../base/index.ts'
 import type { Model } from '../model/types.ts'
-import type { ByteStore, ImportTarget, Leftovers, SavedModel } from './byte-store.ts'
-import { inParallel } from './concurrency.ts'
+import { SMALL_FILE_BYTES_MAX, type ByteStore, type ImportTarget, type Leftovers, type SavedModel } from './byte-store.ts'
+import { LINKS_AT_ONCE, inParallel } from './concurrency.ts'
 import { BlockWriter, type DirectIoMode } from './direct-io.ts'
 import { diskError } from './disk-errors.ts'
 import { HandlePool, readFully, type Lease } from './handles.ts'
@@ -14,6 +14,7 @@ import { ProcessLock } from './process-lock.ts'
 import type { FileRecord, ModelRecord } from './records.ts'
 import { Sidecars } from './sidecar.ts'
 import type { Slot } from './slots.ts'
+import { SmallImport } from './small-import.ts'
 
 /** What copyFile with FICLONE_FORCE answers where the file system cannot reflink, or not from there to here. */
 const NO_REFLINK = new Set(['EOPNOTSUPP', 'ENOTSUP', 'EXDEV', 'EINVAL', 'ENOTTY', 'ENOSYS'])
@@ -31,8 +32,11 @@ export class DiskBytes implements ByteStore {
   readonly #random: Random
   /** An open descriptor for each path with unsynced writes: the kernel tells a failed write-back to those who had it open. */
   readonly #dirty = new Map<string, Promise<Lease>>()
-  readonly #imports = new Set<string>()
+  /** By path: whether it has to be closed against writing when it is adopted. */
+  readonly #imports = new Map<string, boolean>()
   #lock: ProcessLock | undefined
+  /** The umask, or the directory, takes from a new file's mode that others may read it. */
+  #masked = true
 
   constructor ({ directory, directIo, random, logger }: DiskBytesInit) {
     this.#layout = layoutOf(directory)
@@ -54,6 +58,7 @@ export class DiskBytes implements ByteStore {
       await makeLayout(this.#layout) // looks at the version again: it may have been upgraded while the lock was someone else's
       for (const name of await readdir(this.#layout.tmp)) await rm(join(this.#layout.tmp, name), { recursive: true, force: true }) // imports do not survive their process
       await this.#writer.probe(this.#layout.tmp)
+      this.#masked = await this.#masksModes()
     } catch (error) {
       await this.stop()
       throw diskError(error, `cannot open the data directory ${this.#layout.directory}`)
@@ -89,6 +94,7 @@ export class DiskBytes implements ByteStore {
 
   async create (file: FileRecord): Promise<void> {
     const path = this.pathOf(file.key)
+    file.closed = false
     await this.#releaseDirty([path])
     await this.handles.forget(path)
     const handle = await open(path, 'wx', 0o644).catch(async error => {
@@ -117,6 +123,7 @@ export class DiskBytes implements ByteStore {
 
   async restoreSize (file: FileRecord): Promise<void> {
     const path = this.pathOf(file.key)
+    file.closed = false
     await chmod(path, 0o644).catch(error => { if (systemCode(error) !== 'ENOENT') throw error })
     const handle = await open(path, constants.O_RDWR | constants.O_CREAT, 0o644)
     try {
@@ -142,13 +149,15 @@ export class DiskBytes implements ByteStore {
 
   async complete (file: FileRecord, models: Iterable<ModelRecord>): Promise<void> {
     const target = this.pathOf(file.key)
-    await chmod(target, 0o444)
+    if (!file.closed) await chmod(target, 0o444)
+    file.closed = true
     for (const model of models) {
       for (const path of model.pathsOf(file)) await linkInto(target, join(this.directoryOf(model.cid), path))
     }
   }
 
   async reopen (file: FileRecord): Promise<void> {
+    file.closed = false
     for (const model of file.models) {
       for (const path of model.pathsOf(file)) await unlinkFrom(this.directoryOf(model.cid), path)
     }
@@ -162,8 +171,11 @@ export class DiskBytes implements ByteStore {
     await rm(path, { force: true })
   }
 
-  async startImport (size: number): Promise<ImportTarget> {
-    const path = this.#importPath()
+  async startImport (size: number, whole: boolean): Promise<ImportTarget> {
+    const small = size <= SMALL_FILE_BYTES_MAX
+    const asClosed = whole && small && !this.#masked
+    const path = this.#importPath(whole && !asClosed)
+    if (small) return new SmallImport({ path, size, mode: asClosed ? 0o444 : 0o644, letGo: () => this.#imports.delete(path) })
     try {
       const handle = await open(path, 'wx', 0o644)
       try {
@@ -180,11 +192,11 @@ export class DiskBytes implements ByteStore {
   }
 
   async clone (source: string, size: number): Promise<ImportTarget | undefined> {
-    const path = this.#importPath()
+    const path = this.#importPath(false)
     const target = this.#target(path)
     try {
       await copyFile(source, path, constants.COPYFILE_FICLONE_FORCE | constants.COPYFILE_EXCL)
-      await chmod(path, 0o644) // copyFile brings the source's mode along
+      await chmod(path, 0o444) // copyFile brings the source's mode along
       if ((await stat(path)).size === size) return target
     } catch (error) {
       await target.discard()
@@ -195,13 +207,18 @@ export class DiskBytes implements ByteStore {
     return undefined
   }
 
-  async adopt (target: ImportTarget, { key }: { key: string }): Promise<void> {
-    const path = this.pathOf(key)
-    if (target.path === undefined) throw new TypeError('an import of another store')
-    await this.handles.forget(path)
-    await this.handles.forget(target.path)
-    await rename(target.path, path)
-    this.#imports.delete(target.path)
+  async adopt (imports: Array<{ target: ImportTarget, key: string }>): Promise<void> {
+    await inParallel(LINKS_AT_ONCE, imports, async ({ target, key }) => {
+      const path = this.pathOf(key)
+      if (target.path === undefined) throw new TypeError('an import of another store')
+      const toClose = this.#imports.get(target.path)
+      if (toClose === undefined) return // its name is the file's already
+      await this.handles.forget(path)
+      await this.handles.forget(target.path)
+      if (toClose) await chmod(target.path, 0o444)
+      await rename(target.path, path)
+      this.#imports.delete(target.path)
+    })
     await syncDirectory(this.#layout.files)
   }
 
@@ -237,9 +254,25 @@ export class DiskBytes implements ByteStore {
     }
   }
 
-  #importPath (): string {
+  async #masksModes (): Promise<boolean> {
+    const path = join(this.#layout.tmp, 'mode-probe')
+    try {
+      const handle = await open(path, 'w', 0o444)
+      try {
+        return ((await handle.stat()).mode & 0o777) !== 0o444
+      } finally {
+        await handle.close()
+      }
+    } catch {
+      return true // a full disk: its modes are set one by one
+    } finally {
+      await unlink(path).catch(() => undefined)
+    }
+  }
+
+  #importPath (toClose: boolean): string {
     const path = join(this.#layout.tmp, `import-${Buffer.from(this.#random.bytes(12)).toString('hex')}`)
-    this.#imports.add(path)
+    this.#imports.set(path, toClose)
     return path
   }
 

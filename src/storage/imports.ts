@@ -1,28 +1,40 @@
 import { Bitfield, SourceChangedError, UsageError, asError } from '../base/index.ts'
 import { verifyBytes, type Encoded, type FileIndex } from '../model/index.ts'
 import type { Blocks } from './blocks.ts'
-import type { ImportTarget } from './byte-store.ts'
+import { SMALL_FILE_BYTES_MAX, type ImportTarget } from './byte-store.ts'
+import { Grouped, LINKS_AT_ONCE, inParallel } from './concurrency.ts'
 import { LOOKUPS_PER_TURN, nextTurn, withWorkSlot, type Core } from './core.ts'
 import { diskError } from './disk-errors.ts'
 import { GuardBrokenError, checkGuard, readGuarded } from './in-place.ts'
 import { FileRecord, offsetsOf } from './records.ts'
-import type { Room } from './room.ts'
+import type { OpenImport as Reservation, Room } from './room.ts'
 import type { Slot } from './slots.ts'
 import type { FileGuard, FileImport, StoredFile } from './store.ts'
 
 type Committed = { file: StoredFile, newBytes: number }
-type Reservation = Awaited<ReturnType<Room['startImport']>>
+/** A file that was written, on its way into the catalog. */
+interface Ready { key: string, index: Encoded<FileIndex>, target: ImportTarget, reserved: Reservation }
 /** Reads bytes of what comes in; says how many there were. */
 type ReadIn = (offset: number, into: Uint8Array) => Promise<number>
 
+/** Files made durable and recorded in one go: while it lasts nobody else's blocks are recorded. */
+const FILES_PER_GROUP = 64
+
 /**
- * Whole files on their way in: copied, cloned or referenced in place. When a file comes a second time, a copy the store
+ * Whole files on their way in: copied, cloned or referenced in place. Files that come together share what costs most: the
+ * look at the free space, the syncs (the file system joins those that run at once), the sync of the directory and the
+ * transaction. When a file comes a second time, a copy the store
  * holds wins over one in place: the user may change or delete theirs.
  */
 export class Imports {
   readonly #core: Core
   readonly #room: Room
   readonly #blocks: Blocks
+  readonly #starting = new Grouped<number, Reservation>(FILES_PER_GROUP, async sizes => {
+    return await this.#core.structure.run(async () => await this.#room.startImports(sizes))
+  })
+
+  readonly #committing = new Grouped<Ready, FileRecord | undefined>(FILES_PER_GROUP, async files => await this.#commitAll(files))
 
   constructor (core: Core, room: Room, blocks: Blocks) {
     this.#core = core
@@ -31,21 +43,20 @@ export class Imports {
   }
 
   async importFile (size: number): Promise<FileImport> {
-    return await this.#core.structure.run(async () => {
-      const reserved = await this.#room.startImport(size)
-      try {
-        return new OpenImport(this, reserved, size, await this.#core.bytes.startImport(size), false)
-      } catch (error) {
-        this.#room.endImport(reserved)
-        throw this.noted(error, 'cannot start to add a file')
-      }
-    })
+    const reserved = await this.#starting.add(size)
+    try {
+      return new OpenImport(this, reserved, size, await this.#core.bytes.startImport(size, true), false)
+    } catch (error) {
+      this.#room.endImport(reserved)
+      throw this.noted(error, 'cannot start to add a file')
+    }
   }
 
   async cloneFile (path: string, size: number): Promise<(FileImport & { path: string }) | undefined> {
     return await this.#core.structure.run(async () => {
       // A clone shares its blocks with the source, but for how long is the source's owner's business: it counts in full.
-      const reserved = await this.#room.startImport(size)
+      const [reserved] = await this.#room.startImports([size])
+      if (reserved === undefined) return undefined
       let clone: (FileImport & { path: string }) | undefined
       try {
         const target = await this.#core.bytes.clone(path, size)
@@ -86,14 +97,14 @@ export class Imports {
     const held = registry.files.get(key)
     if (held !== undefined) this.#room.cameIn(held)
     if (held !== undefined && !held.inPlace) return held
-    const full = Bitfield.full(index.value.blocks.length)
-    const presence = { present: full.bytes, presentBytes: index.value.size }
     if (held === undefined) {
-      const file = this.#add(key, index, { ...presence, rescan: undefined, guard })
+      const [file] = this.#add([{ index, guard }])
+      if (file === undefined) throw new TypeError('a file that was recorded is not there')
       this.#room.cameIn(file)
       this.#blocks.presentAll(file)
       return file
     }
+    const presence = { present: Bitfield.full(index.value.blocks.length).bytes, presentBytes: index.value.size }
     catalog.setGuard(guard, { id: held.id, key, ...presence }) // the newest place is the one most likely to stay
     await this.#moved(held, guard)
     for (const model of held.models) await bytes.saveFlags(model)
@@ -111,14 +122,11 @@ export class Imports {
   async commit (index: Encoded<FileIndex>, target: ImportTarget, reserved: Reservation): Promise<Committed> {
     const key = index.cid.toString()
     try {
-      await target.sync()
+      // Small ones are synced together with others; a large one would keep them waiting.
+      if (index.value.size > SMALL_FILE_BYTES_MAX) await target.sync()
       for (;;) {
         const newBytes = await this.#newBytes(index)
-        const adopted = await this.#core.structure.run(async () => {
-          const file = await this.#core.recording.run(async () => await this.#adopt(key, index, target))
-          if (file !== undefined) this.#room.endImport(reserved, file) // before anyone can take it for a leftover
-          return file
-        })
+        const adopted = await this.#committing.add({ key, index, target, reserved })
         if (adopted !== undefined) return { file: adopted, newBytes }
         const held = this.#core.registry.files.get(key)
         if (held === undefined) continue // it was removed a moment ago
@@ -159,24 +167,48 @@ export class Imports {
     return failed
   }
 
+  /** Says for each which file it became; undefined when the store holds one of its own. */
+  async #commitAll (files: Ready[]): Promise<Array<FileRecord | undefined>> {
+    await inParallel(LINKS_AT_ONCE, files.filter(({ index }) => index.value.size <= SMALL_FILE_BYTES_MAX), async ({ target }) => { await target.sync() })
+    return await this.#core.structure.run(async () => {
+      const adopted = await this.#core.recording.run(async () => await this.#adoptAll(files))
+      // Before anyone can take it for a leftover.
+      for (const [at, { reserved }] of files.entries()) if (adopted[at] !== undefined) this.#room.endImport(reserved, adopted[at])
+      return adopted
+    })
+  }
+
   /**
-   * Makes the import the file. Undefined when the store holds one of its own. The caller holds `structure` and
-   * `recording`: nothing else is made of the file until it stands. One in place may be withdrawn meanwhile; it has a new
-   * generation then, which tells whoever waits to make it anew that a copy came instead.
+   * Makes the imports the files. The caller holds `structure` and `recording`: nothing else is made of a file until it
+   * stands. One in place may be withdrawn meanwhile; it has a new generation then, which tells whoever waits to make it
+   * anew that a copy came instead.
    */
-  async #adopt (key: string, index: Encoded<FileIndex>, target: ImportTarget): Promise<FileRecord | undefined> {
-    const { bytes, catalog, registry } = this.#core
-    const held = registry.files.get(key)
-    if (held !== undefined && !held.inPlace) return undefined
-    await bytes.adopt(target, { key })
-    const presence = { present: Bitfield.full(index.value.blocks.length).bytes, presentBytes: index.value.size }
-    if (held === undefined) {
-      const file = this.#add(key, index, { ...presence, rescan: undefined, guard: undefined })
-      await bytes.complete(file, [])
-      this.#blocks.presentAll(file)
-      return file
+  async #adoptAll (files: Ready[]): Promise<Array<FileRecord | undefined>> {
+    const { bytes, registry } = this.#core
+    const wanted = new Map<string, Ready>()
+    for (const file of files) {
+      const held = registry.files.get(file.key)
+      if (!wanted.has(file.key) && (held === undefined || held.inPlace)) wanted.set(file.key, file)
     }
-    catalog.setGuard(undefined, { id: held.id, key, ...presence })
+    await bytes.adopt([...wanted.values()])
+    const added = this.#add([...wanted.values()].filter(({ key }) => !registry.files.has(key)).map(({ index }) => ({ index, guard: undefined })))
+    for (const file of added) {
+      file.closed = true
+      this.#blocks.presentAll(file)
+    }
+    const adopted = new Map(added.map(file => [file.key, file]))
+    for (const { key, index } of wanted.values()) {
+      const held = adopted.has(key) ? undefined : registry.files.get(key)
+      if (held !== undefined) adopted.set(key, await this.#replace(held, index))
+    }
+    return files.map(file => wanted.get(file.key) === file ? adopted.get(file.key) : undefined)
+  }
+
+  /** A copy came instead of one in place. */
+  async #replace (held: FileRecord, index: Encoded<FileIndex>): Promise<FileRecord> {
+    const { bytes, catalog } = this.#core
+    const presence = { present: Bitfield.full(index.value.blocks.length).bytes, presentBytes: index.value.size }
+    catalog.setGuard(undefined, { id: held.id, key: held.key, ...presence })
     const blocks = Array.from(index.value.blocks, (_, block) => block)
     for (const block of blocks) held.recorded.set(block)
     await this.#moved(held, undefined)
@@ -185,23 +217,30 @@ export class Imports {
     return held
   }
 
-  #add (key: string, index: Encoded<FileIndex>, row: { present: Uint8Array, presentBytes: number, rescan: undefined, guard: FileGuard | undefined }): FileRecord {
+  /** Records whole files, all or none. */
+  #add (files: Array<{ index: Encoded<FileIndex>, guard: FileGuard | undefined }>): FileRecord[] {
     const { catalog, registry, bytes, details } = this.#core
-    const offsets = offsetsOf(index.value.sizes)
-    const id = catalog.addFile({ index, ...row }, offsets)
-    details.keep(key, { index: index.value, offsets })
-    const file = new FileRecord({
-      id,
-      key,
-      size: index.value.size,
-      recorded: new Bitfield(index.value.blocks.length), // shown by presentAll
-      presentBytes: 0,
-      guard: row.guard,
-      ownPath: bytes.pathOf(key),
-      details
+    const rows = files.map(({ index, guard }) => ({
+      file: { index, guard, present: Bitfield.full(index.value.blocks.length).bytes, presentBytes: index.value.size, rescan: undefined },
+      offsets: offsetsOf(index.value.sizes)
+    }))
+    const ids = catalog.addFiles(rows)
+    return rows.map(({ file: { index: { cid, value }, guard }, offsets }, at) => {
+      const key = cid.toString()
+      details.keep(key, { index: value, offsets })
+      const file = new FileRecord({
+        id: ids[at] ?? 0,
+        key,
+        size: value.size,
+        recorded: new Bitfield(value.blocks.length), // shown by presentAll
+        presentBytes: 0,
+        guard,
+        ownPath: bytes.pathOf(key),
+        details
+      })
+      registry.addFile(file)
+      return file
     })
-    registry.addFile(file)
-    return file
   }
 
   /** Writes the blocks a held file lacks, from what comes in. */

@@ -7,6 +7,8 @@ const NO_HARD_LINK = new Set(['EMLINK', 'EXDEV', 'EPERM', 'EOPNOTSUPP', 'ENOTSUP
 
 /** Makes `path` another name of the file `target`, or where that cannot be, a symbolic link to it. Replaces what stands there. */
 export async function linkInto (target: string, path: string): Promise<void> {
+  // Mostly its directory is there and it is not: one call for each of many small files.
+  if (await link(target, path).then(() => true, () => false)) return
   await mkdir(dirname(path), { recursive: true })
   if (await isLinked(target, path)) return
   await rm(path, { force: true, recursive: true })

@@ -82,11 +82,13 @@ export class MemoryBytes implements ByteStore {
 
   async clone (): Promise<undefined> { /* nothing shares blocks with memory */ }
 
-  async adopt (target: ImportTarget, { key }: { key: string }): Promise<void> {
-    const pieces = this.#imports.get(target)
-    if (pieces === undefined) throw new TypeError('an import of another store')
-    this.#imports.delete(target)
-    this.#files.set(key, pieces)
+  async adopt (imports: Array<{ target: ImportTarget, key: string }>): Promise<void> {
+    for (const { target, key } of imports) {
+      const pieces = this.#imports.get(target)
+      if (pieces === undefined) throw new TypeError('an import of another store')
+      this.#imports.delete(target)
+      this.#files.set(key, pieces)
+    }
   }
 
   async saveModel (): Promise<void> { /* goes with the process, like all the rest */ }

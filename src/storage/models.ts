@@ -1,15 +1,15 @@
 import { Bitfield, HashMismatchError, ModelNotFoundError, throwIfAborted } from '../base/index.ts'
 import { checkModel, verifyBytes, type Encoded, type FileIndex, type Model } from '../model/index.ts'
 import type { Blocks } from './blocks.ts'
-import { inParallel } from './concurrency.ts'
+import { LINKS_AT_ONCE, inParallel } from './concurrency.ts'
 import { LOOKUPS_PER_TURN, nextTurn, withWorkPair, type Core } from './core.ts'
 import { diskError } from './disk-errors.ts'
 import { FileRecord, ModelRecord, offsetsOf } from './records.ts'
 import type { Room } from './room.ts'
 import type { PutModelOptions } from './store.ts'
 
-/** As many as libuv has threads. */
-const CREATES_AT_ONCE = 4
+/** Files put into the catalog in one go: some milliseconds. */
+const FILES_PER_TURN = 100
 
 /** Models on their way in, and what may change about them. */
 export class Models {
@@ -111,13 +111,13 @@ export class Models {
     const made: FileRecord[] = []
     let model: ModelRecord | undefined
     try {
-      for (const [key, index] of distinct) {
-        if (registry.files.has(key)) continue
+      const lacking = [...distinct].filter(([key]) => !registry.files.has(key))
+      for (const few of turnsOf(lacking)) {
         throwIfAborted(options.signal)
-        made.push(this.#newFile(key, index))
+        made.push(...this.#newFiles(few))
         await nextTurn()
       }
-      await inParallel(CREATES_AT_ONCE, made, async file => { await bytes.create(file) })
+      await inParallel(LINKS_AT_ONCE, made, async file => { await bytes.create(file) })
       if (made.length > 0) await bytes.syncNames()
       const now = clock.now()
       model = new ModelRecord({
@@ -144,15 +144,21 @@ export class Models {
     }
   }
 
-  #newFile (key: string, index: Encoded<FileIndex>): FileRecord {
+  #newFiles (files: Array<[string, Encoded<FileIndex>]>): FileRecord[] {
     const { bytes, catalog, details, registry } = this.#core
-    const offsets = offsetsOf(index.value.sizes)
-    const recorded = new Bitfield(index.value.blocks.length)
-    const id = catalog.addFile({ index, present: recorded.bytes, presentBytes: 0, rescan: undefined, guard: undefined }, offsets)
-    details.keep(key, { index: index.value, offsets })
-    const file = new FileRecord({ id, key, size: index.value.size, recorded, presentBytes: 0, guard: undefined, ownPath: bytes.pathOf(key), details })
-    registry.addFile(file)
-    return file
+    const rows = files.map(([, index]) => {
+      const present = new Bitfield(index.value.blocks.length).bytes
+      return { file: { index, present, presentBytes: 0, rescan: undefined, guard: undefined }, offsets: offsetsOf(index.value.sizes) }
+    })
+    const ids = catalog.addFiles(rows)
+    return files.map(([key, { value }], at) => {
+      const offsets = rows[at]?.offsets ?? offsetsOf(value.sizes)
+      details.keep(key, { index: value, offsets })
+      const recorded = new Bitfield(value.blocks.length)
+      const file = new FileRecord({ id: ids[at] ?? 0, key, size: value.size, recorded, presentBytes: 0, guard: undefined, ownPath: bytes.pathOf(key), details })
+      registry.addFile(file)
+      return file
+    })
   }
 
   async #undo (made: FileRecord[], model: ModelRecord | undefined): Promise<void> {
@@ -171,7 +177,7 @@ export class Models {
   }
 
   async #linkComplete (model: ModelRecord): Promise<void> {
-    for (const file of model.distinct) if (file.present.full) await this.#blocks.linkComplete(file)
+    await inParallel(LINKS_AT_ONCE, [...model.distinct].filter(file => file.present.full), async file => { await this.#blocks.linkComplete(file) })
   }
 
   /** Copies blocks that are here in other files, or elsewhere in the same one. Verified like any that come in. */
@@ -216,6 +222,21 @@ export class Models {
       return true
     })
   }
+}
+
+/** In parts of FILES_PER_TURN files, or LOOKUPS_PER_TURN blocks of them. */
+function * turnsOf (files: Array<[string, Encoded<FileIndex>]>): Generator<Array<[string, Encoded<FileIndex>]>> {
+  let few: typeof files = []
+  let blocks = 0
+  for (const file of files) {
+    few.push(file)
+    blocks += file[1].value.blocks.length
+    if (few.length < FILES_PER_TURN && blocks < LOOKUPS_PER_TURN) continue
+    yield few
+    few = []
+    blocks = 0
+  }
+  if (few.length > 0) yield few
 }
 
 function wantedFiles<T> (files: readonly T[], wanted: readonly number[] | undefined): Set<T> {

@@ -78,6 +78,8 @@ export class FileRecord implements StoredFile {
   readonly writing = new Map<number, Promise<void>>()
   readonly unsynced = new Set<number>()
   removed = false
+  /** Its own file is known to be closed against writing. */
+  closed = false
   /** Counts how often the file was made anew; what was written to an older one does not count. */
   generation = 0
   /** Pending while it is made anew; never rejects. */
@@ -147,6 +149,7 @@ export class ModelRecord implements StoredModel {
   expected = new Set<FileRecord>()
   /** Some link could not be made: there is no directory to tell of. */
   linksFailed = false
+  #paths: Map<FileRecord, string[]> | undefined
 
   constructor (init: ModelRecordInit) {
     this.cid = init.cid
@@ -169,8 +172,19 @@ export class ModelRecord implements StoredModel {
   }
 
   /** The paths under which this model has the file. */
-  pathsOf (file: FileRecord): string[] {
-    return this.manifest.value.files.filter((_, position) => this.files[position] === file).map(({ path }) => path)
+  pathsOf (file: FileRecord): readonly string[] {
+    return (this.#paths ??= this.#allPaths()).get(file) ?? []
+  }
+
+  #allPaths (): Map<FileRecord, string[]> {
+    const paths = new Map<FileRecord, string[]>()
+    for (const [position, { path }] of this.manifest.value.files.entries()) {
+      const file = this.files[position]
+      const known = file === undefined ? undefined : paths.get(file)
+      if (known !== undefined) known.push(path)
+      else if (file !== undefined) paths.set(file, [path])
+    }
+    return paths
   }
 }
 

@@ -9,7 +9,7 @@ import type { FilePart, GcResult, RemoveResult } from './store.ts'
 /** A publish commits its files one by one and names them all at its end: files nobody names wait this long for it. */
 const UNNAMED_GRACE_MS = 10 * 60_000
 
-interface OpenImport { size: number, written: number }
+export interface OpenImport { size: number, written: number }
 
 /** Room on the volume and within the quota: who has reserved how much, and who has to go. */
 export class Room {
@@ -91,12 +91,14 @@ export class Room {
     })
   }
 
-  /** Reserves room for a file on its way in. The caller holds `structure`. */
-  async startImport (size: number): Promise<OpenImport> {
-    await this.make(size, 'a file to be added')
-    const reserved = { size, written: 0 }
-    this.#imports.add(reserved)
-    return reserved
+  /** Reserves room for files on their way in. The caller holds `structure`. */
+  async startImports (sizes: number[]): Promise<OpenImport[]> {
+    await this.make(sizes.reduce((sum, size) => sum + size, 0), sizes.length === 1 ? 'a file to be added' : `${sizes.length} files to be added`)
+    return sizes.map(size => {
+      const reserved = { size, written: 0 }
+      this.#imports.add(reserved)
+      return reserved
+    })
   }
 
   endImport (reserved: OpenImport, file?: FileRecord): void {

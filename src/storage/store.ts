@@ -205,8 +205,11 @@ export interface ModelStore {
    * recorded (a file in place that changed, a truncated file).
    */
   readBlock: (location: BlockLocation, slot: Slot) => Promise<boolean>
-  /** Reads any recorded range of a file; throws DiskError when it cannot. Meant for small reads (headers, tensors in memory stores). */
-  readRange: (file: StoredFile, offset: number, length: number) => Promise<Uint8Array>
+  /**
+   * Reads any recorded range of a file, into `into` when it is given, which must have that length; throws DiskError when it
+   * cannot. Meant for small reads (headers, tensors in memory stores), and with `into` for streams.
+   */
+  readRange: (file: StoredFile, offset: number, length: number, into?: Uint8Array) => Promise<Uint8Array>
   /**
    * Writes a verified block from `slot` at its place. Resolves when the bytes are written (the slot may be released);
    * the block is recorded, and `blocks:present` told, after the next sync. Writing a recorded block is a no-op.

@@ -6,7 +6,7 @@ export interface SyncBatchInit<Item> {
   bytesMax: number
   /** or this long after the first addition since. */
   intervalMs: number
-  /** or when this many `keys` differ. */
+  /** or when this many `keys` differ. Twice as many wait at most: each may hold a descriptor. */
   keysMax: number
   keyOf: (item: Item) => unknown
   /** Makes the items durable. Called with everything added since the last run, never twice at once. */
@@ -23,6 +23,7 @@ export class SyncBatch<Item> {
   #keys = new Set<unknown>()
   #bytes = 0
   #runningBytes = 0
+  #runningKeys = 0
   #running: Promise<Error | undefined> | undefined
   #cancelTimer: (() => void) | undefined
   /** The time came while a run was on. */
@@ -42,11 +43,12 @@ export class SyncBatch<Item> {
   }
 
   /**
-   * Resolves once less than four batches wait for the disk: who writes faster than it syncs is slowed down here, and a
-   * power cut costs no more than that.
+   * Resolves once less than four batches wait for the disk, or two of many small items: who writes faster than it syncs is
+   * slowed down here, and a power cut costs no more than that.
    */
   async room (): Promise<void> {
-    while (this.#bytes + this.#runningBytes >= 4 * this.#init.bytesMax) await new Promise<void>(resolve => { this.#waiting.push(resolve) })
+    const { bytesMax, keysMax } = this.#init
+    while (this.#bytes + this.#runningBytes >= 4 * bytesMax || this.#keys.size + this.#runningKeys >= 2 * keysMax) await new Promise<void>(resolve => { this.#waiting.push(resolve) })
   }
 
   /** Resolves when everything added so far was run. Rejects with the first error on the way. */
@@ -71,12 +73,14 @@ export class SyncBatch<Item> {
     this.#due = false
     const items = this.#items
     this.#runningBytes = this.#bytes
+    this.#runningKeys = this.#keys.size
     this.#items = []
     this.#keys = new Set()
     this.#bytes = 0
     this.#running = this.#init.run(items).then(() => undefined, asError).then(error => {
       this.#running = undefined
       this.#runningBytes = 0
+      this.#runningKeys = 0
       for (const resume of this.#waiting.splice(0)) resume()
       if (this.#due || this.#full()) this.#start()
       return error

@@ -53,7 +53,8 @@ export class RunningFetch implements ModelFetch {
   readonly #wanted: WantedPlaces
   readonly #peers: FetchPeers
   readonly #rate: RateMeter
-  readonly #positions = new Set<number>()
+  /** What was asked for: positions in the model, and bytes of each. */
+  readonly #positions = new Map<number, number>()
   /** Those who wait for a place. */
   readonly #waiters = new Map<number, Set<Waiter>>()
   readonly #written = new Set<number>()
@@ -115,9 +116,10 @@ export class RunningFetch implements ModelFetch {
   addFiles (positions: number[]): void {
     if (this.#ended !== undefined) return
     for (const position of positions) {
-      this.#positions.add(position)
       const file = this.#fileAt(position)
-      this.#want(file, 0, (this.#map.files[file]?.index.blocks.length ?? 0) - 1)
+      const stored = this.#map.files[file]
+      this.#positions.set(position, stored?.index.size ?? 0)
+      this.#want(file, 0, (stored?.present.length ?? 0) - 1)
     }
     this.#planSoon()
     // Not at once: whoever made this fetch has not looked at it yet.
@@ -133,29 +135,33 @@ export class RunningFetch implements ModelFetch {
     const first = blockWith(offsets, offset)
     const last = blockWith(offsets, offset + length - 1)
     if (this.#ended === undefined) this.#want(file, first, last)
-    const numbers = this.#lacking(file, first, last).map(place => this.#map.blockAt(place))
+    const places = this.#lacking(file, first, last)
+    const numbers = places.map(place => this.#map.blockAt(place))
     this.#scheduler.urge(numbers)
     this.#planSoon()
     try {
-      await this.#wait(file, first, last, options.signal)
+      await this.#wait(places, options.signal)
     } finally {
       this.#scheduler.calm(numbers)
     }
   }
 
-  async complete (position: number): Promise<void> {
-    const file = this.#fileAt(position)
-    await this.#wait(file, 0, (this.#map.files[file]?.index.blocks.length ?? 0) - 1, undefined)
+  async complete (positions: Iterable<number>): Promise<void> {
+    const places: number[] = []
+    for (const file of new Set(Array.from(positions, position => this.#fileAt(position)))) {
+      const blocks = this.#map.files[file]?.present.length ?? 0
+      for (const place of this.#lacking(file, 0, blocks - 1)) places.push(place)
+    }
+    await this.#wait(places, undefined)
   }
 
   stats (): ModelFetchStats {
     const now = this.#components.clock.monotonic()
     let bytesTotal = 0
     let bytesDone = 0
-    for (const position of this.#positions) {
-      const file = this.model.files[position]
-      bytesTotal += file?.index.size ?? 0
-      bytesDone += file?.presentBytes ?? 0
+    for (const [position, size] of this.#positions) {
+      bytesTotal += size
+      bytesDone += this.model.files[position]?.presentBytes ?? 0
     }
     return {
       bytesTotal,
@@ -192,8 +198,7 @@ export class RunningFetch implements ModelFetch {
     return lacking
   }
 
-  async #wait (file: number, first: number, last: number, signal: AbortSignal | undefined): Promise<void> {
-    const places = this.#lacking(file, first, last)
+  async #wait (places: number[], signal: AbortSignal | undefined): Promise<void> {
     if (places.length === 0) return
     if (this.#ended !== undefined) throw this.#ended === true ? new AbortError('the fetch has ended') : this.#ended
     const waiting = Promise.withResolvers<void>()

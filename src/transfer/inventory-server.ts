@@ -231,14 +231,15 @@ class ToldStream {
 
   #everything (batch: Batch): void {
     const model = this.#model = this.#key === undefined ? undefined : this.#components.store.model(this.#key)
+    const complete = model?.complete ?? false
     this.#positions = new Map()
-    batch.add(encodeState({ known: model !== undefined, complete: model?.complete ?? false }))
+    batch.add(encodeState({ known: model !== undefined, complete }))
     if (model === undefined) { this.#hooks.unknown(); return }
     model.files.forEach((file, position) => {
       const positions = this.#positions.get(file.key)
       if (positions === undefined) this.#positions.set(file.key, [position])
       else positions.push(position)
-      if (model.complete || file.present.count === 0) return
+      if (complete || file.present.count === 0) return
       const { bytes } = file.present
       for (let at = 0; at < bytes.length; at += FIELD_BYTES_MAX) batch.add(encodeField({ file: position, offset: at, bytes: bytes.subarray(at, at + FIELD_BYTES_MAX) }))
     })

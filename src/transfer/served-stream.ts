@@ -1,6 +1,6 @@
 import type { CID } from 'multiformats/cid'
 import {
-  KiB, PeerTimeoutError, ProtocolError, SERVER_USELESS_REQUESTS_MAX, SERVER_USELESS_REQUESTS_PER_SECOND, asError, type Clock, type Logger
+  KiB, MiB, PeerTimeoutError, ProtocolError, SERVE_SLOTS, SERVER_USELESS_REQUESTS_MAX, SERVER_USELESS_REQUESTS_PER_SECOND, asError, type Clock, type Logger
 } from '../base/index.ts'
 import { DAG_CBOR } from '../model/index.ts'
 import type { Slot, SlotPool } from '../storage/slots.ts'
@@ -41,11 +41,14 @@ interface Answer {
 const SLOT_PATIENCE_MS = 500
 /** Refusals that may lie unsent before the server stops reading requests. */
 const REFUSAL_BYTES_MAX = 64 * KiB
+/** Answers of one stream read ahead: half of the slots there are. More than one only while they are small together. */
+const AHEAD_MAX = SERVE_SLOTS / 2
+const AHEAD_BYTES_MAX = 1 * MiB
 const NOTHING = new Uint8Array(0)
 
 /**
  * The answers to one stream of requests, in their order. The first is being sent, the second may be read from disk
- * meanwhile, the rest are only names. An answer holds one slot, also when it is metadata, which bounds the memory of
+ * meanwhile, and a few more when they are small; the rest are only names. An answer holds one slot, also when it is metadata, which bounds the memory of
  * serving; a slot can be taken back at any time because what is sent was copied (wire.ts).
  */
 export class ServedStream {
@@ -109,8 +112,8 @@ export class ServedStream {
 
   /** Gives back a slot that does nothing now: one read ahead, or one whose reader is slow. Says whether it did. */
   giveUpSlot (now: number): boolean {
-    const ahead = this.#answers[1]
-    if (ahead?.state === 'ready') { this.#unread(ahead); return true }
+    const ahead = this.#answers.findLast((answer, at) => at > 0 && answer.state === 'ready')
+    if (ahead !== undefined) { this.#unread(ahead); return true }
     const first = this.#answers[0]
     if (first?.state !== 'ready' || this.blockedSince === undefined || now - this.blockedSince < SLOT_PATIENCE_MS) return false
     first.evicted = true
@@ -181,13 +184,25 @@ export class ServedStream {
     }
     const first = this.#answers[0]
     if (first?.state === 'queued' && !(first.evicted && this.#frames.blocked)) this.#start(first)
-    const second = this.#answers[1]
-    // Reading ahead never waits for a slot: who waits is first in its own line.
-    if (first?.state === 'ready' && second?.state === 'queued') {
-      const slot = this.#components.slots.tryAcquire()
-      if (slot !== undefined) this.#read(second, slot)
-    }
+    this.#readAhead()
     if (this.canSend) this.#hooks.ready(this)
+  }
+
+  /** The second, and of small ones some more: else each would wait for a turn of the disk. Never waits for a slot: who waits is first in its own line. */
+  #readAhead (): void {
+    let bytes = 0
+    for (let at = 1; at <= AHEAD_MAX; at++) {
+      const first = this.#answers[0]
+      const answer = this.#answers[at]
+      if (answer === undefined) return
+      bytes += answer.location?.size ?? 0
+      const small = bytes <= AHEAD_BYTES_MAX
+      if (!(first?.state === 'ready' || (first?.state === 'reading' && small)) || (at > 1 && !small)) return
+      if (answer.state !== 'queued') continue
+      const slot = this.#components.slots.tryAcquire()
+      if (slot === undefined) return
+      this.#read(answer, slot)
+    }
   }
 
   #start (answer: Answer): void {

@@ -121,8 +121,8 @@ export interface ModelFetch {
   addFiles: (files: number[]) => void
   /** Moves a range of a file to the front and resolves when it is recorded. Rejects with the signal's reason or when the fetch ends first. */
   want: (file: number, offset: number, length: number, options?: AbortOptions) => Promise<void>
-  /** Resolves when the file is recorded in full, without moving it to the front. Rejects when the fetch ends first. */
-  complete: (file: number) => Promise<void>
+  /** Resolves when these files are recorded in full, without moving them to the front. Rejects when the fetch ends first. */
+  complete: (files: Iterable<number>) => Promise<void>
   stats: () => ModelFetchStats
   stop: () => Promise<void>
 }

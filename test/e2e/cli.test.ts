@@ -332,7 +332,7 @@ describe('the command line', function () {
     })
 
     it('a load that is interrupted is left, and goes on where it was', async () => {
-      const a = await start('slow', ['--set', 'transfer.uploadBytesPerSecond=6MiB'])
+      const a = await start('slow', ['--set', 'lane.bytesPerSecond.up=6MiB'])
       const invite = (await a.run('invite')).stdout.trim()
       const b = await start('fast', ['--join', invite])
       const cid = (await a.run('add', model)).stdout.trim()
@@ -353,7 +353,7 @@ describe('the command line', function () {
     })
 
     it('a daemon that stops ends the loads of its clients in words, within five seconds', async () => {
-      const a = await start('slow-2', ['--set', 'transfer.uploadBytesPerSecond=6MiB'])
+      const a = await start('slow-2', ['--set', 'lane.bytesPerSecond.up=6MiB'])
       const b = await start('fast-2', ['--join', (await a.run('invite')).stdout.trim()])
       const cid = (await a.run('add', model)).stdout.trim()
       const get = new CliProcess(['--data', b.data, 'get', cid, '--json'])

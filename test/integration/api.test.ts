@@ -265,6 +265,11 @@ describe('api', () => {
         [400, 'UsageError', `/v1/models/${NOWHERE}/wait`, { method: 'POST', headers: json, body: '{"path":"a","offset":0.5,"length":1}' }],
         [400, 'InvalidCidError', '/v1/models/%00', {}],
         [400, 'UsageError', `/v1/models/${NOWHERE}?tensors=maybe`, {}],
+        [400, 'InvalidRepoNameError', '/v1/links', { method: 'PUT', headers: json, body: JSON.stringify({ repo: '../x', cid: NOWHERE }) }],
+        [400, 'InvalidCidError', '/v1/links', { method: 'PUT', headers: json, body: '{"repo":"a/b","cid":"x"}' }],
+        [400, 'UsageError', '/v1/links', { method: 'PUT', headers: json, body: JSON.stringify({ repo: 'a/b', cid: NOWHERE, more: 1 }) }],
+        [400, 'UsageError', '/v1/links', { method: 'DELETE' }],
+        [404, 'LinkNotFoundError', '/v1/links?repo=a%2Fb', { method: 'DELETE' }],
         [413, 'LimitExceededError', '/v1/gc', { method: 'POST', headers: json, body: Buffer.alloc(API_BODY_BYTES_MAX + 1, ' ') }],
         [404, 'UnknownRouteError', '/v1/nothing', {}],
         [404, 'UnknownRouteError', '/v1/gc', {}]
@@ -283,10 +288,10 @@ describe('api', () => {
       const document = JSON.parse((await ask({ socketPath }, '/v1/openapi.json')).text) as { paths: Record<string, Record<string, unknown>>, components: { schemas: Record<string, unknown> } }
       const routes = Object.entries(document.paths).flatMap(([path, methods]) => Object.keys(methods).map(method => `${method} ${path}`)).sort()
       assert.deepEqual(routes, [
-        'delete /v1/models/{cid}', 'delete /v1/models/{cid}/pin', 'get /v1/invite', 'get /v1/models', 'get /v1/models/{cid}', 'get /v1/peers', 'get /v1/status',
+        'delete /v1/links', 'delete /v1/models/{cid}', 'delete /v1/models/{cid}/pin', 'get /v1/invite', 'get /v1/links', 'get /v1/models', 'get /v1/models/{cid}', 'get /v1/peers', 'get /v1/status',
         'get /v1/transfers', 'post /v1/connect', 'post /v1/drain', 'post /v1/gc', 'post /v1/models', 'post /v1/models/{cid}/load', 'post /v1/models/{cid}/replicated',
         'post /v1/models/{cid}/wait', 'post /v1/shutdown',
-        'post /v1/verify', 'put /v1/models/{cid}/pin'
+        'post /v1/verify', 'put /v1/links', 'put /v1/models/{cid}/pin'
       ])
       const references = [...JSON.stringify(document).matchAll(/"\$ref":"#\/components\/schemas\/([^"]+)"/g)].map(match => match[1] ?? '')
       assert.ok(references.length > 10)

@@ -1,7 +1,7 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { systemRandom } from '../../src/base/index.ts'
+import { systemRandom, type Clock } from '../../src/base/index.ts'
 import { createNode } from '../../src/node/index.ts'
 import type { NodeInit, PartialSettings } from '../../src/node/init.ts'
 import type { ShoalNode } from '../../src/node/types.ts'
@@ -10,6 +10,7 @@ export interface ClusterInit {
   /** Default `memory`: libp2p's in-process transport and memory stores. `tcp` uses loopback and directories. */
   transport?: 'memory' | 'tcp'
   settings?: PartialSettings
+  clock?: Clock
 }
 
 let clusters = 0
@@ -78,6 +79,7 @@ export class Cluster implements AsyncDisposable {
     const node = await createNode({
       transport,
       swarmKey: this.swarmKey,
+      ...(this.#init.clock === undefined ? {} : { clock: this.#init.clock }),
       ...init,
       ...(dataDirectory === undefined ? {} : { dataDirectory }),
       settings: {

@@ -15,6 +15,8 @@ export interface Size {
   /** How long a repair may take. */
   patienceMs: number
   replication: NonNullable<PartialSettings['replication']>
+  /** Default 1. What is waited for by constants passes faster. */
+  clockTimes?: number
 }
 
 /** Waits that take minutes for good reasons in a data centre take seconds here; what decides is the same. */
@@ -36,7 +38,7 @@ export const MAX = 5
 export interface Placed { swarm: Swarm, cid: string }
 
 /** A model at its target on `size.nodes` nodes. */
-export async function placed (root: string, size: Size, swarm = new Swarm(root, settingsOf(size))): Promise<Placed> {
+export async function placed (root: string, size: Size, swarm = new Swarm(root, settingsOf(size), { clockTimes: size.clockTimes ?? 1 })): Promise<Placed> {
   const source = join(root, 'source')
   await writeSyntheticModel(source, { bytes: size.modelBytes, seed: 5 })
   await swarm.startAll(size.nodes)
@@ -72,13 +74,14 @@ export async function killRounds ({ swarm, cid }: Placed, size: Size, random: Ra
 
 /** A node that stands still for a while is waited for; one that stands still for long is replaced, and welcome when it is back. */
 export async function pauses ({ swarm, cid }: Placed, size: Size, briefMs: number): Promise<void> {
+  const { clockTimes = 1 } = size
   const [holder] = (await swarm.holders(cid, 0)).filter(number => number !== 0)
   assert(holder !== undefined)
   const before = await swarm.repairBytes()
   swarm.at(holder).child.kill('SIGSTOP')
   await wait(briefMs)
   swarm.at(holder).child.kill('SIGCONT')
-  await wait(3_000)
+  await wait(3_000 / clockTimes)
   assert.equal(await swarm.repairBytes(), before, 'a short pause moved something')
   const paused = swarm.at(holder)
   paused.child.kill('SIGSTOP')
@@ -90,7 +93,7 @@ export async function pauses ({ swarm, cid }: Placed, size: Size, briefMs: numbe
     paused.child.kill('SIGCONT')
     swarm.nodes[holder] = paused
   }
-  await wait(5_000)
+  await wait(5_000 / clockTimes)
   const copies = await swarm.copies(cid)
   assert(copies.every(count => count >= TARGET && count <= MAX), `copies after its return: ${copies.join(' ')}`)
 }

@@ -18,12 +18,14 @@ export class Swarm implements AsyncDisposable {
   readonly #places: readonly Place[]
   readonly #swarmKeyHex = randomBytes(32).toString('hex')
   readonly #labels: ReadonlyArray<Record<string, string>>
+  readonly #clockTimes: number
 
-  constructor (root: string, settings: PartialSettings, options: { places?: readonly Place[], labels?: ReadonlyArray<Record<string, string>> } = {}) {
+  constructor (root: string, settings: PartialSettings, options: { places?: readonly Place[], labels?: ReadonlyArray<Record<string, string>>, clockTimes?: number } = {}) {
     this.#root = root
     this.#settings = settings
     this.#places = options.places ?? []
     this.#labels = options.labels ?? []
+    this.#clockTimes = options.clockTimes ?? 1
   }
 
   get live (): NodeProcess[] { return this.nodes.filter(node => node !== undefined) }
@@ -39,6 +41,7 @@ export class Swarm implements AsyncDisposable {
     const node = await NodeProcess.start({
       dataDirectory: join(this.#root, `node-${number}`),
       swarmKeyHex: this.#swarmKeyHex,
+      clockTimes: this.#clockTimes,
       settings: {
         ...this.#settings,
         listen: [`/ip4/${place?.address ?? '127.0.0.1'}/tcp/0`],
@@ -51,10 +54,10 @@ export class Swarm implements AsyncDisposable {
     return node
   }
 
+  /** At the same time; then each is connected to all. */
   async startAll (count: number): Promise<void> {
-    for (let number = 0; number < count; number++) await this.start(number)
-    const [first] = this.live
-    for (const node of this.live.slice(1)) await node.connect(first?.multiaddrs[0] ?? '')
+    await Promise.all(Array.from({ length: count }, async (_, number) => { await this.start(number) }))
+    await Promise.all(this.live.flatMap((node, at) => this.live.slice(0, at).map(async other => { await node.connect(other.multiaddrs[0] ?? '') })))
   }
 
   async kill (number: number): Promise<void> {

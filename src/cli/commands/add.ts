@@ -1,25 +1,34 @@
 import { resolve } from 'node:path'
 import type { Command } from 'commander'
-import { AbortError } from '../../base/index.ts'
-import type { AddResult } from '../../node/types.ts'
+import { AbortError, UsageError } from '../../base/index.ts'
+import { DEFAULT_REVISION, showRepoName } from '../../model/repo-name.ts'
+import type { CachedSnapshot } from '../../hf/cache.ts'
+import type { AddOptions, AddResult } from '../../node/types.ts'
 import { action, type Context } from '../context.ts'
 import { count, duration, size } from '../format.ts'
 import { parseReplicas } from '../units.ts'
 
-interface Options { inPlace?: boolean, follow?: boolean, replicas?: string, wait?: boolean }
+interface Options { inPlace?: boolean, follow?: boolean, replicas?: string, wait?: boolean, fromHfCache?: string, revision?: string, cacheDir?: string }
 
 export function addAdd (program: Command): void {
   program.command('add')
     .description('publish a file or directory; prints the model CID')
-    .argument('<path>', 'what to add')
+    .argument('[path]', 'what to add')
     .option('--in-place', 'reference the files where they are instead of copying them; they must not change')
     .option('--follow', 'follow symbolic links instead of refusing them')
     .option('--replicas <n>', 'how many replicas the swarm is to keep, 0 to 64 (default: replication.target)')
     .option('--wait', 'return only when every shard has its replicas, proven')
-    .action(action(async (context, path: string, options: Options) => {
+    .option('--from-hf-cache <name>', 'instead of a path: what a Hugging Face client has downloaded as ORG/NAME, in place; links the name')
+    .option('--revision <revision>', 'with --from-hf-cache: a branch, tag or commit (default: main)')
+    .option('--cache-dir <dir>', 'with --from-hf-cache: the cache (default: $HF_HUB_CACHE, else $HF_HOME/hub, else ~/.cache/huggingface/hub)')
+    .action(action(async (context, path: string | undefined, options: Options) => {
       const replicas = parseReplicas(options.replicas)
+      const snapshot = await snapshotOf(path, options)
       context.listenForInterrupts()
-      const result = await add(context, resolve(path), { inPlace: options.inPlace, follow: options.follow, replicas })
+      const result = snapshot === undefined
+        ? await add(context, resolve(path ?? ''), { inPlace: options.inPlace, follow: options.follow, replicas })
+        : await add(context, snapshot.path, { inPlace: true, followWithin: snapshot.within, replicas })
+      if (snapshot !== undefined) context.note(`linked ${showRepoName(await context.client.link(snapshot.name, result.cid))}`)
       for (const warning of result.warnings) context.note(`shoal: ${warning}`)
       context.note(`added ${count(result.files, 'file')}, ${size(result.bytes)} in ${count(result.blocks, 'block')}, ${size(result.newBytes)} new, in ${duration(result.seconds)}`)
       const { cid, files, bytes, blocks, newBytes, seconds, warnings } = result
@@ -29,7 +38,24 @@ export function addAdd (program: Command): void {
     }))
 }
 
-async function add (context: Context, path: string, options: { inPlace?: boolean | undefined, follow?: boolean | undefined, replicas?: number | undefined }): Promise<AddResult> {
+/** What stands in a client's cache, when that is to be added. Throws UsageError. */
+async function snapshotOf (path: string | undefined, { fromHfCache, revision, cacheDir, inPlace, follow }: Options): Promise<CachedSnapshot | undefined> {
+  if (fromHfCache === undefined) {
+    if (path === undefined) throw new UsageError('say what to add: a path, or --from-hf-cache ORG/NAME')
+    if (revision !== undefined || cacheDir !== undefined) throw new UsageError('--revision and --cache-dir go with --from-hf-cache')
+    return undefined
+  }
+  if (path !== undefined || inPlace === true || follow === true) throw new UsageError('--from-hf-cache takes no path, and adds in place by itself')
+  const { defaultCacheDirectory, findSnapshot } = await import('../../hf/cache.ts')
+  const snapshot = await findSnapshot(fromHfCache, revision ?? DEFAULT_REVISION, cacheDir ?? defaultCacheDirectory())
+  const { missing = [] } = snapshot
+  if (missing.length > 0) {
+    throw new UsageError(`${fromHfCache} is downloaded in part only: ${missing.slice(0, 4).join(', ')}${missing.length > 4 ? ` and ${missing.length - 4} more` : ''} ${missing.length === 1 ? 'is' : 'are'} missing; download the rest first, or add the directory itself with --follow: ${snapshot.path}`)
+  }
+  return snapshot
+}
+
+async function add (context: Context, path: string, options: AddOptions): Promise<AddResult> {
   const progress = context.progress('adding')
   return await context.client.add(path, { ...options, signal: context.signal, onProgress: now => { progress.update(now) } })
     .finally(() => { progress.stop() })

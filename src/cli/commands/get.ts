@@ -1,5 +1,5 @@
 import { dirname, join, resolve } from 'node:path'
-import type { Command } from 'commander'
+import { Option, type Command } from 'commander'
 import { placeFiles } from '../../api/place.ts'
 import type { OpenFile, LoadProgress, LoadResult } from '../../node/types.ts'
 import { AbortError, INCLUDE_GLOBS_MAX, UsageError } from '../../base/index.ts'
@@ -15,7 +15,7 @@ export function addGet (program: Command): void {
     .argument('<cid>', 'the model CID that shoal add printed')
     .option('--output <dir>', 'place the files there (reflink, hard link or copy); nothing is overwritten')
     .option('--include <glob>', 'only files whose path matches, for example "*.json"; may be repeated', collect)
-    .option('--order <order>', 'rarest (default) or sequential')
+    .addOption(new Option('--order <order>', 'which blocks first (default: rarest)').choices(['rarest', 'sequential']))
     .action(action(async (context, cid: string, options: Options) => {
       if (options.include !== undefined && options.include.length > INCLUDE_GLOBS_MAX) throw new UsageError(`at most ${INCLUDE_GLOBS_MAX} globs may be given with --include`)
       const order = orderOf(options.order)

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { readdir } from 'node:fs/promises'
 import { encode } from '@ipld/dag-cbor'
 import type { CID } from 'multiformats/cid'
-import { KiB, seededRandom } from '../../../src/base/index.ts'
+import { KiB, MANIFEST_FILES_MAX, seededRandom } from '../../../src/base/index.ts'
 import { hashBlock, hashMetadata } from '../../../src/model/index.ts'
 import { contentOf, sampleOf } from '../../compliance/store-fixtures.ts'
 import { Cluster } from '../../support/cluster.ts'
@@ -33,7 +33,7 @@ const models: Array<{ what: string, manifest: Raw, indexes?: Raw[], error: strin
   { what: 'a file that is also a directory', manifest: manifest(file('a'), file('a/b')), error: 'InvalidManifestError' },
   { what: 'paths out of order', manifest: manifest(file('b'), file('a')), error: 'InvalidManifestError' },
   { what: 'no file', manifest: manifest(), error: 'InvalidManifestError' },
-  { what: 'too many files', manifest: manifest(...Array.from({ length: 10_001 }, (_, i) => file(`f${String(i).padStart(6, '0')}`))), error: 'InvalidManifestError' },
+  { what: 'too many files', manifest: manifest(...Array.from({ length: MANIFEST_FILES_MAX + 1 }, (_, i) => file(`f${String(i).padStart(6, '0')}`))), error: 'InvalidManifestError' },
   { what: 'a negative size', manifest: manifest(file('a', -1)), error: 'InvalidManifestError' },
   { what: 'a size with a fraction', manifest: manifest(file('a', 1.5)), error: 'InvalidManifestError' },
   { what: 'another version', manifest: named(encode({ version: 2, files: [file('a')] })), error: 'InvalidManifestError' },

@@ -8,6 +8,7 @@ import { varint } from 'multiformats'
 import { INVENTORY_STREAMS_PER_PEER_MAX, KiB, MiB, STREAMS_PER_PEER_MAX, SWARM_HANDSHAKE_MS, seededRandom } from '../../../src/base/index.ts'
 import { KAD_PROTOCOL } from '../../../src/discovery/network.ts'
 import { BLOCK_PROTOCOL, INVENTORY_PROTOCOL, NOT_HERE, REQUEST, encodeHead, encodeIds, encodeRequests } from '../../../src/transfer/messages.ts'
+import { fastClock } from '../../../scripts/lib/fast-clock.ts'
 import { contentOf, sampleOf } from '../../compliance/store-fixtures.ts'
 import { Cluster } from '../../support/cluster.ts'
 import { HostilePeer, aboutBlocks, dataFrames } from '../../support/hostile-peer.ts'
@@ -193,7 +194,8 @@ describe('hostile: connections that say nothing', function () {
   this.timeout(30_000)
 
   it('are closed after the deadline of the swarm key exchange, and others get in meanwhile', async () => {
-    await using cluster = new Cluster({ transport: 'tcp' })
+    const times = 2.5
+    await using cluster = new Cluster({ transport: 'tcp', clock: fastClock(times) })
     const [server, other] = await cluster.spawn(2)
     assert.ok(server !== undefined && other !== undefined)
     const port = Number(/tcp\/(\d+)/.exec(server.multiaddrs()[0] ?? '')?.[1])
@@ -207,7 +209,7 @@ describe('hostile: connections that say nothing', function () {
       }
       await other.connect(server.multiaddrs()[0] ?? '')
       assert.equal(server.peers().filter(peer => peer.connected).length, 1)
-      await eventually('all silent connections are closed', () => closed === sockets.length, SWARM_HANDSHAKE_MS + 3_000)
+      await eventually('all silent connections are closed', () => closed === sockets.length, SWARM_HANDSHAKE_MS / times + 3_000)
     } finally {
       for (const socket of sockets) socket.destroy()
     }

@@ -7,6 +7,7 @@ import { MESSAGE, PONG, REPLICA_PROTOCOL } from '../../../src/replication/outbox
 import { ReplicaProtocol } from '../../../src/replication/protocol.ts'
 import type { ReplicaMessage } from '../../../src/replication/types.ts'
 import { encodeFrame } from '../../../src/transfer/index.ts'
+import { fastClock } from '../../../scripts/lib/fast-clock.ts'
 
 const swarmKey = systemRandom.bytes(32)
 const PING_MS = 200
@@ -74,13 +75,14 @@ describe('the replica protocol', function () {
   })
 
   it('finds a watched peer again whose connection broke', async () => {
-    await using a = await peer()
-    await using b = await peer()
+    const clock = fastClock(5)
+    await using a = await peer(clock)
+    await using b = await peer(clock)
     await introduce(a, b)
     a.protocol.watch(new Set([b.id]))
     await until(() => a.protocol.heardAt(b.id) !== undefined)
     for (const connection of a.network.getConnections(b.network.peerId)) connection.abort(new Error('cut'))
-    const cutAt = systemClock.monotonic()
+    const cutAt = clock.monotonic()
     await until(() => (a.protocol.heardAt(b.id) ?? 0) > cutAt + 500)
   })
 

@@ -5,24 +5,28 @@ import { setTimeout as wait } from 'node:timers/promises'
 import { MiB } from '../../../src/base/index.ts'
 import type { PartialSettings } from '../../../src/node/init.ts'
 import type { ShoalNode } from '../../../src/node/types.ts'
+import { fastClock } from '../../../scripts/lib/fast-clock.ts'
 import { Cluster } from '../../support/cluster.ts'
 import { hashTree, temporaryDirectory, writeTree } from '../../support/files.ts'
 
-/** Everything that takes minutes takes a second or two. */
+/** Three times as fast, so that ticks and retries are. */
+const clock = fastClock(3)
+
+/** Everything that takes minutes takes a second or two; on that clock, three or six. */
 const QUICK: PartialSettings = {
   storage: { donate: 64 * MiB },
   replication: {
     graceLastCopyMs: 0,
-    graceTwoCopiesMs: 500,
-    graceDefaultMs: 1_000,
+    graceTwoCopiesMs: 1_500,
+    graceDefaultMs: 3_000,
     settleMs: 1_000,
-    proofTtlMs: 10_000,
-    suspectMs: 1_500,
-    downMs: 2_500,
-    rankDelayMs: 500,
+    proofTtlMs: 30_000,
+    suspectMs: 4_500,
+    downMs: 7_500,
+    rankDelayMs: 1_500,
     brakeShare: 1,
     trimEveryMs: 1_000,
-    trimProofMs: 5_000
+    trimProofMs: 15_000
   }
 }
 
@@ -58,7 +62,7 @@ describe('replication in a cluster', function () {
   this.timeout(120_000)
 
   it('brings every shard to its target, and back to it when a holder dies', async () => {
-    await using cluster = new Cluster({ transport: 'tcp', settings: QUICK })
+    await using cluster = new Cluster({ transport: 'tcp', clock, settings: QUICK })
     const { publisher, all, cid } = await started(cluster, 4, 3)
     assert.equal(fewest(publisher, cid), 3)
     const { replication } = await publisher.status()
@@ -73,7 +77,7 @@ describe('replication in a cluster', function () {
   })
 
   it('keeps commitments over a restart', async () => {
-    await using cluster = new Cluster({ transport: 'tcp', settings: QUICK })
+    await using cluster = new Cluster({ transport: 'tcp', clock, settings: QUICK })
     const { publisher, all, cid } = await started(cluster, 3, 3)
     const holder = all[1]
     assert.ok(holder !== undefined)
@@ -90,7 +94,7 @@ describe('replication in a cluster', function () {
   })
 
   it('ends with unpin, everywhere', async () => {
-    await using cluster = new Cluster({ transport: 'tcp', settings: QUICK })
+    await using cluster = new Cluster({ transport: 'tcp', clock, settings: QUICK })
     const { publisher, all, cid } = await started(cluster, 3, 2)
     await publisher.unpin(cid)
     await until('nobody is committed any more', async () => {
@@ -100,7 +104,7 @@ describe('replication in a cluster', function () {
   })
 
   it('hands everything over when it drains', async () => {
-    await using cluster = new Cluster({ transport: 'tcp', settings: QUICK })
+    await using cluster = new Cluster({ transport: 'tcp', clock, settings: QUICK })
     const { publisher, all, cid } = await started(cluster, 4, 2)
     const holder = all.slice(1).find(node => holders(publisher, cid).has(node.peerId))
     assert.ok(holder !== undefined)
@@ -113,7 +117,7 @@ describe('replication in a cluster', function () {
   })
 
   it('finds rot by the scrub, serves none of it, and heals it', async () => {
-    await using cluster = new Cluster({ transport: 'tcp', settings: { ...QUICK, replication: { ...QUICK.replication, scrubPeriodMs: 3_000 } } })
+    await using cluster = new Cluster({ transport: 'tcp', clock, settings: { ...QUICK, replication: { ...QUICK.replication, scrubPeriodMs: 3_000 } } })
     const { publisher, all, cid } = await started(cluster, 3, 3)
     const holder = all[1]
     assert.ok(holder !== undefined)
@@ -130,23 +134,26 @@ describe('replication in a cluster', function () {
   })
 
   it('drains itself when its volume goes bad, takes nothing more, and is trusted again after a restart and a clean look', async () => {
-    await using cluster = new Cluster({ transport: 'tcp', settings: { ...QUICK, replication: { ...QUICK.replication, scrubPeriodMs: 2_000, scrubSuspectBlocks: 3 } } })
+    await using cluster = new Cluster({ transport: 'tcp', clock, settings: { ...QUICK, replication: { ...QUICK.replication, scrubPeriodMs: 2_000, scrubSuspectBlocks: 3 } } })
     const { publisher, all: [, holder], cid } = await started(cluster, 2, 2)
     assert.ok(holder !== undefined)
-    await cluster.spawn(2)
-    await cluster.connect()
     assert.equal((await holder.status()).replication.scrub.suspectSince, undefined)
     const directory = cluster.directory(holder)
+    let places = 0
     for (const name of await readdir(join(directory, 'files'))) {
       const file = await open(join(directory, 'files', name), 'r+')
       const { size } = await file.stat()
-      for (let at = 100; at < size; at += 4 * MiB) await file.write(Buffer.from([1, 2, 3, 4]), 0, 4, at)
+      for (let at = 100; at < size; at += 4 * MiB, places++) await file.write(Buffer.from([1, 2, 3, 4]), 0, 4, at)
       await file.close()
     }
     await until('the volume is suspect', async () => (await holder.status()).replication.scrub.suspectSince !== undefined)
     await until('it drains', async () => (await holder.status()).replication.draining)
     const { problems } = await holder.status()
     assert.match(problems[0] ?? '', /^the data volume is suspect/)
+    // Others come when no rot is left that they would ban it for.
+    await until('all rot is found', async () => (await holder.status()).blocksLost === places)
+    await cluster.spawn(2)
+    await cluster.connect()
     await until('what it held is elsewhere', async () => (await holder.status()).replication.committedBytes === 0 && fewest(publisher, cid) >= 2)
     assert.ok(!holders(publisher, cid).has(holder.peerId))
     await using source = await temporaryDirectory('source')
@@ -165,7 +172,7 @@ describe('replication in a cluster', function () {
   })
 
   it('lets only the publisher say how many, and changes it later', async () => {
-    await using cluster = new Cluster({ transport: 'tcp', settings: QUICK })
+    await using cluster = new Cluster({ transport: 'tcp', clock, settings: QUICK })
     const { publisher, all, cid } = await started(cluster, 3, 2)
     const other = all.find(node => node !== publisher && holders(publisher, cid).has(node.peerId))
     assert.ok(other !== undefined)
@@ -178,7 +185,7 @@ describe('replication in a cluster', function () {
   })
 
   it('takes only what fits, shard by shard, and says why the rest is missing', async () => {
-    await using cluster = new Cluster({ transport: 'tcp', settings: { ...QUICK, storage: { donate: 0 } } })
+    await using cluster = new Cluster({ transport: 'tcp', clock, settings: { ...QUICK, storage: { donate: 0 } } })
     await using source = await temporaryDirectory('source')
     await writeTree(source.path, { 'a.bin': 5 * MiB, 'b.bin': 9 * MiB })
     const [publisher, giver] = await cluster.spawn(2, at => ({ settings: { storage: { donate: at === 1 ? 6 * MiB : 0 } } }))
@@ -223,7 +230,7 @@ describe('replication in a cluster', function () {
   })
 
   it('uses no more than it gives for shards it was asked to keep, those let go included', async () => {
-    await using cluster = new Cluster({ transport: 'tcp', settings: { ...QUICK, storage: { donate: 0 } } })
+    await using cluster = new Cluster({ transport: 'tcp', clock, settings: { ...QUICK, storage: { donate: 0 } } })
     await using sources = await temporaryDirectory('source')
     await writeTree(sources.path, { 'one/a.bin': 5 * MiB, 'one/b.bin': 9 * MiB, 'two/c.bin': 8 * MiB })
     const donate = 16 * MiB
@@ -249,7 +256,7 @@ describe('replication in a cluster', function () {
   })
 
   it('does not count what a user loaded himself, and does not evict it for the swarm', async () => {
-    await using cluster = new Cluster({ transport: 'tcp', settings: { ...QUICK, storage: { donate: 0 } } })
+    await using cluster = new Cluster({ transport: 'tcp', clock, settings: { ...QUICK, storage: { donate: 0 } } })
     await using sources = await temporaryDirectory('source')
     await writeTree(sources.path, { 'one/a.bin': 5 * MiB, 'one/b.bin': 9 * MiB, 'two/c.bin': 8 * MiB })
     const [publisher, giver] = await cluster.spawn(2, at => ({ settings: { storage: { donate: at === 1 ? 16 * MiB : 0 } } }))
@@ -268,7 +275,7 @@ describe('replication in a cluster', function () {
   })
 
   it('shares what it fetches with a load of the same model', async () => {
-    await using cluster = new Cluster({ transport: 'tcp', settings: { ...QUICK, transfer: { uploadBytesPerSecond: 4 * MiB } } })
+    await using cluster = new Cluster({ transport: 'tcp', clock, settings: { ...QUICK, transfer: { uploadBytesPerSecond: 4 * MiB } } })
     await using source = await temporaryDirectory('source')
     await writeTree(source.path, { 'a.bin': 5 * MiB, 'b.bin': 9 * MiB })
     const [publisher, giver] = await cluster.spawn(2)

@@ -154,7 +154,7 @@ describe('files: what stands on the disk', () => {
     it('makes missing links again, and clears abandoned imports', async () => {
       const sample = twoFiles(12)
       await load(store, sample)
-      await store.importFile(1_000)
+      await store.importFile(2_000_000)
       assert.equal((await readdir(at('tmp'))).length, 1)
       await reopen(async () => { await rm(at('models'), { recursive: true }) })
       assert.ok((await readFile(at('models', sample.cid, 'weights/a.bin'))).equals(content(sample, 1)))

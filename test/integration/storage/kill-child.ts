@@ -26,8 +26,7 @@ for (;;) {
     say(`removing ${sample.cid}`)
     await store.removeModel(sample.cid)
   } else if (what < 0.3) {
-    const file = sample.files[randomInt(random, sample.files.length)]
-    if (file !== undefined) await importAll(store, file)
+    await Promise.all(sample.files.filter(() => random.next() < 0.7).map(async file => await importAll(store, file)))
   } else {
     await store.putModel(sample.model)
     const work = sample.files.flatMap((given, position) => given.index.value.blocks.map((_, block) => ({ position, block })))

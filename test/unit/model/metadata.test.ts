@@ -3,7 +3,7 @@ import { encode } from '@ipld/dag-cbor'
 import { CID } from 'multiformats/cid'
 import * as Digest from 'multiformats/hashes/digest'
 import fc from 'fast-check'
-import { BLOCK_BYTES_MAX, FILE_BLOCKS_MAX, FILE_INDEX_BYTES_MAX, MANIFEST_BYTES_MAX, MANIFEST_FILES_MAX } from '../../../src/base/index.ts'
+import { BLOCK_BYTES_MAX, FILE_BLOCKS_MAX, FILE_INDEX_BYTES_MAX, GIT_SHA1_SIZE_MAX, MANIFEST_BYTES_MAX, MANIFEST_FILES_MAX } from '../../../src/base/index.ts'
 import {
   checkModel, decodeFileIndex, decodeManifest, encodeFileIndex, encodeManifest, hashBlock, hashMetadata, shardsOf, type FileIndex, type Manifest
 } from '../../../src/model/index.ts'
@@ -15,6 +15,8 @@ const foreign = (codec: number, hash: number, length: number): CID => CID.create
 const INDEX: FileIndex = { version: 1, size: 30, sha256: new Uint8Array(32).fill(7), chunker: 'fixed', blocks: [block('a'), block('b')], sizes: [10, 20] }
 const MANIFEST: Manifest = { version: 1, files: [{ path: 'config.json', size: 3, index: link('c') }, { path: 'model.safetensors', size: 2 ** 40, index: link('m') }] }
 
+const SMALL: FileIndex = { ...INDEX, gitSha1: new Uint8Array(20).fill(9) }
+
 const readIndex = (bytes: Uint8Array): FileIndex => decodeFileIndex(hashMetadata(bytes), bytes).value
 const readManifest = (bytes: Uint8Array): Manifest => decodeManifest(hashMetadata(bytes), bytes).value
 
@@ -23,6 +25,9 @@ describe('model: stored formats', () => {
     const index = encodeFileIndex(INDEX)
     assert.equal(Buffer.from(index.bytes).toString('hex'), 'a66473697a65181e6573697a6573820a1466626c6f636b7382d82a58250001551e2017762fddd969a453925d65717ac3eea21320b66b54342fde15128d6caf21215fd82a58250001551e2010e5cf3d3c8a4f9f3468c8cc58eea84892a22fdadbc1acb22410190044c1d5536673686132353658200707070707070707070707070707070707070707070707070707070707070707676368756e6b65726566697865646776657273696f6e01')
     assert.equal(index.cid.toString(), 'bafyr4iha7zrqkntnm4edtgzzpjuoyl4necq2pev64auy2n4ovrbq57naby')
+    const small = encodeFileIndex(SMALL)
+    assert.equal(Buffer.from(small.bytes).toString('hex'), 'a76473697a65181e6573697a6573820a1466626c6f636b7382d82a58250001551e2017762fddd969a453925d65717ac3eea21320b66b54342fde15128d6caf21215fd82a58250001551e2010e5cf3d3c8a4f9f3468c8cc58eea84892a22fdadbc1acb22410190044c1d5536673686132353658200707070707070707070707070707070707070707070707070707070707070707676368756e6b657265666978656467676974536861315409090909090909090909090909090909090909096776657273696f6e01')
+    assert.equal(small.cid.toString(), 'bafyr4ifghxx2syzch27colbqpz24xm7z56t634xc5skkr7k373aah333be')
     const manifest = encodeManifest(MANIFEST)
     assert.equal(Buffer.from(manifest.bytes).toString('hex'), 'a26566696c657382a364706174686b636f6e6669672e6a736f6e6473697a650365696e646578d82a58250001711e20ea7aa1fc9efdbe106dbb70369a75e9671fa29d52bd55536711bf197477b8f021a36470617468716d6f64656c2e7361666574656e736f72736473697a651b000001000000000065696e646578d82a58250001711e2083d9dab06011479163c7c4d5fa735f911bac86729f56aaa115b7eed2eb66e0226776657273696f6e01')
     assert.equal(manifest.cid.toString(), 'bafyr4ih62o7vcsumc6sn254zq3ci6ts7gknllpgpq74wcxi6asklxbv4qe')
@@ -55,8 +60,23 @@ describe('model: file index', () => {
     }))
   })
 
+  it('of a small file holds its git SHA-1, and without it stays what it was', () => {
+    assert.deepEqual(readIndex(encodeFileIndex(SMALL).bytes), SMALL)
+    assert.equal('gitSha1' in readIndex(encodeFileIndex(INDEX).bytes), false)
+    assert.deepEqual(encodeFileIndex({ ...SMALL, gitSha1: undefined }).bytes, encodeFileIndex(INDEX).bytes)
+    const most = { ...SMALL, size: GIT_SHA1_SIZE_MAX, blocks: [block('a')], sizes: [GIT_SHA1_SIZE_MAX] }
+    assert.deepEqual(readIndex(encodeFileIndex(most).bytes), most)
+  })
+
   const wrong: Array<[string, object]> = [
     ['another version', { ...INDEX, version: 2 }],
+    ['a short git SHA-1', { ...SMALL, gitSha1: new Uint8Array(19) }],
+    ['a long git SHA-1', { ...SMALL, gitSha1: new Uint8Array(21) }],
+    ['a git SHA-1 as text', { ...SMALL, gitSha1: 'x'.repeat(20) }],
+    ['a git SHA-1 of nothing', { ...SMALL, gitSha1: null }],
+    ['a git SHA-1 under another name', { ...INDEX, gitSHA1: new Uint8Array(20) }],
+    ['a git SHA-1 and something else', { ...SMALL, extra: 1 }],
+    ['a git SHA-1 of a large file', { ...SMALL, size: GIT_SHA1_SIZE_MAX + 1, blocks: [block('a')], sizes: [GIT_SHA1_SIZE_MAX + 1] }],
     ['a missing key', { version: 1, size: 30, chunker: 'fixed', blocks: INDEX.blocks, sizes: INDEX.sizes }],
     ['an extra key', { ...INDEX, extra: 1 }],
     ['a key renamed', { ...INDEX, chunker: undefined, Chunker: 'fixed' }],

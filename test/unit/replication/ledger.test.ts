@@ -12,11 +12,11 @@ describe('the ledger of replicas', () => {
     const file = join(directory.path, 'replication.sqlite')
     {
       using ledger = new Ledger(file, silentLogger)
-      ledger.save({ model: 'm', shard: 1, committed: true })
-      ledger.save({ model: 'm', shard: 1, committed: true })
-      ledger.save({ model: 'm', shard: 2, committed: true })
-      ledger.save({ model: 'n', shard: 0, committed: true })
-      ledger.save({ model: 'm', shard: 2, committed: false })
+      ledger.save({ model: 'm', shards: [1], committed: true })
+      ledger.save({ model: 'm', shards: [1], committed: true })
+      ledger.save({ model: 'm', shards: [2], committed: true })
+      ledger.save({ model: 'n', shards: [0], committed: true })
+      ledger.save({ model: 'm', shards: [2], committed: false })
       ledger.savePolicy({ model: 'm', publisher: 'p', sequence: 2 ** 53 - 1, bytes: Uint8Array.of(2) })
       ledger.savePolicy({ model: 'm', publisher: 'p', sequence: 1, bytes: Uint8Array.of(1) })
       ledger.setState('scrubbedAt', 12.5)
@@ -34,7 +34,7 @@ describe('the ledger of replicas', () => {
       const file = join(directory.path, `replication-${at}.sqlite`)
       {
         using ledger = new Ledger(file, silentLogger)
-        for (let shard = 0; shard < 2_000; shard++) ledger.save({ model: 'm', shard, committed: true })
+        ledger.save({ model: 'm', shards: Array.from({ length: 2_000 }, (_, shard) => shard), committed: true })
       }
       writeFileSync(file, damage(readFileSync(file)))
       const errors: string[] = []
@@ -43,7 +43,7 @@ describe('the ledger of replicas', () => {
       assert.deepEqual(ledger.commitments(), [], `damage ${at}`)
       assert.equal(errors.length, 1, `damage ${at}`)
       assert.ok(existsSync(`${file}.damaged`))
-      ledger.save({ model: 'm', shard: 1, committed: true })
+      ledger.save({ model: 'm', shards: [1], committed: true })
     }
   })
 

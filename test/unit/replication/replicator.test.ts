@@ -28,7 +28,8 @@ class Bench {
   now = 1_000_000
   #version = 0
 
-  constructor (settings: Partial<ReplicationSettings> = {}, labels: Record<string, string> = {}) {
+  constructor (settings: Partial<ReplicationSettings> = {}, labels: Record<string, string> = {}, commitments: Array<{ model: string, shard: number }> = []) {
+    for (const { model, shard } of commitments) this.ledger.add(`${model}/${shard}`)
     const ports: ReplicaPorts = {
       send: (to, message) => { this.sent.push({ to, message }) },
       heardAt: () => this.now,
@@ -42,10 +43,12 @@ class Bench {
       cancel: () => undefined,
       prove: (_model, shards, nonce, done) => { done(shards.map(shard => new Uint8Array([shard, ...nonce]))) },
       scrub: () => undefined,
-      save: ({ model, shard, committed }) => {
+      save: ({ model, shards, committed }) => {
         if (this.saveFails) throw new Error('the disk is full')
-        if (committed) this.ledger.add(`${model}/${shard}`)
-        else this.ledger.delete(`${model}/${shard}`)
+        for (const shard of shards) {
+          if (committed) this.ledger.add(`${model}/${shard}`)
+          else this.ledger.delete(`${model}/${shard}`)
+        }
       },
       savePolicy: record => {
         if (this.savePolicyFails) throw new Error('the disk is full')
@@ -55,7 +58,7 @@ class Bench {
       diskFreeBytes: () => this.diskFreeBytes,
       note: event => { this.notes.push(event) }
     }
-    this.replicator = new Replicator({ self: 'self', labels, settings: { ...defaultReplication, settleMs: 0, donateBytes: 100 * MiB, ...settings }, random: seededRandom(1), ports, commitments: [], policies: [] })
+    this.replicator = new Replicator({ self: 'self', labels, settings: { ...defaultReplication, settleMs: 0, donateBytes: 100 * MiB, ...settings }, random: seededRandom(1), ports, commitments, policies: [] })
     this.replicator.start(this.now)
   }
 
@@ -138,6 +141,38 @@ describe('the replicator', () => {
     bench.says('peer', { committed: bits(0) }, { ackIncarnation: before.incarnation, ackVersion: before.version })
     for (let i = 0; i < 5; i++) bench.tick()
     assert(bench.take('state').some(({ to, message }) => to === 'peer' && message.models.some(({ model }) => model === 'n')))
+  })
+
+  it('repairs although somebody says again and again that one has it who says that it has not', () => {
+    const bench = new Bench()
+    bench.reachable = ['free']
+    bench.has(true)
+    bench.replicator.setPolicy(policy(), bench.now)
+    bench.replicator.found('m', [], bench.now)
+    bench.says('a', { committed: bits(0, 1) })
+    for (let i = 0; i < 20; i++) {
+      bench.says('free', {}, { models: [] })
+      bench.says('ghost', {})
+      bench.says('gossip', { cached: bits(0), members: ['ghost'] })
+      bench.tick(5_000)
+    }
+    assert.ok(bench.take('offer').some(({ to }) => to === 'free'))
+  })
+
+  it('does not go on believing what a peer said in an earlier life, when it is silent about it in this one', () => {
+    const bench = new Bench()
+    const holders = (): string[] | undefined => bench.replicator.shards('m', bench.now)?.[0]?.holders.map(({ peerId }) => peerId)
+    bench.has(true)
+    bench.replicator.setPolicy(policy(), bench.now)
+    bench.says('a', { committed: bits(0, 1) })
+    bench.tick()
+    assert.deepEqual(holders(), ['self', 'a'])
+    bench.says('a', {}, { incarnation: 'a again', models: [] })
+    bench.tick()
+    assert.deepEqual(holders(), ['self', 'a'], 'it may not have heard yet that somebody wants to know')
+    bench.tick(10_000)
+    bench.says('a', {}, { incarnation: 'a again', models: [] })
+    assert.deepEqual(holders(), ['self'])
   })
 
   it('goes on at the next tick with what an error cut short', () => {
@@ -388,5 +423,78 @@ describe('the replicator', () => {
     for (let i = 0; i < 30; i++) bench.tick()
     assert.equal(bench.ledger.size, 2, 'what was promised anew stays')
     assert.equal(bench.replicator.committedBytes, 20 * MiB)
+  })
+
+  it('takes out of the ledger what a former life promised of a model that is not here any more', () => {
+    const bench = new Bench({}, {}, [{ model: 'm', shard: 0 }])
+    bench.saveFails = true
+    bench.tick()
+    assert.equal(bench.ledger.size, 1)
+    bench.saveFails = false
+    for (let i = 0; i < 30; i++) bench.tick()
+    assert.equal(bench.ledger.size, 0)
+    bench.has(false)
+    bench.tick()
+    assert.equal(bench.replicator.committedBytes, 0)
+  })
+
+  describe('letting go of a surplus', () => {
+    /** This node and a, b, c, d hold all of it, and at most four shall. */
+    function crowded (): Bench {
+      const bench = new Bench()
+      bench.replicator.model({ cid: 'm', shardBytes: [10 * MiB, 10 * MiB], held: [0, 1], kept: true }, bench.now)
+      bench.replicator.setPolicy(policy({ target: 4, max: 4 }), bench.now)
+      bench.tick()
+      bench.replicator.model({ cid: 'm', shardBytes: [10 * MiB, 10 * MiB], held: [0, 1], kept: false }, bench.now)
+      for (const peer of ['a', 'b', 'c', 'd']) bench.says(peer, { committed: bits(0, 1) })
+      bench.tick()
+      return bench
+    }
+    const released = (bench: Bench): number => bench.notes.filter(({ type }) => type === 'released').length
+    function ask (bench: Bench): Array<{ to: string, id: string, shard: number }> {
+      for (let i = 0; i < 30 * 60; i++) {
+        bench.tick()
+        const asked = bench.take('release')
+        if (asked.length > 0) return asked.map(({ to, message }) => ({ to, id: message.id, shard: message.shard })).filter(({ shard }, _, [first]) => shard === first?.shard)
+      }
+      return []
+    }
+    const say = (bench: Bench, { to, id, shard }: { to: string, id: string, shard: number }, ok: boolean): void => { bench.replicator.receive(to, { type: 'keep', id, model: 'm', shard, ok }, bench.now) }
+
+    it('waits until all have been heard, and goes on without those who are silent', () => {
+      const bench = crowded()
+      bench.says('e', { committed: bits(0, 1) })
+      const asked = ask(bench)
+      assert.equal(asked.length, 5)
+      for (const each of asked.slice(1)) say(bench, each, true)
+      assert.equal(released(bench), 0, 'one has not answered')
+      for (let i = 0; i < 11; i++) bench.tick()
+      assert.equal(released(bench), 1)
+    })
+
+    it('stops at one no, and asks again', () => {
+      const bench = crowded()
+      bench.says('e', { committed: bits(0, 1) })
+      const asked = ask(bench)
+      for (const [i, each] of asked.entries()) say(bench, each, i > 0)
+      for (let i = 0; i < 11; i++) bench.tick()
+      assert.equal(released(bench), 0)
+      for (const each of ask(bench)) say(bench, each, true)
+      assert.equal(released(bench), 1)
+    })
+
+    it('promises nothing to who would be missed here, unless that one drains', () => {
+      const bench = crowded()
+      const answer = (from: string): boolean | undefined => {
+        bench.replicator.receive(from, { type: 'release', id: 'r', model: 'm', shard: 0 }, bench.now)
+        return bench.take('keep')[0]?.message.ok
+      }
+      assert.equal(answer('a'), true)
+      bench.says('d', {})
+      bench.tick()
+      assert.equal(answer('a'), false)
+      bench.says('a', { committed: bits(0, 1) }, { draining: true })
+      assert.equal(answer('a'), true)
+    })
   })
 })

@@ -1,0 +1,35 @@
+import { Argument, type Command } from 'commander'
+import { action } from '../context.ts'
+
+const HELP = `
+Load it in the shell's start-up file:
+  bash   eval "$(shoal completion bash)"
+  zsh    source <(shoal completion zsh)          after compinit
+  fish   shoal completion fish | source
+
+Model CIDs are completed with those held by the daemon that --data or --api names.`
+
+/** Longer than this nobody waits at a prompt. */
+const MODELS_TIMEOUT_MS = 1_000
+
+export function addCompletion (program: Command): void {
+  program.command('completion')
+    .description('print a script that completes commands, options and model CIDs in a shell')
+    .addArgument(new Argument('<shell>', 'which shell').choices(['bash', 'zsh', 'fish']))
+    .addHelpText('after', HELP)
+    .action(action(async (context, shell: string) => {
+      const [{ wordsOf }, { bashScript, zshScript }, { fishScript }, { configKeys }] = await Promise.all([
+        import('../completion/words.ts'), import('../completion/posix.ts'), import('../completion/fish.ts'), import('../config.ts')
+      ])
+      const words = wordsOf(program, configKeys)
+      const script = shell === 'bash' ? bashScript(words) : shell === 'zsh' ? zshScript(words) : fishScript(words)
+      context.print({ script }, script.trimEnd())
+    }))
+  // Asked by the scripts: the CIDs, or nothing. At a prompt no error is wanted.
+  program.command('completion-models', { hidden: true })
+    .action(action(async context => {
+      const models = await context.client.models({ signal: AbortSignal.timeout(MODELS_TIMEOUT_MS) }).catch(() => [])
+      const cids = models.map(model => model.cid).filter(cid => /^[a-z0-9]{1,256}$/.test(cid))
+      context.print({ cids }, cids.length === 0 ? undefined : cids.join('\n'))
+    }))
+}

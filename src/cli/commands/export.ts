@@ -1,0 +1,59 @@
+import type { Command } from 'commander'
+import { AbortError, UsageError } from '../../base/index.ts'
+import { CID_ORG, DEFAULT_REVISION, parseRepoName, showRepoName, type RepoName } from '../../model/repo-name.ts'
+import type { LoadProgress, OpenFile } from '../../node/types.ts'
+import { action, type Context } from '../context.ts'
+import { count, size } from '../format.ts'
+import type { ProgressUpdate } from '../progress.ts'
+
+interface Options { hfCache?: boolean, name?: string, cacheDir?: string }
+
+export function addExport (program: Command): void {
+  program.command('export')
+    .description('write a model into the cache of Hugging Face clients, which then find it without the network; loads what is missing')
+    .argument('<cid>', 'the model CID')
+    .option('--hf-cache', 'the cache of Hugging Face clients: the only place there is to export to')
+    .option('--name <name>', 'as ORG/NAME or ORG/NAME@REVISION (default: the name it is linked as here, else cid/CID)')
+    .option('--cache-dir <dir>', 'the cache (default: $HF_HUB_CACHE, else $HF_HOME/hub, else ~/.cache/huggingface/hub)')
+    .action(action(async (context, cid: string, options: Options) => {
+      if (options.hfCache !== true) throw new UsageError('say where to export to: shoal export CID --hf-cache')
+      const given = options.name === undefined ? undefined : parseRepoName(options.name)
+      context.listenForInterrupts()
+      const { defaultCacheDirectory, exportToCache } = await import('../../hf/cache.ts')
+      const { cid: loaded, files } = await load(context, cid)
+      const name = given ?? await linkedName(context, loaded)
+      const progress = context.progress('placing')
+      const result = await exportToCache(loaded, files, name, options.cacheDir ?? defaultCacheDirectory(), { signal: context.signal, onProgress: now => { progress.update(now) } })
+        .finally(() => { progress.stop() })
+      context.note(`${showRepoName(name)}: ${count(result.files, 'file')}, ${size(result.bytes)}; ${result.reflinked + result.linked} linked, ${result.copied} copied, ${result.kept} there before`)
+      context.print({ cid: loaded, ...name, ...result }, result.path)
+    }))
+}
+
+async function load (context: Context, cid: string): Promise<{ cid: string, files: OpenFile[] }> {
+  const progress = context.progress('loading')
+  let files: OpenFile[] = []
+  try {
+    const result = await context.client.load(cid, {
+      signal: context.signal,
+      onProgress: now => { progress.update(shown(now)) },
+      onFiles: message => { files = message.files }
+    })
+    return { cid: result.cid, files }
+  } catch (error) {
+    if (context.signal.aborted) throw new AbortError(`interrupted; what has arrived is kept, go on with: shoal export ${cid} --hf-cache`, { cause: error })
+    throw error
+  } finally {
+    progress.stop()
+  }
+}
+
+function shown ({ phase, bytesDone, bytesTotal, rate, peers, secondsLeft }: LoadProgress): ProgressUpdate {
+  return { bytesDone, bytesTotal, rate, peers, secondsLeft, waiting: phase === 'finding' ? 'looking for a provider' : undefined }
+}
+
+async function linkedName (context: Context, cid: string): Promise<RepoName> {
+  const names = (await context.client.links()).filter(link => link.cid === cid)
+  const found = names.find(link => link.revision === DEFAULT_REVISION) ?? names[0]
+  return found === undefined ? { repo: `${CID_ORG}/${cid}`, revision: DEFAULT_REVISION } : { repo: found.repo, revision: found.revision }
+}

@@ -1,0 +1,67 @@
+/**
+ * `shoal doctor`: what an operator would look at one after the other. It asks the daemon if there is one and looks at the
+ * host either way; it changes nothing but for a probe file that it removes again.
+ */
+import { ApiClient } from '../../api/client.ts'
+import type { ShownStatus } from '../../api/types.ts'
+import { BLOCK_BYTES_MAX, DaemonUnreachableError, asError } from '../../base/index.ts'
+import { resolveSettings } from '../../node/settings.ts'
+import type { PeerStatus } from '../../node/types.ts'
+import type { Config } from '../config.ts'
+import { duration } from '../format.ts'
+import { version as ownVersion } from '../version.ts'
+import { disk, lookAt, permissions, version } from './disk.ts'
+import { fail, ok, warn, type Finding } from './finding.ts'
+import { clock, limits, memory } from './host.ts'
+import { peers, ports } from './network.ts'
+
+export type { Finding } from './finding.ts'
+
+export interface DoctorInit {
+  dataDirectory: string
+  socketPath: string
+  config: Config
+  /** Something is to be joined: in the configuration or the environment. */
+  isToJoin: boolean
+}
+
+/** A daemon that lives answers in milliseconds. */
+const DAEMON_TIMEOUT_MS = 5_000
+
+export async function examine ({ dataDirectory, socketPath, config, isToJoin }: DoctorInit): Promise<Finding[]> {
+  const settings = resolveSettings(config.node)
+  const directory = await lookAt(dataDirectory)
+  const { status, known, finding } = await ask(socketPath)
+  const pid = status === undefined ? undefined : directory.pid
+  const slotsBytes = (status?.storage.slots.size ?? settings.storage.slots) * BLOCK_BYTES_MAX
+  return [
+    finding,
+    ...(status?.problems ?? []).map(problem => warn('daemon', problem, 'see shoal status')),
+    ok('versions', `Node ${process.versions.node}, command line ${ownVersion()}`),
+    ...(status === undefined || status.version === ownVersion() ? [] : [warn('versions', `the daemon is version ${status.version} and this command line ${ownVersion()}`, 'start the daemon again, with the version that is meant')]),
+    await version(directory),
+    ...await clock(status, directory.newestMs),
+    await limits(pid),
+    memory(slotsBytes, status !== undefined),
+    ...await ports(settings, status),
+    ...await disk(directory, settings.storage, status),
+    ...await permissions(directory, socketPath),
+    ...(status === undefined ? [] : peers(status, known, isToJoin))
+  ]
+}
+
+async function ask (socketPath: string): Promise<{ status?: ShownStatus, known: PeerStatus[], finding: Finding }> {
+  const client = new ApiClient({ socketPath })
+  const startedAt = performance.now()
+  try {
+    const signal = AbortSignal.timeout(DAEMON_TIMEOUT_MS)
+    const status = await client.status({ signal })
+    const known = await client.peers({ signal })
+    return { status, known, finding: ok('daemon', `${status.peerId} answers in ${Math.round(performance.now() - startedAt)} ms, up ${duration(status.uptimeSeconds)}`) }
+  } catch (error) {
+    if (error instanceof DaemonUnreachableError) {
+      return { known: [], finding: warn('daemon', `no daemon listens on ${socketPath}: what follows is about the host alone`, 'start one with shoal daemon; if one runs, give its --data or --api, as its user') }
+    }
+    return { known: [], finding: fail('daemon', `the daemon on ${socketPath} does not answer: ${asError(error).message}`, 'see its log; start it again') }
+  }
+}

@@ -1,0 +1,171 @@
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import {
+  ConfigError, HF_BODY_BYTES_MAX, HF_CONNECTIONS_MAX, NodeStoppedError, asError, silentLogger, systemClock, type Clock, type Logger
+} from '../base/index.ts'
+import { guard } from '../api/guard.ts'
+import type { ShoalNode } from '../node/types.ts'
+import { parseAddress } from './address.ts'
+import { Buffers } from './buffers.ts'
+import { HubError, headerText, hubError } from './errors.ts'
+import { Repos } from './repos.ts'
+import { answer } from './routes.ts'
+
+export interface HfServerInit {
+  node: ShoalNode
+  /** A loopback address, unless `allowRemote`. */
+  host: string
+  /** 0 takes a free one. */
+  port: number
+  /** Listen on addresses that others can reach too. Default false. */
+  allowRemote?: boolean
+  /** Host names answered to besides the loopback ones. */
+  hosts?: string[]
+  logger?: Logger
+  clock?: Clock
+}
+
+export interface HfServer {
+  /** What HF_ENDPOINT is set to, once it listens: `http://127.0.0.1:8765`. */
+  readonly url: string | undefined
+  /** Listens. Throws ConfigError. */
+  start: () => Promise<void>
+  /** Refuses new work, cuts open answers, closes all. Idempotent. */
+  stop: () => Promise<void>
+}
+
+/** A head that takes longer than this to arrive is no client's. */
+const HEADERS_TIMEOUT_MS = 10_000
+/** A whole request: a megabyte of paths over a slow link. */
+const REQUEST_TIMEOUT_MS = 30_000
+/** Clients keep connections for the next file. */
+const KEEP_ALIVE_MS = 30_000
+const LOOPBACK = ['127.0.0.1', '::1', 'localhost']
+
+/** Answers Hugging Face clients as the Hub would, for the models this node has or can get. */
+export function createHfServer (init: HfServerInit): HfServer {
+  return new HfHttpServer(init)
+}
+
+class HfHttpServer implements HfServer {
+  readonly #init: HfServerInit
+  readonly #logger: Logger
+  readonly #repos: Repos
+  readonly #buffers = new Buffers()
+  readonly #stopping = new AbortController()
+  readonly #server: Server
+  #url: string | undefined
+  #stopped: Promise<void> | undefined
+
+  constructor (init: HfServerInit) {
+    const { host, port, allowRemote } = init
+    if (allowRemote !== true && !LOOPBACK.includes(host)) {
+      throw new ConfigError(`hf.listen names ${host}, which others can reach; use 127.0.0.1, or set hf.allowRemote if that is meant`)
+    }
+    if (!Number.isInteger(port) || port < 0 || port > 65_535) throw new ConfigError(`hf.listen names port ${port}; a port is 0 to 65535`)
+    this.#init = init
+    this.#logger = init.logger ?? silentLogger
+    this.#repos = new Repos(init.node)
+    this.#server = createServer({
+      headersTimeout: HEADERS_TIMEOUT_MS,
+      requestTimeout: REQUEST_TIMEOUT_MS,
+      keepAliveTimeout: KEEP_ALIVE_MS,
+      connectionsCheckingInterval: 1_000,
+      noDelay: true
+    }, (request, response) => { void this.#serve(request, response) })
+    this.#server.maxConnections = HF_CONNECTIONS_MAX
+  }
+
+  get url (): string | undefined { return this.#url }
+
+  async start (): Promise<void> {
+    const { host, port } = this.#init
+    const server = this.#server
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', error => { reject(new ConfigError(`the Hugging Face endpoint cannot listen on ${host} port ${port}: ${error.message}; set hf.listen to another, or stop what uses it`, { cause: error })) })
+      server.listen(port, host, resolve)
+    })
+    server.removeAllListeners('error')
+    // A failed accept (no descriptor left) is the loss of that connection only.
+    server.on('error', error => { this.#logger.warn({ error: error.message }, 'a connection was not taken') })
+    this.#url = `http://${host.includes(':') ? `[${host}]` : host}:${(server.address() as AddressInfo).port}`
+  }
+
+  async stop (): Promise<void> {
+    this.#stopped ??= this.#stop()
+    await this.#stopped
+  }
+
+  async #stop (): Promise<void> {
+    this.#stopping.abort(new NodeStoppedError('the daemon is stopping; ask again when it is back'))
+    if (!this.#server.listening) return
+    const closed = new Promise<void>(resolve => { this.#server.close(() => { resolve() }) })
+    // Clients resume where they were cut.
+    this.#server.closeAllConnections()
+    await closed
+  }
+
+  async #serve (request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const gone = new AbortController()
+    response.once('close', () => { gone.abort(new NodeStoppedError('the reader is gone')) })
+    request.on('error', () => undefined)
+    response.on('error', () => undefined) // told by its close
+    const { node, hosts, host, allowRemote } = this.#init
+    try {
+      if ((request.headersDistinct.host?.length ?? 0) > 1) throw new HubError(400, 'the request names two hosts')
+      guard(request, { hosts: [...hosts ?? [], host.includes(':') ? `[${host}]` : host], ownAddress: allowRemote ?? false })
+      if (this.#stopping.signal.aborted) throw this.#stopping.signal.reason
+      await answer({
+        node,
+        repos: this.#repos,
+        buffers: this.#buffers,
+        clock: this.#init.clock ?? systemClock,
+        request,
+        response,
+        asked: parseAddress(request.url ?? '/'),
+        body: async () => await readBody(request),
+        signal: AbortSignal.any([gone.signal, this.#stopping.signal])
+      })
+      this.#logger.debug({ method: request.method, url: request.url, status: response.statusCode }, 'request')
+    } catch (error) {
+      this.#fail(request, response, error)
+    }
+  }
+
+  #fail (request: IncomingMessage, response: ServerResponse, thrown: unknown): void {
+    const error = hubError(thrown)
+    if (error.status === 500) this.#logger.error({ error: asError(thrown).stack, url: request.url }, 'a request failed unexpectedly')
+    this.#logger.debug({ method: request.method, url: request.url, status: error.status, error: error.message }, 'request failed')
+    if (response.destroyed) return
+    if (response.headersSent) {
+      // Never a short success: the client sees that the connection broke, and resumes.
+      response.destroy()
+      return
+    }
+    const body = Buffer.from(JSON.stringify({ error: error.message }))
+    response.writeHead(error.status, {
+      ...error.headers,
+      'content-type': 'application/json; charset=utf-8',
+      'content-length': body.length,
+      'x-content-type-options': 'nosniff',
+      'x-error-message': headerText(error.message),
+      ...(error.code === undefined ? {} : { 'x-error-code': error.code }),
+      // What is left of a body is not read, so its connection cannot go on.
+      ...(request.complete ? {} : { connection: 'close' })
+    })
+    response.end(request.method === 'HEAD' ? undefined : body)
+  }
+}
+
+/** Throws HubError beyond HF_BODY_BYTES_MAX. */
+async function readBody (request: IncomingMessage): Promise<Buffer> {
+  const chunks: Buffer[] = []
+  let bytes = 0
+  for await (const chunk of request) {
+    const piece = chunk as Buffer
+    bytes += piece.length
+    if (bytes > HF_BODY_BYTES_MAX) throw new HubError(413, `the body of a request may have ${HF_BODY_BYTES_MAX} bytes at most`)
+    chunks.push(piece)
+  }
+  return Buffer.concat(chunks)
+}

@@ -1,0 +1,175 @@
+import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
+import { chmod, mkdir, mkdtemp, readFile, readdir, rm, stat, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { createProgram } from '../../src/cli/program.ts'
+import { BIN, CliProcess, environment, shoal } from './cli-process.ts'
+
+interface Finding { check: string, level: 'ok' | 'warn' | 'fail', message: string, fix?: string }
+interface Report { ok: boolean, warnings: number, failures: number, findings: Finding[] }
+
+describe('operations', function () {
+  this.timeout(60_000)
+  let root = ''
+  let data = ''
+  let cid = ''
+  let daemon: CliProcess
+
+  before(async () => {
+    root = await mkdtemp(join(tmpdir(), 'shoal-operations-'))
+    data = join(root, 'data')
+    await writeFile(join(root, 'weights file.bin'), 'weights')
+    await writeFile(join(root, 'model.bin'), 'weights')
+    daemon = new CliProcess(['daemon', '--data', data, '--json', '--listen', '/ip4/127.0.0.1/tcp/0', '--set', 'log.level=warn,api=debug'])
+    await daemon.until(() => daemon.stdout.includes('\n'))
+    cid = (await shoal(['--data', data, 'add', join(root, 'model.bin')])).stdout.trim()
+    assert.match(cid, /^bafy/)
+  })
+  after(async () => {
+    daemon.signal('SIGTERM')
+    await daemon.finished
+    await rm(root, { recursive: true, force: true })
+  })
+
+  const examine = async (...args: string[]): Promise<{ code: number | null, report: Report, of: (check: string) => Finding[] }> => {
+    const { code, stdout, stderr } = await shoal(['doctor', '--json', ...args])
+    assert.equal(stderr, '')
+    const report = JSON.parse(stdout) as Report
+    return { code, report, of: check => report.findings.filter(finding => finding.check === check) }
+  }
+
+  describe('doctor', () => {
+    it('looks at a daemon and its host, and leaves nothing behind', async () => {
+      const { code, report, of } = await examine('--data', data)
+      assert.equal(code, 0, JSON.stringify(report))
+      assert.deepEqual([...new Set(report.findings.map(({ check }) => check))].sort(), ['clock', 'daemon', 'disk', 'limits', 'memory', 'peers', 'permissions', 'ports', 'versions'])
+      assert.match(of('daemon')[0]?.message ?? '', /answers in \d+ ms/)
+      assert.match(of('ports')[0]?.message ?? '', /libp2p answers on 127\.0\.0\.1 port \d+/)
+      assert.match(of('limits')[0]?.message ?? '', new RegExp(`\\(pid ${daemon.child.pid}\\).* has \\d+ open`))
+      assert.deepEqual(of('peers').map(({ level }) => level), ['warn'])
+      for (const { level, fix } of report.findings) assert.equal(fix !== undefined, level !== 'ok')
+      assert.deepEqual((await readdir(data)).filter(name => name.includes('doctor')), [])
+      assert.match((await shoal(['doctor', '--data', data])).stdout, /^ok    daemon[^]*\n {19}-> join a swarm[^]*\n\n0 failed, \d+ to look at\n$/)
+    })
+
+    it('sees secrets that others can read, quotas that cannot be kept, and peers that do not answer', async () => {
+      await chmod(join(data, 'swarm.key'), 0o644)
+      await chmod(data, 0o755)
+      try {
+        const { code, report, of } = await examine('--data', data, '--set', 'join=/ip4/127.0.0.1/tcp/1/p2p/12D3KooWGz9PMxtHsbHc66ZDnwJPpgoN7PD4AbF3meXc6xdg7iec')
+        assert.deepEqual([code, report.ok, report.failures], [1, false, 2])
+        assert.deepEqual(of('permissions').map(({ level }) => level).sort(), ['fail', 'warn'])
+        assert.match(of('permissions').find(({ level }) => level === 'fail')?.fix ?? '', /chmod 600 /)
+        assert.deepEqual(of('peers').map(({ level }) => level), ['fail'])
+      } finally {
+        await chmod(join(data, 'swarm.key'), 0o600)
+        await chmod(data, 0o700)
+      }
+    })
+
+    it('works without a daemon: ports that others have, a directory of a newer version, no room for the quota', async () => {
+      const other = createServer()
+      await new Promise<void>(resolve => { other.listen(0, '127.0.0.1', resolve) })
+      try {
+        const { port } = other.address() as { port: number }
+        const newer = join(root, 'newer')
+        await mkdir(newer, { mode: 0o700 })
+        await writeFile(join(newer, 'version'), '999\n')
+        const { code, of } = await examine('--data', newer, '--set', `listen=/ip4/127.0.0.1/tcp/${port}`, '--set', 'lane.port=0', '--set', 'storage.quota=4000TiB', '--set', 'storage.donate=4000TiB')
+        assert.equal(code, 1)
+        assert.equal(of('daemon')[0]?.level, 'warn')
+        assert.deepEqual(of('ports').map(({ level, message }) => [level, /taken by another program/.test(message)]), [['fail', true]])
+        assert.equal(of('versions').at(-1)?.level, 'fail')
+        assert.equal(of('disk').filter(({ level }) => level === 'warn').length >= 2, true)
+        assert.deepEqual(await readdir(newer), ['version'])
+      } finally {
+        await new Promise(resolve => { other.close(resolve) })
+      }
+      const free = await examine('--data', join(root, 'nowhere', 'yet'), '--set', 'listen=/ip4/127.0.0.1/tcp/0')
+      assert.equal(free.code, 0)
+      await assert.rejects(stat(join(root, 'nowhere')))
+    })
+
+    it('exits 2 for a wrong configuration', async () => {
+      assert.equal((await shoal(['doctor', '--data', data, '--set', 'storage.qouta=1'])).code, 2)
+    })
+  })
+
+  describe('the log of a daemon', () => {
+    it('has levels for its parts', async () => {
+      const lines = daemon.stderr.split('\n').filter(line => line !== '').map(line => JSON.parse(line) as { component?: string, level: number })
+      assert.ok(lines.some(({ component, level }) => component === 'api' && level === 20))
+      assert.ok(lines.every(({ component, level }) => component === 'api' || level >= 40))
+    })
+  })
+
+  describe('completion', () => {
+    let env: Record<string, string> = {}
+    before(async () => {
+      const bin = join(root, 'bin')
+      await mkdir(bin)
+      await writeFile(join(bin, 'shoal'), `#!/bin/sh\nexec '${process.execPath}' '${BIN}' "$@"\n`, { mode: 0o755 })
+      await Promise.all(['bash', 'zsh', 'fish'].map(async shell => { await writeFile(join(root, `c.${shell}`), (await shoal(['completion', shell])).stdout) }))
+      env = environment({ PATH: `${bin}:${process.env.PATH ?? ''}`, SHOAL_DATA: data })
+    })
+    const run = async (program: string, ...args: string[]): Promise<string> => (await promisify(execFile)(program, args, { env, cwd: root })).stdout
+    const hasShell = async (shell: string): Promise<boolean> => await run(shell, '--version').then(() => true, () => false)
+
+    /** What bash would offer for the last of these words. */
+    const bash = async (...words: string[]): Promise<string[]> => {
+      const script = `source '${root}/c.bash'; compopt () { :; }; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _shoal; printf '%s\\n' "\${COMPREPLY[@]}"`
+      return (await run('bash', '-c', script, 'bash', 'shoal', ...words)).split('\n').filter(line => line !== '')
+    }
+
+    it('offers commands, options, choices, keys, files and models in bash', async () => {
+      const commands = createProgram().createHelp().visibleCommands(createProgram()).map(command => command.name()).filter(name => name !== 'help')
+      const offered: Array<[string[], string[]]> = [
+        [[''], commands],
+        [['g'], ['get', 'gc']],
+        [['--quiet', 'dra'], ['drain']],
+        [['get', '--o'], ['--output', '--order']],
+        [['get', '--order', ''], ['rarest', 'sequential']],
+        [['daemon', '--set', 'storage.q'], ['storage.quota=']],
+        [['--data', 'data', 'get', ''], [cid]],
+        [['show', '--tensors', cid.slice(0, 8)], [cid]],
+        [['--data', join(root, 'none'), 'get', ''], []],
+        [['add', 'weights'], ['weights file.bin']],
+        [['get', cid, '--output', 'da'], ['data']],
+        [['frobnicate', ''], []]
+      ]
+      await Promise.all(offered.map(async ([words, expected]) => { assert.deepEqual((await bash(...words)).sort(), expected.sort(), words.join(' ')) }))
+    })
+
+    it('evaluates nothing that stands on the command line', async () => {
+      const trap = join(root, 'trap')
+      await Promise.all([['get', `$(touch ${trap})`], [`\`touch ${trap}\``, ''], ['--data', `$(touch ${trap})`, 'get', ''], ['--api', `;touch ${trap}`, 'get', '']].map(async words => await bash(...words)))
+      await assert.rejects(stat(trap))
+    })
+
+    it('offers the same in zsh', async function () {
+      if (!await hasShell('zsh')) this.skip()
+      const zsh = async (...words: string[]): Promise<string> => await run('zsh', '-f', '-c', `compdef () { :; }; source '${root}/c.zsh'; words=("$@"); CURRENT=$#; current=$words[CURRENT]; _shoal_walk; print -r -- "$kind $choices"`, 'zsh', 'shoal', ...words)
+      assert.equal(await zsh('get', '--order', ''), 'choice rarest sequential\n')
+      assert.equal(await zsh('get', ''), 'model \n')
+      assert.equal(await zsh('get', cid, '--output', ''), 'directory \n')
+      assert.match(await zsh(''), /^command daemon /)
+    })
+
+    it('offers the same in fish', async function () {
+      if (!await hasShell('fish')) this.skip()
+      const fish = async (line: string): Promise<string[]> => (await run('fish', '--no-config', '-c', `source '${root}/c.fish'; complete -C ${JSON.stringify(line)}`)).split('\n').filter(line => line !== '').map(line => line.split('\t')[0] ?? '')
+      assert.deepEqual(await fish('shoal g'), ['gc', 'get'])
+      assert.deepEqual(await fish('shoal get --ord'), ['--order'])
+      assert.deepEqual((await fish('shoal get ')).filter(word => word.startsWith('bafy')), [cid])
+    })
+
+    it('is for the shells it knows, and loads twice', async () => {
+      assert.equal((await shoal(['completion', 'powershell'])).code, 2)
+      await run('bash', '-c', `set -e; source '${root}/c.bash'; source '${root}/c.bash'`)
+      assert.ok((await readFile(join(root, 'c.fish'), 'utf8')).includes("-a gc -d 'evict"))
+    })
+  })
+})
