@@ -220,7 +220,6 @@ export interface PeerStatus {
   multiaddrs: string[]
   connected: boolean
   direction: 'inbound' | 'outbound' | undefined
-  /** How block bytes travel to this peer. */
   /** What carries block bytes between this node and the peer. */
   transport: 'lane' | 'stream' | undefined
   /** Bytes per second over the last seconds. */
