@@ -5,7 +5,7 @@
 import { flushCompileCache } from 'node:module'
 import { createNode } from '../../src/node/index.ts'
 import { asError, seededRandom, systemClock } from '../../src/base/index.ts'
-import { holdYoungGeneration, tuneForBulk } from '../../src/base/runtime.ts'
+import { holdHeap, tuneForBulk } from '../../src/base/runtime.ts'
 import type { NodeInit } from '../../src/node/init.ts'
 import type { ShoalNode } from '../../src/node/types.ts'
 import { createLinkLimiter } from '../../src/discovery/index.ts'
@@ -83,7 +83,7 @@ try {
     ...(clockTimes === undefined ? {} : { clock: fastClock(clockTimes) }),
     ...(linkBytesPerSecond === undefined ? {} : { linkLimiter: createLinkLimiter({ sendBytesPerSecond: linkBytesPerSecond, receiveBytesPerSecond: linkBytesPerSecond, clock: systemClock }) })
   })
-  holdYoungGeneration()
+  holdHeap()
   process.on('message', (command: Command) => {
     run(node, command).then(result => { tell({ id: command.id, result }) }, error => { tell({ id: command.id, error: plain(error) }) }).finally(() => {
       // libp2p's address manager leaves a timer of a second behind when its listeners close; nobody waits for that.

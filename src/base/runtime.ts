@@ -1,4 +1,6 @@
-import { setFlagsFromString } from 'node:v8'
+import { getHeapSpaceStatistics, setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
+import { MiB } from './limits.ts'
 
 /**
  * Sets the process up for moving bulk bytes; called once by programs (the daemon, benches), never by a library import,
@@ -17,13 +19,37 @@ export function tuneForBulk (): void {
   setFlagsFromString('--heap-growing-percent=200')
 }
 
+/** What old space may gather beyond what lives, whichever is more, before it is collected; and how often that is looked at. */
+const OLD_GARBAGE_BYTES_MAX = 1 * MiB
+const OLD_GARBAGE_SHARE_MAX = 0.1
+const LOOK_MS = 500
+/** A larger heap takes too long to collect in one go, and a few MiB more do not show beside it: V8 knows best. */
+const HELD_BYTES_MAX = 64 * MiB
+
 /**
- * Keeps V8's young generation at the size that starting gave it (some MiB); called once by programs that are up. It would
- * double, and double again, whenever a moment's survivors are many: 13 MiB more at some point of a long load, and no
- * faster (docs/decisions/0002-garbage.md).
+ * Keeps V8's heap at the size that starting gave it; called once by programs that are up, because it changes the whole process
+ * (docs/decisions/0002-garbage.md). The young generation would double, and double again, whenever a moment's survivors are
+ * many: 13 MiB more at some point of a long load, and no faster. And what was promoted and died is left lying until the heap
+ * has tripled (tuneForBulk), which bytes outside the heap want and it does not: 1 to 2 MiB for each GiB that is moved. A
+ * collection of such a heap takes some 15 ms, and is due every two GiB.
  */
-export function holdYoungGeneration (): void {
+export function holdHeap (): void {
   setFlagsFromString('--semi-space-growth-factor=1')
+  setFlagsFromString('--expose-gc')
+  const collect = runInNewContext('gc') as (options: { type: 'major' }) => void
+  const collected = (): number => {
+    collect({ type: 'major' })
+    return oldSpaceBytes()
+  }
+  let live = collected()
+  setInterval(() => {
+    const bytes = oldSpaceBytes()
+    if (bytes < HELD_BYTES_MAX && bytes - live > Math.max(OLD_GARBAGE_BYTES_MAX, live * OLD_GARBAGE_SHARE_MAX)) live = collected()
+  }, LOOK_MS).unref()
+}
+
+function oldSpaceBytes (): number {
+  return getHeapSpaceStatistics().find(space => space.space_name === 'old_space')?.space_used_size ?? 0
 }
 
 /**

@@ -3,7 +3,7 @@ import { join, resolve } from 'node:path'
 import { ApiClient } from '../api/client.ts'
 import type { ApiServer, TcpInit } from '../api/server.ts'
 import { ConfigError, asError, type Logger } from '../base/index.ts'
-import { holdYoungGeneration, tuneForBulk } from '../base/runtime.ts'
+import { holdHeap, tuneForBulk } from '../base/runtime.ts'
 import { readOrCreateSecret } from '../discovery/secret-file.ts'
 import type { HfServer } from '../hf/index.ts'
 import type { ShoalNode } from '../node/types.ts'
@@ -60,7 +60,7 @@ export async function runDaemon (context: Context, options: DaemonOptions, env: 
     })
     await api.start()
     hf = await startHf(config.daemon.hf, node, logger)
-    holdYoungGeneration()
+    holdHeap()
     if (!stop.requested) {
       announceReady(context, node, api, hf)
       void supervisor?.start()
