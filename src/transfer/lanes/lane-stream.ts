@@ -19,6 +19,9 @@ const SLOW_QUEUE_BYTES_MAX = 64 * KiB
 const SLOW_DATA: DataShape = { frameBytesMax: FRAME_PAYLOAD_BYTES_MAX, sendBytesMax: FRAME_PAYLOAD_BYTES_MAX }
 /** A peer whose last record was shorter than this is in no hurry, and no memory is set aside for its next one. */
 const PLACED_BYTES_MIN = 8 * KiB
+/** Records that are put where they belong are told of together, so many bytes or so long at most: a record of 16 KiB is too little to call ten functions for. */
+const TOLD_BYTES = 64 * KiB
+const TOLD_MS = 10
 
 /** Where a socket's bytes go: the handshake's reader first, then the stream's. */
 export interface LaneInput {
@@ -51,6 +54,11 @@ export class LaneStream implements FrameStream, LaneInput {
   #queuedBytes = 0
   /** Where the socket puts what comes next, if that is memory of the sink's. */
   #lent = false
+  /** Memory of the sink's for the rest of a frame, of which the first `#filled` bytes are here and the first `#told` are told. */
+  #run: Uint8Array | undefined
+  #filled = 0
+  #told = 0
+  #toldAt = 0
   /** The last chunk was a large one. */
   #busy = false
   #settling: Array<() => void> = []
@@ -71,6 +79,7 @@ export class LaneStream implements FrameStream, LaneInput {
     this.#reader = new FrameReader(rules, handler, error => { this.#end(error) })
     socket.once('close', () => {
       this.#lent = false
+      this.#run = undefined
       this.#settle()
       this.#onClose()
     })
@@ -99,7 +108,14 @@ export class LaneStream implements FrameStream, LaneInput {
   take (chunk: Uint8Array): boolean {
     if (this.#closed) return false
     this.#busy = chunk.length >= PLACED_BYTES_MIN
-    this.#reader.lend(chunk)
+    if (!this.#isNext(chunk)) {
+      this.#endRun()
+      this.#reader.lend(chunk)
+    } else {
+      this.#filled += chunk.length
+      const now = this.#clock.monotonic()
+      if (!this.#busy || this.#filled - this.#told >= TOLD_BYTES || this.#filled === this.#run?.length || now - this.#toldAt > TOLD_MS) this.#tell(now)
+    }
     if (this.#limiter !== undefined && !this.#limiter.receive.force(chunk.length)) this.#throttle(this.#limiter)
     return this.#flowing
   }
@@ -107,10 +123,34 @@ export class LaneStream implements FrameStream, LaneInput {
   /** Asked after each chunk: the memory it gave before is not in use any more. */
   place (): Uint8Array | undefined {
     this.#lent = false
+    if (this.#settling.length > 0 || !this.#busy || this.#closed || this.#reader.held) this.#endRun()
     if (this.#settling.length > 0) this.#settle()
-    const place = this.#busy && !this.#closed ? this.#reader.place() : undefined
-    this.#lent = place !== undefined
-    return place
+    if (!this.#busy || this.#closed || this.#reader.held) return undefined
+    if (this.#run === undefined || this.#filled === this.#run.length) {
+      this.#run = this.#reader.place()
+      this.#filled = this.#told = 0
+    }
+    this.#lent = this.#run !== undefined
+    return this.#filled === 0 ? this.#run : this.#run?.subarray(this.#filled)
+  }
+
+  /** The chunk lies where the run goes on. */
+  #isNext (chunk: Uint8Array): boolean {
+    return this.#run !== undefined && chunk.buffer === this.#run.buffer && chunk.byteOffset === this.#run.byteOffset + this.#filled
+  }
+
+  #endRun (): void {
+    this.#tell()
+    this.#run = undefined
+  }
+
+  /** Hands on what is here of the run; the reader copies what it cannot read now. */
+  #tell (now = this.#clock.monotonic()): void {
+    this.#toldAt = now
+    if (this.#run === undefined || this.#told === this.#filled) return
+    const bytes = this.#run.subarray(this.#told, this.#filled)
+    this.#told = this.#filled
+    this.#reader.lend(bytes)
   }
 
   /** What was set aside for the next record stays so until that record, or the socket's end: the socket was told its address. */
