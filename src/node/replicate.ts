@@ -38,7 +38,7 @@ export async function pullShard ({ loads, store, shards }: { loads: Loads, store
     const lacking = missingBytes(shard)
     if (lacking === 0) return 0
     await store.makeRoom(lacking, `shard ${job.shard} of ${job.model}`)
-    await fetchRanges(model, { path, shard, pace, signal })
+    await fetchRanges(model, { path, shard, pace, signal, step: job.urgent ? shard.bytes : PACE_BYTES })
     if (!isComplete(shard)) throw new UsageError(`shard ${job.shard} of ${job.model} was lost as soon as it was here`)
     return lacking
   } finally {
@@ -46,14 +46,15 @@ export async function pullShard ({ loads, store, shards }: { loads: Loads, store
   }
 }
 
-async function fetchRanges (model: OpenModel, { path, shard, pace, signal }: { path: string, shard: PlacedShard, pace: PullContext['pace'], signal: AbortSignal }): Promise<void> {
+/** `step`: bytes asked for at a time; each range is synced as soon as it is whole, so where nothing paces it one range is best. */
+async function fetchRanges (model: OpenModel, { path, shard, pace, signal, step }: { path: string, shard: PlacedShard, pace: PullContext['pace'], signal: AbortSignal, step: number }): Promise<void> {
   const failed = new AbortController()
   const either = AbortSignal.any([signal, failed.signal])
   const open = new Set<Promise<void>>()
   const end = shard.offset + shard.bytes
   try {
-    for (let at = shard.offset; at < end; at += PACE_BYTES) {
-      const length = Math.min(PACE_BYTES, end - at)
+    for (let at = shard.offset; at < end; at += step) {
+      const length = Math.min(step, end - at)
       await pace(length)
       const range: Promise<void> = model.waitFor(path, at, length, { signal: either }).finally(() => { open.delete(range) })
       range.catch(() => undefined) // awaited below, with the others
