@@ -108,13 +108,13 @@ function remade (error: { name: string, message: string }): Error {
 
 /**
  * The program in one file: importing a thousand small ones is most of the start of a process. Two levels below the
- * checkout, as the sources are, because they look for package.json from where they are; the hash thread beside it.
+ * checkout, as the sources are, because they look for package.json from where they are; the hash threads beside it.
  */
 async function bundle (): Promise<string> {
   const at = (path: string): string => fileURLToPath(new URL(`../../${path}`, import.meta.url))
   const directory = at('dist/bundle')
   const { outputFiles } = await build({
-    entryPoints: [at('scripts/lib/node-process.ts'), at('src/node/sha256-worker.ts')],
+    entryPoints: [at('scripts/lib/node-process.ts'), at('src/node/sha256-worker.ts'), at('src/transfer/hash-worker.ts')],
     bundle: true,
     write: false,
     outdir: directory,

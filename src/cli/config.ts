@@ -55,6 +55,7 @@ const KEYS = {
   'transfer.requestTimeoutMs': duration(100, HOUR),
   'transfer.peersMax': whole(1, LOAD_PEERS_MAX),
   'transfer.serverRequestsPerPeer': whole(1, SERVER_REQUESTS_PER_PEER_MAX),
+  'transfer.hashThreads': optional(whole(0, 8)),
   'lane.enabled': flag,
   'lane.port': optional(whole(0, 65_535)),
   'lane.bytesPerSecond.up': optional(size(64 * KiB)),

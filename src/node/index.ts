@@ -16,6 +16,7 @@
  *
  * docs/examples/two-nodes.ts runs this. Many nodes may live in one process; nothing is shared between them.
  */
+import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { mkdir } from 'node:fs/promises'
 import { ConfigError, Emitter, REPLICAS_MAX, asError, silentLogger, systemClock, systemRandom } from '../base/index.ts'
@@ -24,7 +25,7 @@ import { createFileStore, createMemoryStore } from '../storage/index.ts'
 import { checkLabels } from '../replication/messages.ts'
 import { ShardsByModel } from '../replication/model-shards.ts'
 import { Replication } from '../replication/service.ts'
-import { createExchange } from '../transfer/index.ts'
+import { createExchange, hashThreadsFor } from '../transfer/index.ts'
 import { Announcer } from './announcer.ts'
 import { Descriptions } from './describe.ts'
 import { Links } from './links.ts'
@@ -91,7 +92,7 @@ export async function createNode (init: NodeInit = {}): Promise<ShoalNode> {
     }
     started.push(async () => { await network.stop() })
 
-    const exchange = createExchange({ network, store, clock, random, logger: logger.child({ component: 'exchange' }), linkLimiter: init.linkLimiter }, { ...settings.transfer, lane: { ...settings.lane, listen: settings.listen } })
+    const exchange = createExchange({ network, store, clock, random, logger: logger.child({ component: 'exchange' }), linkLimiter: init.linkLimiter }, { ...settings.transfer, hashThreads: settings.transfer.hashThreads ?? (directory === undefined ? 0 : hashThreadsFor(availableParallelism())), lane: { ...settings.lane, listen: settings.listen } })
     await exchange.start()
     started.push(async () => { await exchange.stop() })
 

@@ -36,7 +36,8 @@ export const defaultSettings: NodeSettings = {
     uploadBytesPerSecond: undefined,
     downloadBytesPerSecond: undefined,
     peerBytesPerSecond: undefined,
-    backgroundRates: []
+    backgroundRates: [],
+    hashThreads: undefined
   },
   lane: { enabled: true, port: undefined },
   replication: defaultReplication,

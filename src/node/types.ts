@@ -336,6 +336,8 @@ export interface NodeSettings {
     peerBytesPerSecond: number | undefined
     /** Caps by time of day on what nobody waits for: repairs, and what is sent to them. */
     backgroundRates: RateWindow[]
+    /** Threads that compare blocks with their CIDs. Undefined: as many as help (transfer/block-checks.ts), none for a node in memory. */
+    hashThreads: number | undefined
   }
   /** How bytes of blocks travel beside libp2p: see transfer/lanes. */
   lane: { enabled: boolean, port: number | undefined }

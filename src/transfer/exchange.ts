@@ -3,6 +3,7 @@ import type { CID } from 'multiformats/cid'
 import {
   Emitter, INVENTORY_STREAMS_PER_PEER_MAX, NodeStoppedError, ProtocolError, STREAMS_PER_PEER_MAX, UsageError, asError, throwIfAborted, type AbortOptions, type Logger
 } from '../base/index.ts'
+import { BlockChecks } from './block-checks.ts'
 import { BlockServer } from './block-server.ts'
 import { addressesOf } from './dial.ts'
 import { RunningFetch } from './fetch.ts'
@@ -26,6 +27,7 @@ export class PeerExchange implements Exchange {
   readonly #blocks: BlockServer
   readonly #inventories: InventoryServer
   readonly #lanes: Lanes
+  readonly #checks: BlockChecks | undefined
   readonly #links: PeerLinks
   readonly #fetches = new Map<string, RunningFetch>()
   readonly #stopping = new AbortController()
@@ -55,7 +57,8 @@ export class PeerExchange implements Exchange {
       },
       isBanned: peerId => this.isBanned(peerId)
     })
-    this.#links = new PeerLinks({ network, lanes: this.#lanes, slots: store.slots, clock, logger }, settings, {
+    this.#checks = settings.hashThreads === undefined || settings.hashThreads === 0 ? undefined : new BlockChecks(settings.hashThreads, logger)
+    this.#links = new PeerLinks({ network, lanes: this.#lanes, slots: store.slots, checks: this.#checks, clock, logger }, settings, {
       received: (peerId, bytes) => { this.#records.get(peerId).received.add(bytes, clock.monotonic()) },
       opened: (peerId, transport) => { this.#records.get(peerId).transport = transport },
       violation
@@ -81,6 +84,7 @@ export class PeerExchange implements Exchange {
     await this.#lanes.stop()
     this.#blocks.stop()
     this.#inventories.stop()
+    await this.#checks?.stop()
     await network.unhandle([BLOCK_PROTOCOL, INVENTORY_PROTOCOL])
   }
 

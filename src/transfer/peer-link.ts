@@ -1,16 +1,19 @@
 import { HashMismatchError, KiB, PeerGoneError, ProtocolError, type Clock } from '../base/index.ts'
 import type { SlotPool } from '../storage/slots.ts'
+import type { BlockChecks } from './block-checks.ts'
 import { FramedBlockTransport, type BlockTransport, type BlockTransportHandler } from './block-transport.ts'
 import type { OpenFrames } from './frame-stream.ts'
 import { BlockReception, MetadataReception, type BlockJob, type MetadataJob, type Reception } from './reception.ts'
 
-export interface PeerLinkComponents { slots: SlotPool, clock: Clock }
+export interface PeerLinkComponents { slots: SlotPool, clock: Clock, checks?: BlockChecks | undefined }
 
 export interface PeerLinkHooks {
   /** Block and metadata bytes came, wanted or not. Returns for how many milliseconds to take no more (a download cap). */
   received: (bytes: number) => number
   /** Ended from the other side: ProtocolError and HashMismatchError are its fault. */
   closed: (error: Error) => void
+  /** It has sent wrong bytes, which was found out when the link had ended already. */
+  wrong?: (error: HashMismatchError) => void
 }
 
 /** What came is reported after so many bytes or so long. */
@@ -30,9 +33,12 @@ export class PeerLink {
   delivered = false
   readonly #clock: Clock
   readonly #slots: SlotPool
+  readonly #checks: BlockChecks | undefined
   readonly #hooks: PeerLinkHooks
   readonly #transport: BlockTransport
   readonly #open = new Map<number, Reception>()
+  /** Blocks that are here and are being checked. They outlive the link. */
+  readonly #checking = new Map<number, BlockReception>()
   #nextId = 1
   #holds = 0
   #cancelPause: (() => void) | undefined
@@ -45,6 +51,7 @@ export class PeerLink {
     this.peerId = peerId
     this.#clock = components.clock
     this.#slots = components.slots
+    this.#checks = components.checks
     this.#hooks = hooks
     this.heardAt = this.#clock.monotonic()
     const handler: BlockTransportHandler = {
@@ -65,11 +72,17 @@ export class PeerLink {
 
   /** Returns the id to cancel by. A job on a closed link fails in a microtask. */
   requestBlock (job: BlockJob, later = false): number {
+    const id = this.#nextId
     return this.#request(new BlockReception(job, {
       slots: this.#slots,
+      checks: this.#checks,
       hold: () => { this.#hold() },
       resume: () => { this.#resume() },
-      settle: done => { this.#transport.settle(done) }
+      settle: done => { this.#transport.settle(done) },
+      checked: error => {
+        this.#checking.delete(id)
+        if (error !== undefined) this.#wrong(error)
+      }
     }), job.cid, later)
   }
 
@@ -80,6 +93,7 @@ export class PeerLink {
 
   /** Its callbacks fall silent, but for `wasted`. */
   cancel (id: number): void {
+    this.#checking.get(id)?.discard()
     const reception = this.#open.get(id)
     if (reception === undefined) return
     if (this.#filling?.id === id) this.#filling = undefined
@@ -156,7 +170,8 @@ export class PeerLink {
       if (isLast) this.delivered = true
     } finally {
       // Not before: whoever is told of the last bytes may cancel it, too.
-      if (isLast) this.#take(id)
+      const reception = isLast ? this.#take(id) : undefined
+      if (reception instanceof BlockReception && reception.checking) this.#checking.set(id, reception)
     }
   }
 
@@ -191,6 +206,12 @@ export class PeerLink {
     if (this.#cancelPause !== undefined || this.#closed) return
     this.#hold()
     this.#cancelPause = this.#clock.setTimeout(() => { this.#cancelPause = undefined; this.#resume() }, ms)
+  }
+
+  #wrong (error: HashMismatchError): void {
+    if (this.#closed) { this.#hooks.wrong?.(error); return }
+    this.#transport.abort(error)
+    this.#end(error)
   }
 
   #end (error: Error): void {

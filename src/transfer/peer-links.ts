@@ -3,6 +3,7 @@ import {
   HashMismatchError, NodeStoppedError, PeerGoneError, ProtocolError, abortReason, throwIfAborted, type Clock, type Logger
 } from '../base/index.ts'
 import type { SlotPool } from '../storage/slots.ts'
+import type { BlockChecks } from './block-checks.ts'
 import { openConnection, openStream } from './dial.ts'
 import { framesOver, type OpenFrames } from './frame-stream.ts'
 import { BLOCK_PROTOCOL } from './messages.ts'
@@ -12,7 +13,7 @@ import type { TransportKind } from './types.ts'
 import { TokenBucket } from './rate.ts'
 import { SEND_BYTES_MAX } from './wire.ts'
 
-export interface PeerLinksComponents { network: Libp2p, lanes: Lanes, slots: SlotPool, clock: Clock, logger: Logger }
+export interface PeerLinksComponents { network: Libp2p, lanes: Lanes, slots: SlotPool, checks?: BlockChecks | undefined, clock: Clock, logger: Logger }
 export interface PeerLinksSettings { requestTimeoutMs: number, downloadBytesPerSecond: number | undefined, peerBytesPerSecond?: number | undefined }
 
 export interface PeerLinksHooks {
@@ -106,6 +107,7 @@ export class PeerLinks {
       this.#hooks.opened(peerId, transport)
       return entry.link = new PeerLink(peerId, frames, this.#components, {
         received: bytes => this.#received(peerId, bytes, entry.cap),
+        wrong: error => { this.#hooks.violation(peerId, error.message) },
         closed: error => {
           if (transport === 'lane') this.#components.lanes.ended(peerId, entry.link?.delivered === true)
           this.#ended(peerId, entry, error)

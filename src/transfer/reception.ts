@@ -2,6 +2,7 @@ import type { CID } from 'multiformats/cid'
 import { BLOCK_BYTES_MAX, HashMismatchError, KiB, ProtocolError } from '../base/index.ts'
 import { digestMatches, hasherFor, verifyBytes, type BlockHasher } from '../model/index.ts'
 import type { Slot, SlotPool } from '../storage/slots.ts'
+import type { BlockChecks } from './block-checks.ts'
 
 /**
  * Why a request ended without its bytes. `not-here`: the peer lacks it. `gone`: the peer, or this side, ended the
@@ -37,11 +38,15 @@ export interface MetadataJob {
 /** What a reception needs from its link. */
 export interface ReceptionHost {
   readonly slots: SlotPool
+  /** Where blocks are compared with their CIDs; undefined: here, while they come. */
+  readonly checks: BlockChecks | undefined
   /** Stops the stream; every hold() takes one resume(). */
   hold: () => void
   resume: () => void
   /** Calls `done` as soon as no slot's memory is in use by the transport any more; mostly at once. */
   settle: (done: () => void) => void
+  /** What `checks` found after the last bytes: it is over, with an error if they are not what the CID names. */
+  checked: (error?: HashMismatchError) => void
 }
 
 /** One request's way in. Methods may throw ProtocolError and HashMismatchError, which end the link and ban the peer. */
@@ -79,6 +84,7 @@ export class BlockReception implements Reception {
   #reportedAt = 0
   /** Bytes the head said. */
   #size = 0
+  #checking = false
   #discarded = false
 
   constructor (job: BlockJob, host: ReceptionHost) {
@@ -88,13 +94,15 @@ export class BlockReception implements Reception {
 
   get filling (): boolean { return this.#slot !== undefined }
   get filled (): number { return this.#filled }
+  /** All bytes are here, and whether they are right is being found out. */
+  get checking (): boolean { return this.#checking }
 
   head (size: number): void {
     // Another size than the index has: either the peer lies or whoever made the index did. The hash of the bytes tells.
     if (size > BLOCK_BYTES_MAX) throw new ProtocolError(`a block of ${this.#job.size} bytes was announced with ${size}`)
     this.#size = size
     if (this.#discarded) return
-    this.#hasher = hasherFor(this.#job.cid)
+    if (this.#host.checks === undefined) this.#hasher = hasherFor(this.#job.cid)
     this.#job.started()
     if (this.#discarded) return // who was told has taken it back
     const slot = this.#host.slots.tryAcquire()
@@ -113,30 +121,20 @@ export class BlockReception implements Reception {
 
   data (bytes: Uint8Array, isLast: boolean, now: number): void {
     const slot = this.#slot
-    if (slot === undefined || this.#hasher === undefined) { this.#job.wasted(bytes.length); return }
+    if (slot === undefined) { this.#job.wasted(bytes.length); return }
+    const hasher = this.#hasher
     const isPlaced = bytes.buffer === slot.slab.buffer && bytes.byteOffset === slot.bytes.byteOffset + this.#filled
     if (!isPlaced) slot.bytes.set(bytes, this.#filled)
     this.#filled += bytes.length
-    while (this.#filled - this.#hashed >= HASH_BYTES) this.#hash(this.#hasher, slot, this.#hashed + HASH_BYTES)
+    while (hasher !== undefined && this.#filled - this.#hashed >= HASH_BYTES) this.#hash(hasher, slot, this.#hashed + HASH_BYTES)
     if (isLast || this.#filled - this.#reported >= REPORT_BYTES || now - this.#reportedAt > REPORT_MS) this.#report(now)
     // Who was told may have discarded it.
     if (!isLast || this.#slot === undefined) return
-    this.#hash(this.#hasher, slot, this.#filled)
     this.#slot = undefined
-    const matches = digestMatches(this.#job.cid, this.#hasher.digest())
-    if (matches && this.#size === this.#job.size) {
-      this.#discarded = true
-      this.#job.verified(slot)
-      return
-    }
-    slot.release()
-    if (matches) {
-      this.discard()
-      this.#job.otherSize(this.#size)
-      return
-    }
-    this.fail('gone')
-    throw new HashMismatchError(`the bytes sent for ${this.#job.cid.toString()} are not the ones it names`)
+    if (hasher === undefined) { this.#check(slot); return }
+    this.#hash(hasher, slot, this.#filled)
+    const error = this.#judge(slot, digestMatches(this.#job.cid, hasher.digest()))
+    if (error !== undefined) throw error
   }
 
   fail (reason: FailReason): void {
@@ -147,6 +145,36 @@ export class BlockReception implements Reception {
 
   discard (): void {
     if (!this.#discarded) this.#drop()
+  }
+
+  #check (slot: Slot): void {
+    this.#checking = true
+    void this.#host.checks?.check(this.#job.cid, slot.bytes).then(matches => {
+      this.#checking = false
+      if (this.#discarded || matches === undefined) {
+        slot.release()
+        this.#host.checked()
+      } else {
+        this.#host.checked(this.#judge(slot, matches))
+      }
+    })
+  }
+
+  /** Tells what came of it. Returns the error where the peer is at fault. */
+  #judge (slot: Slot, matches: boolean): HashMismatchError | undefined {
+    if (matches && this.#size === this.#job.size) {
+      this.#discarded = true
+      this.#job.verified(slot)
+      return undefined
+    }
+    slot.release()
+    if (matches) {
+      this.discard()
+      this.#job.otherSize(this.#size)
+      return undefined
+    }
+    this.fail('gone')
+    return new HashMismatchError(`the bytes sent for ${this.#job.cid.toString()} are not the ones it names`)
   }
 
   #report (now: number): void {

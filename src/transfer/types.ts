@@ -28,6 +28,8 @@ export interface ExchangeSettings {
   peerBytesPerSecond?: number | undefined
   /** Caps on what nobody waits for, by time of day: what is sent here, what repairs fetch in src/replication. */
   backgroundRates?: RateWindow[]
+  /** Threads that compare blocks with their CIDs. Default 0: the one that receives them does. */
+  hashThreads?: number
   lane: LaneSettings
 }
 

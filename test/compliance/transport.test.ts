@@ -3,6 +3,7 @@ import { MiB, seededRandom, silentLogger, systemClock } from '../../src/base/ind
 import { createLinkLimiter, createNetwork, type Network } from '../../src/discovery/index.ts'
 import { openStream } from '../../src/transfer/dial.ts'
 import { framesOver, type OpenFrames } from '../../src/transfer/frame-stream.ts'
+import { BlockChecks } from '../../src/transfer/block-checks.ts'
 import { Lanes } from '../../src/transfer/lanes/lanes.ts'
 import { BLOCK_PROTOCOL } from '../../src/transfer/messages.ts'
 import { transportCompliance, type TransportEnds } from './transport.ts'
@@ -76,4 +77,6 @@ async function lanes (bytesPerSecond?: number): Promise<TransportEnds> {
 transportCompliance('libp2p stream, memory', { create: async () => await streams('memory') })
 transportCompliance('libp2p stream, TCP', { create: async () => await streams('tcp') })
 transportCompliance('lane', { create: async () => await lanes(), attackMs: 300 })
-transportCompliance('lane, capped', { create: async () => await lanes(200 * MiB), attackMs: 100 })
+const checks = new BlockChecks(1, silentLogger)
+transportCompliance('lane, capped, blocks checked by a thread', { create: async () => await lanes(200 * MiB), attackMs: 100, checks })
+after(async () => { await checks.stop() })

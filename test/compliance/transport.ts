@@ -4,6 +4,7 @@ import {
   BLOCK_BYTES_MAX, KiB, LANE_FRAME_PAYLOAD_BYTES_MAX, MiB, PeerGoneError, SERVER_REQUESTS_PER_PEER_MAX, SERVE_SLOTS, randomInt, seededRandom, silentLogger, systemClock, type Random
 } from '../../src/base/index.ts'
 import { SlotPool, createMemoryStore, type ModelStore, type Slot } from '../../src/storage/index.ts'
+import type { BlockChecks } from '../../src/transfer/block-checks.ts'
 import { BlockServer } from '../../src/transfer/block-server.ts'
 import { FramedBlockTransport, type BlockTransport, type BlockTransportHandler } from '../../src/transfer/block-transport.ts'
 import type { FrameStream, OpenFrames } from '../../src/transfer/frame-stream.ts'
@@ -17,6 +18,8 @@ export interface TransportHarness {
   create: () => Promise<TransportEnds>
   /** How long to try to make it write into memory that it no longer may, each way of trying; undefined: it never asks where bytes should go. */
   attackMs?: number
+  /** What links check their blocks with. */
+  checks?: BlockChecks
 }
 
 export interface TransportEnds {
@@ -230,6 +233,7 @@ const SMALL = 300
 export function transportCompliance (name: string, harness: TransportHarness): void {
   describe(`${name}: transport compliance (seed ${seed})`, function () {
     this.timeout(20_000)
+    const { checks } = harness
     const random = seededRandom(seed)
     let ends: TransportEnds
     let small: Serving
@@ -426,8 +430,8 @@ export function transportCompliance (name: string, harness: TransportHarness): v
       const open = await ends.open(accepted => { frames = accepted(blockServerRules, { frame: () => undefined, data: () => undefined, drained: () => undefined, closed: () => undefined }) })
       const closed: Error[] = []
       const failed: string[] = []
-      const slots = new SlotPool(2)
-      const link = new PeerLink('server', open, { slots, clock: systemClock }, { received: () => 0, closed: error => { closed.push(error) } })
+      const slots = new SlotPool(2, { shared: true })
+      const link = new PeerLink('server', open, { slots, checks, clock: systemClock }, { received: () => 0, closed: error => { closed.push(error) } })
       const job = (block: TestBlock): Parameters<PeerLink['requestBlock']>[0] => ({
         cid: block.cid,
         size: block.bytes.length,
@@ -462,9 +466,9 @@ export function transportCompliance (name: string, harness: TransportHarness): v
       ['aborted', (link: PeerLink) => { link.abort(new PeerGoneError('enough')) }]
     ] as const) {
       it(`a request that is ${how} when its last bytes are told is not verified after that, and gives its slot back`, async () => {
-        const slots = new SlotPool(1)
+        const slots = new SlotPool(1, { shared: true })
         const told: string[] = []
-        const link = new PeerLink('server', await ends.open(large.accept), { slots, clock: systemClock }, { received: () => 0, closed: ({ message }) => { told.push(message) } })
+        const link = new PeerLink('server', await ends.open(large.accept), { slots, checks, clock: systemClock }, { received: () => 0, closed: ({ message }) => { told.push(message) } })
         const { cid, bytes } = large.block(0)
         let left = bytes.length
         const id = link.requestBlock({
@@ -493,7 +497,7 @@ export function transportCompliance (name: string, harness: TransportHarness): v
 
     it('a request that waits for the slot of one that was cancelled gets it, and goes on', async () => {
       const slots = new WatchedSlots(1)
-      const link = new PeerLink('server', await ends.open(large.accept), { slots, clock: systemClock }, { received: () => 0, closed: error => { assert.fail(error) } })
+      const link = new PeerLink('server', await ends.open(large.accept), { slots, checks, clock: systemClock }, { received: () => 0, closed: error => { assert.fail(error) } })
       const ask = (block: TestBlock, told: { bytes: number, verified: boolean }): number => link.requestBlock({
         cid: block.cid,
         size: block.bytes.length,
@@ -553,7 +557,7 @@ export function transportCompliance (name: string, harness: TransportHarness): v
           closed: () => undefined
         })
       })
-      const link = new PeerLink('server', open, { slots, clock: systemClock }, { received: () => 0, closed: error => { assert.fail(error) } })
+      const link = new PeerLink('server', open, { slots, checks, clock: systemClock }, { received: () => 0, closed: error => { assert.fail(error) } })
       let came = 0
       let verified = false
       const job = { fileOffset: 0, started: () => undefined, otherSize: () => undefined, failed: () => undefined, wasted: () => undefined }
@@ -583,7 +587,7 @@ export function transportCompliance (name: string, harness: TransportHarness): v
           closed: () => undefined
         })
       })
-      const link = new PeerLink('server', open, { slots, clock: systemClock }, { received: () => 0, closed: () => undefined })
+      const link = new PeerLink('server', open, { slots, checks, clock: systemClock }, { received: () => 0, closed: () => undefined })
       let came = 0
       const id = link.requestBlock({
         cid,
@@ -756,7 +760,7 @@ export function transportCompliance (name: string, harness: TransportHarness): v
               while (performance.now() < endsAt) {
                 tally.links++
                 const closed: Error[] = []
-                const link = new PeerLink('server', await ends.open(acceptor(large)), { slots, clock: systemClock }, {
+                const link = new PeerLink('server', await ends.open(acceptor(large)), { slots, checks, clock: systemClock }, {
                   received: () => random.next() < 0.02 ? 1 : 0,
                   closed: error => { closed.push(error) }
                 })
