@@ -23,8 +23,8 @@ export class NodeProcess implements AsyncDisposable {
   readonly #waiting = new Map<number, { resolve: (result: unknown) => void, reject: (error: Error) => void }>()
   #next = 1
 
-  private constructor (program: string, init: ProcessInit, prefix: readonly string[]) {
-    const [command, ...before] = [...prefix, process.execPath]
+  private constructor (program: string, init: ProcessInit, prefix: readonly string[], flags: readonly string[]) {
+    const [command, ...before] = [...prefix, process.execPath, ...flags]
     this.child = fork(program, [JSON.stringify(init)], {
       execPath: command,
       execArgv: before,
@@ -39,9 +39,9 @@ export class NodeProcess implements AsyncDisposable {
     })
   }
 
-  /** Resolves when the node is up. Throws what createNode threw. `prefix`: a command that runs the command after it, `ip netns exec NAME`. */
-  static async start (init: ProcessInit, prefix: readonly string[] = []): Promise<NodeProcess> {
-    const node = new NodeProcess(await (NodeProcess.#program ??= bundle()), init, prefix)
+  /** Resolves when the node is up. Throws what createNode threw. `prefix`: a command that runs the command after it, `ip netns exec NAME`; `flags` are V8's. */
+  static async start (init: ProcessInit, prefix: readonly string[] = [], flags: readonly string[] = []): Promise<NodeProcess> {
+    const node = new NodeProcess(await (NodeProcess.#program ??= bundle()), init, prefix, flags)
     await new Promise<void>((resolve, reject) => {
       node.child.on('message', (message: Message) => {
         if ('id' in message) { node.#answer(message); return }

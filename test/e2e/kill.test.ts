@@ -4,18 +4,28 @@ import { createReadStream } from 'node:fs'
 import { mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { MiB, randomInt, seededRandom } from '../../src/base/index.ts'
+import { setTimeout } from 'node:timers/promises'
+import { MiB, seededRandom } from '../../src/base/index.ts'
 import { NodeProcess } from '../../scripts/lib/spawn-node.ts'
 import { writeSyntheticModel } from '../../scripts/lib/synthetic-model.ts'
 
 /** 200 kills by default: 100 of loaders, 100 of providers. SHOAL_KILL_ROUNDS and SHOAL_SEED change and replay it. */
 const ROUNDS = Number(process.env.SHOAL_KILL_ROUNDS ?? 200)
 const SEED = Number(process.env.SHOAL_SEED ?? Date.now() % 1_000_000)
-const MODEL_BYTES = 24 * MiB
+/** About thirty blocks. */
+const MODEL_BYTES = 12 * MiB
+const SHARDS = 12
+/** A load takes half a second and is recorded in ten parts, so that kills come in the middle of it and not after it. */
+const BYTES_PER_SECOND = 24 * MiB
+const SYNC_INTERVAL_MS = 50
+/** What a load takes beside its bytes: finding who has them. */
+const FINDING_MS = 200
+/** Of a process that lives for a second, nearly all that starting makes survives: V8 would copy it twice. A sixth of the start. */
+const SHORT_LIVED = ['--min-semi-space-size=32', '--max-semi-space-size=32']
 
 describe(`kill -9 at random moments (seed ${SEED})`, function () {
   this.timeout(240_000)
-  const settings = { listen: ['/ip4/127.0.0.1/tcp/0'], network: { inboundPerSecond: 1000 } }
+  const settings = { listen: ['/ip4/127.0.0.1/tcp/0'], network: { inboundPerSecond: 1000 }, storage: { syncIntervalMs: SYNC_INTERVAL_MS } }
   let root = ''
   let source = ''
   let shas: Map<string, string>
@@ -23,7 +33,7 @@ describe(`kill -9 at random moments (seed ${SEED})`, function () {
   before(async () => {
     root = await mkdtemp(join(tmpdir(), 'shoal-kill-'))
     source = join(root, 'source')
-    await writeSyntheticModel(source, { bytes: MODEL_BYTES, seed: SEED })
+    await writeSyntheticModel(source, { bytes: MODEL_BYTES, seed: SEED, shards: SHARDS })
     shas = await hashes(source)
   })
   after(async () => { await rm(root, { recursive: true, force: true }) })
@@ -35,24 +45,22 @@ describe(`kill -9 at random moments (seed ${SEED})`, function () {
     await using provider = await NodeProcess.start({ dataDirectory: join(root, 'provider'), swarmKeyHex, settings })
     const { cid, bytes } = await provider.add(source)
     const directory = join(root, 'loader')
-    const start = async (): Promise<NodeProcess> => await NodeProcess.start({ dataDirectory: directory, swarmKeyHex, settings: { ...settings, join: provider.multiaddrs } })
+    const start = async (): Promise<NodeProcess> => await NodeProcess.start({ dataDirectory: directory, swarmKeyHex, linkBytesPerSecond: BYTES_PER_SECOND, settings: { ...settings, join: provider.multiaddrs } }, [], SHORT_LIVED)
     let loader = await start()
     let recorded = 0
+    let inTheMiddle = 0
     for (let round = 0; round < ROUNDS / 2; round++) {
-      // Bytes to let through before the kill: anything from nothing to nearly all that is left.
-      const killAt = recorded + random.next() * (bytes - recorded)
-      const killed = new Promise<void>(resolve => {
-        loader.onProgress = bytesDone => { if (bytesDone >= killAt) resolve() }
-      })
-      const loading = loader.load(cid).then(result => result, () => undefined)
-      const result = await Promise.race([loading, killed])
-      if (result === undefined && random.next() < 0.5) await new Promise(resolve => setTimeout(resolve, randomInt(random, 40)))
+      await loader.connect(provider.multiaddrs[0] ?? '')
+      const killAfterMs = random.next() * (FINDING_MS + (bytes - recorded) / BYTES_PER_SECOND * 1000)
+      void loader.load(cid).catch(() => undefined)
+      await setTimeout(killAfterMs)
       await loader.kill()
       loader = await start()
       const verified = await loader.verify()
       assert.deepEqual(verified.bad, [], `round ${round}: a recorded block is not intact`)
       const after = (await loader.status()).models.bytes
       assert.ok(after >= recorded, `round ${round}: ${recorded} bytes were recorded, ${after} are left`)
+      if (after > recorded && after < bytes) inTheMiddle++
       recorded = after
       if (recorded === bytes) {
         const done = await loader.load(cid)
@@ -68,6 +76,7 @@ describe(`kill -9 at random moments (seed ${SEED})`, function () {
     assert.equal(last.fetchedBytes, bytes - before, 'what was on disk was fetched again')
     assert.deepEqual(await hashes(last.path ?? ''), shas)
     await loader.stop()
+    assert.ok(inTheMiddle >= Math.floor(ROUNDS / 20), `only ${inTheMiddle} of ${ROUNDS / 2} kills left a part of a load behind`)
   }
 
   /** Loads go on when providers are killed and come back. */
@@ -77,25 +86,30 @@ describe(`kill -9 at random moments (seed ${SEED})`, function () {
     const steady = await NodeProcess.start({ dataDirectory: join(root, 'steady'), swarmKeyHex, settings })
     const { cid, bytes } = await steady.add(source)
     const directory = join(root, 'mortal')
-    const start = async (): Promise<NodeProcess> => await NodeProcess.start({ dataDirectory: directory, swarmKeyHex, settings: { ...settings, join: steady.multiaddrs } })
+    const start = async (): Promise<NodeProcess> => await NodeProcess.start({ dataDirectory: directory, swarmKeyHex, settings: { ...settings, join: steady.multiaddrs } }, [], SHORT_LIVED)
     let mortal = await start()
     await mortal.add(source)
-    const loader = await NodeProcess.start({ dataDirectory: join(root, 'reader'), swarmKeyHex, settings: { ...settings, join: steady.multiaddrs } })
+    const loader = await NodeProcess.start({ dataDirectory: join(root, 'reader'), swarmKeyHex, settings: { ...settings, join: steady.multiaddrs, transfer: { peerBytesPerSecond: BYTES_PER_SECOND } } })
+    let inTheMiddle = 0
     for (let round = 0; round < ROUNDS / 2; round++) {
       await loader.connect(mortal.multiaddrs[0] ?? '')
-      const killAt = random.next() * bytes
-      let kill: Promise<void> | undefined
-      loader.onProgress = bytesDone => { if (bytesDone >= killAt) kill ??= mortal.kill() }
-      const result = await loader.load(cid)
+      let loads = true
+      const loading = loader.load(cid).finally(() => { loads = false })
+      await Promise.race([loading, setTimeout(random.next() * (FINDING_MS + bytes / BYTES_PER_SECOND * 1000))])
+      const wasLoading = loads
+      const killed = mortal.peerId
+      await mortal.kill()
+      const [result, restarted] = await Promise.all([loading, start()])
+      mortal = restarted
       assert.equal(result.fetchedBytes, bytes, `round ${round}`)
-      await (kill ?? mortal.kill())
+      if (wasLoading && (result.peers[killed] ?? 0) > 0) inTheMiddle++
       await loader.remove(cid)
-      mortal = await start()
       if (round % 10 === 0) assert.deepEqual((await mortal.verify()).bad, [])
       const status = await mortal.status()
       assert.equal(status.models.bytes, bytes, `round ${round}: the provider lost bytes that were recorded`)
     }
     await Promise.all([loader, mortal, steady].map(async node => { await node.stop() }))
+    assert.ok(inTheMiddle >= Math.floor(ROUNDS / 20), `only ${inTheMiddle} of ${ROUNDS / 2} providers were killed while they served`)
   }
 
   // Most of a round is a process starting: the two run at the same time, a core each.
