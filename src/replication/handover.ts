@@ -50,13 +50,14 @@ export class Handover {
   consider (view: ModelView, shard: number, seen: ShardLook): void {
     const { draining, settled, peers, now, settings, wake } = this.#context
     if (view.policy.target === 0 || !settled || peers.brake) return
-    const id = key(view, shard)
     if (draining) {
       if (seen.proven.length >= view.policy.target) this.#ask(view, shard, seen, { others: view.policy.target })
       return
     }
     const redundant = this.#rebalance.redundant(view, shard, seen)
     const terms = seen.replicas > view.policy.max ? { others: view.policy.max } : redundant === undefined ? undefined : { others: view.policy.target, level: redundant.level }
+    if (terms === undefined && this.#surplusSince.size === 0 && this.#refusals.size === 0) return // nearly always
+    const id = key(view, shard)
     if (view.kept || terms === undefined) { this.#surplusSince.delete(id); this.#refusals.delete(id); return }
     let since = this.#surplusSince.get(id)
     if (since === undefined) this.#surplusSince.set(id, since = now)

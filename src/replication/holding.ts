@@ -234,8 +234,8 @@ export class Holding {
         if (view.own.some(own => own >= Own.Pulling)) this.#releaseAll(view, numbersOf(view), 'unpinned')
         continue
       }
-      if (view.kept && view.local && !this.#context.draining) this.#commitAll(view, numbersOf(view).filter(shard => view.own[shard] === Own.Held))
-      const broken = numbersOf(view).filter(shard => view.own[shard] === Own.Broken)
+      if (view.kept && view.local && !this.#context.draining) this.#commitAll(view, shardsWith(view, Own.Held))
+      const broken = shardsWith(view, Own.Broken)
       // Who drains would fetch it only to let it go: there is nothing here that others could lose.
       if (this.#context.draining) this.#releaseAll(view, broken, 'released')
       else for (const shard of broken) this.#mend(view, shard)
@@ -284,6 +284,12 @@ export class Holding {
   #cancel (view: ModelView, shard: number): void {
     if (this.#pulls.delete(key(view, shard))) this.#context.ports.cancel(view.cid, shard)
   }
+}
+
+function shardsWith (view: ModelView, own: Own): number[] {
+  const shards: number[] = []
+  for (let shard = 0; shard < view.shards; shard++) if (view.own[shard] === own) shards.push(shard)
+  return shards
 }
 
 function numbersOf (view: ModelView): number[] { return Array.from({ length: view.shards }, (_, shard) => shard) }

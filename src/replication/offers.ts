@@ -44,6 +44,7 @@ export class Offers {
 
   /** Open offers of a shard to peers that do not say themselves that they are fetching it. */
   offered (view: ModelView, shard: number): number {
+    if (this.#byShard.size === 0) return 0
     let count = 0
     for (const { to } of this.#byShard.get(key(view, shard)) ?? []) {
       const claim = view.claims.get(to)

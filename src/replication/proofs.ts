@@ -30,7 +30,8 @@ const NONCE_BYTES = 16
 export class Proofs {
   readonly #context: Context
   readonly #open = new Map<string, OpenChallenge>()
-  readonly #asking = new Set<string>()
+  /** Peers with an open challenge, by model. */
+  readonly #asking = new Map<string, Set<string>>()
 
   constructor (context: Context) {
     this.#context = context
@@ -39,10 +40,11 @@ export class Proofs {
   /** Challenges whoever's proof is missing or getting old. */
   tick (view: ModelView): void {
     if (view.policy.target === 0 || !view.local) return
+    const asking = this.#asking.get(view.cid)
     for (const [id, claim] of view.claims) {
       const peer = this.#context.peers.get(id)
       if (peer === undefined || peer.liveness !== 'alive' || peer.leaving || claim.committed.count === 0) continue
-      if (this.#asking.has(`${id} ${view.cid}`)) continue
+      if (asking?.has(id) === true) continue
       const due = this.#due(view, peer, claim)
       if (due.length > 0) this.#ask(view, peer, claim, due)
     }
@@ -51,7 +53,7 @@ export class Proofs {
   /** Asks as soon as may be, because something is decided by it. */
   hurry (view: ModelView, shard: number, peer: Peer): void {
     const claim = view.claims.get(peer.id)
-    if (claim === undefined || this.#asking.has(`${peer.id} ${view.cid}`) || !isHere(view, shard)) return
+    if (claim === undefined || this.#asking.get(view.cid)?.has(peer.id) === true || !isHere(view, shard)) return
     if (this.#context.now - (claim.askedAt[shard] ?? -Infinity) < ANSWER_TIMEOUT_MS) return
     this.#ask(view, peer, claim, [shard])
   }
@@ -64,7 +66,7 @@ export class Proofs {
       if (challenge.late) continue
       if (age < ANSWER_TIMEOUT_MS) { wake(challenge.sentAt + ANSWER_TIMEOUT_MS); continue }
       challenge.late = true
-      this.#asking.delete(`${challenge.peer.id} ${challenge.view.cid}`)
+      this.#ended(challenge)
       const claim = challenge.view.claims.get(challenge.peer.id)
       if (claim === undefined || challenge.peer.liveness !== 'alive') continue
       for (const shard of challenge.shards) this.#failed(challenge, claim, shard, Math.min(FAILED_MAX, (claim.failed[shard] ?? 0) + 1))
@@ -77,7 +79,7 @@ export class Proofs {
     if (challenge === undefined || challenge.peer.id !== from || digests.length !== challenge.shards.length) return
     const { view, shards, nonce, peer, late } = challenge
     this.#open.delete(id)
-    if (!late) this.#asking.delete(`${peer.id} ${view.cid}`)
+    if (!late) this.#ended(challenge)
     this.#context.ports.prove(view.cid, shards, nonce, own => {
       const claim = view.claims.get(peer.id)
       if (claim === undefined) return
@@ -99,6 +101,12 @@ export class Proofs {
     })
   }
 
+  #ended ({ view, peer }: OpenChallenge): void {
+    const asking = this.#asking.get(view.cid)
+    asking?.delete(peer.id)
+    if (asking?.size === 0) this.#asking.delete(view.cid)
+  }
+
   #failed ({ view, peer }: OpenChallenge, claim: Claim, shard: number, times: number): void {
     claim.failed[shard] = Math.max(claim.failed[shard] ?? 0, times)
     this.#context.ports.note({ type: 'proof-failed', peerId: peer.id, model: view.cid, shard })
@@ -109,8 +117,8 @@ export class Proofs {
     const { now, settings, wake } = this.#context
     const due: number[] = []
     let next = Infinity
-    for (const shard of claim.committed) {
-      if (!isHere(view, shard)) continue
+    for (let shard = 0; shard < view.shards; shard++) {
+      if (!claim.committed.has(shard) || !isHere(view, shard)) continue
       const provenAt = claim.provenAt[shard] ?? -Infinity
       const failed = claim.failed[shard] ?? 0
       const askedAt = claim.askedAt[shard] ?? -Infinity
@@ -131,7 +139,9 @@ export class Proofs {
     const id = exchangeId(random)
     const nonce = random.bytes(NONCE_BYTES)
     this.#open.set(id, { peer, view, shards, nonce, sentAt: now, late: false })
-    this.#asking.add(`${peer.id} ${view.cid}`)
+    const asking = this.#asking.get(view.cid)
+    if (asking === undefined) this.#asking.set(view.cid, new Set([peer.id]))
+    else asking.add(peer.id)
     for (const shard of shards) {
       claim.askedAt[shard] = now
       ports.note({ type: 'proof-asked', peerId: peer.id, model: view.cid, shard })

@@ -212,5 +212,7 @@ function claimOf (view: ModelView, to: string): ModelClaim {
 }
 
 function equal (a: Uint8Array, b: Uint8Array): boolean {
-  return a.length === b.length && a.every((byte, i) => byte === b[i])
+  if (a.length !== b.length) return false
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false
+  return true
 }
