@@ -1,13 +1,11 @@
 import { fork, type ChildProcess } from 'node:child_process'
-import { mkdir, rename, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
-import { build } from 'esbuild'
 import { ShoalError } from '../../src/base/index.ts'
 import type { AddResult, DrainResult, LoadResult, NodeStatus, PeerStatus } from '../../src/node/types.ts'
 import type { ShardStatus } from '../../src/replication/types.ts'
 import type { VerifyResult } from '../../src/storage/store.ts'
+import { at, bundle } from './bundle.ts'
 import type { Command, Message, ProcessInit } from './node-process.ts'
 
 type WithoutId<T> = T extends { id: number } ? Omit<T, 'id'> : never
@@ -41,7 +39,7 @@ export class NodeProcess implements AsyncDisposable {
 
   /** Resolves when the node is up. Throws what createNode threw. `prefix`: a command that runs the command after it, `ip netns exec NAME`; `flags` are V8's. */
   static async start (init: ProcessInit, prefix: readonly string[] = [], flags: readonly string[] = []): Promise<NodeProcess> {
-    const node = new NodeProcess(await (NodeProcess.#program ??= bundle()), init, prefix, flags)
+    const node = new NodeProcess(await (NodeProcess.#program ??= program()), init, prefix, flags)
     await new Promise<void>((resolve, reject) => {
       node.child.on('message', (message: Message) => {
         if ('id' in message) { node.#answer(message); return }
@@ -106,29 +104,8 @@ function remade (error: { name: string, message: string }): Error {
   return ShoalError.fromJSON({ ...error, kind: 'failed', retryable: false, fault: 'node' })
 }
 
-/**
- * The program in one file: importing a thousand small ones is most of the start of a process. Two levels below the
- * checkout, as the sources are, because they look for package.json from where they are; the hash threads beside it.
- */
-async function bundle (): Promise<string> {
-  const at = (path: string): string => fileURLToPath(new URL(`../../${path}`, import.meta.url))
+async function program (): Promise<string> {
   const directory = at('dist/bundle')
-  const { outputFiles } = await build({
-    entryPoints: [at('scripts/lib/node-process.ts'), at('src/node/sha256-worker.ts'), at('src/transfer/hash-worker.ts')],
-    bundle: true,
-    write: false,
-    outdir: directory,
-    entryNames: '[name]',
-    platform: 'node',
-    format: 'esm',
-    external: ['classic-level', '@napi-rs/blake-hash'],
-    banner: { js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);" }
-  })
-  await mkdir(directory, { recursive: true })
-  for (const { path, contents } of outputFiles) {
-    // Others may build or start it right now.
-    await writeFile(`${path}.${process.pid}`, contents)
-    await rename(`${path}.${process.pid}`, path)
-  }
+  await bundle({ 'node-process': at('scripts/lib/node-process.ts') }, directory)
   return join(directory, 'node-process.js')
 }

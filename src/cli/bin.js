@@ -27,10 +27,11 @@ function run () {
     followLauncher()
   }
   import('node:module').then(({ enableCompileCache }) => { enableCompileCache() })
-    // From a checkout the sources run as they are. Node strips no types below node_modules, so there it is dist.
+    // From a checkout the sources run as they are. Node strips no types below node_modules, so there it is what was made of
+    // them: a few files, which start twice as fast as the thousand they come from.
     .then(() => {
       const source = join(here, 'main.ts')
-      const built = join(here, '..', '..', 'dist', 'cli', 'main.js')
+      const built = join(here, '..', '..', 'dist', 'program', 'main.js')
       const isInstalled = here.split(sep).includes('node_modules')
       return import(pathToFileURL(existsSync(source) && !isInstalled ? source : built).href)
     })

@@ -1,8 +1,13 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
+import { cp, mkdir, rename } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { at, bundleCli } from '../../scripts/lib/bundle.ts'
 
-/** The launcher that users start. */
-export const BIN = new URL('../../src/cli/bin.js', import.meta.url).pathname
+/** The launcher in a checkout, where the sources run as they are. */
+export const CHECKOUT_BIN = at('src/cli/bin.js')
+/** The launcher that users start: that of an installed package. */
+export const BIN = await installed()
 
 export interface Finished { code: number | null, stdout: string, stderr: string }
 
@@ -20,8 +25,8 @@ export class CliProcess {
   stderr = ''
   readonly #watchers = new Set<() => void>()
 
-  constructor (args: string[], init: { env?: Record<string, string>, cwd?: string, node?: string } = {}) {
-    const child = this.child = spawn(init.node ?? process.execPath, [BIN, ...args], { stdio: ['ignore', 'pipe', 'pipe'], env: environment(init.env), cwd: init.cwd })
+  constructor (args: string[], init: { env?: Record<string, string>, cwd?: string, node?: string, bin?: string } = {}) {
+    const child = this.child = spawn(init.node ?? process.execPath, [init.bin ?? BIN, ...args], { stdio: ['ignore', 'pipe', 'pipe'], env: environment(init.env), cwd: init.cwd })
     child.stdout?.setEncoding('utf8').on('data', (text: string) => { this.stdout += text; this.#changed() })
     child.stderr?.setEncoding('utf8').on('data', (text: string) => { this.stderr += text; this.#changed() })
     this.finished = once(child, 'close').then(([code]) => {
@@ -53,4 +58,18 @@ export class CliProcess {
 
 export async function shoal (args: string[], init: ConstructorParameters<typeof CliProcess>[1] = {}): Promise<Finished> {
   return await new CliProcess(args, init).finished
+}
+
+/** What `npm install` makes, of the sources as they are now; what it depends on is found in the checkout above it. */
+async function installed (): Promise<string> {
+  const directory = at('dist/bundle/node_modules/shoal')
+  await bundleCli(join(directory, 'dist/program'))
+  for (const path of ['package.json', 'src/cli/bin.js']) {
+    const to = join(directory, path)
+    await mkdir(dirname(to), { recursive: true })
+    // Others may start it right now.
+    await cp(at(path), `${to}.${process.pid}`)
+    await rename(`${to}.${process.pid}`, to)
+  }
+  return join(directory, 'src/cli/bin.js')
 }

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { ApiClient } from '../../src/api/client.ts'
 import { MiB } from '../../src/base/index.ts'
-import { BIN, CliProcess, environment, shoal, type Finished } from './cli-process.ts'
+import { BIN, CHECKOUT_BIN, CliProcess, environment, shoal, type Finished } from './cli-process.ts'
 
 const MODEL_BYTES = 12 * MiB
 const NOWHERE = 'bafyr4ifrppmvjkxc7ikbsa4wzpk2elc4nhor7qefkkcnc54irg75pvchmi'
@@ -57,6 +57,15 @@ describe('the command line', function () {
       assert.deepEqual([help.code, help.stderr], [0, ''])
       for (const command of ['daemon', 'invite', 'add', 'get', 'ls', 'show', 'ps', 'peers', 'status', 'verify', 'pin', 'unpin', 'drain', 'rm', 'gc']) assert.match(help.stdout, new RegExp(`^  ${command} `, 'm'))
       assert.match((await shoal(['get', '--help'])).stdout, /--output/)
+    })
+
+    it('says the same from a checkout, and starts a daemon there', async () => {
+      assert.deepEqual(await shoal(['--help'], { bin: CHECKOUT_BIN }), await shoal(['--help']))
+      const daemon = new CliProcess(['daemon', '--data', join(root, 'checkout'), '--listen', '/ip4/127.0.0.1/tcp/0', '--json'], { bin: CHECKOUT_BIN })
+      daemons.add(daemon)
+      await daemon.until(() => daemon.stdout.includes('"event":"ready"'))
+      daemon.signal('SIGTERM')
+      assert.equal((await daemon.finished).code, 0)
     })
 
     it('exits 2 for wrong usage, in words or as JSON', async () => {
