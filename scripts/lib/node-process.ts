@@ -91,6 +91,7 @@ try {
     })
   })
   process.on('disconnect', () => { void node.stop() })
+  if (!process.connected) void node.stop() // whoever started it ended meanwhile
   tell({ event: 'ready', peerId: node.peerId, multiaddrs: node.multiaddrs() })
   flushCompileCache() // it may be killed before it ends
 } catch (error) {
