@@ -16,7 +16,7 @@ const MOCHA = [process.execPath, 'node_modules/mocha/bin/mocha.js']
 const ALONE = ['--no-config', '--exit', '--require', 'test/support/bulk.ts', '--extension', 'ts', '--timeout', '30000', ...(process.stdout.isTTY ? ['--color'] : [])]
 /** Behind the others: test files, and nice values. The simulator's clock is its own; a kill may come when it likes. */
 const BEHIND = [
-  { path: 'test/e2e/kill.test.ts', nice: 5 },
+  { path: 'test/e2e/kill.test.ts', nice: 10 },
   { path: 'test/sim/sim.test.ts', nice: 19 }
 ]
 
