@@ -59,12 +59,17 @@ function curl (url: string, what: string, times: number, more: string[] = []): n
   return Array.from({ length: times }, () => Number(execFileSync('curl', ['-sS', '--fail', '-o', '/dev/null', '-w', what, ...more, url], { encoding: 'utf8' })))
 }
 
-async function startNginx (directory: string, path: string): Promise<{ url: string, process: ChildProcess }> {
+export async function freePort (): Promise<number> {
   const probe = createServer().listen(0, '127.0.0.1')
   await once(probe, 'listening')
   const { port } = probe.address() as AddressInfo
   probe.close()
   await once(probe, 'close')
+  return port
+}
+
+async function startNginx (directory: string, path: string): Promise<{ url: string, process: ChildProcess }> {
+  const port = await freePort()
   const home = join(directory, 'nginx')
   await mkdir(home)
   const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(name => `${name}_temp_path ${home};`).join(' ')

@@ -17,6 +17,7 @@ import { benchHf } from './hf.ts'
 import { machine, median, print, quantile, type Row } from './lib.ts'
 import { benchLoad, benchMemory } from './load.ts'
 import { benchReplication } from './replication.ts'
+import { benchSnapshot } from './snapshot.ts'
 
 const { values, positionals } = parseArgs({ allowPositionals: true, options: { quick: { type: 'boolean', default: false }, rounds: { type: 'string' } } })
 const quick = values.quick
@@ -63,6 +64,7 @@ const benches: Record<string, (directory: string) => Promise<Row[]>> = {
     }
   },
   hf: async directory => await benchHf({ directory, bytes: quick ? GiB / 2 : 2 * GiB, rounds, log }),
+  snapshot: async directory => await benchSnapshot({ directory, bytes: quick ? GiB / 4 : GiB, rounds, log }),
   replication: async directory => await benchReplication({ directory, bytes: quick ? GiB / 2 : 2 * GiB, rounds, log }),
   control: async () => benchControlTraffic([20, 60, 150], log),
   fanout: async directory => await benchFanOut({ directory, bytes: quick ? 64 * MiB : 512 * MiB, linkBytesPerSecond: 16 * MiB, loaders: 8, rounds, log }),
