@@ -1,15 +1,18 @@
 import type { Random } from '../base/index.ts'
+import { Circle } from './circle.ts'
+import { isSpare, keepsModel } from './eviction.ts'
 import { Handover } from './handover.ts'
 import { Holding } from './holding.ts'
-import { ModelView, Own } from './model-view.ts'
+import { Own, type ModelView } from './model-view.ts'
+import { Models } from './models.ts'
 import { Offers, type Task } from './offers.ts'
 import { Peer, PeerTable } from './peer-table.ts'
-import { isProven, look, needOf, rankOf } from './planner.ts'
 import { Proofs } from './proofs.ts'
 import { Rebalance } from './rebalance.ts'
 import { States } from './states.ts'
-import { holdersOf, modelStatus } from './report.ts'
-import { addStranger, type Context } from './context.ts'
+import { drainStatus, holdersOf, modelStatus } from './report.ts'
+import { Upkeep } from './upkeep.ts'
+import type { Context } from './context.ts'
 import type {
   DeclineReason, DrainStatus, LocalModel, ModelReplication, Policy, PolicyRecord, ReplicaMessage, ReplicaPorts, ReplicationSettings, ShardStatus
 } from './types.ts'
@@ -30,15 +33,6 @@ const BUSY_LOOK_MS = 5_000
 const IDLE_LOOK_MS = 10 * 60_000
 /** The view may never come to rest where peers come and go: it counts as settled after so many times the wait. */
 const SETTLE_TIMES_MAX = 10
-const FIND_EVERY_MS = 10 * 60_000
-const FIND_ALONE_MS = 30_000
-/** A holder that has been down for this long is not coming back. */
-const FORGET_DOWN_MS = 24 * 60 * 60_000
-/** Peers that are said to have to do with a model and have not been heard about it. */
-const MEMBERS_MAX = 256
-/** Who said that it has nothing is not asked again sooner, whatever others think: hearsay that comes again and again would hold up repair for ever. */
-const WITHOUT_MS = 60_000
-const FORGET_MODEL_MS = 10 * 60_000
 
 /**
  * Keeps each shard of each pinned model at its target number of proven replicas, together with the replicators of
@@ -55,11 +49,11 @@ export class Replicator {
   readonly #offers: Offers
   readonly #rebalance: Rebalance
   readonly #handover: Handover
-  readonly #commitments = new Map<string, Set<number>>()
-  readonly #policies = new Map<string, PolicyRecord[]>()
+  readonly #models: Models
+  readonly #circle: Circle
+  readonly #upkeep: Upkeep
   #dirty = true
   #wakeAt = -Infinity
-  #watched: ReadonlySet<string> = new Set()
   #startedAt = 0
   #changedAt = 0
 
@@ -90,19 +84,7 @@ export class Replicator {
       touch: () => { this.#dirty = true },
       changed: () => { this.#dirty = true; this.#states.changed() },
       viewChanged: () => { this.#changedAt = this.#context.now },
-      met: (view, peerId) => {
-        if (peerId === self || view.claims.has(peerId) || view.members.has(peerId) || view.without.has(peerId) || view.members.size >= MEMBERS_MAX) return
-        view.members.set(peerId, this.#context.now)
-        view.metAt = this.#context.now
-        const peer = peers.get(peerId) ?? this.#context.strangers.get(peerId)
-        // What it has heard of this node did not speak of this model; and an answer to that may still come, so it is another version.
-        if (peer !== undefined) {
-          peer.ackVersion = 0
-          peer.tries = 0
-          this.#states.changed()
-        }
-        this.#dirty = true
-      },
+      met: (view, peerId) => { this.#circle.met(view, peerId) },
       wake: at => { if (at < this.#wakeAt) this.#wakeAt = at }
     }
     this.#holding = new Holding(this.#context)
@@ -111,12 +93,9 @@ export class Replicator {
     this.#offers = new Offers(this.#context, peer => { this.#states.probe(peer) })
     this.#rebalance = new Rebalance(this.#context, this.#holding)
     this.#handover = new Handover(this.#context, { holding: this.#holding, proofs: this.#proofs, rebalance: this.#rebalance })
-    for (const { model, shard } of commitments) {
-      const shards = this.#commitments.get(model)
-      if (shards === undefined) this.#commitments.set(model, new Set([shard]))
-      else shards.add(shard)
-    }
-    for (const record of policies) this.#policies.set(record.model, [...this.#policies.get(record.model) ?? [], record])
+    this.#models = new Models(this.#context, this.#holding, { commitments, policies })
+    this.#circle = new Circle(this.#context, { models: this.#models, states: this.#states })
+    this.#upkeep = new Upkeep(this.#context, { holding: this.#holding, offers: this.#offers, rebalance: this.#rebalance, handover: this.#handover })
   }
 
   get brake (): boolean { return this.#context.peers.brake }
@@ -132,11 +111,9 @@ export class Replicator {
   start (now: number): void {
     this.#context.now = now
     this.#startedAt = this.#changedAt = now
+    const wanted = [...this.#context.views.values()].some(view => view.policy.target > 0)
     // Nothing was promised: there is nothing to come back to.
-    this.#context.settled = this.#commitments.size === 0 && ![...this.#context.views.values()].some(view => view.policy.target > 0)
-    // Of what the store does not know nothing can be kept: a user removed it, and the ledger could not be told before the end of that life.
-    for (const [model, shards] of this.#commitments) for (const shard of shards) this.#holding.removed(model, shard)
-    this.#commitments.clear()
+    this.#context.settled = !this.#models.start() && !wanted
   }
 
   /** Call it each second or so; cheap when nothing is due. */
@@ -158,7 +135,7 @@ export class Replicator {
 
   #act (): void {
     const context = this.#context
-    this.#regroup()
+    this.#circle.regroup()
     this.#holding.tick()
     this.#proofs.expire()
     this.#offers.expire()
@@ -166,9 +143,9 @@ export class Replicator {
     const tasks: Task[] = []
     for (const view of context.views.values()) {
       if (view.policy.target === 0) continue
-      this.#find(view)
+      this.#circle.find(view)
       this.#proofs.tick(view)
-      this.#consider(view, tasks)
+      this.#upkeep.look(view, tasks)
     }
     this.#offers.make(tasks)
     this.#states.tick()
@@ -218,19 +195,7 @@ export class Replicator {
   /** A model is in the store: told at start for each, and again when it came or when `kept` changed. */
   model (local: LocalModel, now: number): void {
     this.#context.now = now
-    const view = this.#view(local.cid, local.shardBytes.length)
-    view.learn(local)
-    const held = new Set(local.held)
-    const promised = this.#commitments.get(local.cid)
-    this.#commitments.delete(local.cid)
-    for (let shard = 0; shard < view.shards; shard++) {
-      if (promised?.has(shard) === true && view.own[shard] === Own.None) {
-        view.own[shard] = held.has(shard) ? Own.Committed : Own.Broken
-        this.#context.changed()
-      } else if (held.has(shard)) {
-        this.#holding.held(view, shard)
-      }
-    }
+    this.#models.told(local)
     this.#dirty = true
   }
 
@@ -278,10 +243,7 @@ export class Replicator {
 
   policyOf (cid: string): Policy | undefined { return this.#context.views.get(cid)?.policy }
 
-  nextSequence (cid: string): number {
-    const own = this.#context.self.id
-    return Math.max(this.#context.views.get(cid)?.policies.get(own)?.sequence ?? 0, ...(this.#policies.get(cid) ?? []).filter(({ publisher }) => publisher === own).map(({ sequence }) => sequence)) + 1
-  }
+  nextSequence (cid: string): number { return this.#models.nextSequence(cid) }
 
   drain (on: boolean, now: number): void {
     this.#context.now = now
@@ -292,20 +254,7 @@ export class Replicator {
 
   drainStatus (now: number): DrainStatus {
     this.#context.now = now
-    const status: DrainStatus = { left: [], bytesLeft: 0 }
-    for (const view of this.#context.views.values()) {
-      if (view.policy.target === 0) continue
-      for (let shard = 0; shard < view.shards; shard++) {
-        const own = view.own[shard]
-        if (own !== Own.Committed && own !== Own.Broken && !(own === Own.Held && view.kept)) continue
-        const { proven } = look(view, shard, this.#context)
-        // Given up, and nobody promised since: it counts as handed over while the others have it.
-        if (own === Own.Held && proven.length >= view.policy.target) continue
-        status.left.push({ model: view.cid, shard, replicas: proven.length, target: view.policy.target })
-        status.bytesLeft += view.bytes[shard] ?? 0
-      }
-    }
-    return status
+    return drainStatus(this.#context, this.#context.views.values())
   }
 
   leave (now: number): void {
@@ -316,25 +265,13 @@ export class Replicator {
   /** It may not be evicted: something of it is promised, on its way, or the last copy known of what somebody wants. */
   keeps (cid: string): boolean {
     const view = this.#context.views.get(cid)
-    if (this.#commitments.has(cid) || view?.own.some(own => own >= Own.Pulling) === true) return true
-    return view !== undefined && view.policy.target > 0 && view.own.some((own, shard) => own === Own.Held && !this.#othersHave(view, shard))
-  }
-
-  /** Claimed is enough: what is cached here was fetched from somebody. */
-  #othersHave (view: ModelView, shard: number): boolean {
-    for (const [id, claim] of view.claims) {
-      const peer = this.#context.peers.get(id)
-      if (peer !== undefined && peer.liveness !== 'down' && !peer.leaving && (claim.committed.has(shard) || claim.cached.has(shard))) return true
-    }
-    return false
+    return this.#models.awaits(cid) || (view !== undefined && keepsModel(view, this.#context))
   }
 
   /** It is promised to nobody, and not the last copy known of what somebody wants. */
   spare (cid: string, shard: number): boolean {
     const view = this.#context.views.get(cid)
-    if (view === undefined) return !this.#commitments.has(cid)
-    if (view.kept || (view.own[shard] !== Own.Held && view.own[shard] !== Own.None)) return false
-    return view.policy.target === 0 || [...view.claims].some(([id, claim]) => this.#context.peers.get(id)?.liveness === 'alive' && isProven(claim, shard, this.#context.settings.proofTtlMs, this.#context.now) && claim.committed.has(shard))
+    return view === undefined ? !this.#models.awaits(cid) : isSpare(view, shard, this.#context)
   }
 
   models (now: number): ModelReplication[] {
@@ -355,23 +292,6 @@ export class Replicator {
     change(view)
   }
 
-  #view (cid: string, shards: number): ModelView {
-    let view = this.#context.views.get(cid)
-    if (view === undefined) {
-      view = new ModelView(cid, shards)
-      for (const record of this.#policies.get(cid) ?? []) view.adopt(record)
-      this.#policies.delete(cid)
-      this.#context.views.set(cid, view)
-    }
-    return view
-  }
-
-  /** What was said of how many there shall be is still so when the model comes back. */
-  #drop (view: ModelView): void {
-    this.#context.views.delete(view.cid)
-    if (view.policies.size > 0) this.#policies.set(view.cid, [...view.policies.values()])
-  }
-
   #offered (from: string, offer: Extract<ReplicaMessage, { type: 'offer' }>): void {
     const { ports, settings, draining, views } = this.#context
     const { id, model, shard } = offer
@@ -380,11 +300,11 @@ export class Replicator {
     if (settings.donateBytes === 0) { decline('space'); return }
     const known = views.get(model)
     if (known !== undefined && known.shards !== offer.shards) { decline('unknown-model'); return }
-    const view = known ?? this.#view(model, offer.shards)
+    const view = known ?? this.#models.view(model, offer.shards)
     this.#states.policies(view, offer.policies)
     const reason = view.policy.target === 0 ? 'unknown-model' : this.#holding.take(from, offer, view)
     if (reason !== undefined) {
-      if (known === undefined) this.#drop(view)
+      if (known === undefined) this.#models.drop(view)
       decline(reason)
       return
     }
@@ -401,109 +321,6 @@ export class Replicator {
     this.#context.settled = true
     for (const view of views.values()) for (const state of view.states) if (state.belowSince !== undefined) state.belowSince = now
     this.#dirty = true
-  }
-
-  /** Who has to do with which model: those are watched, the others forgotten. */
-  #regroup (): void {
-    const { views, peers, strangers, now, ports, self } = this.#context
-    const group = new Set<string>()
-    for (const view of views.values()) {
-      if (view.forgottenAt !== undefined && now - view.forgottenAt >= FORGET_MODEL_MS) { this.#drop(view); continue }
-      // Nothing is kept of it: all who had to know do by now, and who comes back with it is met again.
-      if (view.policy.target === 0 && now - view.metAt >= FORGET_MODEL_MS && view.metAt !== -Infinity) {
-        view.claims.clear()
-        view.members.clear()
-      }
-      for (const [id, claim] of view.claims) {
-        const peer = peers.get(id)
-        const gone = peer?.liveness === 'down' && now - peer.downAt >= FORGET_DOWN_MS
-        const empty = claim.committed.count === 0 && claim.pending.count === 0 && claim.cached.count === 0
-        if (empty && peer?.stateAt !== undefined) view.without.set(id, now)
-        if (gone || (empty && peer?.stateAt !== undefined)) view.claims.delete(id)
-        else group.add(id)
-      }
-      for (const [id, at] of view.without) if (now - at >= WITHOUT_MS) view.without.delete(id)
-      for (const id of view.members.keys()) group.add(id)
-    }
-    group.delete(self.id)
-    for (const [id, peer] of peers.peers) {
-      if (group.has(id)) continue
-      peers.forget(id)
-      // What is known of its space still counts.
-      if (peer.liveness !== 'down') addStranger(strangers, peer)
-    }
-    for (const id of group) {
-      if (peers.get(id) !== undefined) continue
-      peers.track(id, now, strangers.get(id))
-      strangers.delete(id)
-    }
-    if (group.size === this.#watched.size && [...group].every(id => this.#watched.has(id))) return
-    this.#watched = group
-    ports.watch(group)
-  }
-
-  #find (view: ModelView): void {
-    const { now, ports, wake, random } = this.#context
-    const every = view.claims.size === 0 ? FIND_ALONE_MS : FIND_EVERY_MS
-    if (now < view.findAt + every) { wake(view.findAt + every); return }
-    view.findAt = now + random.next() * every / 10
-    view.askedAt ??= now
-    wake(view.findAt + every)
-    ports.find(view.cid)
-  }
-
-  #consider (view: ModelView, tasks: Task[]): void {
-    const { now, ports, draining } = this.#context
-    for (let shard = 0; shard < view.shards; shard++) {
-      const state = view.states[shard]
-      if (state === undefined) continue
-      const committed = view.own[shard] === Own.Committed
-      // What is added or pinned while this node drains is promised by nobody yet: it is handed over all the same.
-      if (!committed && !(draining && view.kept && view.own[shard] === Own.Held)) {
-        // Only who has it can tell who else has.
-        state.belowSince = undefined
-        state.replicas = 0
-        this.#adopt(view, shard)
-        continue
-      }
-      const seen = look(view, shard, this.#context)
-      if (seen.replicas < state.replicas) state.replicasSince = now
-      state.replicas = seen.replicas
-      if (seen.replicas >= view.policy.target) {
-        if (state.belowSince !== undefined && state.reached) ports.note({ type: 'restored', model: view.cid, shard, ms: now - state.belowSince })
-        state.belowSince = undefined
-        state.reached = true
-      } else {
-        state.belowSince ??= now
-      }
-      const offered = this.#offers.offered(view, shard)
-      if (seen.replicas > 1 || seen.pending.length + offered === 0) state.pendingSince = undefined
-      else state.pendingSince ??= now
-      const need = needOf(view, shard, seen, offered, this.#context) ?? this.#rebalance.need(view, shard, seen, offered)
-      if (need !== undefined) tasks.push({ view, shard, look: seen, need })
-      if (committed) this.#handover.consider(view, shard, seen)
-    }
-  }
-
-  /**
-   * Nobody is left who promised to keep it, or those who are do nothing about what is lacking, and this node happens to
-   * have it: it promises, the first in rank first.
-   */
-  #adopt (view: ModelView, shard: number): void {
-    const { self, peers, settled, draining, settings, now, wake } = this.#context
-    const state = view.states[shard]
-    if (view.own[shard] !== Own.Held || state === undefined) return
-    const { proven, claimed, missing, draining: leaving, pending } = look(view, shard, this.#context)
-    const alone = proven.length + claimed.length + leaving.length === 0
-    const neglected = proven.length < view.policy.target && this.#holding.freeBytes() >= (view.bytes[shard] ?? 0)
-    if (!settled || draining || !view.local || pending.length > 0 || !(alone || neglected)) { state.orphanedSince = undefined; return }
-    state.orphanedSince ??= now
-    const others = [...view.claims].filter(([, claim]) => claim.cached.has(shard)).map(([id]) => peers.get(id)).filter(peer => peer?.liveness === 'alive' && !peer.draining)
-    // Who is up and only does not answer may be behind a bad line; who said goodbye comes back.
-    const patienceMs = !alone || missing.some(peer => peer.liveness === 'alive' || peer.leaving) ? settings.graceDefaultMs : 0
-    const dueAt = state.orphanedSince + patienceMs + settings.rankDelayMs * (1 + rankOf(view, shard, self, others as Peer[]))
-    if (now < dueAt) wake(dueAt)
-    else this.#holding.commit(view, shard)
   }
 
   #sum (...states: Own[]): number {

@@ -1,7 +1,7 @@
 import { graceOf, isProven, look, type Scene, type ShardLook } from './planner.ts'
 import { Own, type ModelView } from './model-view.ts'
 import { secondsLeft, type RepairWork } from './repair-pace.ts'
-import type { HolderStatus, ModelReplication, ShardStatus } from './types.ts'
+import type { DrainStatus, HolderStatus, ModelReplication, ShardStatus } from './types.ts'
 
 /** `bytesLeft`: what is lacking of a shard on its way here; undefined when it is not. */
 export function modelStatus (view: ModelView, scene: Scene, bytesLeft: (shard: number) => number | undefined): ModelReplication {
@@ -71,4 +71,22 @@ export function holdersOf (view: ModelView, shard: number, scene: Scene): ShardS
     holders.push({ peerId, state, provenAgoMs: provenAt === -Infinity ? undefined : Math.max(0, now - provenAt), labels: peer.labels })
   }
   return { shard, bytes: view.bytes[shard] ?? 0, replicas: seen.replicas + unprovable(view, shard, seen.claimed.length), holders, repairing: seen.pending.length > 0 || own === Own.Pulling || own === Own.Broken }
+}
+
+/** What of what this node holds others do not have as often as is wanted. */
+export function drainStatus (scene: Scene, views: Iterable<ModelView>): DrainStatus {
+  const status: DrainStatus = { left: [], bytesLeft: 0 }
+  for (const view of views) {
+    if (view.policy.target === 0) continue
+    for (let shard = 0; shard < view.shards; shard++) {
+      const own = view.own[shard]
+      if (own !== Own.Committed && own !== Own.Broken && !(own === Own.Held && view.kept)) continue
+      const { proven } = look(view, shard, scene)
+      // Given up, and nobody promised since: it counts as handed over while the others have it.
+      if (own === Own.Held && proven.length >= view.policy.target) continue
+      status.left.push({ model: view.cid, shard, replicas: proven.length, target: view.policy.target })
+      status.bytesLeft += view.bytes[shard] ?? 0
+    }
+  }
+  return status
 }

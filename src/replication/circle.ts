@@ -1,0 +1,98 @@
+import { addStranger, type Context } from './context.ts'
+import type { ModelView } from './model-view.ts'
+import type { Models } from './models.ts'
+import type { States } from './states.ts'
+
+const FIND_EVERY_MS = 10 * 60_000
+const FIND_ALONE_MS = 30_000
+/** A holder that has been down for this long is not coming back. */
+const FORGET_DOWN_MS = 24 * 60 * 60_000
+/** Peers that are said to have to do with a model and have not been heard about it. */
+const MEMBERS_MAX = 256
+/** Who said that it has nothing is not asked again sooner, whatever others think: hearsay that comes again and again would hold up repair for ever. */
+const WITHOUT_MS = 60_000
+const FORGET_MODEL_MS = 10 * 60_000
+
+/** Who has to do with which model: those are watched, the others forgotten; and the search for more of them. */
+export class Circle {
+  readonly #context: Context
+  readonly #models: Models
+  readonly #states: States
+  #watched: ReadonlySet<string> = new Set()
+
+  constructor (context: Context, { models, states }: { models: Models, states: States }) {
+    this.#context = context
+    this.#models = models
+    this.#states = states
+  }
+
+  /** This peer is said to have to do with this model. */
+  met (view: ModelView, peerId: string): void {
+    const { self, peers, strangers, now, touch } = this.#context
+    if (peerId === self.id || view.claims.has(peerId) || view.members.has(peerId) || view.without.has(peerId) || view.members.size >= MEMBERS_MAX) return
+    view.members.set(peerId, now)
+    view.metAt = now
+    const peer = peers.get(peerId) ?? strangers.get(peerId)
+    // What it has heard of this node did not speak of this model; and an answer to that may still come, so it is another version.
+    if (peer !== undefined) {
+      peer.ackVersion = 0
+      peer.tries = 0
+      this.#states.changed()
+    }
+    touch()
+  }
+
+  regroup (): void {
+    const { views, peers, strangers, now, ports, self } = this.#context
+    const group = new Set<string>()
+    for (const view of views.values()) {
+      if (view.forgottenAt !== undefined && now - view.forgottenAt >= FORGET_MODEL_MS) { this.#models.drop(view); continue }
+      // Nothing is kept of it: all who had to know do by now, and who comes back with it is met again.
+      if (view.policy.target === 0 && now - view.metAt >= FORGET_MODEL_MS && view.metAt !== -Infinity) {
+        view.claims.clear()
+        view.members.clear()
+      }
+      this.#sift(view)
+      for (const id of view.claims.keys()) group.add(id)
+      for (const id of view.members.keys()) group.add(id)
+    }
+    group.delete(self.id)
+    for (const [id, peer] of peers.peers) {
+      if (group.has(id)) continue
+      peers.forget(id)
+      // What is known of its space still counts.
+      if (peer.liveness !== 'down') addStranger(strangers, peer)
+    }
+    for (const id of group) {
+      if (peers.get(id) !== undefined) continue
+      peers.track(id, now, strangers.get(id))
+      strangers.delete(id)
+    }
+    if (group.size === this.#watched.size && [...group].every(id => this.#watched.has(id))) return
+    this.#watched = group
+    ports.watch(group)
+  }
+
+  find (view: ModelView): void {
+    const { now, ports, wake, random } = this.#context
+    const every = view.claims.size === 0 ? FIND_ALONE_MS : FIND_EVERY_MS
+    if (now < view.findAt + every) { wake(view.findAt + every); return }
+    view.findAt = now + random.next() * every / 10
+    view.askedAt ??= now
+    wake(view.findAt + every)
+    ports.find(view.cid)
+  }
+
+  /** Claims of those who have nothing of it, or are gone for good, go. */
+  #sift (view: ModelView): void {
+    const { peers, now } = this.#context
+    for (const [id, claim] of view.claims) {
+      const peer = peers.get(id)
+      const gone = peer?.liveness === 'down' && now - peer.downAt >= FORGET_DOWN_MS
+      const empty = claim.committed.count === 0 && claim.pending.count === 0 && claim.cached.count === 0
+      if (empty && peer?.stateAt !== undefined) view.without.set(id, now)
+      if (gone || (empty && peer?.stateAt !== undefined)) view.claims.delete(id)
+    }
+    for (const [id, at] of view.without) if (now - at >= WITHOUT_MS) view.without.delete(id)
+  }
+}

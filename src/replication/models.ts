@@ -1,0 +1,79 @@
+import type { Context } from './context.ts'
+import type { Holding } from './holding.ts'
+import { ModelView, Own } from './model-view.ts'
+import type { LocalModel, PolicyRecord } from './types.ts'
+
+/**
+ * Which models this node has to do with, and what outlives that: promises of former lives whose models were not told yet, and policies of
+ * models that went.
+ */
+export class Models {
+  readonly #context: Context
+  readonly #holding: Holding
+  readonly #commitments = new Map<string, Set<number>>()
+  readonly #policies = new Map<string, PolicyRecord[]>()
+
+  constructor (context: Context, holding: Holding, { commitments, policies }: { commitments: Iterable<{ model: string, shard: number }>, policies: Iterable<PolicyRecord> }) {
+    this.#context = context
+    this.#holding = holding
+    for (const { model, shard } of commitments) {
+      const shards = this.#commitments.get(model)
+      if (shards === undefined) this.#commitments.set(model, new Set([shard]))
+      else shards.add(shard)
+    }
+    for (const record of policies) this.#policies.set(record.model, [...this.#policies.get(record.model) ?? [], record])
+  }
+
+  /** All models that are here were told: of what the store does not know nothing can be kept. Says whether something was promised of it. */
+  start (): boolean {
+    const promised = this.#commitments.size > 0
+    // A user removed it, and the ledger could not be told before the end of that life.
+    for (const [model, shards] of this.#commitments) for (const shard of shards) this.#holding.removed(model, shard)
+    this.#commitments.clear()
+    return promised
+  }
+
+  /** Promised in a former life, and not told yet. */
+  awaits (cid: string): boolean { return this.#commitments.has(cid) }
+
+  view (cid: string, shards: number): ModelView {
+    const { views } = this.#context
+    let view = views.get(cid)
+    if (view === undefined) {
+      view = new ModelView(cid, shards)
+      for (const record of this.#policies.get(cid) ?? []) view.adopt(record)
+      this.#policies.delete(cid)
+      views.set(cid, view)
+    }
+    return view
+  }
+
+  /** What was said of how many there shall be is still so when the model comes back. */
+  drop (view: ModelView): void {
+    this.#context.views.delete(view.cid)
+    if (view.policies.size > 0) this.#policies.set(view.cid, [...view.policies.values()])
+  }
+
+  /** A model is in the store. */
+  told (local: LocalModel): void {
+    const view = this.view(local.cid, local.shardBytes.length)
+    view.learn(local)
+    const held = new Set(local.held)
+    const promised = this.#commitments.get(local.cid)
+    this.#commitments.delete(local.cid)
+    for (let shard = 0; shard < view.shards; shard++) {
+      if (promised?.has(shard) === true && view.own[shard] === Own.None) {
+        view.own[shard] = held.has(shard) ? Own.Committed : Own.Broken
+        this.#context.changed()
+      } else if (held.has(shard)) {
+        this.#holding.held(view, shard)
+      }
+    }
+  }
+
+  /** For what this node says next of how many there shall be: higher than all it said before. */
+  nextSequence (cid: string): number {
+    const own = this.#context.self.id
+    return Math.max(this.#context.views.get(cid)?.policies.get(own)?.sequence ?? 0, ...(this.#policies.get(cid) ?? []).filter(({ publisher }) => publisher === own).map(({ sequence }) => sequence)) + 1
+  }
+}

@@ -1,0 +1,95 @@
+import type { Context } from './context.ts'
+import type { Handover } from './handover.ts'
+import type { Holding } from './holding.ts'
+import { Own, type ModelView } from './model-view.ts'
+import type { Offers, Task } from './offers.ts'
+import type { Peer } from './peer-table.ts'
+import { look, needOf, rankOf, type ShardLook } from './planner.ts'
+import type { Rebalance } from './rebalance.ts'
+
+/** Looks at each shard of a model that is here: what is lacking becomes a task, what is too much a question, what nobody cares for a promise. */
+export class Upkeep {
+  readonly #context: Context
+  readonly #holding: Holding
+  readonly #offers: Offers
+  readonly #rebalance: Rebalance
+  readonly #handover: Handover
+
+  constructor (context: Context, { holding, offers, rebalance, handover }: { holding: Holding, offers: Offers, rebalance: Rebalance, handover: Handover }) {
+    this.#context = context
+    this.#holding = holding
+    this.#offers = offers
+    this.#rebalance = rebalance
+    this.#handover = handover
+  }
+
+  look (view: ModelView, tasks: Task[]): void {
+    const { draining } = this.#context
+    for (let shard = 0; shard < view.shards; shard++) {
+      const committed = view.own[shard] === Own.Committed
+      // What is added or pinned while this node drains is promised by nobody yet: it is handed over all the same.
+      if (committed || (draining && view.kept && view.own[shard] === Own.Held)) this.#consider(view, shard, tasks, committed)
+      else this.#overlook(view, shard)
+    }
+  }
+
+  #consider (view: ModelView, shard: number, tasks: Task[], committed: boolean): void {
+    const { now } = this.#context
+    const state = view.states[shard]
+    if (state === undefined) return
+    const seen = look(view, shard, this.#context)
+    this.#remember(view, shard, seen)
+    const offered = this.#offers.offered(view, shard)
+    if (seen.replicas > 1 || seen.pending.length + offered === 0) state.pendingSince = undefined
+    else state.pendingSince ??= now
+    const need = needOf(view, shard, seen, offered, this.#context) ?? this.#rebalance.need(view, shard, seen, offered)
+    if (need !== undefined) tasks.push({ view, shard, look: seen, need })
+    if (committed) this.#handover.consider(view, shard, seen)
+  }
+
+  /** How many there are, and since when they are too few. */
+  #remember (view: ModelView, shard: number, { replicas }: ShardLook): void {
+    const { now, ports } = this.#context
+    const state = view.states[shard]
+    if (state === undefined) return
+    if (replicas < state.replicas) state.replicasSince = now
+    state.replicas = replicas
+    if (replicas >= view.policy.target) {
+      if (state.belowSince !== undefined && state.reached) ports.note({ type: 'restored', model: view.cid, shard, ms: now - state.belowSince })
+      state.belowSince = undefined
+      state.reached = true
+    } else {
+      state.belowSince ??= now
+    }
+  }
+
+  /** Only who has it can tell who else has. */
+  #overlook (view: ModelView, shard: number): void {
+    const state = view.states[shard]
+    if (state === undefined) return
+    state.belowSince = undefined
+    state.replicas = 0
+    this.#adopt(view, shard)
+  }
+
+  /**
+   * Nobody is left who promised to keep it, or those who are do nothing about what is lacking, and this node happens to
+   * have it: it promises, the first in rank first.
+   */
+  #adopt (view: ModelView, shard: number): void {
+    const { self, peers, settled, draining, settings, now, wake } = this.#context
+    const state = view.states[shard]
+    if (view.own[shard] !== Own.Held || state === undefined) return
+    const { proven, claimed, missing, draining: leaving, pending } = look(view, shard, this.#context)
+    const alone = proven.length + claimed.length + leaving.length === 0
+    const neglected = proven.length < view.policy.target && this.#holding.freeBytes() >= (view.bytes[shard] ?? 0)
+    if (!settled || draining || !view.local || pending.length > 0 || !(alone || neglected)) { state.orphanedSince = undefined; return }
+    state.orphanedSince ??= now
+    const others = [...view.claims].filter(([, claim]) => claim.cached.has(shard)).map(([id]) => peers.get(id)).filter(peer => peer?.liveness === 'alive' && !peer.draining)
+    // Who is up and only does not answer may be behind a bad line; who said goodbye comes back.
+    const patienceMs = !alone || missing.some(peer => peer.liveness === 'alive' || peer.leaving) ? settings.graceDefaultMs : 0
+    const dueAt = state.orphanedSince + patienceMs + settings.rankDelayMs * (1 + rankOf(view, shard, self, others as Peer[]))
+    if (now < dueAt) wake(dueAt)
+    else this.#holding.commit(view, shard)
+  }
+}
