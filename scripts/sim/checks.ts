@@ -70,6 +70,8 @@ export class Checks {
 
   #withinDonation (node: SimNode, key: Key): void {
     const { nodes, network } = this.#world
+    // What its user keeps is not of the donation, not even where that is full because the user keeps something else no more.
+    if (node.disk.kept.has(this.#world.modelAt(key).index)) return
     if (node.lies) return // it sees all proofs of others fail, and takes its own copy for the last
     // The last copy that can be reached is kept even where nothing is given.
     const alone = !nodes.some(other => other.works && other.disk.keeps(key) && other.disk.right(key) && !other.draining && network.good(node.index, other.index))

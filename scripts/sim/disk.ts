@@ -24,6 +24,8 @@ export class Disk {
   readonly kept = new Set<number>()
   readonly policies = new Map<string, PolicyRecord>()
   readonly #rottenSince = new Map<Key, number>()
+  /** Where the first bad block of each is, as a share of the whole. */
+  readonly #badAt = new Map<Key, number>()
   /** What was kept, and right, when all was lost. */
   #before: ReadonlySet<Key> = new Set()
 
@@ -52,9 +54,15 @@ export class Disk {
     this.#rottenSince.set(key, RIGHT)
   }
 
-  rot (key: Key, now: number): void {
-    if (this.right(key)) this.#rottenSince.set(key, now)
+  /** `at`: from this share of it on; 0: all of it. */
+  rot (key: Key, now: number, at = 0): void {
+    if (!this.right(key)) return
+    this.#rottenSince.set(key, now)
+    this.#badAt.set(key, at)
   }
+
+  /** Where its first bad block is, as a share of the whole; undefined: it has none. */
+  badAt (key: Key): number | undefined { return this.right(key) ? undefined : this.#badAt.get(key) ?? 0 }
 
   remove (key: Key, bytes: number): void {
     this.pulled.delete(key)

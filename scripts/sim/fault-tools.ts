@@ -51,7 +51,7 @@ export function rots (world: World, { node, key, withinMs }: { node: SimNode, ke
   if (node.lies || !node.disk.right(key) || world.nodes.filter(other => other !== node && other.works && other.disk.right(key)).length < 2) return false
   say(world, `${world.modelAt(key).cid}/${shardOf(key)} rots on ${node.name}`)
   world.disturb(0)
-  node.disk.rot(key, world.now)
+  node.disk.rot(key, world.now, world.random(`place ${key} ${node.index} ${world.now}`).next())
   const scrub = (): void => {
     if (!node.disk.has(key) || node.disk.right(key)) return
     if (node.works && !node.lies) node.finds(key)

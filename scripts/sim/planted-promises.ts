@@ -186,8 +186,9 @@ export const promisePlants: readonly Plant[] = [
     name: 'copies-pile-up',
     seed: 2,
     shows: 'copies do not pile up',
-    what: 'who is offered a shard does not mind how many claim to have it',
+    what: 'who is offered a shard does not mind how many claim to have it, nor who offers it how many say that it is bad',
     faults: ['liar'],
+    settings: settings => ({ ...settings, disputedEveryMs: 0 }),
     ports: ports => ({ ...withMax(8)(ports), savePolicy: record => { ports.savePolicy({ ...record, max: record.max / 8 }) } }),
     patch: replicator => {
       const [setPolicy, policyOf] = [replicator.setPolicy.bind(replicator), replicator.policyOf.bind(replicator)]

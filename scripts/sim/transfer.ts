@@ -1,3 +1,4 @@
+import { MiB } from '../../src/base/index.ts'
 import type { PullJob } from '../../src/replication/types.ts'
 import type { SimNode } from './node.ts'
 import { SECOND, keyOf, type Key, type SimModel } from './types.ts'
@@ -6,6 +7,8 @@ import type { World } from './world.ts'
 /** A source that stops sending is given up after this. */
 const STALL_MS = 30 * SECOND
 const NO_SOURCE_MS = 5 * SECOND
+/** Largest block: what comes of a bad one is for nothing. */
+const BLOCK_BYTES = 4 * MiB
 
 export interface Pull {
   node: SimNode
@@ -26,6 +29,8 @@ export interface Pull {
   takesMs: number
   /** Of the present try. */
   bytesLeft: number
+  /** Verified, from its beginning on: what a source had right before its first bad block. */
+  bytesHere: number
   /** Counts tries, so that the end of an earlier one is recognized. */
   attempt: number
   ended: boolean
@@ -45,7 +50,7 @@ export class Transfers {
     if (model === undefined || bytes === undefined) throw new Error(`pull of ${job.model}/${job.shard}, which does not exist`)
     const key = keyOf(model.index, job.shard)
     const sources = job.from.map(id => world.nodeOf(id)?.index).filter(index => index !== undefined && index !== node.index) as number[]
-    const pull: Pull = { node, life: node.life, model, shard: job.shard, key, bytes, sources, urgent: job.urgent, source: undefined, startedFirstAt: world.now, tried: [], wasCut: false, startedAt: world.now, takesMs: 0, bytesLeft: bytes, attempt: 0, ended: false }
+    const pull: Pull = { node, life: node.life, model, shard: job.shard, key, bytes, sources, urgent: job.urgent, source: undefined, startedFirstAt: world.now, tried: [], wasCut: false, startedAt: world.now, takesMs: 0, bytesLeft: bytes, bytesHere: 0, attempt: 0, ended: false }
     this.cancel(node, key)
     node.parts.fit()
     world.checks.bytes.starts(pull)
@@ -108,7 +113,8 @@ export class Transfers {
     }
     pull.source = source.index
     pull.tried.push(source.index)
-    pull.bytesLeft = pull.bytes
+    const bad = firstBad(source, pull)
+    pull.bytesLeft = Math.min(pull.bytes, bad === undefined ? Infinity : bad + BLOCK_BYTES) - pull.bytesHere
     this.#run(pull, source)
   }
 
@@ -126,8 +132,14 @@ export class Transfers {
     this.#count(pull)
     const source = this.#world.nodes[pull.source ?? -1]
     pull.source = undefined
-    // A wrong block is seen by its hash; another source is asked.
-    if (source === undefined || !source.disk.right(key)) {
+    if (source?.disk.has(key) !== true) {
+      this.#next(pull)
+      return
+    }
+    // A wrong block is seen by its hash when it is here (transfer/reception.ts): what came before it stays, another source is asked for the rest.
+    const bad = firstBad(source, pull)
+    if (bad !== undefined) {
+      pull.bytesHere = bad
       this.#next(pull)
       return
     }
@@ -168,4 +180,12 @@ export class Transfers {
     this.active.delete(pull)
     pull.node.pulls.delete(pull.key)
   }
+}
+
+/** Where the first bad block begins that this source would send; undefined: it has all that is lacking. */
+function firstBad (source: SimNode, { key, bytes, bytesHere }: Pull): number | undefined {
+  const share = source.disk.badAt(key)
+  if (share === undefined) return undefined
+  const at = Math.floor(share * bytes / BLOCK_BYTES) * BLOCK_BYTES
+  return at < bytesHere ? undefined : at
 }

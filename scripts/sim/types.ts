@@ -6,17 +6,12 @@ export const HOUR = 60 * MINUTE
 /** Of a seed one: from what a short simulation sees many times to what it never does, and rot is left to the proofs. */
 export const SCRUB_PERIODS_MS = [30 * MINUTE, HOUR, 3 * HOUR, 24 * HOUR, 7 * 24 * HOUR] as const
 
-const DRAWN = [
+/** What a seed draws from. */
+export const FAULTS = [
   'crash', 'disk-loss', 'loss', 'slow', 'hang', 'partition', 'one-way', 'message-loss', 'reorder', 'replay', 'full-disk',
   'rot', 'liar', 'skew', 'join', 'leave', 'domain-loss', 'drain', 'pin', 'reboot',
-  'forget', 'publishers'
+  'forget', 'publishers', 'bad-volume', 'cache-pressure'
 ] as const
-/** Only where they are asked for: beside several others, what a failing volume makes move is more than the bound that holds for all. */
-const ASKED_FOR = ['bad-volume', 'cache-pressure'] as const
-
-export const FAULTS = [...DRAWN, ...ASKED_FOR] as const
-/** What a seed draws from. */
-export const DRAWN_FAULTS: readonly FaultName[] = DRAWN
 export type FaultName = typeof FAULTS[number]
 
 export interface SimOptions {

@@ -11,7 +11,7 @@ import { policyBytes } from './ports.ts'
 import { EventQueue } from './queue.ts'
 import { Trace } from './trace.ts'
 import { Transfers } from './transfer.ts'
-import { DRAWN_FAULTS, HOUR, MINUTE, SCRUB_PERIODS_MS, keyOf, modelIndexOf, type FaultName, type Key, type SimModel, type SimOptions, type SimResult, type SimStats } from './types.ts'
+import { FAULTS, HOUR, MINUTE, SCRUB_PERIODS_MS, keyOf, modelIndexOf, type FaultName, type Key, type SimModel, type SimOptions, type SimResult, type SimStats } from './types.ts'
 
 /** From the end of the faults until everything has to be right: grace, brake and settling are ten minutes each at most. */
 export const LIVENESS_MS = 30 * MINUTE
@@ -153,7 +153,7 @@ export class World {
 
   #drawFaults (): FaultName[] {
     const random = this.random('faults')
-    return shuffle(random, [...DRAWN_FAULTS]).slice(0, randomInt(random, 6))
+    return shuffle(random, [...FAULTS]).slice(0, randomInt(random, 6))
   }
 
   #build (random: Random): void {

@@ -1,4 +1,4 @@
-import { Own, type ModelView } from './model-view.ts'
+import { Own, type Claim, type ModelView } from './model-view.ts'
 import { WRONG } from './planner.ts'
 import type { Context } from './context.ts'
 import type { DeclineReason, ReplicaMessage } from './types.ts'
@@ -81,12 +81,17 @@ export class Holding {
 
   /** By what others say there are far more than there may be: whoever offers lies, or has a bad copy and thinks that all others are. */
   #enough (view: ModelView, shard: number): boolean {
+    return this.#claimed(view, shard, claim => claim.failed[shard] !== WRONG) >= 2 * view.policy.max // some of them may be the liars
+  }
+
+  /** Holders by what they say themselves, of those that are there to stay. */
+  #claimed (view: ModelView, shard: number, isBelieved: (claim: Claim) => boolean): number {
     let holders = 0
     for (const [id, claim] of view.claims) {
       const peer = this.#context.peers.get(id)
-      if (claim.committed.has(shard) && claim.failed[shard] !== WRONG && peer?.liveness === 'alive' && !peer.draining && !peer.leaving) holders++
+      if (claim.committed.has(shard) && isBelieved(claim) && peer?.liveness === 'alive' && !peer.draining && !peer.leaving) holders++
     }
-    return holders >= 2 * view.policy.max // some of them may be the liars
+    return holders
   }
 
   progress (view: ModelView, shard: number, bytes: number): void {
@@ -236,9 +241,9 @@ export class Holding {
       }
       if (view.kept && view.local && !this.#context.draining) this.#commitAll(view, shardsWith(view, Own.Held))
       const broken = shardsWith(view, Own.Broken)
-      // Who drains would fetch it only to let it go: there is nothing here that others could lose.
-      if (this.#context.draining) this.#releaseAll(view, broken, 'released')
-      else for (const shard of broken) this.#mend(view, shard)
+      const needless = broken.filter(shard => this.#isNeedless(view, shard))
+      if (needless.length > 0) this.#releaseAll(view, needless, 'released')
+      for (const shard of broken) if (!needless.includes(shard)) this.#mend(view, shard)
     }
     for (const [id, { view, shard, startedAt }] of this.#pulls) {
       const until = startedAt + pullTimeoutMs(view.bytes[shard] ?? 0)
@@ -246,6 +251,14 @@ export class Holding {
       this.#context.ports.cancel(view.cid, shard)
       if (this.#pulls.has(id)) this.pulled(view, shard, false)
     }
+  }
+
+  /** There is nothing here that others could lose; who drains would fetch it only to let it go, and what others have as often as is wanted nobody needs. */
+  #isNeedless (view: ModelView, shard: number): boolean {
+    const { draining, settled, peers } = this.#context
+    if (draining) return true
+    if (!settled || peers.brake || view.kept || this.#pulls.has(key(view, shard))) return false
+    return this.#claimed(view, shard, claim => claim.doubtedAt === undefined) >= view.policy.target
   }
 
   #saveRemovals (): void {

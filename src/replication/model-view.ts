@@ -40,8 +40,16 @@ export class Claim {
     this.committed = new Bitfield(shards, committed.slice())
     this.pending = new Bitfield(shards, pending.slice())
     this.cached = new Bitfield(shards, cached.slice())
+    for (const shard of this.committed) if (!before.has(shard)) this.renewed(shard)
     for (let at = 0; at < committed.length; at++) if (before.bytes[at] !== committed[at]) return true
     return false
+  }
+
+  /** It has just got it: neither what it showed nor where it failed before was about these bytes. */
+  renewed (shard: number): void {
+    this.failed[shard] = 0
+    this.provenAt[shard] = -Infinity
+    this.askedAt[shard] = -Infinity
   }
 
   /** It started again: what it showed before says nothing about what its disk has now. */
@@ -75,6 +83,8 @@ export class ShardState {
   /** How often in a row somebody accepted and did not get it, and no offer before then. */
   abandoned = 0
   offerAt = -Infinity
+  /** When it was last offered to somebody. */
+  offeredAt = -Infinity
   /** When this node took it on. */
   committedAt = -Infinity
   /** All replicas were in one domain of this level (of DOMAIN_LEVELS) when it last had its target: one made elsewhere makes one of them redundant. */
@@ -176,6 +186,7 @@ export class ModelView {
     const claim = this.claims.get(peer)
     if (claim === undefined) return
     const before = claim.pending.clone()
+    if (ok && !claim.committed.has(shard)) claim.renewed(shard)
     if (ok) claim.committed.set(shard)
     claim.pending.set(shard, false)
     this.#measure(claim, before, now)

@@ -135,6 +135,8 @@ export class Offers {
     const offers = this.#byShard.get(key(view, shard))
     if (offers === undefined) this.#byShard.set(key(view, shard), new Set([offer]))
     else offers.add(offer)
+    const state = view.states[shard]
+    if (state !== undefined) state.offeredAt = now
     const bytes = view.bytes[shard] ?? 0
     if (!chosen.cached) peer.freeBytes = Math.max(0, peer.freeBytes - bytes)
     this.#context.wake(offer.until)

@@ -18,6 +18,8 @@ const UNHEARD_MS = 1_000
 const UNHEARD_MAX_MS = 10_000
 /** A search of the DHT takes 15 s at most (searches.ts); one that failed is not waited for. */
 const SEARCH_MAX_MS = 20_000
+/** By so many others a node's own copy is in doubt. */
+const DISPUTED_MIN = 3
 
 export interface Scene {
   self: Peer
@@ -42,11 +44,13 @@ export interface ShardLook {
   draining: Peer[]
   /** Fetching it now. */
   pending: Peer[]
+  /** Up, and what they show is not what is here. */
+  disputed: number
 }
 
 export function look (view: ModelView, shard: number, { self, draining, settings, peers, now }: Scene): ShardLook {
   const own = view.own[shard] === Own.Committed && !draining
-  const found: ShardLook = { replicas: own ? 1 : 0, own, proven: [], claimed: [], missing: [], draining: [], pending: [] }
+  const found: ShardLook = { replicas: own ? 1 : 0, own, proven: [], claimed: [], missing: [], draining: [], pending: [], disputed: 0 }
   for (const [id, claim] of view.claims) {
     const peer = peers.get(id)
     if (peer === undefined || peer === self) continue
@@ -55,11 +59,25 @@ export function look (view: ModelView, shard: number, { self, draining, settings
       else if (peer.draining) found.draining.push(peer)
       else if (isProven(claim, shard, settings.proofTtlMs, now)) { found.proven.push(peer); found.replicas++ } else if ((claim.failed[shard] ?? 0) < FAILED_MAX) found.claimed.push(peer)
       else if (claim.failed[shard] !== WRONG) found.missing.push(peer)
+      else found.disputed++
     } else if (claim.pending.has(shard) && peer.liveness !== 'down' && !peer.draining && !peer.leaving) {
       found.pending.push(peer)
     }
   }
+  if (found.proven.length === 0) unvouched(found, settings, now)
   return found
+}
+
+/**
+ * Who is heard by others and not here cannot be asked for a proof. As long as another holder is there, that one judges it; where there is
+ * none, its word alone does not count for ever.
+ */
+function unvouched (found: ShardLook, { graceDefaultMs }: ReplicationSettings, now: number): void {
+  const isSilent = (peer: Peer): boolean => peer.liveness === 'suspect' && now - peer.heardAt >= graceDefaultMs
+  const silent = found.claimed.filter(isSilent)
+  if (silent.length === 0) return
+  found.claimed = found.claimed.filter(peer => !isSilent(peer))
+  found.missing.push(...silent)
 }
 
 export function isProven (claim: Claim, shard: number, ttlMs: number, now: number): boolean {
@@ -112,13 +130,16 @@ export function needOf (view: ModelView, shard: number, seen: ShardLook, offered
   // Most of a swarm gone at once is a cut cable: both sides would copy everything.
   if (scene.peers.brake && !last) return undefined
   const why = scene.draining ? 'drain' : last ? 'last-copy' : left < policy.min ? 'below-min' : 'below-target'
-  if (scene.draining) return { why, wanted, dueAt: scene.now }
+  // More of them show something else than the same: what is here is bad, more likely than what all of those have.
+  const isDoubtful = seen.disputed >= DISPUTED_MIN && seen.disputed > seen.proven.length
+  const doubtedUntil = isDoubtful ? state.offeredAt + settings.disputedEveryMs : -Infinity
+  if (scene.draining) return { why, wanted: isDoubtful ? 1 : wanted, dueAt: Math.max(scene.now, doubtedUntil) }
   let rank = rankOf(view, shard, self, [...seen.proven, ...seen.claimed])
   // Who drains hands over by itself; the others only when it does not.
   if (seen.draining.length > 0 && seen.missing.length === 0) rank++
   const since = Math.max(belowSince + graceOf(seen, view, scene), state.replicasSince)
-  const dueAt = Math.max(since + rank * settings.rankDelayMs, view.kept ? -Infinity : state.committedAt + NEWCOMER_MS)
-  return { why, wanted, dueAt: unheard(view, scene) ? Math.max(dueAt, scene.now + UNHEARD_MS) : dueAt }
+  const dueAt = Math.max(since + rank * settings.rankDelayMs, view.kept ? -Infinity : state.committedAt + NEWCOMER_MS, doubtedUntil)
+  return { why, wanted: isDoubtful ? 1 : wanted, dueAt: unheard(view, scene) ? Math.max(dueAt, scene.now + UNHEARD_MS) : dueAt }
 }
 
 /** As long as a slow link takes, and a minute. */

@@ -23,6 +23,8 @@ export const defaultReplication: Omit<ReplicationSettings, 'donateBytes'> = {
   brakeMaxMs: 10 * MINUTE_MS,
   trimEveryMs: HOUR_MS,
   trimProofMs: 10 * MINUTE_MS,
+  // Long enough for those who have too many to let go again (30 s to some minutes each), short beside the day a bad machine may go unseen.
+  disputedEveryMs: 10 * MINUTE_MS,
   repairBytesPerSecond: 128 * MiB,
   pullsMax: 4,
   offersMax: 8,

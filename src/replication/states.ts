@@ -55,7 +55,9 @@ export class States {
 
   /** Tells those who do not know yet, and asks those of whom nothing is known. */
   tick (): void {
-    const { now, peers, wake } = this.#context
+    const { now, peers, strangers, wake } = this.#context
+    // It asked, and turned out to share nothing with this node: it wants to know of its space all the same.
+    for (const peer of strangers.values()) if (peer.wantsReply) this.#send(peer, false)
     for (const peer of peers.peers.values()) {
       if (peer.liveness === 'down') continue
       const unknown = peer.stateAt === undefined || now - peer.stateAt >= REFRESH_MS

@@ -49,6 +49,8 @@ export interface ReplicationSettings extends Policy {
   /** A holder lets go of one surplus replica of a shard at most once in this time, and only if the others were proven in trimProofMs. */
   trimEveryMs: number
   trimProofMs: number
+  /** What several holders dispute and fewer confirm is offered at most once in this time. */
+  disputedEveryMs: number
   /** Repair bytes this node receives per second, and shards it receives at once. The last copy of a shard ignores both. */
   repairBytesPerSecond: number
   pullsMax: number

@@ -31,6 +31,15 @@ describe('replication, simulated', function () {
     })
   }
 
+  const found: Array<[string, SimOptions]> = [
+    ['a holder that only answers pings, behind a one-way cut from the only other', { seed: 813, nodes: 10, hours: 2, faults: ['one-way', 'hang', 'pin', 'leave', 'forget'], plant: undefined }],
+    ['a publisher that had given up all of a model which its candidates have', { seed: 1_028, nodes: 12, hours: 2, faults: [], plant: undefined }],
+    ['a failing volume that fetched again what others had often enough', { seed: 81, nodes: 14, hours: 4, faults: ['drain', 'full-disk', 'disk-loss', 'rot', 'bad-volume'], plant: undefined }],
+    ['a liar whose neighbours learn slowly who else has what it offers', { seed: 2, nodes: 14, hours: 4, faults: ['liar', 'domain-loss', 'slow', 'cache-pressure'], plant: undefined }],
+    ['a donor that is full because its user no more keeps what others want', { seed: 89, nodes: 14, hours: 4, faults: ['publishers'], plant: undefined }]
+  ]
+  for (const [what, each] of found) it(`holds where it once did not: ${what}`, () => { passes(each) })
+
   it('holds under mixed faults', () => {
     for (let seed = 1_000; seed < 1_130; seed++) passes(options(seed))
   })

@@ -59,7 +59,7 @@ describe('cli: configuration', () => {
       'storage.donate=500GiB', 'replication.min=1', 'replication.target=2', 'replication.max=2', 'replication.grace.lastCopy=0s',
       'replication.grace.twoCopies=200ms', 'replication.grace.default=10m', 'replication.settle=200ms', 'replication.proofTtl=200ms', 'replication.suspect=200ms',
       'replication.down=300ms', 'replication.rankDelay=0s', 'replication.brake.share=50%', 'replication.brake.window=2s', 'replication.brake.max=7d',
-      'replication.trimEvery=200ms', 'replication.trimProof=200ms', 'replication.repairBytesPerSecond=2GiB', 'replication.pullsMax=1', 'replication.offersMax=2',
+      'replication.trimEvery=200ms', 'replication.trimProof=200ms', 'replication.disputedEvery=200ms', 'replication.repairBytesPerSecond=2GiB', 'replication.pullsMax=1', 'replication.offersMax=2',
       'scrub.period=200ms', 'scrub.suspectBlocks=3', 'replication.rebalance.share=90%', 'replication.rebalance.every=2s'
     )])
     assert.deepEqual(node.storage, { donate: 500 * 2 ** 30 })
@@ -80,6 +80,7 @@ describe('cli: configuration', () => {
       brakeMaxMs: 604_800_000,
       trimEveryMs: 200,
       trimProofMs: 200,
+      disputedEveryMs: 200,
       repairBytesPerSecond: 2 ** 31,
       pullsMax: 1,
       offersMax: 2,

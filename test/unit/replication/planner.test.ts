@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { Bitfield, MiB } from '../../../src/base/index.ts'
 import { ModelView, Own } from '../../../src/replication/model-view.ts'
 import { PeerTable, type Peer } from '../../../src/replication/peer-table.ts'
-import { distance, look, needOf, pick, trimPlace, type Scene } from '../../../src/replication/planner.ts'
+import { WRONG, distance, look, needOf, pick, trimPlace, type Scene } from '../../../src/replication/planner.ts'
 import { defaultReplication } from '../../../src/replication/settings.ts'
 
 const settings = { ...defaultReplication, donateBytes: 0 }
@@ -46,6 +46,41 @@ class Setting {
 }
 
 describe('replica planner', () => {
+  it('does not count on the word of a silent holder for ever when no other is there to judge it', () => {
+    const setting = new Setting()
+    setting.view.policy = { min: 2, target: 2, max: 3 }
+    const unproven = NOW - settings.proofTtlMs - 1
+    setting.holder('silent', { liveness: 'suspect', heardAt: NOW - settings.graceDefaultMs + 1 }, unproven)
+    assert.equal(setting.need(), undefined)
+    setting.holder('silent', { liveness: 'suspect', heardAt: NOW - settings.graceDefaultMs }, unproven)
+    assert.equal(setting.need()?.why, 'last-copy')
+    setting.holder('judge')
+    setting.view.policy = { min: 2, target: 3, max: 5 }
+    assert.equal(setting.need(), undefined)
+  })
+
+  it('offers seldom what more holders dispute than confirm', () => {
+    const setting = new Setting()
+    const disputes = (id: string): void => {
+      setting.holder(id)
+      const claim = setting.view.claim(id)
+      claim.failed[0] = WRONG
+    }
+    const state = setting.view.states[0]
+    assert(state !== undefined)
+    state.offeredAt = NOW - 1_000
+    for (const id of ['a', 'b']) disputes(id)
+    assert.deepEqual([setting.need()?.wanted, setting.need()?.dueAt], [2, NOW])
+    disputes('c')
+    assert.deepEqual([setting.need()?.wanted, setting.need()?.dueAt], [1, NOW - 1_000 + settings.disputedEveryMs])
+    setting.scene.draining = true
+    assert.equal(setting.need()?.dueAt, NOW - 1_000 + settings.disputedEveryMs)
+    setting.scene.draining = false
+    setting.view.policy = { min: 2, target: 5, max: 6 }
+    for (const id of ['d', 'e', 'f']) setting.holder(id)
+    assert.equal(setting.need()?.dueAt, NOW)
+  })
+
   it('counts a replica only while it is proven, committed, up and not draining', () => {
     const at = new Setting()
     at.holder('proven')

@@ -91,6 +91,11 @@ class Bench {
     }, this.now)
   }
 
+  /** Of what is here already: it is promised at once. */
+  offers (from: string, shard: number): void {
+    this.replicator.receive(from, { type: 'offer', id: `offer ${shard}`, model: 'm', shard, shards: 2, bytes: 10 * MiB, urgent: false, policies: [policy().bytes], holders: [] }, this.now)
+  }
+
   /** What was sent of this type, once. */
   take<Type extends ReplicaMessage['type']> (type: Type): Array<{ to: string, message: Extract<ReplicaMessage, { type: Type }> }> {
     const taken = this.sent.filter((one): one is { to: string, message: Extract<ReplicaMessage, { type: Type }> } => one.message.type === type)
@@ -363,6 +368,62 @@ describe('the replicator', () => {
     bench.replicator.held('m', 0, bench.now)
     bench.replicator.lost('m', 0, bench.now)
     assert.ok(tries(1) >= 1, 'another loss begins anew')
+  })
+
+  it('fetches a broken replica again only when others do not have it as often as is wanted, unless it is kept here', () => {
+    const broken = (others: string[], kept: boolean): Bench => {
+      const bench = new Bench()
+      bench.has(kept)
+      for (const shard of [0, 1]) bench.offers('a', shard)
+      for (const peer of others) bench.says(peer, { committed: bits(0, 1) })
+      for (let i = 0; i < 3; i++) bench.tick()
+      bench.replicator.lost('m', 0, bench.now)
+      bench.tick()
+      return bench
+    }
+    const enough = broken(['a', 'b', 'c'], false)
+    assert.deepEqual(enough.pulls, [])
+    assert.deepEqual([...enough.ledger], ['m/1'])
+    assert.deepEqual(broken(['a', 'b'], false).pulls.map(({ shard }) => shard), [0])
+    assert.deepEqual(broken(['a', 'b', 'c'], true).pulls.map(({ shard }) => shard), [0])
+  })
+
+  it('asks who has mended its replica for a new proof at once, and does not replace it meanwhile', () => {
+    const bench = new Bench()
+    bench.has(false)
+    bench.reachable = ['a', 'b', 'spare']
+    bench.says('spare', {})
+    bench.offers('a', 0)
+    for (const peer of ['a', 'b']) bench.says(peer, { committed: bits(0) })
+    for (let i = 0; i < 3; i++) bench.tick()
+    const replicas = (): number | undefined => bench.replicator.shards('m', bench.now)?.[0]?.replicas
+    assert.equal(replicas(), 3)
+    // What it answers next is wrong, and it looks.
+    bench.now += 50 * 60_000
+    bench.replicator.tick(bench.now)
+    const asked = bench.take('challenge').find(({ to }) => to === 'a')
+    assert(asked !== undefined)
+    bench.replicator.receive('a', { type: 'proof', id: asked.message.id, model: 'm', digests: asked.message.shards.map(() => new Uint8Array(32)) }, bench.now)
+    assert.equal(bench.take('disproved').length, 1)
+    bench.says('a', { committed: bits(), pending: bits(0) })
+    bench.tick()
+    bench.says('a', { committed: bits(0) })
+    bench.tick()
+    assert.equal(replicas(), 3)
+    assert.deepEqual(bench.take('offer'), [])
+  })
+
+  it('answers who asks for its space, also when the only model that one spoke of is one it has nothing of any more', () => {
+    const bench = new Bench()
+    bench.has(false)
+    bench.says('peer', { policies: [policy().bytes], committed: bits(0) })
+    for (let i = 0; i < 5; i++) bench.tick()
+    bench.says('peer', {})
+    for (let i = 0; i < 5; i++) bench.tick()
+    bench.take('state')
+    bench.says('peer', {}, { wantsReply: true })
+    for (let i = 0; i < 3; i++) bench.tick()
+    assert.deepEqual(bench.take('state').map(({ to }) => to), ['peer'])
   })
 
   it('gives no space that what is on its way will take from the disk', () => {
