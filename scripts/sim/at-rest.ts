@@ -19,6 +19,7 @@ export function checkAtRest (world: World): void {
   checkTarget(world)
   checkUnpinned(world)
   checkRemoved(world)
+  checkLedgers(world)
   checkPolicies(world)
   checkDrains(world)
   checkRot(world)
@@ -83,6 +84,15 @@ function checkRemoved ({ nodes, models, checks }: World): void {
   for (const node of nodes) {
     if (!node.works || node.readOnly) continue
     for (const key of node.disk.stale) checks.fail('what is removed is not promised', `the ledger of ${node.name} still has ${models[modelIndexOf(key)]?.cid}/${shardOf(key)}, which its user removed`, key)
+  }
+}
+
+/** Who lost its ledger has learnt from the others what it has to keep. */
+function checkLedgers (world: World): void {
+  const { nodes, now, checks } = world
+  for (const node of nodes) {
+    if (!node.works || node.readOnly || node.lies || now - node.returnedAt < LIVENESS_MS) continue
+    for (const key of node.disk.lostPromises) if (checks.wanted(world.modelAt(key))) checks.fail('a lost ledger is rebuilt', `${node.name} lost its ledger ${Math.round((now - (node.disk.ledgerLostAt ?? now)) / MINUTE)} minutes ago and does not know yet what it promised`, key)
   }
 }
 

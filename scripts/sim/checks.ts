@@ -13,6 +13,8 @@ import type { World } from './world.ts'
  * who removed the model; and rot since the last proof, which trim demands to be ten minutes old at most.
  */
 const DEATH_UNSEEN_MS = MINUTE
+/** Until who is silent is down: twenty seconds, five to be asked about, and two ticks. */
+const DOWN_UNSEEN_MS = 40 * SECOND
 const ROT_UNSEEN_MS = 11 * MINUTE
 /** Who lets go asks all others first, and does it within this of the answers: ten seconds and the slowest of networks. */
 const ANSWERS_MS = 30 * SECOND
@@ -115,7 +117,7 @@ export class Checks {
     const { now, nodes } = this.#world
     const model = this.#world.modelAt(key)
     const what = `${node.name} evicts ${model.cid}/${shardOf(key)}`
-    if (node.disk.committed.has(key)) this.fail('nobody evicts what it promised', `${what}, to which it is committed`, key)
+    if (node.disk.committed.has(key) || node.disk.lostPromises.has(key)) this.fail('nobody evicts what it promised', `${what}, to which it is committed`, key)
     if (!node.disk.right(key) || !this.wanted(model) || (node.replicator?.policyOf(model.cid)?.target ?? 0) === 0) return
     const known = (other: SimNode): boolean => {
       const justDied = now - (other.absentSince ?? -Infinity) < DEATH_UNSEEN_MS
@@ -124,6 +126,25 @@ export class Checks {
       return other.disk.keeps(key) && right && (other.running || justDied)
     }
     if (!nodes.some(other => other !== node && known(other))) this.fail('the last copy known is not evicted', `${what}, and nobody else is there who has promised it`, key)
+  }
+
+  /** A model that nobody here keeps goes, to make room: not the last copy of what somebody wants, as far as this node can know. */
+  collects (node: SimNode, key: Key): void {
+    const model = this.#world.modelAt(key)
+    if (this.isLastKnown(node, key)) this.fail('the last copy known is not evicted', `${node.name} collects ${model.cid}/${shardOf(key)}, and nobody else is there who has it`, key)
+  }
+
+  /** It has what it knows to be wanted, and nobody else that it can know of has. */
+  isLastKnown (node: SimNode, key: Key): boolean {
+    const { now, nodes } = this.#world
+    const model = this.#world.modelAt(key)
+    if (!node.disk.right(key) || !this.wanted(model) || (node.replicator?.policyOf(model.cid)?.target ?? 0) === 0) return false
+    const isKnown = (other: SimNode): boolean => {
+      const isThere = other.running || now - (other.absentSince ?? -Infinity) < DOWN_UNSEEN_MS
+      const justLost = other.disk.keptBefore(key) || now - (other.forgotAt.get(key) ?? -Infinity) < DEATH_UNSEEN_MS
+      return isThere && (other.disk.has(key) || justLost)
+    }
+    return !nodes.some(other => other !== node && isKnown(other))
   }
 
   noted (node: SimNode, event: ReplicationEvent, key: Key): void {

@@ -23,6 +23,10 @@ export class Disk {
   /** Models this node published or pinned: all of each stays. */
   readonly kept = new Set<number>()
   readonly policies = new Map<string, PolicyRecord>()
+  /** The ledger was lost, and is not rebuilt yet. */
+  ledgerLostAt: number | undefined
+  /** What it had promised then: others count on it, and it is still here. */
+  readonly lostPromises = new Set<Key>()
   readonly #rottenSince = new Map<Key, number>()
   /** Where the first bad block of each is, as a share of the whole. */
   readonly #badAt = new Map<Key, number>()
@@ -43,7 +47,7 @@ export class Disk {
   }
 
   /** To be kept for good. */
-  keeps (key: Key): boolean { return this.committed.has(key) || this.kept.has(modelIndexOf(key)) }
+  keeps (key: Key): boolean { return this.committed.has(key) || this.lostPromises.has(key) || this.kept.has(modelIndexOf(key)) }
 
   /** Since when its content is wrong; Infinity: it is right; undefined: it is not there. */
   rottenSince (key: Key): number | undefined { return this.#rottenSince.get(key) }
@@ -66,6 +70,7 @@ export class Disk {
 
   remove (key: Key, bytes: number): void {
     this.pulled.delete(key)
+    this.lostPromises.delete(key)
     if (this.#rottenSince.delete(key)) this.used -= bytes
   }
 
@@ -98,7 +103,20 @@ export class Disk {
     this.suspectSince = undefined
     this.kept.clear()
     this.policies.clear()
+    this.ledgerLostAt = undefined
+    this.lostPromises.clear()
     this.#rottenSince.clear()
+  }
+
+  /** The file is gone or damaged, the blocks and the store's own catalog are not. */
+  loseLedger (now: number): void {
+    for (const key of this.committed) if (this.has(key)) this.lostPromises.add(key)
+    this.committed.clear()
+    this.stale.clear()
+    this.policies.clear()
+    this.pulled.clear()
+    this.suspectSince = undefined
+    this.ledgerLostAt = now
   }
 
   heldOf (model: SimModel): number[] {

@@ -27,7 +27,8 @@ export function spares (world: World, victims: readonly SimNode[], left: number,
       const model = world.modelAt(key)
       if ((only !== undefined && model !== only) || !world.checks.wanted(model) || !victim.disk.right(key)) continue
       let others = 0
-      for (const node of world.nodes) if (node.works && !victims.includes(node) && node.disk.right(key)) others++
+      // Who has lost its ledger may not know that anybody wants what it has, and those who could tell it may be the victims.
+      for (const node of world.nodes) if (node.works && !victims.includes(node) && node.disk.right(key) && node.disk.ledgerLostAt === undefined) others++
       if (others < left) {
         world.stats.spared++
         return false

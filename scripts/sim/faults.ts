@@ -4,12 +4,15 @@ import type { SimNode } from './node.ts'
 import { back, crash, drain, during, goes, healers, mayGo, outage, pick, rots, say, spares, working } from './fault-tools.ts'
 import { HOUR, MINUTE, SECOND, type FaultName, type SimModel } from './types.ts'
 import { REBOOT_MS } from './checks.ts'
+import { rebootHolders } from './fault-cache.ts'
 import { failVolume } from './fault-volume.ts'
 import type { World } from './world.ts'
 
 /** Faults begin when the first model had time to spread. */
 const FIRST_MS = 25 * MINUTE
 const LIAR_SHARE = 0.15
+/** Of times when room is needed: just when all who promised something are away. */
+const WORST_SHARE = 0.1
 /** One-way cuts that nobody ever mends. */
 const STAYS_SHARE = 0.15
 const STAYS_MAX = 2
@@ -269,10 +272,22 @@ const faults: Record<FaultName, Fault> = {
   'cache-pressure': {
     everyMs: 8 * MINUTE,
     run: (world, random) => {
-      const [node, bytes] = [pick(random, working(world)), (0.1 + random.next()) * LEFT_BYTES]
+      const [node, bytes, worst] = [pick(random, working(world)), (0.1 + random.next()) * LEFT_BYTES, random.next() < WORST_SHARE]
+      if (worst) { rebootHolders(world, random); return }
       if (node === undefined) return
       say(world, `${node.name} needs room for ${Math.round(bytes)} bytes`)
-      node.parts.free(bytes)
+      node.evict(bytes)
+    }
+  },
+  'ledger-loss': {
+    everyMs: 40 * MINUTE,
+    run: (world, random) => {
+      const [node, ms] = [pick(random, working(world).filter(each => !each.lies)), outage(random)]
+      if (node === undefined || !othersCanTell(world, node) || !spares(world, [node], 1)) return
+      say(world, `${node.name} crashes for ${Math.round(ms / SECOND)} s and loses its ledger`)
+      world.disturb(0)
+      node.disk.loseLedger(world.now)
+      crash(world, node, ms)
     }
   },
   reboot: {
@@ -316,6 +331,15 @@ function mayAdd (world: World, node: SimNode, model: SimModel): boolean {
 function mayForget (world: World, node: SimNode, model: SimModel): boolean {
   if ([...node.pulls.values()].some(pull => pull.model === model)) return false
   return spares(world, [node], 1, model)
+}
+
+/** Each record it knows is known to two others: what nobody has written down any more nobody can restore. */
+function othersCanTell (world: World, node: SimNode): boolean {
+  for (const [name, { sequence }] of node.disk.policies) {
+    const others = working(world).filter(other => other !== node && !other.lies && (other.disk.policies.get(name)?.sequence ?? -1) >= sequence)
+    if (others.length < 2) return false
+  }
+  return true
 }
 
 export function scheduleFaults (world: World): void {

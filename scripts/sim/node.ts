@@ -102,6 +102,8 @@ export class SimNode {
 
   get now (): number { return this.local(this.#world.now) }
 
+  modelIndex (cid: string): number { return this.#world.modelOf(cid)?.index ?? -1 }
+
   soon (work: () => void): void { this.#world.queue.after(100, work) }
 
   start (): void {
@@ -128,7 +130,8 @@ export class SimNode {
       random,
       ports: plant?.ports?.(ports, this, (model, shard) => keyOf(world.modelOf(model)?.index ?? -1, shard)) ?? ports,
       commitments: [...this.disk.committed, ...this.disk.stale].map(key => ({ model: world.modelAt(key).cid, shard: shardOf(key) })),
-      policies: [...this.disk.policies.values()]
+      policies: [...this.disk.policies.values()],
+      ledgerLostMs: this.disk.ledgerLostAt === undefined ? undefined : world.now - this.disk.ledgerLostAt
     }
     const replicator = new Replicator(plant?.init?.(init) ?? init)
     plant?.patch?.(replicator, this)
@@ -161,7 +164,17 @@ export class SimNode {
     this.volume.tick()
     replicator?.drain(this.draining, this.now)
     this.#guarded(() => { replicator?.tick(this.now) })
+    if (replicator?.rebuilding === 0) this.#rebuilt(replicator)
     this.volume.check()
+  }
+
+  /** It says that it knows what it has to keep: where it knows what is wanted, what it did not promise again did not fit. */
+  #rebuilt (replicator: Replicator): void {
+    if (!this.readOnly) this.disk.ledgerLostAt = undefined
+    for (const key of this.disk.lostPromises) {
+      const model = this.#world.modelAt(key)
+      if (!this.#world.checks.wanted(model) || (replicator.policyOf(model.cid)?.target ?? 0) > 0) this.disk.lostPromises.delete(key)
+    }
   }
 
   /** kill -9, or the power. */
@@ -287,11 +300,16 @@ export class SimNode {
     if (held.length === 0) return false
     for (const shard of held) {
       const key = keyOf(model.index, shard)
-      if (this.disk.committed.has(key) && this.disk.right(key)) this.#world.checks.fail('nobody evicts what it promised', `${this.name} collects ${model.cid}/${shard}, to which it is committed`, key)
+      if ((this.disk.committed.has(key) || this.disk.lostPromises.has(key)) && this.disk.right(key)) this.#world.checks.fail('nobody evicts what it promised', `${this.name} collects ${model.cid}/${shard}, to which it is committed${this.disk.lostPromises.has(key) ? ' by the ledger that it lost' : ''}`, key)
+      this.#world.checks.collects(this, key)
+      this.forgotAt.set(key, this.#world.now)
       this.loses(key, 'collects')
     }
     return true
   }
+
+  /** Frees so many bytes, as the store does: first shards that were let go of, then whole models that nobody keeps. */
+  evict (bytes: number): void { this.makeRoom(this.disk.free + bytes) }
 
   makeRoom (bytes: number): boolean {
     this.parts.free(bytes - this.disk.free)

@@ -1,4 +1,5 @@
 import { NEVER, type Plant } from './plant.ts'
+import { modelIndexOf } from './types.ts'
 
 /** What somebody got wrong about a volume that fails, and about what may go when room is needed. */
 export const diskPlants: readonly Plant[] = [
@@ -32,5 +33,36 @@ export const diskPlants: readonly Plant[] = [
     what: 'single shards go whether or not they were let go of',
     faults: ['cache-pressure'],
     patch: replicator => { replicator.spare = () => true }
+  },
+  {
+    name: 'a-lost-ledger-is-no-promise',
+    seed: 29,
+    shows: 'nobody evicts what it promised',
+    what: 'who lost its ledger has promised nothing, and all it has may go at once',
+    faults: ['ledger-loss', 'cache-pressure'],
+    init: init => ({ ...init, ledgerLostMs: undefined })
+  },
+  {
+    name: 'a-lost-ledger-is-never-rebuilt',
+    shows: 'a lost ledger is rebuilt',
+    what: 'who lost its ledger waits for somebody to tell it what is wanted, and asks nobody',
+    faults: ['ledger-loss', 'cache-pressure'],
+    ports: (ports, node) => ({ ...ports, find: model => { if (node.disk.ledgerLostAt === undefined) ports.find(model) } }),
+    receive: (message, _from, to) => message.type === 'state' && to.disk.ledgerLostAt !== undefined ? { ...message, models: [] } : message
+  },
+  {
+    name: 'evicts-the-last-copy-known',
+    seed: 14,
+    shows: 'the last copy known is not evicted',
+    what: 'what nobody has promised to keep goes when room is needed, though nobody else is known to have it',
+    faults: ['cache-pressure'],
+    patch: (replicator, node) => {
+      const keeps = replicator.keeps.bind(replicator)
+      replicator.keeps = cid => {
+        const index = node.modelIndex(cid)
+        const promised = [...node.disk.committed].some(key => modelIndexOf(key) === index) || [...node.pulls.values()].some(pull => pull.model.index === index)
+        return promised && keeps(cid)
+      }
+    }
   }
 ]

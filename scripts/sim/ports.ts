@@ -120,6 +120,7 @@ export function createPorts (world: World, node: SimNode): ReplicaPorts {
         const wasStale = stale.delete(key)
         if (change.committed) {
           committed.add(key)
+          node.disk.lostPromises.delete(key)
           node.tookAt.set(key, world.now)
         } else {
           committed.delete(key)

@@ -31,7 +31,7 @@ export class Settling {
 
   starts (node: SimNode): void {
     const now = node.local(this.#world.now)
-    if (node.disk.committed.size === 0) this.#restarts.delete(node)
+    if (node.disk.committed.size + node.disk.lostPromises.size === 0) this.#restarts.delete(node)
     else this.#restarts.set(node, { life: node.life, startedAt: now, changedAt: now, said: new Map(), versions: new Map() })
   }
 

@@ -10,7 +10,7 @@ export const SCRUB_PERIODS_MS = [30 * MINUTE, HOUR, 3 * HOUR, 24 * HOUR, 7 * 24 
 export const FAULTS = [
   'crash', 'disk-loss', 'loss', 'slow', 'hang', 'partition', 'one-way', 'message-loss', 'reorder', 'replay', 'full-disk',
   'rot', 'liar', 'skew', 'join', 'leave', 'domain-loss', 'drain', 'pin', 'reboot',
-  'forget', 'publishers', 'bad-volume', 'cache-pressure'
+  'forget', 'publishers', 'bad-volume', 'cache-pressure', 'ledger-loss'
 ] as const
 export type FaultName = typeof FAULTS[number]
 

@@ -127,7 +127,7 @@ export class World {
   publish (node: SimNode, model: SimModel, policy: Policy): void {
     const { replicator } = node
     if (replicator === undefined) return
-    const unsigned = { model: model.cid, sequence: replicator.nextSequence(model.cid), publisher: node.name, ...policy }
+    const unsigned = { model: model.cid, sequence: replicator.nextSequence(model.cid, Math.floor(this.now / 1_000)), publisher: node.name, ...policy }
     const record: PolicyRecord = { ...unsigned, bytes: policyBytes(unsigned) }
     this.disturb(0)
     node.disk.open(model.index)

@@ -170,6 +170,13 @@ export const REPLICA_SHARDS_MAX = 65_536
 export const REPLICA_MEMBERS_MAX = 256
 /** Publishers of one model whose records are kept: of those with the highest sequence one counts, the rest are told for others. */
 export const REPLICA_POLICIES_MAX = 16
+/**
+ * After a loss of the ledger nothing goes before others have told what is wanted of it. Where nobody is left who could, it becomes cached
+ * data after as long as a scrub takes: who means to come back has by then.
+ */
+export const LEDGER_REBUILD_MS_MAX = 7 * 24 * 60 * 60_000
+/** Shards for which candidates are looked for in one tick: at some 30 us each, 15 ms of the event loop. The others follow at the next ones. */
+export const REPLICA_CANDIDATE_LOOKS_MAX = 512
 /** A signed policy record has some 300 bytes. */
 export const POLICY_BYTES_MAX = 1 * KiB
 /** More replicas than that are a mirror of everything, not a policy. */

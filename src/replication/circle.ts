@@ -1,6 +1,7 @@
 import { addStranger, type Context } from './context.ts'
 import type { ModelView } from './model-view.ts'
 import type { Models } from './models.ts'
+import type { Rebuild } from './rebuild.ts'
 import type { States } from './states.ts'
 
 const FIND_EVERY_MS = 10 * 60_000
@@ -18,12 +19,14 @@ export class Circle {
   readonly #context: Context
   readonly #models: Models
   readonly #states: States
+  readonly #rebuild: Rebuild
   #watched: ReadonlySet<string> = new Set()
 
-  constructor (context: Context, { models, states }: { models: Models, states: States }) {
+  constructor (context: Context, { models, states, rebuild }: { models: Models, states: States, rebuild: Rebuild }) {
     this.#context = context
     this.#models = models
     this.#states = states
+    this.#rebuild = rebuild
   }
 
   /** This peer is said to have to do with this model. */
@@ -48,7 +51,7 @@ export class Circle {
     for (const view of views.values()) {
       if (view.forgottenAt !== undefined && now - view.forgottenAt >= FORGET_MODEL_MS) { this.#models.drop(view); continue }
       // Nothing is kept of it: all who had to know do by now, and who comes back with it is met again.
-      if (view.policy.target === 0 && now - view.metAt >= FORGET_MODEL_MS && view.metAt !== -Infinity) {
+      if (view.policy.target === 0 && now - view.metAt >= FORGET_MODEL_MS && view.metAt !== -Infinity && !this.#rebuild.awaits(view)) {
         view.claims.clear()
         view.members.clear()
       }

@@ -4,6 +4,9 @@ import { StoreVersionError, asError, type Logger } from '../base/index.ts'
 
 /** Of the tables below. */
 const FORMAT = 1
+const LOST_AT = 'ledgerLostAt'
+/** Nobody has said yet whether there was another before it. */
+const NEW = -1
 const SCHEMA = `
 CREATE TABLE commitments (model TEXT NOT NULL, shard INTEGER NOT NULL, PRIMARY KEY (model, shard)) STRICT, WITHOUT ROWID;
 CREATE TABLE policies (
@@ -11,6 +14,7 @@ CREATE TABLE policies (
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE state (name TEXT PRIMARY KEY, value REAL NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE scrubbed (file TEXT PRIMARY KEY, at REAL NOT NULL) STRICT, WITHOUT ROWID;
+INSERT INTO state (name, value) VALUES ('${LOST_AT}', ${NEW});
 PRAGMA user_version = ${FORMAT};
 `
 /** Came later; an older program does not miss it. */
@@ -92,6 +96,17 @@ export class Ledger implements Disposable {
     this.#statements.setState.run(name, value)
   }
 
+  /** There was none, or a damaged one; until somebody says in `lostAt` whether anything can have been promised before. */
+  get isNew (): boolean { return this.state(LOST_AT) === NEW }
+
+  /** Since when what was promised before is unknown, milliseconds since 1970; undefined: it is known. Outlives the process until it is known again. */
+  get lostAt (): number | undefined {
+    const at = this.state(LOST_AT)
+    return at === undefined || at <= 0 ? undefined : at
+  }
+
+  set lostAt (at: number | undefined) { this.setState(LOST_AT, at ?? 0) }
+
   /** When each file was last re-hashed to its end, milliseconds since 1970. */
   scrubbed (): Map<string, number> {
     return new Map(this.#statements.scrubbed.all().flatMap(({ file, at }): Array<[string, number]> => typeof file === 'string' && typeof at === 'number' ? [[file, at]] : []))
@@ -129,7 +144,7 @@ function open (file: string | undefined, logger: Logger): DatabaseSync {
     return openFile(file)
   } catch (error) {
     if (!isDamage(error)) throw error
-    logger.error({ file, error: asError(error).message }, 'the ledger of replicas is damaged; it is set aside, and what was promised counts as cached until others ask for it again')
+    logger.error({ file, error: asError(error).message }, 'the ledger of replicas is damaged; it is set aside, and nothing of what is here is evicted before others have told what of it is wanted')
     for (const suffix of ['-wal', '-shm']) rmSync(file + suffix, { force: true })
     renameSync(file, `${file}.damaged`)
     return openFile(file)

@@ -71,9 +71,12 @@ export class Models {
     }
   }
 
-  /** For what this node says next of how many there shall be: higher than all it said before. */
-  nextSequence (cid: string): number {
+  /**
+   * For what this node says next of how many there shall be: higher than all it said before, also by a ledger that was lost; so not lower than
+   * `seconds` since 1970.
+   */
+  nextSequence (cid: string, seconds: number): number {
     const own = this.#context.self.id
-    return Math.max(this.#context.views.get(cid)?.policies.get(own)?.sequence ?? 0, ...(this.#policies.get(cid) ?? []).filter(({ publisher }) => publisher === own).map(({ sequence }) => sequence)) + 1
+    return Math.max(seconds - 1, this.#context.views.get(cid)?.policies.get(own)?.sequence ?? 0, ...(this.#policies.get(cid) ?? []).filter(({ publisher }) => publisher === own).map(({ sequence }) => sequence)) + 1
   }
 }

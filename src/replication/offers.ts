@@ -1,9 +1,10 @@
+import { REPLICA_CANDIDATE_LOOKS_MAX } from '../base/index.ts'
 import { addStranger, exchangeId, type Context } from './context.ts'
 import { pullTimeoutMs } from './holding.ts'
 import { FAILED_MAX, pick, type Candidate, type Need, type ShardLook, type Why } from './planner.ts'
 import { nameHash, weight } from './rendezvous.ts'
 import type { Peer } from './peer-table.ts'
-import type { ModelView } from './model-view.ts'
+import type { ModelView, ShardState } from './model-view.ts'
 import type { DeclineReason, ReplicaMessage } from './types.ts'
 
 interface OpenOffer { id: string, view: ModelView, shard: number, to: string, accepted: boolean, until: number }
@@ -21,6 +22,7 @@ const DECLINED_MS = 5 * 60_000
 const PROBED_MAX = 16
 const PROBE_TTL_MS = 2 * 60_000
 const PROBE_WAIT_MS = 2_000
+const NEXT_LOOKS_MS = 1_000
 /** Last copies do not wait for other offers, within reason. */
 const URGENT_OFFERS_MAX = 64
 
@@ -34,6 +36,8 @@ export class Offers {
   readonly #byShard = new Map<string, Set<OpenOffer>>()
   /** As of this round of offers. */
   #reachable: string[] | undefined
+  /** Nobody was found for these, and not all of the others have had their turn yet. */
+  readonly #lookedAt = new Set<ShardState>()
 
   constructor (context: Context, probe: (peer: Peer) => void) {
     this.#context = context
@@ -53,21 +57,41 @@ export class Offers {
     return count
   }
 
-  /** Makes the most urgent offers that are due. */
+  /** Asks those for their space of whom nothing is known: they came since. */
+  lookAround (): void {
+    const { now, ports, peers, strangers, self } = this.#context
+    const unknown = ports.reachable().filter(id => id !== self.id && peers.get(id) === undefined && !strangers.has(id))
+    for (const id of unknown.slice(0, PROBED_MAX)) {
+      const peer = this.#stranger(id)
+      peer.probedAt = now
+      this.#probe(peer)
+    }
+  }
+
+  /**
+   * Makes the most urgent offers that are due, those that take more looking than one tick has time for at the next ones: each time the most urgent
+   * first of those that have not had their turn.
+   */
   make (tasks: Task[]): void {
     const { now, settings, wake } = this.#context
-    if (tasks.length === 0) return
+    let looks = 0
     this.#reachable = undefined
     tasks.sort((a, b) => a.look.replicas - b.look.replicas || ORDER.indexOf(a.need.why) - ORDER.indexOf(b.need.why))
     for (const task of tasks) {
-      const dueAt = Math.max(task.need.dueAt, task.view.states[task.shard]?.offerAt ?? -Infinity)
+      const state = task.view.states[task.shard]
+      if (state === undefined || this.#lookedAt.has(state)) continue
+      const dueAt = Math.max(task.need.dueAt, state.offerAt)
       if (dueAt > now) { wake(dueAt); continue }
       const max = task.look.replicas <= 1 ? URGENT_OFFERS_MAX : settings.offersMax
       for (let left = task.need.wanted; left > 0; left--) {
         if (this.#open.size >= max) { wake(now + 1_000); break }
-        if (!this.#offerOne(task)) break
+        if (looks++ >= REPLICA_CANDIDATE_LOOKS_MAX) { wake(now + NEXT_LOOKS_MS); return }
+        if (this.#offerOne(task)) continue
+        this.#lookedAt.add(state)
+        break
       }
     }
+    this.#lookedAt.clear()
   }
 
   accepted (from: string, { id }: Extract<ReplicaMessage, { type: 'accept' }>): void {

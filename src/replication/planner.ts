@@ -64,20 +64,23 @@ export function look (view: ModelView, shard: number, { self, draining, settings
       found.pending.push(peer)
     }
   }
-  if (found.proven.length === 0) unvouched(found, settings, now)
+  if (draining || found.proven.length === 0) unvouched(found, { draining, graceMs: settings.graceDefaultMs, now })
   return found
 }
 
 /**
  * Who is heard by others and not here cannot be asked for a proof. As long as another holder is there, that one judges it; where there is
- * none, its word alone does not count for ever.
+ * none, its word alone does not count for ever. Nor does it promise anything to who drains, whatever it proved before.
  */
-function unvouched (found: ShardLook, { graceDefaultMs }: ReplicationSettings, now: number): void {
-  const isSilent = (peer: Peer): boolean => peer.liveness === 'suspect' && now - peer.heardAt >= graceDefaultMs
+function unvouched (found: ShardLook, { draining, graceMs, now }: { draining: boolean, graceMs: number, now: number }): void {
+  const isSilent = (peer: Peer): boolean => peer.liveness === 'suspect' && now - peer.heardAt >= graceMs
   const silent = found.claimed.filter(isSilent)
-  if (silent.length === 0) return
-  found.claimed = found.claimed.filter(peer => !isSilent(peer))
-  found.missing.push(...silent)
+  const mute = draining ? found.proven.filter(isSilent) : []
+  if (silent.length + mute.length === 0) return
+  found.claimed = found.claimed.filter(peer => !silent.includes(peer))
+  found.proven = found.proven.filter(peer => !mute.includes(peer))
+  found.replicas -= mute.length
+  found.missing.push(...silent, ...mute)
 }
 
 export function isProven (claim: Claim, shard: number, ttlMs: number, now: number): boolean {
@@ -139,7 +142,22 @@ export function needOf (view: ModelView, shard: number, seen: ShardLook, offered
   if (seen.draining.length > 0 && seen.missing.length === 0) rank++
   const since = Math.max(belowSince + graceOf(seen, view, scene), state.replicasSince)
   const dueAt = Math.max(since + rank * settings.rankDelayMs, view.kept ? -Infinity : state.committedAt + NEWCOMER_MS, doubtedUntil)
-  return { why, wanted: isDoubtful ? 1 : wanted, dueAt: unheard(view, scene) ? Math.max(dueAt, scene.now + UNHEARD_MS) : dueAt }
+  const [now, awaitedUntil] = last ? [wanted, -Infinity] : beyondAwaited(lacking, seen, view, scene)
+  return { why, wanted: isDoubtful ? 1 : Math.min(wanted, now), dueAt: Math.max(dueAt, awaitedUntil, unheard(view, scene) ? scene.now + UNHEARD_MS : -Infinity) }
+}
+
+/**
+ * Each of the missing may come back within its own time, also where another has been missing for longer: how many of those that are lacking
+ * nobody need wait for, or one and from when on.
+ */
+function beyondAwaited (lacking: number, seen: ShardLook, view: ModelView, { settings, now }: Scene): [number, number] {
+  const left = leftOf(seen)
+  const patienceMs = (peer: Peer): number => left === 2 && !(peer.leaving && left >= view.policy.min) ? settings.graceTwoCopiesMs : settings.graceDefaultMs
+  // Who is up and gives no proof is not on its way back.
+  const away = seen.missing.filter(peer => peer.liveness !== 'alive' || peer.leaving)
+  const awaited = away.map(peer => peer.heardAt + patienceMs(peer)).filter(until => until > now).sort((a, b) => a - b)
+  const wanted = lacking - awaited.length
+  return wanted > 0 ? [wanted, -Infinity] : [1, awaited[awaited.length - lacking] ?? -Infinity]
 }
 
 /** As long as a slow link takes, and a minute. */

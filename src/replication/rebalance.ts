@@ -10,6 +10,8 @@ const HYSTERESIS = 0.05
 const MUCH_MORE = 2
 /** For a proof, and the promises of the others. */
 const BREAK_MS = 10 * 60_000
+/** Every shard is looked at more often than that. */
+const CRAMPED_MS = 20 * 60_000
 
 /**
  * Replicas that would be better elsewhere: all of a shard in one zone or rack while there are others, and those of a donor
@@ -22,6 +24,8 @@ export class Rebalance {
   /** What this node moves away, one at a time. */
   #move: { view: ModelView, shard: number, until: number } | undefined
   #moving = false
+  /** When it last saw a shard whose replicas are all in one domain, while it knows of nobody in another. */
+  #crampedAt = -Infinity
   #lookAt = -Infinity
   #lookedAt = -Infinity
   #measuredAt = -Infinity
@@ -30,6 +34,9 @@ export class Rebalance {
     this.#context = context
     this.#holding = holding
   }
+
+  /** Who came since is worth a question. */
+  get isCramped (): boolean { return this.#context.now - this.#crampedAt < CRAMPED_MS }
 
   /** One more of a shard that has its target, for a better place. */
   need (view: ModelView, shard: number, seen: ShardLook, offered: number): Need | undefined {
@@ -64,12 +71,13 @@ export class Rebalance {
 
   /** The level of the domain that all replicas are in, while somebody is in another. */
   #crowd (seen: ShardLook): number | undefined {
-    const { self, peers, strangers } = this.#context
+    const { self, peers, strangers, now } = this.#context
     const holders = [self, ...seen.proven]
     for (const level of [0, 1]) {
       if (!inOne(level, holders)) continue
       const elsewhere = (peer: Peer): boolean => peer.domains[level] !== self.domains[level] && peer.liveness === 'alive' && peer.freeBytes > 0
       for (const group of [peers.peers, strangers]) for (const peer of group.values()) if (elsewhere(peer)) return level
+      this.#crampedAt = now
     }
     return undefined
   }

@@ -9,6 +9,7 @@ import { Offers, type Task } from './offers.ts'
 import { Peer, PeerTable } from './peer-table.ts'
 import { Proofs } from './proofs.ts'
 import { Rebalance } from './rebalance.ts'
+import { Rebuild } from './rebuild.ts'
 import { States } from './states.ts'
 import { drainStatus, holdersOf, modelStatus } from './report.ts'
 import { Upkeep } from './upkeep.ts'
@@ -26,11 +27,15 @@ export interface ReplicatorInit {
   /** What save() kept in former lives. */
   commitments: Iterable<{ model: string, shard: number }>
   policies: Iterable<PolicyRecord>
+  /** That was lost so many milliseconds ago, and is not rebuilt yet; undefined: it was not lost. */
+  ledgerLostMs?: number | undefined
 }
 
 /** While something is going on, look again at least this often. */
 const BUSY_LOOK_MS = 5_000
 const IDLE_LOOK_MS = 10 * 60_000
+/** How soon a newcomer is noticed by who could use one. */
+const AROUND_EVERY_MS = 30_000
 /** The view may never come to rest where peers come and go: it counts as settled after so many times the wait. */
 const SETTLE_TIMES_MAX = 10
 
@@ -52,12 +57,15 @@ export class Replicator {
   readonly #models: Models
   readonly #circle: Circle
   readonly #upkeep: Upkeep
+  readonly #rebuild: Rebuild
+  readonly #ledgerLostMs: number | undefined
   #dirty = true
   #wakeAt = -Infinity
+  #aroundAt = -Infinity
   #startedAt = 0
   #changedAt = 0
 
-  constructor ({ self, labels, settings, random, ports, commitments, policies }: ReplicatorInit) {
+  constructor ({ self, labels, settings, random, ports, commitments, policies, ledgerLostMs }: ReplicatorInit) {
     const peers = new PeerTable(settings, {
       heardAt: ports.heardAt,
       ask: (observer, about) => { ports.send(observer, { type: 'ask', peer: about }) },
@@ -94,7 +102,9 @@ export class Replicator {
     this.#rebalance = new Rebalance(this.#context, this.#holding)
     this.#handover = new Handover(this.#context, { holding: this.#holding, proofs: this.#proofs, rebalance: this.#rebalance })
     this.#models = new Models(this.#context, this.#holding, { commitments, policies })
-    this.#circle = new Circle(this.#context, { models: this.#models, states: this.#states })
+    this.#rebuild = new Rebuild(this.#context, this.#holding)
+    this.#ledgerLostMs = ledgerLostMs
+    this.#circle = new Circle(this.#context, { models: this.#models, states: this.#states, rebuild: this.#rebuild })
     this.#upkeep = new Upkeep(this.#context, { holding: this.#holding, offers: this.#offers, rebalance: this.#rebalance, handover: this.#handover })
   }
 
@@ -103,6 +113,8 @@ export class Replicator {
   get draining (): boolean { return this.#context.draining }
   get committedBytes (): number { return this.#sum(Own.Committed) }
   get pendingBytes (): number { return this.#sum(Own.Pulling, Own.Broken) }
+  /** Models that are here since before the ledger was lost, and of which it is not known yet what was promised. */
+  get rebuilding (): number { return this.#rebuild.left }
   get pulling (): number { return this.#holding.pulling }
   /** Bytes of the donation that are promised or on their way. */
   get promisedBytes (): number { return this.#holding.bytes(Own.Committed, Own.Pulling, Own.Broken) }
@@ -112,8 +124,9 @@ export class Replicator {
     this.#context.now = now
     this.#startedAt = this.#changedAt = now
     const wanted = [...this.#context.views.values()].some(view => view.policy.target > 0)
+    if (this.#ledgerLostMs !== undefined) this.#rebuild.start(this.#ledgerLostMs)
     // Nothing was promised: there is nothing to come back to.
-    this.#context.settled = !this.#models.start() && !wanted
+    this.#context.settled = !this.#models.start() && !wanted && this.#rebuild.left === 0
   }
 
   /** Call it each second or so; cheap when nothing is due. */
@@ -122,6 +135,10 @@ export class Replicator {
     context.now = now
     context.peers.poll(now)
     if (!context.settled) this.#settle()
+    if (this.#rebalance.isCramped && now >= this.#aroundAt) {
+      this.#aroundAt = now + AROUND_EVERY_MS
+      this.#offers.lookAround()
+    }
     if (!this.#dirty && now < this.#wakeAt) return
     this.#dirty = false
     this.#wakeAt = now + IDLE_LOOK_MS
@@ -136,14 +153,15 @@ export class Replicator {
   #act (): void {
     const context = this.#context
     this.#circle.regroup()
+    this.#rebuild.tick()
     this.#holding.tick()
     this.#proofs.expire()
     this.#offers.expire()
     this.#handover.expire()
     const tasks: Task[] = []
     for (const view of context.views.values()) {
+      if (view.policy.target > 0 || this.#rebuild.awaits(view)) this.#circle.find(view)
       if (view.policy.target === 0) continue
-      this.#circle.find(view)
       this.#proofs.tick(view)
       this.#upkeep.look(view, tasks)
     }
@@ -243,7 +261,7 @@ export class Replicator {
 
   policyOf (cid: string): Policy | undefined { return this.#context.views.get(cid)?.policy }
 
-  nextSequence (cid: string): number { return this.#models.nextSequence(cid) }
+  nextSequence (cid: string, seconds: number): number { return this.#models.nextSequence(cid, seconds) }
 
   drain (on: boolean, now: number): void {
     this.#context.now = now
@@ -254,7 +272,7 @@ export class Replicator {
 
   drainStatus (now: number): DrainStatus {
     this.#context.now = now
-    return drainStatus(this.#context, this.#context.views.values())
+    return drainStatus(this.#context, this.#context.views.values(), view => this.#rebuild.awaits(view))
   }
 
   leave (now: number): void {
@@ -265,13 +283,13 @@ export class Replicator {
   /** It may not be evicted: something of it is promised, on its way, or the last copy known of what somebody wants. */
   keeps (cid: string): boolean {
     const view = this.#context.views.get(cid)
-    return this.#models.awaits(cid) || (view !== undefined && keepsModel(view, this.#context))
+    return this.#models.awaits(cid) || (view !== undefined && (this.#rebuild.awaits(view) || keepsModel(view, this.#context)))
   }
 
   /** It is promised to nobody, and not the last copy known of what somebody wants. */
   spare (cid: string, shard: number): boolean {
     const view = this.#context.views.get(cid)
-    return view === undefined ? !this.#models.awaits(cid) : isSpare(view, shard, this.#context)
+    return view === undefined ? !this.#models.awaits(cid) : !this.#rebuild.awaits(view) && isSpare(view, shard, this.#context)
   }
 
   models (now: number): ModelReplication[] {

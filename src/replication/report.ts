@@ -73,17 +73,18 @@ export function holdersOf (view: ModelView, shard: number, scene: Scene): ShardS
   return { shard, bytes: view.bytes[shard] ?? 0, replicas: seen.replicas + unprovable(view, shard, seen.claimed.length), holders, repairing: seen.pending.length > 0 || own === Own.Pulling || own === Own.Broken }
 }
 
-/** What of what this node holds others do not have as often as is wanted. */
-export function drainStatus (scene: Scene, views: Iterable<ModelView>): DrainStatus {
+/** What of what this node holds others do not have as often as is wanted; `isUnsure`: what was promised of it is not known. */
+export function drainStatus (scene: Scene, views: Iterable<ModelView>, isUnsure: (view: ModelView) => boolean): DrainStatus {
   const status: DrainStatus = { left: [], bytesLeft: 0 }
   for (const view of views) {
-    if (view.policy.target === 0) continue
+    const unsure = isUnsure(view)
+    if (view.policy.target === 0 && !unsure) continue
     for (let shard = 0; shard < view.shards; shard++) {
       const own = view.own[shard]
-      if (own !== Own.Committed && own !== Own.Broken && !(own === Own.Held && view.kept)) continue
+      if (own !== Own.Committed && own !== Own.Broken && !(own === Own.Held && (view.kept || unsure))) continue
       const { proven } = look(view, shard, scene)
       // Given up, and nobody promised since: it counts as handed over while the others have it.
-      if (own === Own.Held && proven.length >= view.policy.target) continue
+      if (own === Own.Held && !unsure && proven.length >= view.policy.target) continue
       status.left.push({ model: view.cid, shard, replicas: proven.length, target: view.policy.target })
       status.bytesLeft += view.bytes[shard] ?? 0
     }

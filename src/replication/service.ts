@@ -55,6 +55,8 @@ const TICK_SHARE = 0.1
 /** A watched peer is pinged at least this often, and more often where it would be suspect earlier. */
 const PING_MS = 5_000
 const LOOK_FOR_TROUBLE_MS = 10_000
+const LEDGER_LOST = 'replication.sqlite was lost or damaged, and with it what this node promised to keep: of some models nobody has told yet what is wanted, and nothing of these is evicted until somebody does; ' +
+  'connect the node to others that hold them, or remove them with shoal rm'
 const SUSPECT = 'the data volume is suspect: several blocks went bad in one scrub, so this node takes nothing more and hands over what it holds; check or replace the disk, then start the node again. ' +
   'It re-hashes all it has at once, and is trusted again when nothing is bad'
 
@@ -87,6 +89,7 @@ export class Replication {
   #running = false
   #lookedAt = -Infinity
   #drainAsked = false
+  #isRebuilding: boolean
 
   /** Throws StoreVersionError, and what SQLite throws. */
   constructor (components: ReplicationComponents, init: ReplicationInit) {
@@ -96,6 +99,8 @@ export class Replication {
     this.#init = init
     this.#shards = components.shards
     const ledger = this.#ledger = new Ledger(init.ledgerFile, logger)
+    // With models from before it a ledger that is new is one that was lost.
+    if (ledger.isNew) ledger.lostAt = init.ledgerFile !== undefined && store.models().length > 0 ? clock.now() : undefined
     this.#space = new DiskSpace({ store, clock, logger, isKept: cid => this.#watch.isKept(cid), spareBytes: () => this.#cache.spareBytes(cid => this.#watch.isKept(cid)) })
     this.#prover = new Prover({ store, shards: this.#shards, logger })
     const pullWithin: PullShard = async (job, context) => {
@@ -127,8 +132,10 @@ export class Replication {
       random,
       ports: this.#ports(),
       commitments: ledger.commitments(),
-      policies: ledger.policies().map(({ bytes }) => this.#policies.read(bytes)).filter(record => record !== undefined)
+      policies: ledger.policies().map(({ bytes }) => this.#policies.read(bytes)).filter(record => record !== undefined),
+      ledgerLostMs: ledger.lostAt === undefined ? undefined : Math.max(0, clock.now() - ledger.lostAt)
     })
+    this.#isRebuilding = ledger.lostAt !== undefined
     this.#watch = new StoreWatch({ store, shards: this.#shards, replicator: this.#replicator })
     this.#cache = new SwarmCache({ store, shards: this.#shards, ledger, logger, replicator: this.#replicator }, settings.donateBytes)
   }
@@ -160,7 +167,7 @@ export class Replication {
   async setPolicy (model: string, policy: Policy): Promise<void> {
     const { privateKey, clock } = this.#components
     this.#watch.look(clock.monotonic()) // it may have been added this moment
-    const record = await signPolicy(privateKey, { model, ...policy, sequence: this.#replicator.nextSequence(model) })
+    const record = await signPolicy(privateKey, { model, ...policy, sequence: this.#replicator.nextSequence(model, Math.floor(clock.now() / 1_000)) })
     this.#replicator.setPolicy(record, clock.monotonic())
     this.#watch.keepPromised()
     this.#tickSoon()
@@ -205,7 +212,7 @@ export class Replication {
   problems ({ models, brake, scrub }: ReplicationReport): string[] {
     const { network, clock } = this.#components
     const reachable = network.getPeers().length
-    return [...scrub.suspectSince === undefined ? [] : [SUSPECT], ...this.#trouble.problems({ models, brake, connected: reachable > 0, reachable }, clock.monotonic())]
+    return [...scrub.suspectSince === undefined ? [] : [SUSPECT], ...this.#replicator.rebuilding === 0 ? [] : [LEDGER_LOST], ...this.#trouble.problems({ models, brake, connected: reachable > 0, reachable }, clock.monotonic())]
   }
 
   #ports (): ReplicaPorts {
@@ -244,6 +251,10 @@ export class Replication {
         else logger.debug(event, 'replication')
       }
     }
+  }
+
+  #noteRebuilt (): void {
+    if (this.#isRebuilding && this.#replicator.rebuilding === 0) { this.#ledger.lostAt = undefined; this.#isRebuilding = false }
   }
 
   #lookAtCache (): void {
@@ -302,6 +313,7 @@ export class Replication {
     for (const work of this.#inbox.splice(0)) guarded('what a peer said could not be dealt with', () => { work(now) })
     this.#replicator.drain(this.#drainAsked || this.#scrubber.suspect, now)
     guarded('a tick of the replicator failed', () => { this.#replicator.tick(now) })
+    guarded('it could not be recorded that the ledger is rebuilt', () => { this.#noteRebuilt() })
     this.#watch.keepPromised()
     guarded('what may be evicted could not be told', () => { this.#lookAtCache() })
     this.#measure(now)

@@ -36,6 +36,8 @@ describe('replication, simulated', function () {
     ['a publisher that had given up all of a model which its candidates have', { seed: 1_028, nodes: 12, hours: 2, faults: [], plant: undefined }],
     ['a failing volume that fetched again what others had often enough', { seed: 81, nodes: 14, hours: 4, faults: ['drain', 'full-disk', 'disk-loss', 'rot', 'bad-volume'], plant: undefined }],
     ['a liar whose neighbours learn slowly who else has what it offers', { seed: 2, nodes: 14, hours: 4, faults: ['liar', 'domain-loss', 'slow', 'cache-pressure'], plant: undefined }],
+    ['a drain beside a one-way cut from a holder', { seed: 63, nodes: 14, hours: 4, faults: ['join', 'bad-volume', 'skew', 'loss', 'one-way'], plant: undefined }],
+    ['a reboot and a crash a moment apart', { seed: 15, nodes: 12, hours: 3, faults: ['ledger-loss', 'crash', 'loss', 'cache-pressure', 'reboot', 'pin'], plant: undefined }],
     ['a donor that is full because its user no more keeps what others want', { seed: 89, nodes: 14, hours: 4, faults: ['publishers'], plant: undefined }]
   ]
   for (const [what, each] of found) it(`holds where it once did not: ${what}`, () => { passes(each) })

@@ -47,6 +47,17 @@ describe('the ledger of replicas', () => {
     }
   })
 
+  it('knows over restarts whether there was one before it, and since when what that said is unknown', async () => {
+    await using directory = await temporaryDirectory('ledger')
+    const file = join(directory.path, 'replication.sqlite')
+    for (const [isNew, lostAt, then] of [[true, undefined, undefined], [true, undefined, 1_700_000_000_000], [false, 1_700_000_000_000, undefined], [false, undefined, undefined]] as const) {
+      using ledger = new Ledger(file, silentLogger)
+      assert.deepEqual([ledger.isNew, ledger.lostAt], [isNew, lostAt])
+      if (!isNew || then !== undefined) ledger.lostAt = then
+      // Ended before anybody said: the next start says.
+    }
+  })
+
   it('leaves a newer one alone', async () => {
     await using directory = await temporaryDirectory('ledger')
     const file = join(directory.path, 'replication.sqlite')

@@ -59,6 +59,33 @@ describe('replica planner', () => {
     assert.equal(setting.need(), undefined)
   })
 
+  it('waits for each of the missing as long as for the first', () => {
+    const setting = new Setting()
+    const state = setting.view.states[0]
+    assert(state !== undefined)
+    setting.view.policy = { min: 2, target: 4, max: 5 }
+    setting.holder('there')
+    state.belowSince = NOW - 4 * 60_000
+    setting.holder('rebooting', { liveness: 'down', leaving: true, heardAt: NOW - 4 * 60_000, downAt: NOW - 4 * 60_000 })
+    setting.holder('crashed', { liveness: 'down', heardAt: NOW - 25_000, downAt: NOW - 5_000 })
+    assert.deepEqual([setting.need()?.wanted, setting.need()?.dueAt], [1, NOW - 25_000 + settings.graceTwoCopiesMs])
+    setting.holder('crashed', { liveness: 'down', heardAt: NOW - settings.graceTwoCopiesMs, downAt: NOW - 40_000 })
+    assert.deepEqual([setting.need()?.wanted, setting.need()?.dueAt], [1, state.belowSince + settings.graceTwoCopiesMs])
+    setting.holder('rebooting', { liveness: 'down', leaving: true, heardAt: NOW - settings.graceDefaultMs, downAt: NOW - settings.graceDefaultMs })
+    assert.equal(setting.need()?.wanted, 2)
+  })
+
+  it('does not wait for who is up and gives no proof as for one that comes back', () => {
+    const setting = new Setting()
+    const state = setting.view.states[0]
+    assert(state !== undefined)
+    state.belowSince = NOW - settings.graceTwoCopiesMs
+    setting.holder('there')
+    setting.holder('wedged')
+    setting.view.claim('wedged').failed[0] = 2
+    assert.equal(setting.need()?.dueAt, NOW)
+  })
+
   it('offers seldom what more holders dispute than confirm', () => {
     const setting = new Setting()
     const disputes = (id: string): void => {

@@ -24,11 +24,12 @@ class Bench {
   readonly ledger = new Set<string>()
   diskFreeBytes = 1e15
   throwsOnReachable = false
+  searches = 0
   reachable: string[] = []
   now = 1_000_000
   #version = 0
 
-  constructor (settings: Partial<ReplicationSettings> = {}, labels: Record<string, string> = {}, commitments: Array<{ model: string, shard: number }> = []) {
+  constructor (settings: Partial<ReplicationSettings> = {}, labels: Record<string, string> = {}, commitments: Array<{ model: string, shard: number }> = [], ledgerLostMs?: number) {
     for (const { model, shard } of commitments) this.ledger.add(`${model}/${shard}`)
     const ports: ReplicaPorts = {
       send: (to, message) => { this.sent.push({ to, message }) },
@@ -38,7 +39,7 @@ class Bench {
         if (this.throwsOnReachable) throw new Error('a bug')
         return this.reachable
       },
-      find: () => undefined,
+      find: () => { this.searches++ },
       pull: job => { this.pulls.push(job) },
       cancel: () => undefined,
       prove: (_model, shards, nonce, done) => { done(shards.map(shard => new Uint8Array([shard, ...nonce]))) },
@@ -58,7 +59,8 @@ class Bench {
       diskFreeBytes: () => this.diskFreeBytes,
       note: event => { this.notes.push(event) }
     }
-    this.replicator = new Replicator({ self: 'self', labels, settings: { ...defaultReplication, settleMs: 0, donateBytes: 100 * MiB, ...settings }, random: seededRandom(1), ports, commitments, policies: [] })
+    this.replicator = new Replicator({ self: 'self', labels, settings: { ...defaultReplication, settleMs: 0, donateBytes: 100 * MiB, ...settings }, random: seededRandom(1), ports, commitments, policies: [], ledgerLostMs })
+    if (ledgerLostMs !== undefined) this.has(false)
     this.replicator.start(this.now)
   }
 
@@ -198,7 +200,8 @@ describe('the replicator', () => {
     bench.replicator.forget('m', bench.now)
     for (let minute = 0; minute < 12; minute++) bench.tick(60_000)
     assert.equal(bench.replicator.policyOf('m'), undefined, 'nothing is kept of it')
-    assert.equal(bench.replicator.nextSequence('m'), 6)
+    assert.equal(bench.replicator.nextSequence('m', 1), 6)
+    assert.equal(bench.replicator.nextSequence('m', 1_700_000_000), 1_700_000_000, 'higher than what a lost ledger may have had')
     bench.has(true)
     assert.equal(bench.replicator.policyOf('m')?.target, 3)
   })
@@ -424,6 +427,79 @@ describe('the replicator', () => {
     bench.says('peer', {}, { wantsReply: true })
     for (let i = 0; i < 3; i++) bench.tick()
     assert.deepEqual(bench.take('state').map(({ to }) => to), ['peer'])
+  })
+
+  it('looks for candidates of some hundred shards in a tick, and comes to all of them one tick after the other', () => {
+    const bench = new Bench()
+    const shardBytes = Array.from({ length: 3_000 }, (_, shard) => shard === 2_999 ? 1_000 : 10 * MiB)
+    bench.reachable = ['small']
+    bench.replicator.model({ cid: 'big', shardBytes, held: shardBytes.keys(), kept: true }, bench.now)
+    bench.replicator.setPolicy(policy({ model: 'big', target: 2 }), bench.now)
+    bench.replicator.found('big', [], bench.now)
+    let ticks = 0
+    for (; ticks < 30 && bench.take('offer').length === 0; ticks++) {
+      bench.says('small', {}, { freeBytes: 2_000, models: [] })
+      bench.tick()
+    }
+    const perTick = 3_000 / ticks
+    assert(perTick > 250 && perTick < 750, `the last of 3,000 shards, for which alone there is room, was offered in tick ${ticks}`)
+  })
+
+  describe('after a loss of its ledger', () => {
+    const lost = (settings: Partial<ReplicationSettings> = {}, ms = 0): Bench => {
+      const bench = new Bench(settings, {}, [], ms)
+      bench.tick()
+      return bench
+    }
+    const stays = ({ replicator }: Bench): boolean => replicator.keeps('m') && !replicator.spare('m', 0)
+
+    it('lets nothing go before others have told what is wanted, and promises that anew', () => {
+      const bench = lost()
+      assert.equal(bench.searches, 1)
+      assert(stays(bench))
+      assert.equal(bench.replicator.drainStatus(bench.now).left.length, 2, 'a drain is not over')
+      bench.replicator.found('m', ['peer'], bench.now)
+      bench.tick()
+      assert(stays(bench))
+      assert.equal(bench.ledger.size, 0)
+      bench.saveFails = true
+      bench.says('peer', { policies: [policy().bytes], committed: bits(0) })
+      bench.tick()
+      assert.equal(bench.replicator.rebuilding, 1, 'the ledger cannot be written')
+      bench.saveFails = false
+      bench.tick()
+      assert.deepEqual([...bench.ledger], ['m/1', 'm/0'])
+      assert.equal(bench.replicator.rebuilding, 0)
+    })
+
+    it('promises no more than it gives, and first what the fewest others promise', () => {
+      const bench = lost({ donateBytes: 15 * MiB })
+      bench.says('peer', { policies: [policy().bytes], committed: bits(0) })
+      bench.tick()
+      assert.deepEqual([...bench.ledger], ['m/1'])
+    })
+
+    it('is free to let go of what others have and nobody wants kept', () => {
+      const bench = lost()
+      bench.replicator.found('m', ['peer', 'other'], bench.now)
+      bench.says('peer', { cached: bits(0, 1) })
+      bench.tick()
+      assert(stays(bench), 'the other has not been heard')
+      bench.says('other', { cached: bits(0) })
+      bench.tick()
+      assert(!stays(bench))
+      assert.equal(bench.ledger.size, 0)
+    })
+
+    it('waits for a week where nobody is left who could tell, also over restarts', () => {
+      const day = 24 * 60 * 60_000
+      const bench = lost({}, 6 * day)
+      bench.replicator.found('m', [], bench.now)
+      bench.tick(day - 2_000)
+      assert(stays(bench))
+      bench.tick(2_000)
+      assert(!stays(bench))
+    })
   })
 
   it('gives no space that what is on its way will take from the disk', () => {
