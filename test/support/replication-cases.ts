@@ -1,6 +1,6 @@
 /** What is shown with real processes: briefly in test/e2e, at full size in test/long. */
 import assert from 'node:assert/strict'
-import { open, readdir } from 'node:fs/promises'
+import { open, readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as wait } from 'node:timers/promises'
 import { GiB, MiB, randomInt, shuffle, type Random } from '../../src/base/index.ts'
@@ -128,6 +128,52 @@ export async function rollingRestart ({ swarm, cid }: Placed, size: Size): Promi
 async function assertNothingMoved (swarm: Swarm, placedBytes: number): Promise<void> {
   assert(placedBytes > 0)
   assert.equal(await swarm.repairBytes(), 0, 'a rolling restart moved something')
+}
+
+/** Where the nodes of `joins` are: the publisher and two more in one zone, who go first because they share a rack; and the one that comes in another. */
+export const JOIN_LABELS = [['a', 'a1', 'a1'], ['a', 'a2', 'a2'], ['a', 'a2', 'a3'], ['b', 'b1', 'b1']].map(([zone = '', rack = '', host = '']) => ({ zone, rack, host }))
+
+/** A node joins in a zone that no holder is in: each shard gets a copy there, and only then one of the others goes. */
+export async function joins ({ swarm, cid }: Placed, size: Size): Promise<void> {
+  const before = await swarm.copies(cid)
+  assert(before.length > 1 && before.every(count => count === TARGET), `copies before: ${before.join(' ')}`)
+  const movedBefore = await swarm.repairBytes()
+  const fewest: number[] = [...before]
+  const most: number[] = [...before]
+  const newcomer = await swarm.start(3)
+  let now: number[] = []
+  await until('each shard has moved one copy to the new zone', async () => {
+    // The newcomer is asked last: who lets go does so after it has taken, so this never counts too few.
+    now = await swarm.copies(cid)
+    for (const [shard, count] of now.entries()) {
+      fewest[shard] = Math.min(fewest[shard] ?? count, count)
+      most[shard] = Math.max(most[shard] ?? count, count)
+    }
+    const there = (await newcomer.shards(cid).catch(() => [])).filter(({ holders }) => holders.some(({ peerId, state }) => peerId === newcomer.peerId && state === 'proven'))
+    return there.length === before.length && now.every(count => count === TARGET)
+  }, size.patienceMs, () => `copies ${now.join(' ')}`)
+  assert(fewest.every(count => count >= TARGET), `fewest copies of each shard meanwhile: ${fewest.join(' ')}`)
+  assert(most.some(count => count > TARGET), 'copies were made before others went')
+  await swarm.untilReplicated(cid, TARGET, size.patienceMs)
+  const moved = await swarm.repairBytes() - movedBefore
+  assert(moved > 0.9 * size.modelBytes && moved <= size.modelBytes, `${moved} bytes were moved, for one copy of ${size.modelBytes}`)
+  assert.deepEqual(await swarm.verify(), [])
+}
+
+/** The ledger of a holder is gone when it starts again: what it holds is promised anew, and nothing is moved. */
+export async function losesLedger ({ swarm, cid }: Placed, size: Size, root: string, holder: number): Promise<void> {
+  const before = await swarm.copies(cid)
+  const moved = await swarm.repairBytes() - (await swarm.at(holder).status()).replication.counters.repairBytes
+  await swarm.stop(holder)
+  for (const suffix of ['', '-wal', '-shm']) await rm(join(root, `node-${holder}`, `replication.sqlite${suffix}`), { force: true })
+  await swarm.start(holder)
+  let now: number[] = []
+  await until('all is promised again', async () => {
+    now = await swarm.copies(cid)
+    return now.join() === before.join()
+  }, size.patienceMs, () => `copies ${now.join(' ')}`)
+  await swarm.untilReplicated(cid, TARGET, size.patienceMs)
+  assert.equal(await swarm.repairBytes(), moved, 'a lost ledger moved something')
 }
 
 /** Bytes flipped, zeroed, cut off or deleted in held files while loads run: all found by one scrub, all healed, none served. */
