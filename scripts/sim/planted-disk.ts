@@ -12,6 +12,7 @@ export const diskPlants: readonly Plant[] = [
   },
   {
     name: 'suspicion-is-forgotten',
+    seed: 24,
     shows: 'a suspect volume is drained',
     what: 'a restart makes a failing volume a good one, before it has been looked at',
     faults: ['bad-volume', 'crash', 'reboot'],
@@ -19,6 +20,7 @@ export const diskPlants: readonly Plant[] = [
   },
   {
     name: 'suspect-volumes-take-on',
+    seed: 5,
     shows: 'a suspect volume takes nothing',
     what: 'a failing volume is called drained, and goes on to take what is offered',
     faults: ['bad-volume', 'loss', 'pin'],
