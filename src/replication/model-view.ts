@@ -113,6 +113,8 @@ export class ModelView {
   /** The newest record of each publisher. */
   readonly policies = new Map<string, PolicyRecord>()
   policy: Policy = NO_POLICY
+  /** One was told and could not be recorded: what is wanted of it is not what `policy` says. */
+  policyRefused = false
   /** How fast its replicas come to this node, and to each of the others. */
   readonly paceHere = new RepairPace()
   readonly paceElsewhere = new RepairPace()

@@ -140,9 +140,11 @@ export class States {
       try {
         ports.savePolicy(record)
       } catch {
+        view.policyRefused = true
         continue // it is not in force before it is durable; the next state brings it again
       }
       view.adopt(record)
+      view.policyRefused = false
       view.metAt = this.#context.now
       this.#context.changed()
     }

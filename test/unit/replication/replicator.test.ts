@@ -479,6 +479,19 @@ describe('the replicator', () => {
       assert.deepEqual([...bench.ledger], ['m/1'])
     })
 
+    it('does not take for unwanted what is wanted by a policy that it could not record', () => {
+      const bench = lost()
+      bench.savePolicyFails = true
+      bench.replicator.found('m', ['peer'], bench.now)
+      bench.says('peer', { policies: [policy().bytes], committed: bits(0, 1) })
+      bench.tick()
+      assert(stays(bench))
+      bench.savePolicyFails = false
+      bench.says('peer', { policies: [policy().bytes], committed: bits(0, 1) })
+      bench.tick()
+      assert.equal(bench.ledger.size, 2)
+    })
+
     it('is free to let go of what others have and nobody wants kept', () => {
       const bench = lost()
       bench.replicator.found('m', ['peer', 'other'], bench.now)
