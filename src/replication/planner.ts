@@ -73,14 +73,18 @@ export function look (view: ModelView, shard: number, { self, draining, settings
  * none, its word alone does not count for ever. Nor does it promise anything to who drains, whatever it proved before.
  */
 function unvouched (found: ShardLook, { draining, graceMs, now }: { draining: boolean, graceMs: number, now: number }): void {
-  const isSilent = (peer: Peer): boolean => peer.liveness === 'suspect' && now - peer.heardAt >= graceMs
-  const silent = found.claimed.filter(isSilent)
-  const mute = draining ? found.proven.filter(isSilent) : []
+  const silent = found.claimed.filter(peer => isSilent(peer, graceMs, now))
+  const mute = draining ? found.proven.filter(peer => isSilent(peer, graceMs, now)) : []
   if (silent.length + mute.length === 0) return
   found.claimed = found.claimed.filter(peer => !silent.includes(peer))
   found.proven = found.proven.filter(peer => !mute.includes(peer))
   found.replicas -= mute.length
   found.missing.push(...silent, ...mute)
+}
+
+/** Others hear it, and this node has not for long. */
+export function isSilent (peer: Peer, graceMs: number, now: number): boolean {
+  return peer.liveness === 'suspect' && now - peer.heardAt >= graceMs
 }
 
 export function isProven (claim: Claim, shard: number, ttlMs: number, now: number): boolean {
