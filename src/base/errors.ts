@@ -128,6 +128,38 @@ export class SwarmKeyError extends reason('SwarmKeyError', 'failed', false, 'pee
 /** None of the peers given to join could be reached. */
 export class JoinFailedError extends reason('JoinFailedError', 'failed', true, 'network') {}
 
+// The Hub that a node fetches from when the swarm lacks a model.
+/** It could not be reached, broke off, or answered something that makes no sense. */
+export class UpstreamError extends reason('UpstreamError', 'failed', true, 'network') {}
+/** It did not answer, or sent nothing, for too long. */
+export class UpstreamTimeoutError extends reason('UpstreamTimeoutError', 'failed', true, 'network') {}
+/** What it sent is not what it says that the file is. Nothing of it is published. */
+export class UpstreamMismatchError extends reason('UpstreamMismatchError', 'verification', true, 'network') {}
+
+/** It has too much to do, and says when to ask again. */
+export class UpstreamBusyError extends reason('UpstreamBusyError', 'failed', true, 'network') {
+  readonly retryAfterMs: number
+
+  constructor (message: string, init: ErrorOptions & { retryAfterMs?: number } = {}) {
+    super(message, init)
+    this.retryAfterMs = init.retryAfterMs ?? 0
+  }
+}
+
+/** It refuses this caller, or has no such thing: the answer is the caller's, as it is. */
+export class UpstreamRefusedError extends reason('UpstreamRefusedError', 'not-found', false, 'caller') {
+  /** 4xx. */
+  readonly status: number
+  /** In the words of the Hub: RepoNotFound, GatedRepo and others. */
+  readonly code: string | undefined
+
+  constructor (message: string, init: ErrorOptions & { status?: number, code?: string | undefined } = {}) {
+    super(message, init)
+    this.status = init.status ?? 404
+    this.code = init.code
+  }
+}
+
 // The process boundary.
 /** No daemon listens on the socket. */
 export class DaemonUnreachableError extends reason('DaemonUnreachableError', 'no-daemon', true, 'caller') {}

@@ -244,3 +244,37 @@ export const HF_BODY_BYTES_MAX = 1 * MiB
 export const HF_PAGE_ENTRIES_MAX = 1_000
 /** A small file of a client's cache: the list of a commit's files, some 250 bytes each. */
 export const CACHE_FILE_BYTES_MAX = 16 * MiB
+
+/** What an upstream may tell of one repository: some 300 bytes a file. */
+export const UPSTREAM_METADATA_BYTES_MAX = 16 * MiB
+/** Redirects of one request: a Hub sends to its store, a renamed repository to its new name. */
+export const UPSTREAM_REDIRECTS_MAX = 5
+/** A token, as it is passed on; those of the Hub have 37 characters. */
+export const UPSTREAM_TOKEN_BYTES_MAX = 4 * KiB
+/** Files fetched from an upstream at once: enough to fill a link, and no flood for a mirror. */
+export const UPSTREAM_FILES_AT_ONCE = 4
+/** Models fetched from an upstream at once by one node; others wait their turn, or other nodes take them. */
+export const UPSTREAM_FETCHES_MAX = 2
+/** Fetched first of every file, so that there is something to send to whoever waits for one: 8 minutes of 512 bytes a second. */
+export const UPSTREAM_HEAD_BYTES = 256 * KiB
+/** Of so many files; those of larger models are small, or wait their turn. */
+export const UPSTREAM_HEADS_MAX = 256
+/** Files of upstream models whose metadata is kept in memory, some 400 bytes each. */
+export const UPSTREAM_FILES_KNOWN_MAX = 100_000
+/** Callers who were let in to a model, and names that were looked up, each some 200 bytes. */
+export const UPSTREAM_ANSWERS_KNOWN_MAX = 10_000
+/** One message about who fetches what: 16 claims of some 250 bytes. */
+export const ORIGIN_MESSAGE_BYTES_MAX = 16 * KiB
+/** Bytes of a file that are still on their way, in one answer. */
+export const ORIGIN_PEEK_BYTES_MAX = 64 * KiB
+/** Claims told in one answer, and kept of one model; the best ones count, and they are few. */
+export const ORIGIN_CLAIMS_MAX = 16
+export const ORIGIN_CLAIMS_KEPT_MAX = 64
+/** Models about which claims are kept for others. */
+export const ORIGIN_KEYS_MAX = 1_024
+/** Streams of this protocol from one peer: one question each. */
+export const ORIGIN_STREAMS_PER_PEER_MAX = 32
+/** Peers asked who fetches a model; all ask the same ones, by rank, so a few that live are enough. */
+export const ORIGIN_WITNESSES = 4
+/** Providers of a model's name that are asked in one search. */
+export const ORIGIN_PROVIDERS_MAX = 32

@@ -5,6 +5,7 @@
 import { multiaddr } from '@multiformats/multiaddr'
 import { z } from 'zod'
 import type { RateWindow } from '../node/index.ts'
+import { upstreamUrl } from '../origin/upstream-url.ts'
 import { LOG_LEVELS_WRONG, parseLogLevels, type LogLevels } from './log-levels.ts'
 import { parseDuration, parseSize, showDuration, showSize } from './units.ts'
 
@@ -73,6 +74,17 @@ export const hostPort: z.ZodType<HostPort> = z.unknown().transform((given, conte
   const host = bracketed ?? plain
   if (host !== undefined && Number(digits) <= 65_535) return { host, port: Number(digits) }
   context.addIssue({ code: 'custom', message: 'must be a host and port such as 127.0.0.1:8765' })
+  return z.NEVER
+})
+
+/** Where a Hub is: `https://huggingface.co`. Nothing that belongs to a user stands in it. */
+export const upstream: z.ZodType<string> = z.unknown().transform((given, context) => {
+  try {
+    return upstreamUrl(String(given))
+  } catch {
+    // told with the others, below
+  }
+  context.addIssue({ code: 'custom', message: 'must be an address such as https://huggingface.co, without user or query' })
   return z.NEVER
 })
 

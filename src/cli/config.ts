@@ -12,7 +12,7 @@ import {
 import type { PartialSettings } from '../node/init.ts'
 import type { NodeSettings } from '../node/types.ts'
 import { defaultReplication } from '../replication/settings.ts'
-import { address, duration, flag, hostPort, list, logLevels, optional, rateWindows, share, size, text, whole, type HostPort } from './config-values.ts'
+import { address, duration, flag, hostPort, list, logLevels, optional, rateWindows, share, size, text, upstream, whole, type HostPort } from './config-values.ts'
 import type { LogLevels } from './log-levels.ts'
 
 const SECOND = 1_000
@@ -98,6 +98,7 @@ const KEYS = {
   'hf.listen': optional(hostPort),
   'hf.allowRemote': flag,
   'hf.hosts': list(text, 64),
+  'hf.upstream': optional(upstream),
   'log.level': logLevels,
   'log.format': z.enum(['auto', 'pretty', 'json'], 'must be auto, pretty or json')
 } as const satisfies Record<string, z.ZodType>
@@ -260,7 +261,8 @@ function assemble (values: Values, labels: Record<string, string>): Config {
       transfer: joined(section('transfer'), renamed(values, CAP_KEYS)),
       lane: section('lane'),
       replication: replicationOf(values),
-      network: section('network')
+      network: section('network'),
+      origin: Object.hasOwn(values, 'hf.upstream') ? { upstream: values['hf.upstream'] } : undefined
     },
     daemon: {
       api: {

@@ -9,7 +9,7 @@ export type LogLevel = typeof LEVELS[number]
 const LEVELS = ['debug', 'info', 'warn', 'error'] as const
 
 /** The parts that log under a name of their own; a test holds them equal to those of the program. */
-export const LOG_COMPONENTS = ['api', 'exchange', 'hf', 'loads', 'network', 'node', 'peers', 'replication', 'router', 'storage', 'systemd'] as const
+export const LOG_COMPONENTS = ['api', 'exchange', 'hf', 'loads', 'network', 'node', 'origin', 'peers', 'replication', 'router', 'storage', 'systemd'] as const
 
 /** What operators call a part, where its name in the log is another. */
 export const LOG_NAMES: Readonly<Record<string, typeof LOG_COMPONENTS[number]>> = { transfer: 'exchange', discovery: 'router', announce: 'router', scrub: 'replication', load: 'loads' }

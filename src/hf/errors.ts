@@ -1,8 +1,8 @@
-import { ShoalError, type ErrorJson } from '../base/index.ts'
+import { ShoalError, UpstreamBusyError, UpstreamRefusedError, type ErrorJson } from '../base/index.ts'
 import { errorJson, statusOf } from '../api/http-errors.ts'
 
 /** What clients tell apart (huggingface_hub, utils/_http.py); other failures have a status and a message. */
-export type HubErrorCode = 'RepoNotFound' | 'RevisionNotFound' | 'EntryNotFound'
+export type HubErrorCode = 'RepoNotFound' | 'RevisionNotFound' | 'EntryNotFound' | 'GatedRepo' | 'DisabledRepo'
 
 /** An answer that is an error, in the words of the Hub. */
 export class HubError extends Error {
@@ -19,11 +19,17 @@ export class HubError extends Error {
   }
 }
 
+const CODES: readonly HubErrorCode[] = ['RepoNotFound', 'RevisionNotFound', 'EntryNotFound', 'GatedRepo', 'DisabledRepo']
+
+/** A model that nobody has now may come back, and an upstream too: clients then take what they have cached, and ask again later. */
+const STATUS: Partial<Record<string, number>> = { NoProviderError: 504, UpstreamTimeoutError: 504, UpstreamError: 502, UpstreamMismatchError: 502 }
+
 export function hubError (error: unknown): HubError {
   if (error instanceof HubError) return error
+  if (error instanceof UpstreamRefusedError) return new HubError(error.status, error.message, { code: CODES.find(code => code === error.code), cause: error })
+  if (error instanceof UpstreamBusyError) return new HubError(429, error.message, { headers: { 'retry-after': String(Math.ceil(error.retryAfterMs / 1_000)) }, cause: error })
   const json: ErrorJson = errorJson(error)
-  // A model that nobody has now may come back: clients then take what they have cached, and ask again later.
-  const status = json.name === 'NoProviderError' ? 504 : statusOf(json)
+  const status = STATUS[json.name] ?? statusOf(json)
   return new HubError(status, error instanceof ShoalError ? json.message : 'the node failed unexpectedly; see its log', { cause: error })
 }
 

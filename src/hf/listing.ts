@@ -2,7 +2,7 @@
 import type { DescribedFile, ModelDescription, ModelLink } from '../node/types.ts'
 import { HubError } from './errors.ts'
 import { gitHash, identityOf } from './identity.ts'
-import type { Resolved } from './repos.ts'
+import { resolvedBy, titleOf, type Resolved } from './repos.ts'
 
 export interface TreeFile { type: 'file', oid: string, size: number, path: string, lfs?: { oid: string, size: number, pointerSize: number }, lastCommit?: LastCommit }
 export interface TreeDirectory { type: 'directory', oid: string, size: 0, path: string, lastCommit?: LastCommit }
@@ -41,7 +41,7 @@ function entriesOf (model: ModelDescription): readonly TreeEntry[] {
 }
 
 export function withCommit (entries: readonly TreeEntry[], resolved: Resolved): TreeEntry[] {
-  const lastCommit = { id: resolved.commit, title: `model ${resolved.cid}`, date: dateOf(resolved) }
+  const lastCommit = { id: resolved.commit, title: titleOf(resolved), date: dateOf(resolved) }
   return entries.map(entry => ({ ...entry, lastCommit }))
 }
 
@@ -73,9 +73,9 @@ export function modelInfo (resolved: Resolved, model: ModelDescription, query: {
   return Object.fromEntries(Object.entries(info).filter(([key]) => ALWAYS.includes(key) || query.expand.includes(key)))
 }
 
-export function refsOf (links: readonly ModelLink[], commitOf: (cid: string) => string): Record<string, unknown> {
+export function refsOf (links: readonly ModelLink[]): Record<string, unknown> {
   return {
-    branches: links.map(({ revision, cid }) => ({ name: revision, ref: `refs/heads/${revision}`, targetCommit: commitOf(cid) })),
+    branches: links.map(link => ({ name: link.revision, ref: `refs/heads/${link.revision}`, targetCommit: resolvedBy(link).commit })),
     converts: [],
     tags: [],
     pullRequests: []
@@ -83,7 +83,7 @@ export function refsOf (links: readonly ModelLink[], commitOf: (cid: string) => 
 }
 
 export function commitsOf (resolved: Resolved): Array<Record<string, unknown>> {
-  return [{ id: resolved.commit, title: `model ${resolved.cid}`, message: '', date: dateOf(resolved), authors: [] }]
+  return [{ id: resolved.commit, title: titleOf(resolved), message: '', date: dateOf(resolved), authors: [] }]
 }
 
 /** Which file llama.cpp means by a tag: a quantization, in the file's name, or `latest` for its own choice. */

@@ -1,60 +1,80 @@
 import { InvalidCidError } from '../base/index.ts'
-import { CID_ORG, DEFAULT_REVISION, parseModelCid, printable } from '../model/index.ts'
-import type { ModelDescription, ModelLink, ShoalNode } from '../node/types.ts'
+import { CID_ORG, DEFAULT_REVISION, checkRepo, parseModelCid, printable } from '../model/index.ts'
+import type { Caller, DescribedFile, ModelDescription, ModelLink, OriginModel, ShoalNode, UpstreamFile } from '../node/types.ts'
 import { HubError } from './errors.ts'
 import { commitOf } from './identity.ts'
 
 /** A revision of a repository, found: `commit` stands for it wherever clients keep one. */
 export interface Resolved {
   repo: string
-  cid: string
   commit: string
-  /** Milliseconds since 1970: when it was linked; of one named by its CID, none. */
+  /** Milliseconds since 1970: when it was linked; of one named by its CID, or known from the upstream, none. */
   linkedAt: number | undefined
+  /** What it is here, or what the upstream says of it. */
+  from: { kind: 'model', cid: string } | { kind: 'origin', model: OriginModel }
 }
+
+type RepoNode = Pick<ShoalNode, 'links' | 'describe' | 'origin'>
 
 /** Clients give up after 10 s (huggingface_hub, constants.py); the answer should be there before. */
 const DESCRIBE_MS = 8_000
 /** Commits that were given out and may be asked for after their name was linked to something else. */
 const COMMITS_MAX = 10_000
 
-/** Repositories by name: those that are linked here, and `cid/<model CID>` for every model there is. */
+/** Repositories by name: those that are linked here, `cid/<model CID>` for every model there is, and with an upstream all of that. */
 export class Repos {
-  readonly #node: Pick<ShoalNode, 'links' | 'describe'>
+  readonly #node: RepoNode
   readonly #given = new Map<string, Resolved>()
+  readonly #listed = new WeakMap<readonly UpstreamFile[], ModelDescription>()
 
-  constructor (node: Pick<ShoalNode, 'links' | 'describe'>) {
+  constructor (node: RepoNode) {
     this.#node = node
   }
 
-  /** Throws HubError: RepoNotFound, RevisionNotFound. */
-  resolve (repo: string, revision = DEFAULT_REVISION): Resolved {
-    const links = this.links(repo)
+  /** Throws HubError: RepoNotFound, RevisionNotFound; and what the upstream says when there is one. */
+  async resolve (repo: string, revision = DEFAULT_REVISION, caller: Caller): Promise<Resolved> {
+    const { origin } = this.#node
+    const links = this.#own(repo)
     const wanted = revision.replace(/^refs\/(?:heads|tags)\//, '')
     const link = links.find(link => link.revision === wanted) ?? links.find(link => commitOf(link.cid) === wanted)
     const resolved = link === undefined ? this.#given.get(`${repo}@${wanted}`) : resolvedBy(link)
-    if (resolved === undefined) {
-      throw new HubError(404, `${printable(repo)} has no revision ${printable(revision)} here, only ${links.map(link => link.revision).slice(0, 8).join(', ')}`, { code: 'RevisionNotFound' })
+    if (resolved !== undefined) {
+      this.#remember(resolved)
+      return resolved
     }
-    this.#remember(resolved)
-    return resolved
+    if (origin !== undefined && isForeign(repo)) {
+      const model = await origin.resolve(repo, wanted, caller)
+      return { repo, commit: model.commit, linkedAt: undefined, from: { kind: 'origin', model } }
+    }
+    if (links.length === 0) throw nothing(repo)
+    throw new HubError(404, `${printable(repo)} has no revision ${printable(revision)} here, only ${links.map(link => link.revision).slice(0, 8).join(', ')}`, { code: 'RevisionNotFound' })
   }
 
-  /** The revisions of a repository. Throws HubError (RepoNotFound) when it has none. */
-  links (repo: string): ModelLink[] {
-    const [org, text = ''] = repo.split('/')
-    const links = org === CID_ORG ? named(repo, text) : this.#node.links(repo)
-    if (links.length === 0) {
-      throw new HubError(404, `nothing is linked as ${printable(repo)} on this node; link it with: shoal link ${/^[\w./-]{1,200}$/.test(repo) ? repo : 'ORG/NAME'} CID, or ask for cid/CID`, { code: 'RepoNotFound' })
-    }
-    return links
+  /** The revisions of a repository; undefined when only the upstream can tell them. Throws HubError (RepoNotFound) when it has none. */
+  links (repo: string): ModelLink[] | undefined {
+    const links = this.#own(repo)
+    if (links.length > 0) return links
+    if (this.#node.origin !== undefined && isForeign(repo)) return undefined
+    throw nothing(repo)
   }
 
   all (): ModelLink[] { return this.#node.links() }
 
   /** Throws NoProviderError and others when it is not held here and could not be found in time. */
-  async describe ({ cid }: Resolved, signal: AbortSignal): Promise<ModelDescription> {
-    return await this.#node.describe(cid, { signal, providerTimeoutMs: DESCRIBE_MS })
+  async describe ({ from }: Resolved, signal: AbortSignal): Promise<ModelDescription> {
+    if (from.kind === 'model') return await this.#node.describe(from.cid, { signal, providerTimeoutMs: DESCRIBE_MS })
+    const { files } = from.model
+    let listed = this.#listed.get(files)
+    if (listed === undefined) this.#listed.set(files, listed = { cid: '', files: files.map(described) })
+    return listed
+  }
+
+  /** Made by users here. What came from the upstream is the upstream's to say: who may have it, and where its branches stand. */
+  #own (repo: string): ModelLink[] {
+    const [org, text = ''] = repo.split('/')
+    if (org === CID_ORG) return named(repo, text)
+    const links = this.#node.links(repo)
+    return this.#node.origin === undefined ? links.filter(({ origin }) => origin?.restricted !== true) : links.filter(({ origin }) => origin === undefined)
   }
 
   #remember (resolved: Resolved): void {
@@ -67,6 +87,20 @@ export class Repos {
   }
 }
 
+/** A name that a Hub can have. */
+function isForeign (repo: string): boolean {
+  try {
+    checkRepo(repo)
+    return true
+  } catch {
+    return false
+  }
+}
+
+function nothing (repo: string): HubError {
+  return new HubError(404, `nothing is linked as ${printable(repo)} on this node; link it with: shoal link ${/^[\w./-]{1,200}$/.test(repo) ? repo : 'ORG/NAME'} CID, or ask for cid/CID`, { code: 'RepoNotFound' })
+}
+
 function named (repo: string, text: string): ModelLink[] {
   try {
     return [{ repo, revision: DEFAULT_REVISION, cid: parseModelCid(text).toString(), linkedAt: NaN }]
@@ -76,6 +110,16 @@ function named (repo: string, text: string): ModelLink[] {
   }
 }
 
-export function resolvedBy ({ repo, cid, linkedAt }: ModelLink): Resolved {
-  return { repo, cid, commit: commitOf(cid), linkedAt: Number.isNaN(linkedAt) ? undefined : linkedAt }
+/** In the upstream's words: a client that had it from there finds the same names here. */
+function described ({ path, size, oid, sha256 }: UpstreamFile): DescribedFile {
+  return sha256 === undefined ? { path, size, sha256: '', gitSha1: oid } : { path, size, sha256, gitSha1: undefined }
+}
+
+export function resolvedBy ({ repo, cid, linkedAt, origin }: ModelLink): Resolved {
+  return { repo, commit: origin?.commit ?? commitOf(cid), linkedAt: Number.isNaN(linkedAt) ? undefined : linkedAt, from: { kind: 'model', cid } }
+}
+
+/** What a commit is told to be made of. */
+export function titleOf ({ repo, from }: Resolved): string {
+  return `model ${from.kind === 'model' ? from.cid : from.model.cid ?? repo}`
 }

@@ -1,13 +1,14 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import { HF_PAGE_ENTRIES_MAX, type Clock } from '../base/index.ts'
-import type { DescribedFile, ModelDescription, ShoalNode } from '../node/types.ts'
+import { HF_PAGE_ENTRIES_MAX, UPSTREAM_TOKEN_BYTES_MAX, type Clock } from '../base/index.ts'
+import type { Caller, DescribedFile, ModelDescription, ShoalNode } from '../node/types.ts'
 import type { Asked } from './address.ts'
 import type { Buffers } from './buffers.ts'
 import { HubError } from './errors.ts'
-import { commitOf, identityOf } from './identity.ts'
+import { identityOf } from './identity.ts'
 import { commitsOf, ggufFor, modelInfo, pathsInfo, refsOf, treeOf, withCommit } from './listing.ts'
 import { answerFor } from './ranges.ts'
 import { resolvedBy, type Repos, type Resolved } from './repos.ts'
+import { streamOrigin } from './stream-origin.ts'
 import { streamFile } from './stream.ts'
 
 export interface Call {
@@ -30,9 +31,12 @@ export async function answer (call: Call): Promise<void> {
   switch (asked.kind) {
     case 'whoami': json(call, whoami(call.request)); return
     case 'models': json(call, models(repos, asked.query)); return
-    case 'refs': json(call, refsOf(repos.links(asked.repo), commitOf)); return
-    case 'auth-check': repos.links(asked.repo); json(call, {}); return
-    case 'commits': json(call, commitsOf(repos.resolve(asked.repo, asked.revision))); return
+    case 'refs': json(call, await refs(call, asked.repo)); return
+    case 'auth-check':
+      if (repos.links(asked.repo) === undefined) await repos.resolve(asked.repo, undefined, callerOf(call.request))
+      json(call, {})
+      return
+    case 'commits': json(call, commitsOf(await repos.resolve(asked.repo, asked.revision, callerOf(call.request)))); return
     case 'info': {
       const [resolved, model] = await described(call, asked.repo, asked.revision)
       const { query } = asked
@@ -62,8 +66,22 @@ function allow ({ request }: Call, methods: readonly string[]): void {
   throw new HubError(405, `${request.method ?? 'this method'} is not answered here: models are published with shoal add`, { headers: { allow: methods.join(', ') } })
 }
 
-async function described ({ repos, signal }: Call, repo: string, revision: string | undefined): Promise<[Resolved, ModelDescription]> {
-  const resolved = repos.resolve(repo, revision)
+/** Whoever asks: of what came from the upstream, it decides who may have it. */
+function callerOf ({ headers }: IncomingMessage): Caller {
+  const [, token] = /^Bearer ([\x21-\x7e]+)$/i.exec(headers.authorization ?? '') ?? []
+  return { token: token !== undefined && token.length <= UPSTREAM_TOKEN_BYTES_MAX ? token : undefined }
+}
+
+async function refs ({ repos, node, request }: Call, repo: string): Promise<object> {
+  const links = repos.links(repo)
+  if (links !== undefined) return refsOf(links)
+  const told = await node.origin?.refs(repo, callerOf(request))
+  if (typeof told !== 'object' || told === null) throw new HubError(502, `the upstream's answer about the revisions of ${repo} makes no sense`)
+  return told
+}
+
+async function described ({ repos, signal, request }: Call, repo: string, revision: string | undefined): Promise<[Resolved, ModelDescription]> {
+  const resolved = await repos.resolve(repo, revision, callerOf(request))
   return [resolved, await repos.describe(resolved, signal)]
 }
 
@@ -118,7 +136,10 @@ async function file (call: Call, asked: Asked & { kind: 'file' }): Promise<void>
     response.writeHead(status, headers).end()
     return
   }
-  await streamFile(call, { cid: resolved.cid, path: found.path, range }, response, () => { response.writeHead(status, headers) }, call.signal)
+  const { from } = resolved
+  const begin = (): void => { response.writeHead(status, headers) }
+  if (from.kind === 'model') await streamFile(call, { cid: from.cid, path: found.path, range }, response, begin, call.signal)
+  else await streamOrigin(call, from.model, { path: found.path, range }, { response, begin, signal: call.signal })
 }
 
 /** Files are sorted by path. */

@@ -31,6 +31,7 @@ import { Descriptions } from './describe.ts'
 import { Links } from './links.ts'
 import { Loads } from './load.ts'
 import { Node } from './node.ts'
+import { createOrigin } from './origin.ts'
 import { PeerBook } from './peer-book.ts'
 import { pullShard } from './replicate.ts'
 import { resolveSettings } from './settings.ts'
@@ -148,7 +149,26 @@ export async function createNode (init: NodeInit = {}): Promise<ShoalNode> {
     await replication.start()
     announcer.start()
     peers.start()
-    return new Node({ network, store, router, exchange, peers, loads, descriptions, links, announcer, replication, clock, logger: logger.child({ component: 'node' }) }, { settings, swarmKey, events })
+    const origin = settings.origin.upstream === undefined
+      ? undefined
+      : await createOrigin({
+          network,
+          router,
+          clock,
+          random,
+          logger: logger.child({ component: 'origin' }),
+          isBanned: peerId => exchange.isBanned(peerId),
+          learn: async provider => { await peers.learn(provider) },
+          store,
+          loads,
+          descriptions,
+          links,
+          node: () => node
+        }, { upstream: settings.origin.upstream, dataDirectory: directory })
+    const node = new Node({ network, store, router, exchange, peers, loads, descriptions, links, announcer, replication, origin, clock, logger: logger.child({ component: 'node' }) }, { settings, swarmKey, events })
+    started.push(async () => { await origin?.stop() })
+    await origin?.start()
+    return node
   } catch (error) {
     for (const stop of started.reverse()) await stop().catch(stopError => { logger.warn({ error: asError(stopError).message }, 'a part did not stop cleanly') })
     throw error

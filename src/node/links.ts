@@ -2,7 +2,8 @@ import { open, readFile, rename, unlink } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { DiskError, LINKS_BYTES_MAX, LINKS_MAX, LimitExceededError, LinkNotFoundError, asError, systemCode, systemRandom, type Clock } from '../base/index.ts'
 import { checkRepo, checkRevision, parseModelCid, showRepoName, type RepoName } from '../model/index.ts'
-import type { ModelLink } from './types.ts'
+import { COMMIT } from '../origin/types.ts'
+import type { LinkOrigin, ModelLink } from './types.ts'
 
 const VERSION = 1
 const FILE = 'links.json'
@@ -42,10 +43,10 @@ export class Links {
   }
 
   /** Replaces what the name stood for. Throws InvalidRepoNameError, InvalidCidError, LimitExceededError, DiskError. */
-  async put ({ repo, revision }: RepoName, text: string): Promise<ModelLink> {
+  async put ({ repo, revision }: RepoName, text: string, origin?: LinkOrigin): Promise<ModelLink> {
     checkRepo(repo)
-    checkRevision(revision)
-    const link: ModelLink = { repo, revision, cid: parseModelCid(text).toString(), linkedAt: this.#clock.now() }
+    if (revision !== origin?.commit) checkRevision(revision)
+    const link: ModelLink = { repo, revision, cid: parseModelCid(text).toString(), linkedAt: this.#clock.now(), ...(origin === undefined ? {} : { origin }) }
     await this.#change(links => {
       links.set(keyOf(link), link)
       if (links.size > LINKS_MAX) throw new LimitExceededError(`a node keeps ${LINKS_MAX} names at most; take some away with: shoal unlink`)
@@ -103,11 +104,17 @@ async function read (path: string): Promise<ModelLink[]> {
 
 function checkLink (link: unknown): ModelLink {
   if (!isRecord(link)) throw new Error('a link is no object')
-  const { repo, revision, cid, linkedAt } = link
+  const { repo, revision, cid, linkedAt, origin } = link
   if (typeof repo !== 'string' || typeof revision !== 'string' || typeof cid !== 'string' || !Number.isSafeInteger(linkedAt)) throw new Error('a link lacks repo, revision, cid or linkedAt')
+  const from = origin === undefined ? undefined : checkOrigin(origin)
   checkRepo(repo)
-  checkRevision(revision)
-  return { repo, revision, cid: parseModelCid(cid).toString(), linkedAt: Number(linkedAt) }
+  if (revision !== from?.commit) checkRevision(revision)
+  return { repo, revision, cid: parseModelCid(cid).toString(), linkedAt: Number(linkedAt), ...(from === undefined ? {} : { origin: from }) }
+}
+
+function checkOrigin (origin: unknown): LinkOrigin {
+  if (!isRecord(origin) || typeof origin.commit !== 'string' || !COMMIT.test(origin.commit) || typeof origin.restricted !== 'boolean') throw new Error('a link has an origin without a commit')
+  return { commit: origin.commit, restricted: origin.restricted }
 }
 
 function isRecord (value: unknown): value is Record<string, unknown> {

@@ -4,6 +4,7 @@ import {
 } from '../base/index.ts'
 import { encodeInvite, type ContentRouter } from '../discovery/index.ts'
 import { parseModelCid, readSafetensors, shardRuns, type RepoName, type Tensor } from '../model/index.ts'
+import type { Origin } from '../origin/index.ts'
 import type { Replication } from '../replication/service.ts'
 import type { ShardStatus } from '../replication/types.ts'
 import type { GcResult, ModelStore, RemoveResult, StoredFile, StoredModel, VerifyProgress, VerifyResult } from '../storage/store.ts'
@@ -14,10 +15,10 @@ import type { Links } from './links.ts'
 import type { Loads } from './load.ts'
 import type { PeerBook } from './peer-book.ts'
 import { problemsOf } from './problems.ts'
-import { publish } from './publish.ts'
+import { publish, type PublishOptions } from './publish.ts'
 import { drainAll, policyFor, untilReplicated } from './replicate.ts'
 import type {
-  AddOptions, AddResult, DescribeOptions, DrainOptions, DrainResult, LoadOptions, LoadResult, ModelDescription, ModelDetails, ModelLink, ModelSummary, NodeEvents, NodeSettings, NodeStatus, OpenModel, PeerStatus, PinOptions, ReplicationProgress, ShoalNode,
+  AddResult, DescribeOptions, DrainOptions, DrainResult, LoadOptions, LoadResult, ModelDescription, ModelDetails, ModelLink, ModelSummary, NodeEvents, NodeSettings, NodeStatus, OpenModel, PeerStatus, PinOptions, ReplicationProgress, ShoalNode,
   TransferStatus, WholeFile
 } from './types.ts'
 import { version } from './version.ts'
@@ -33,6 +34,7 @@ export interface NodeComponents {
   links: Links
   announcer: Announcer
   replication: Replication
+  origin: Origin | undefined
   clock: Clock
   logger: Logger
 }
@@ -76,7 +78,9 @@ export class Node implements ShoalNode {
     return await this.#components.peers.connect(address, options.signal)
   }
 
-  async add (path: string, options: AddOptions = {}): Promise<AddResult> {
+  get origin (): Origin | undefined { return this.#components.origin }
+
+  async add (path: string, options: PublishOptions = {}): Promise<AddResult> {
     this.#check()
     const { store, announcer, replication, clock } = this.#components
     const policy = policyFor(options.replicas, this.#settings.replication)
@@ -279,7 +283,7 @@ export class Node implements ShoalNode {
   }
 
   async status (): Promise<NodeStatus> {
-    const { store, router, clock, loads, replication } = this.#components
+    const { store, router, clock, loads, replication, origin } = this.#components
     const report = replication.report()
     const models = store.models()
     const status: Omit<NodeStatus, 'problems'> = {
@@ -300,6 +304,7 @@ export class Node implements ShoalNode {
       announce: router.status(),
       blocksLost: this.#blocksLost,
       replication: report,
+      ...(origin === undefined ? {} : { origin: origin.status() }),
       labels: this.#settings.labels
     }
     return { ...status, problems: problemsOf(status, this.#settings, this.peers().filter(peer => peer.banned), models, cid => loads.has(cid) || replication.keeps(cid), replication.problems(report)) }
@@ -316,11 +321,12 @@ export class Node implements ShoalNode {
 
   /** From the outside in: first nobody new, then open work, then the network, and at last what was written is recorded. */
   async #stop (): Promise<void> {
-    const { announcer, replication, loads, descriptions, exchange, router, peers, network, store, logger } = this.#components
+    const { announcer, replication, loads, descriptions, exchange, router, peers, network, origin, store, logger } = this.#components
     this.#stopping.abort(new NodeStoppedError('the node is stopping'))
     announcer.stop()
     descriptions.stop()
     const steps: Array<[string, () => Promise<unknown>]> = [
+      ['origin', async () => { await origin?.stop() }],
       ['replication', async () => { await replication.stop() }],
       ['loads', async () => { await loads.stop() }],
       ['adds', async () => await Promise.allSettled(this.#adding)],

@@ -10,6 +10,11 @@ import { Sha256Thread } from './sha256-pool.ts'
 import { listSource, type SourceFile } from './source-files.ts'
 import type { AddOptions, AddResult } from './types.ts'
 
+export interface PublishOptions extends AddOptions {
+  /** Called with each source file when its bytes are in the store, and durable. */
+  onStored?: (path: string) => Promise<void>
+}
+
 export interface PublishComponents { store: ModelStore, clock: Clock }
 
 /** Blocks of one file between read and stored. Four keep reading, hashing and writing busy at once. */
@@ -27,7 +32,7 @@ interface FileResult { entry: ManifestFile, index: Encoded<FileIndex>, newBytes:
  * at last name the model by its manifest and put it into the store. Announcing is the caller's. Nothing is visible as
  * a model until all of it is durable.
  */
-export async function publish (components: PublishComponents, path: string, options: AddOptions = {}): Promise<AddResult & { model: string }> {
+export async function publish (components: PublishComponents, path: string, options: PublishOptions = {}): Promise<AddResult & { model: string }> {
   const started = components.clock.monotonic()
   const tree = await listSource(path, { follow: options.follow ?? false, followWithin: options.followWithin, signal: options.signal })
   const results: FileResult[] = []
@@ -48,6 +53,7 @@ export async function publish (components: PublishComponents, path: string, opti
     for (let next = queue.next(); next.done !== true; next = queue.next()) {
       const { file, position } = next.value
       results[position] = await by.publish(file, told(file))
+      await options.onStored?.(file.guard.path)
     }
   }
   const workers: Array<Promise<void>> = []

@@ -41,7 +41,8 @@ export const defaultSettings: NodeSettings = {
   },
   lane: { enabled: true, port: undefined },
   replication: defaultReplication,
-  network: { maxConnections: 300, inboundPerSecond: 5, openSwarm: false }
+  network: { maxConnections: 300, inboundPerSecond: 5, openSwarm: false },
+  origin: { upstream: undefined }
 }
 
 /** The defaults with what is given laid over them, section by section. An explicit undefined means "the default". */
@@ -56,7 +57,8 @@ export function resolveSettings (given: PartialSettings = {}): NodeSettings {
     transfer: overlay(defaultSettings.transfer, given.transfer),
     lane: overlay(defaultSettings.lane, given.lane),
     replication: overlay(defaultSettings.replication, given.replication),
-    network: overlay(defaultSettings.network, given.network)
+    network: overlay(defaultSettings.network, given.network),
+    origin: overlay(defaultSettings.origin, given.origin)
   }
 }
 

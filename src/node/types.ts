@@ -1,6 +1,7 @@
 import type { AbortOptions, Emitter, ProgressOptions } from '../base/index.ts'
 import type { RouterStatus } from '../discovery/router.ts'
 import type { RepoName } from '../model/repo-name.ts'
+import type { ModelOrigin, OriginStatus } from '../origin/types.ts'
 import type { Tensor } from '../model/types.ts'
 import type { DrainStatus, ReplicationReport, ReplicationSettings, ShardStatus } from '../replication/types.ts'
 import type { FileGuard, GcResult, RemoveResult, StoreStatus, VerifyProgress, VerifyResult } from '../storage/store.ts'
@@ -57,6 +58,7 @@ export interface DrainResult {
 export type ReplicationStatus = ReplicationReport
 export type { ReplicationCounters } from '../replication/types.ts'
 export type { RateWindow } from '../transfer/rate.ts'
+export type { Caller, ModelOrigin, OriginFetch, OriginModel, OriginStatus, UpstreamFile } from '../origin/types.ts'
 
 export interface AddProgress {
   bytesDone: number
@@ -183,6 +185,15 @@ export interface ModelLink extends RepoName {
   cid: string
   /** Milliseconds since 1970. */
   linkedAt: number
+  /** Of one that came from the upstream. Absent when a user made the link. */
+  origin?: LinkOrigin
+}
+
+export interface LinkOrigin {
+  /** What the upstream names it by. */
+  commit: string
+  /** Gated or private: the upstream decides for each caller. */
+  restricted: boolean
 }
 
 export interface ModelSummary {
@@ -248,6 +259,8 @@ export interface NodeStatus {
   /** Blocks found bad or gone since the node started. */
   blocksLost: number
   replication: ReplicationStatus
+  /** Absent without hf.upstream. */
+  origin?: OriginStatus
   labels: Record<string, string>
   /** What an operator should look at, in words; empty when all is well. */
   problems: string[]
@@ -285,6 +298,8 @@ export interface ShoalNode {
   link: (name: RepoName, cid: string) => Promise<ModelLink>
   /** Throws LinkNotFoundError. */
   unlink: (name: RepoName) => Promise<ModelLink>
+  /** Models that the swarm lacks come from here; undefined without `origin.upstream`. */
+  readonly origin: ModelOrigin | undefined
   /** All links, or the revisions of one repository, by name. */
   links: (repo?: string) => ModelLink[]
   models: () => ModelSummary[]
@@ -344,4 +359,6 @@ export interface NodeSettings {
   /** `donateBytes` comes from `storage.donate`. */
   replication: Omit<ReplicationSettings, 'donateBytes'>
   network: { maxConnections: number, inboundPerSecond: number, openSwarm: boolean }
+  /** `upstream`: a Hub from which models come that nobody in the swarm has. */
+  origin: { upstream: string | undefined }
 }

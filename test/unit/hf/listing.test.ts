@@ -20,7 +20,7 @@ function described (contents: Record<string, string>): ModelDescription {
 }
 
 const MODEL = described({ 'config.json': '{}', 'a/b.txt': 'b', 'a/c/d.txt': 'd', 'a.txt': 'a', 'a-b/x': 'x', 'z/y/x/w': 'w' })
-const RESOLVED = { repo: 'acme/tiny', cid: MODEL.cid, commit: commitOf(MODEL.cid), linkedAt: 0 }
+const RESOLVED = { repo: 'acme/tiny',  commit: commitOf(MODEL.cid), linkedAt: 0, from: { kind: 'model' as const, cid: MODEL.cid } }
 const paths = (entries: ReadonlyArray<{ path: string }>): string[] => entries.map(({ path }) => path)
 
 describe('hf: identities', () => {

@@ -1,0 +1,147 @@
+/**
+ * A file of a model that is on its way from the upstream. Until it is here and its hash was compared, a reader who would give up
+ * after ten silent seconds gets its first bytes in drops, as far as anybody has them; they are compared with what the file turns
+ * out to be before the rest goes out, so nobody gets a file that is whole and wrong.
+ */
+import type { ServerResponse } from 'node:http'
+import { createHash } from 'node:crypto'
+import { AbortError, NoProviderError, UpstreamMismatchError, abortReason, asError, throwIfAborted, type Clock } from '../base/index.ts'
+import type { OriginModel } from '../node/types.ts'
+import type { ByteRange } from './ranges.ts'
+import { streamFile, type StreamComponents } from './stream.ts'
+
+export interface OriginFile { path: string, range: ByteRange }
+export interface OriginAnswer { response: ServerResponse, begin: () => void, signal: AbortSignal }
+
+/** How long an answer waits before its head goes out, so that a failure can still be told: less than clients wait for one. */
+const HEAD_MS = 6_000
+const DROP_EVERY_MS = 2_000
+const DROP_BYTES_MAX = 512
+/** Of a range, so that a small one lasts as well: 8 minutes. */
+const DROPS_MIN = 256
+/** What went out in drops is read again in pieces of this. */
+const COMPARE_BYTES = 64 * 1024
+/** A peer that has another model, or lost it, is no reason to fail while there are others. */
+const TRIES = 4
+
+/** Throws what cannot be mended; whether that can be told depends on `headersSent`. */
+export async function streamOrigin (components: StreamComponents, model: OriginModel, file: OriginFile, answer: OriginAnswer): Promise<void> {
+  const { path, range } = file
+  const { response, signal } = answer
+  for (let tries = 1; ; tries++) {
+    const drops = new Drops(components.clock, model, file, answer)
+    const cid = await drops.meanwhile(here(model, path, signal))
+    try {
+      await compare(components, { cid, path, range }, drops)
+      await streamFile(components, { cid, path, range: { offset: range.offset + drops.sent, length: range.length - drops.sent } }, response, () => { if (!response.headersSent) answer.begin() }, signal)
+      return
+    } catch (error) {
+      if (!(error instanceof NoProviderError) || response.headersSent || tries === TRIES) throw error
+      model.lose(cid)
+    }
+  }
+}
+
+/** The model that has the file, which is compared with the upstream's hash. */
+async function here (model: OriginModel, path: string, signal: AbortSignal): Promise<string> {
+  for (let tries = 1; ; tries++) {
+    throwIfAborted(signal)
+    const cid = await model.find(signal)
+    if (model.isVerified(path)) return cid
+    try {
+      await model.verify(path, signal)
+      if (model.cid === cid) return cid
+    } catch (error) {
+      if (tries === TRIES || !(error instanceof UpstreamMismatchError || error instanceof NoProviderError)) throw error
+      if (error instanceof NoProviderError) model.lose(cid)
+    }
+  }
+}
+
+/** Throws UpstreamMismatchError when what went out in drops was something else: the connection is cut then. */
+async function compare ({ node }: StreamComponents, { cid, path, range }: { cid: string, path: string, range: ByteRange }, drops: Drops): Promise<void> {
+  if (drops.sent === 0) return
+  const hash = createHash('sha256')
+  const model = await node.open(cid, { include: [path] })
+  try {
+    for (let at = 0; at < drops.sent; at += COMPARE_BYTES) {
+      hash.update(await model.read(path, range.offset + at, Math.min(COMPARE_BYTES, drops.sent - at)))
+    }
+  } finally {
+    model.close()
+  }
+  if (!hash.digest().equals(drops.digest())) throw new UpstreamMismatchError(`the first ${drops.sent} bytes of ${path} were others than those of the file, and the answer is cut off; ask again`)
+}
+
+class Drops {
+  sent = 0
+  readonly #clock: Clock
+  readonly #model: OriginModel
+  readonly #file: OriginFile
+  readonly #answer: OriginAnswer
+  readonly #hash = createHash('sha256')
+
+  constructor (clock: Clock, model: OriginModel, file: OriginFile, answer: OriginAnswer) {
+    this.#clock = clock
+    this.#model = model
+    this.#file = file
+    this.#answer = answer
+  }
+
+  digest (): Buffer { return this.#hash.copy().digest() }
+
+  /** Waits for `ready`, and keeps the reader there. */
+  async meanwhile (ready: Promise<string>): Promise<string> {
+    ready.catch(() => undefined) // told below, or nobody waits any more
+    const first = await this.#within(ready, HEAD_MS)
+    if (first !== undefined) return first
+    if (!this.#answer.response.headersSent) this.#answer.begin()
+    this.#answer.response.flushHeaders()
+    for (;;) {
+      await this.#drop()
+      const done = await this.#within(ready, DROP_EVERY_MS)
+      if (done !== undefined) return done
+    }
+  }
+
+  /** The last byte of a file is never one of them. */
+  async #drop (): Promise<void> {
+    const { path, range } = this.#file
+    const { signal, response } = this.#answer
+    const length = Math.min(Math.max(1, Math.min(DROP_BYTES_MAX, Math.floor(range.length / DROPS_MIN))), range.length - 1 - this.sent)
+    if (length <= 0) return
+    const over = new AbortController()
+    const cancel = this.#clock.setTimeout(() => { over.abort(new AbortError('it took too long')) }, DROP_EVERY_MS)
+    let bytes: Uint8Array | undefined
+    try {
+      bytes = await this.#model.peek(path, range.offset + this.sent, { length, signal: AbortSignal.any([signal, over.signal]) })
+    } catch {
+      throwIfAborted(signal)
+    } finally {
+      cancel()
+    }
+    if (bytes === undefined || bytes.length === 0) return
+    const drop = bytes.subarray(0, length)
+    this.#hash.update(drop)
+    this.sent += drop.length
+    await new Promise<void>((resolve, reject) => { response.write(drop, error => { if (error === null || error === undefined) resolve(); else reject(asError(error)) }) })
+  }
+
+  /** Undefined when it was not ready in this time. Throws what it throws. */
+  async #within (ready: Promise<string>, timeoutMs: number): Promise<string | undefined> {
+    const { signal } = this.#answer
+    let cancel = (): void => undefined
+    let onAbort = (): void => undefined
+    const late = new Promise<undefined>((resolve, reject) => {
+      cancel = this.#clock.setTimeout(() => { resolve(undefined) }, timeoutMs)
+      onAbort = () => { reject(abortReason(signal)) }
+      signal.addEventListener('abort', onAbort, { once: true })
+    })
+    try {
+      return await Promise.race([ready, late])
+    } finally {
+      cancel()
+      signal.removeEventListener('abort', onAbort)
+    }
+  }
+}

@@ -1,0 +1,80 @@
+import { mkdtemp } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { MiB, ModelNotFoundError, asError, type AbortOptions, type Clock, type Logger, type Random } from '../base/index.ts'
+import { Origin } from '../origin/index.ts'
+import type { OriginComponents } from '../origin/index.ts'
+import type { ModelStore } from '../storage/store.ts'
+import type { Descriptions } from './describe.ts'
+import type { Links } from './links.ts'
+import type { Loads } from './load.ts'
+import type { Node } from './node.ts'
+import { version } from './version.ts'
+
+export interface OriginWiring extends Pick<OriginComponents, 'network' | 'router' | 'isBanned' | 'learn'> {
+  clock: Clock
+  random: Random
+  logger: Logger
+  store: ModelStore
+  loads: Loads
+  descriptions: Descriptions
+  links: Links
+  /** The node that all this becomes part of: it publishes and removes. */
+  node: () => Node
+}
+
+/** Read at once while a file is compared with its hash. */
+const PIECE_BYTES = 1 * MiB
+
+/** The origin over the parts of a node. Without a directory models come to one of the system's temporary ones. */
+export async function createOrigin (wiring: OriginWiring, { upstream, dataDirectory }: { upstream: string, dataDirectory: string | undefined }): Promise<Origin> {
+  const { store, loads, descriptions, links, node } = wiring
+  const directory = dataDirectory === undefined ? await mkdtemp(join(tmpdir(), 'shoal-origin-')) : join(dataDirectory, 'origin')
+  const isTemporary = dataDirectory === undefined
+  return new Origin({
+    ...wiring,
+    makeRoom: async (bytes, what) => { await store.makeRoom(bytes, what) },
+    publish: async (path, options) => await node().add(path, options),
+    describe: async (cid, options) => await descriptions.describe(cid, options),
+    read: (cid, path, options) => readFile(loads, cid, path, options),
+    readSome: async (cid, path, { offset, length }, options) => {
+      const model = await loads.open(cid, { include: [path], order: 'sequential', ...options })
+      try {
+        return await model.read(path, offset, length, options)
+      } finally {
+        model.close()
+      }
+    },
+    discard: async cid => {
+      if (links.list().some(link => link.cid === cid)) return
+      try {
+        await node().remove(cid)
+      } catch (error) {
+        if (!(error instanceof ModelNotFoundError)) wiring.logger.warn({ cid, error: asError(error).message }, 'a model that is another than a peer said could not be removed')
+      }
+    },
+    names: () => links.list().flatMap(({ repo, revision, cid, origin }) => origin === undefined ? [] : [{ repo, revision, cid, ...origin }]),
+    link: async ({ repo, revision, cid, commit, restricted }) => {
+      // What a user linked stays as it is.
+      const there = links.get({ repo, revision })
+      if (there === undefined || there.origin !== undefined) await links.put({ repo, revision }, cid, { commit, restricted })
+    }
+  }, { upstream, userAgent: `shoal/${version}`, self: wiring.network.peerId.toString(), directory, isTemporary })
+}
+
+/** Whole first, so that it comes from many peers in whatever order is best; then piece by piece. */
+async function * readFile (loads: Loads, cid: string, path: string, options: AbortOptions): AsyncGenerator<Uint8Array> {
+  const model = await loads.open(cid, { include: [path], ...options })
+  try {
+    await model.done
+    const size = model.files.find(file => file.path === path)?.size ?? 0
+    const buffer = Buffer.allocUnsafeSlow(Math.min(PIECE_BYTES, size))
+    for (let at = 0; at < size; at += buffer.length) {
+      const into = buffer.subarray(0, Math.min(buffer.length, size - at))
+      await model.read(path, at, into.length, { into, ...options })
+      yield into
+    }
+  } finally {
+    model.close()
+  }
+}

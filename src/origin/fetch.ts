@@ -1,0 +1,112 @@
+import { rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { OutOfSpaceError, UpstreamMismatchError, asError, sleep, throwIfAborted, type AbortOptions, type Clock, type Logger } from '../base/index.ts'
+import type { AddResult, DescribedModel } from './components.ts'
+import { yieldsTo, type Claim } from './claims.ts'
+import { Download } from './download.ts'
+import type { KnownModel } from './known-model.ts'
+import type { OriginSwarm } from './swarm.ts'
+import type { Caller, OriginFetch } from './types.ts'
+import { bytesOf, contentOf } from './upstream-model.ts'
+import type { Upstream } from './upstream.ts'
+
+export interface FetchComponents {
+  upstream: Upstream
+  swarm: OriginSwarm
+  clock: Clock
+  logger: Logger
+  /** Makes room for so many bytes. Throws QuotaExceededError, OutOfSpaceError. */
+  makeRoom: (bytes: number, what: string) => Promise<void>
+  publish: (directory: string, options: AbortOptions & { onStored: (path: string) => Promise<void> }) => Promise<AddResult>
+  describe: (cid: string, options: AbortOptions) => Promise<DescribedModel>
+}
+
+export interface FetchInit {
+  known: KnownModel
+  caller: Caller
+  directory: string
+  self: string
+  progress: OriginFetch
+  /** What this node says of itself from now on; `peek` gives what is here of a file. */
+  claim: (claim: Claim | undefined, download: Download | undefined) => void
+  signal: AbortSignal
+}
+
+/** A peer of higher rank began as well, or has it already. */
+export class YieldedError extends Error {
+  readonly claim: Claim
+
+  constructor (claim: Claim) {
+    super(`${claim.peerId} fetches it`)
+    this.claim = claim
+  }
+}
+
+/** Between two words to those who remember: a claim is void after CLAIM_MS. */
+const TELL_FIRST_MS = 1_000
+const TELL_MS = 3_000
+/** Every so often also to those who are found by the model's name. */
+const DEEP_EVERY = 4
+
+/**
+ * Fetches a model from the upstream and publishes it. Says what it does before the first byte is asked for, and lets go when a
+ * peer of higher rank does the same: then nobody, or one, goes on. Throws YieldedError, what Download and publishing throw.
+ */
+export async function fetchModel (components: FetchComponents, init: FetchInit): Promise<string> {
+  const { known, caller, progress, signal: given } = init
+  const over = new AbortController()
+  const signal = AbortSignal.any([given, over.signal])
+  const download = new Download(components, { model: known.model, caller, directory: join(init.directory, known.key), signal })
+  const tell = async (deep: boolean): Promise<void> => {
+    progress.bytesDone = download.bytesDone
+    init.claim({ peerId: init.self, state: 'fetching', cid: undefined, bytesDone: download.bytesDone, bytesTotal: download.bytesTotal }, download)
+    const other = yieldsTo(known.key, init.self, await components.swarm.look(known.key, known.name, { deep, signal }))
+    if (other !== undefined && (other.cid === undefined || !known.refused.has(other.cid))) throw new YieldedError(other)
+  }
+  const keepTelling = async (): Promise<void> => {
+    for (let turn = 1; !signal.aborted; turn++) {
+      await sleep(components.clock, turn < 4 ? TELL_FIRST_MS : TELL_MS, signal)
+      await tell(turn % DEEP_EVERY === 0)
+    }
+  }
+  progress.phase = 'fetching'
+  let telling: Promise<void> = Promise.resolve()
+  try {
+    await tell(false)
+    await components.makeRoom(bytesOf(known.model), `${known.repo} from the upstream`)
+    telling = keepTelling()
+    telling.catch(error => { over.abort(error) })
+    await download.run()
+    progress.phase = 'publishing'
+    const { cid } = await components.publish(download.files, { signal, onStored: async path => { await rm(path, { force: true }) } })
+    checkDescription(known, await components.describe(cid, { signal }), 'this disk')
+    await download.remove()
+    return cid
+  } catch (error) {
+    // What is there is gone on with next time; not where it takes the last room.
+    if (error instanceof OutOfSpaceError) await download.remove().catch(removal => { components.logger.warn({ error: asError(removal).message }, 'what was begun from the upstream could not be removed') })
+    throwIfAborted(given)
+    throw over.signal.aborted ? over.signal.reason : error
+  } finally {
+    init.claim(undefined, undefined)
+    over.abort(new YieldedError({ peerId: init.self, state: 'want', cid: undefined, bytesDone: 0, bytesTotal: 0 }))
+    await telling.catch(() => undefined)
+  }
+}
+
+/**
+ * Whether a model says of itself what the upstream says of this revision: the same files, of the same sizes, with the same hashes
+ * where it has them. Its bytes are another matter. Throws UpstreamMismatchError.
+ */
+export function checkDescription ({ model, commit }: KnownModel, described: DescribedModel, from: string): void {
+  const wrong = (path: string, found: string, told: string): UpstreamMismatchError =>
+    new UpstreamMismatchError(`${path} of ${model.repo} at ${commit.slice(0, 12)} is ${found} in ${described.cid} from ${from}, and ${told} at the upstream`)
+  const files = new Map(described.files.map(file => [file.path, file]))
+  if (files.size !== model.files.length) throw wrong('the list of files', `${files.size} long`, `${model.files.length} long`)
+  for (const file of model.files) {
+    const found = files.get(file.path)
+    if (found?.size !== file.size) throw wrong(file.path, found === undefined ? 'missing' : `of ${found.size} bytes`, `of ${file.size} bytes`)
+    const hash = file.sha256 === undefined ? found.gitSha1 : found.sha256
+    if (hash !== undefined && hash !== contentOf(file)) throw wrong(file.path, hash, contentOf(file))
+  }
+}

@@ -1,0 +1,133 @@
+import { asError, sleep, throwIfAborted, type AbortOptions, type Clock, type Logger } from '../base/index.ts'
+import { decide, type Claim } from './claims.ts'
+import type { DescribedModel } from './components.ts'
+import { YieldedError, checkDescription } from './fetch.ts'
+import type { KnownModel } from './known-model.ts'
+import type { OriginSwarm } from './swarm.ts'
+import type { OriginFetch } from './types.ts'
+
+export interface FindComponents {
+  swarm: OriginSwarm
+  clock: Clock
+  logger: Logger
+  describe: (cid: string, options: AbortOptions & { providerTimeoutMs?: number }) => Promise<DescribedModel>
+  /** By this node, when it is its turn. Resolves with the model CID. */
+  fetch: () => Promise<string>
+}
+
+export interface FindInit {
+  known: KnownModel
+  self: string
+  progress: OriginFetch
+  /** What this node says of itself; undefined: nothing any more. */
+  claim: (claim: Claim | undefined) => void
+  signal: AbortSignal
+}
+
+/** Those who ask at the same moment are heard before anybody begins. */
+const SETTLE_MS = 300
+const POLL_FIRST_MS = 500
+const POLL_MAX_MS = 3_000
+/** A peer that says it fetches and gets nothing new for so long is taken for stuck. */
+const STUCK_MS = 45_000
+/** For so long nobody listens to a peer that was stuck, or had not what it said. */
+const DISTRUST_MS = 20_000
+const DESCRIBE_MS = 8_000
+
+/**
+ * The model CID of a revision: from peers who have it, or who are fetching it; and from the upstream, by this node, when it is its
+ * turn. Of what a peer names, its list of files was compared with the upstream's, and its bytes not yet. Throws what fetching throws.
+ */
+export async function findModel (components: FindComponents, init: FindInit): Promise<{ cid: string, fetched: boolean }> {
+  const { swarm, clock, logger } = components
+  const { known, self, progress, signal } = init
+  const distrusted = new Map<string, number>()
+  const distrust = (peerId: string, error: unknown): void => {
+    distrusted.set(peerId, clock.monotonic() + DISTRUST_MS)
+    logger.info({ peerId, repo: known.repo, error: asError(error).message }, 'a peer is not waited for')
+  }
+  const watch = new Progress()
+  const claimWant = (): void => { init.claim({ peerId: self, state: 'want', cid: undefined, bytesDone: 0, bytesTotal: 0 }) }
+  let since: number | undefined
+  let deep = false
+  let searched = false
+  try {
+    claimWant()
+    for (let turn = 0; ; turn++) {
+      throwIfAborted(signal)
+      const said = await swarm.look(known.key, known.name, { deep, signal })
+      searched ||= deep
+      deep = false
+      const now = clock.monotonic()
+      const claims = said.filter(({ peerId, cid }) => (distrusted.get(peerId) ?? -Infinity) < now && !(cid !== undefined && known.refused.has(cid)))
+      if (turn === 0 && claims.every(({ state }) => state === 'want') && (claims.length > 0 || await swarm.hasPeers())) {
+        await sleep(clock, SETTLE_MS, signal)
+        continue
+      }
+      since ??= now
+      const decision = decide(known.key, self, claims, now - since)
+      switch (decision.do) {
+        case 'load':
+          try {
+            return { cid: await check(components, known, decision.claim, signal), fetched: false }
+          } catch (error) {
+            throwIfAborted(signal)
+            if (asError(error).name === 'UpstreamMismatchError' && decision.claim.cid !== undefined) known.refused.add(decision.claim.cid)
+            distrust(decision.claim.peerId, error)
+          }
+          continue
+        case 'follow': {
+          const { peerId, bytesDone, bytesTotal } = decision.claim
+          Object.assign(progress, { phase: 'waiting', peerId, bytesDone, bytesTotal })
+          if (watch.stuckMs(decision.claim, now) > STUCK_MS) distrust(peerId, new Error(`it received nothing for ${STUCK_MS / 1_000} s`))
+          since = now // when it gives up, all begin to wait anew
+          break
+        }
+        case 'wait':
+          progress.phase = 'asking'
+          break
+        case 'fetch':
+          // The search for its name is for whose turn it is: it asks twenty peers, and most who want it only have to wait.
+          if (!searched) {
+            deep = true
+            continue
+          }
+          try {
+            return { cid: await components.fetch(), fetched: true }
+          } catch (error) {
+            if (!(error instanceof YieldedError)) throw error
+            logger.info({ repo: known.repo, peerId: error.claim.peerId }, 'a peer fetches it as well; it goes on')
+            claimWant()
+            progress.phase = 'asking'
+            searched = false
+          }
+          continue
+      }
+      await sleep(clock, Math.min(POLL_MAX_MS, POLL_FIRST_MS * 1.5 ** Math.min(turn, 8)), signal)
+    }
+  } finally {
+    init.claim(undefined)
+  }
+}
+
+async function check ({ describe }: FindComponents, known: KnownModel, { cid, peerId }: Claim, signal: AbortSignal): Promise<string> {
+  if (cid === undefined) throw new TypeError(`a claim without a model from ${peerId}`)
+  checkDescription(known, await describe(cid, { signal, providerTimeoutMs: DESCRIBE_MS }), peerId)
+  return cid
+}
+
+/** How long the one who fetches has received nothing. */
+class Progress {
+  #peerId = ''
+  #bytes = -1
+  #at = 0
+
+  stuckMs ({ peerId, bytesDone }: Claim, now: number): number {
+    if (peerId !== this.#peerId || bytesDone > this.#bytes) {
+      this.#peerId = peerId
+      this.#bytes = bytesDone
+      this.#at = now
+    }
+    return now - this.#at
+  }
+}

@@ -1,0 +1,96 @@
+import { createHash } from 'node:crypto'
+import { CID } from 'multiformats/cid'
+import * as Digest from 'multiformats/hashes/digest'
+import { UPSTREAM_FILES_KNOWN_MAX } from '../base/index.ts'
+import type { SharedWork } from './shared-work.ts'
+import type { UpstreamModel } from './types.ts'
+
+const RAW = 0x55
+const SHA2_256 = 0x12
+
+/** A revision of a repository, as far as this node has come with it. */
+export class KnownModel {
+  readonly model: UpstreamModel
+  /** Names it among peers, in hex: nobody learns a repository's name from it who does not know it. */
+  readonly key: string
+  /** The same for the content router. */
+  readonly name: CID
+  /** Files whose bytes were compared here with the upstream's word, hash by hash. */
+  readonly verified = new Set<string>()
+  /** Models that somebody took for it and that are not. */
+  readonly refused = new Set<string>()
+  /** The model CID: of one that a peer named, a hint. */
+  cid: string | undefined
+  /** All files are verified, and it is linked here. */
+  sure = false
+  finding: SharedWork<string> | undefined
+  readonly verifying = new Map<string, SharedWork<void>>()
+
+  constructor (model: UpstreamModel) {
+    this.model = model
+    const digest = keyOf(model)
+    this.key = Buffer.from(digest).toString('hex')
+    this.name = CID.createV1(RAW, Digest.create(SHA2_256, digest))
+  }
+
+  get repo (): string { return this.model.repo }
+  get commit (): string { return this.model.commit }
+
+  /** It is this model, and every file of it was compared. */
+  trust (cid: string): void {
+    this.cid = cid
+    this.sure = true
+    for (const { path } of this.model.files) this.verified.add(path)
+  }
+
+  /** Nobody has it any more, or it is another one. */
+  forget (): void {
+    this.cid = undefined
+    this.sure = false
+    this.verified.clear()
+  }
+
+  get busy (): boolean { return this.finding?.ended === false || this.verifying.size > 0 }
+}
+
+/** A commit names its content, so the mirror it comes from is not in it: nodes with different ones share. */
+export function keyOf ({ repo, commit }: { repo: string, commit: string }): Uint8Array {
+  return createHash('sha256').update(`hf-origin:${repo}@${commit}`).digest()
+}
+
+/** The ones used last. */
+export class KnownModels {
+  readonly #byName = new Map<string, KnownModel>()
+  #files = 0
+
+  get (repo: string, commit: string): KnownModel | undefined {
+    const name = `${repo}@${commit}`
+    const known = this.#byName.get(name)
+    if (known !== undefined) {
+      this.#byName.delete(name) // to the end: used last
+      this.#byName.set(name, known)
+    }
+    return known
+  }
+
+  /** The one that is known, or this one from now on. */
+  keep (model: UpstreamModel): KnownModel {
+    const before = this.get(model.repo, model.commit)
+    if (before !== undefined) return before
+    const known = new KnownModel(model)
+    this.#byName.set(`${model.repo}@${model.commit}`, known)
+    this.#files += model.files.length + 1
+    for (const [name, oldest] of this.#byName) {
+      if (this.#files <= UPSTREAM_FILES_KNOWN_MAX || oldest === known) break
+      if (oldest.busy) continue
+      this.#byName.delete(name)
+      this.#files -= oldest.model.files.length + 1
+    }
+    return known
+  }
+
+  byKey (key: string): KnownModel | undefined {
+    for (const known of this.#byName.values()) if (known.key === key) return known
+    return undefined
+  }
+}

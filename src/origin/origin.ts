@@ -1,0 +1,302 @@
+import { join } from 'node:path'
+import { mkdir, readdir, rm, stat } from 'node:fs/promises'
+import {
+  NoProviderError, NodeStoppedError, ORIGIN_PEEK_BYTES_MAX, Semaphore, UPSTREAM_FETCHES_MAX, UpstreamMismatchError, asError, systemCode, throwIfAborted
+} from '../base/index.ts'
+import { Access, type KnownName } from './access.ts'
+import type { Claim } from './claims.ts'
+import type { OriginComponents } from './components.ts'
+import type { Download } from './download.ts'
+import { fetchModel } from './fetch.ts'
+import { findModel } from './find.ts'
+import { KnownModel, KnownModels, keyOf } from './known-model.ts'
+import { SharedWork } from './shared-work.ts'
+import { OriginSwarm } from './swarm.ts'
+import type { Caller, ModelOrigin, OriginCounters, OriginFetch, OriginModel, OriginStatus } from './types.ts'
+import { bytesOf, checkHash, contentOf, hashFor } from './upstream-model.ts'
+import { Upstream } from './upstream.ts'
+
+export interface OriginInit {
+  upstream: string
+  userAgent: string
+  self: string
+  /** Where models come to before they are published. */
+  directory: string
+  /** It goes with this node. */
+  isTemporary: boolean
+}
+
+/** Clients wait 10 s for a head. */
+const DESCRIBE_MS = 8_000
+/** Clients that were cut off come back in seconds. */
+const LINGER_MS = 30_000
+/** What a fetch that broke off has left is kept this long for the next. */
+const LEFTOVER_MS = 7 * 86_400_000
+
+/**
+ * Models that nobody in the swarm has, from an upstream Hub: one node fetches, all get it from each other. docs/decisions/0009-origin.md.
+ */
+export class Origin implements ModelOrigin {
+  readonly #components: OriginComponents
+  readonly #init: OriginInit
+  readonly #upstream: Upstream
+  readonly #swarm: OriginSwarm
+  readonly #access: Access
+  readonly #known = new KnownModels()
+  readonly #claims = new Map<string, Claim>()
+  readonly #downloads = new Map<string, Download>()
+  readonly #fetches = new Map<KnownModel, OriginFetch>()
+  readonly #slots = new Semaphore(UPSTREAM_FETCHES_MAX)
+  readonly #stopping = new AbortController()
+  readonly #counters: OriginCounters = { requests: { ok: 0, refused: 0, busy: 0, failed: 0 }, bytes: 0, fetched: 0, failed: 0, shared: 0 }
+
+  constructor (components: OriginComponents, init: OriginInit) {
+    this.#components = components
+    this.#init = init
+    const { clock, random, logger } = components
+    const { signal } = this.#stopping
+    this.#upstream = new Upstream({ url: init.upstream, userAgent: init.userAgent, clock, counters: this.#counters })
+    this.#swarm = new OriginSwarm(components, { claimOf: key => this.#claims.get(key), peek: async ({ key, path, offset, length }) => await this.#downloads.get(key)?.peek(path, offset, length) })
+    this.#access = new Access({
+      upstream: this.#upstream,
+      known: this.#known,
+      clock,
+      random,
+      logger,
+      linked: (repo, revision) => components.names().find(name => name.repo === repo && (name.revision === revision || name.commit === revision)),
+      describe: async name => await this.#describe(name),
+      signal
+    })
+  }
+
+  async start (): Promise<void> {
+    await mkdir(this.#init.directory, { recursive: true, mode: 0o700 })
+    await this.#sweep()
+    await this.#swarm.start()
+    for (const name of this.#components.names()) this.#have(name)
+  }
+
+  async stop (): Promise<void> {
+    this.#stopping.abort(new NodeStoppedError('the node is stopping'))
+    await this.#swarm.stop()
+    await Promise.all([...this.#fetches.keys()].map(async known => { await known.finding?.over() }))
+    this.#upstream.stop()
+    if (this.#init.isTemporary) await rm(this.#init.directory, { recursive: true, force: true })
+  }
+
+  status (): OriginStatus {
+    for (const [known, fetch] of this.#fetches) {
+      const download = this.#downloads.get(known.key)
+      if (download !== undefined) fetch.bytesDone = download.bytesDone
+    }
+    return { upstream: this.#upstream.url, fetches: [...this.#fetches.values()].map(fetch => ({ ...fetch })), counters: structuredClone(this.#counters) }
+  }
+
+  async resolve (repo: string, revision: string, caller: Caller): Promise<OriginModel> {
+    throwIfAborted(this.#stopping.signal)
+    const known = await this.#access.find(repo, revision, caller)
+    const linked = this.#components.names().find(name => name.repo === repo && name.commit === known.commit)
+    if (linked !== undefined && !known.refused.has(linked.cid)) {
+      if (known.cid !== linked.cid) known.trust(linked.cid)
+      // The same commit under another name: now that, too.
+      if (known.sure && !this.#components.names().some(name => name.repo === repo && name.revision === revision && name.commit === known.commit)) await this.#link(known, revision)
+    }
+    return new Found(this, known, revision, caller)
+  }
+
+  async refs (repo: string, caller: Caller): Promise<unknown> {
+    return await this.#upstream.refs(repo, caller, this.#stopping.signal)
+  }
+
+  /** Of Found. */
+  async cidOf (known: KnownModel, revision: string, caller: Caller, signal: AbortSignal): Promise<string> {
+    if (known.cid !== undefined) return known.cid
+    if (known.finding === undefined || known.finding.ended) {
+      const work: SharedWork<string> = new SharedWork({ clock: this.#components.clock, lingerMs: LINGER_MS, signal: this.#stopping.signal }, async signal => {
+        await Promise.resolve() // `work` is there
+        return await this.#find(known, revision, { caller, signal, keep: keep => { work.keep(keep) } })
+      })
+      known.finding = work
+    }
+    return await known.finding.join(signal)
+  }
+
+  /** Of Found: the file is whole here, and its bytes are what the upstream says. */
+  async verify (known: KnownModel, revision: string, path: string, signal: AbortSignal): Promise<void> {
+    const { cid } = known
+    if (cid === undefined) throw new NoProviderError(`${known.repo} has to be found first`)
+    if (known.verified.has(path)) return
+    let work = known.verifying.get(path)
+    if (work === undefined || work.ended) {
+      work = new SharedWork({ clock: this.#components.clock, lingerMs: LINGER_MS, signal: this.#stopping.signal }, async signal => { await this.#verify(known, revision, { cid, path, signal }) })
+      known.verifying.set(path, work)
+      void work.over().then(() => { known.verifying.delete(path) })
+    }
+    await work.join(signal)
+  }
+
+  /** Of Found: some bytes to go on with, compared with nothing yet. */
+  async peek (known: KnownModel, path: string, offset: number, given: { length: number, signal: AbortSignal }): Promise<Uint8Array | undefined> {
+    const { signal } = given
+    const length = Math.min(given.length, ORIGIN_PEEK_BYTES_MAX)
+    if (known.cid !== undefined) return await this.#components.readSome(known.cid, path, { offset, length }, { signal })
+    const here = this.#downloads.get(known.key)
+    if (here !== undefined) return await here.peek(path, offset, length)
+    const peerId = this.#fetches.get(known)?.peerId
+    return peerId === undefined ? undefined : await this.#swarm.peek(peerId, { key: known.key, path, offset, length }, signal)
+  }
+
+  /** Of Found: nobody has it any more. */
+  lose (known: KnownModel, cid: string): void {
+    if (known.cid !== cid) return
+    known.forget()
+    known.refused.add(cid)
+    this.#claims.delete(known.key)
+    // Whoever has it back is believed again.
+    this.#components.clock.setTimeout(() => { known.refused.delete(cid) }, LINGER_MS)
+  }
+
+  async #find (known: KnownModel, revision: string, { caller, signal, keep }: { caller: Caller, signal: AbortSignal, keep: (keep: boolean) => void }): Promise<string> {
+    const { clock, logger } = this.#components
+    const { self, directory } = this.#init
+    const progress: OriginFetch = { repo: known.repo, commit: known.commit, phase: 'asking', peerId: undefined, startedAt: clock.now(), bytesDone: 0, bytesTotal: bytesOf(known.model) }
+    const claim = (claim: Claim | undefined, download?: Download): void => {
+      if (claim === undefined) this.#claims.delete(known.key)
+      else this.#claims.set(known.key, claim)
+      if (download === undefined) this.#downloads.delete(known.key)
+      else this.#downloads.set(known.key, download)
+    }
+    this.#fetches.set(known, progress)
+    try {
+      const fetch = async (): Promise<string> => await this.#slots.run(async () => {
+        // It goes on to its end, whoever leaves: it is fetched for all.
+        keep(true)
+        progress.peerId = undefined
+        this.#components.router.announce([known.name], { urgent: true })
+        try {
+          return await fetchModel({ ...this.#components, upstream: this.#upstream, swarm: this.#swarm }, { known, caller, directory, self, progress, claim, signal })
+        } finally {
+          keep(false)
+        }
+      }, signal)
+      const { cid, fetched } = await findModel({ ...this.#components, swarm: this.#swarm, fetch }, { known, self, progress, claim, signal })
+      if (fetched) {
+        known.trust(cid)
+        this.#counters.fetched++
+        await this.#link(known, revision)
+        logger.info({ repo: known.repo, commit: known.commit, cid }, 'fetched from the upstream and published')
+      } else {
+        known.cid = cid
+        this.#counters.shared++
+        await rm(join(directory, known.key), { recursive: true, force: true })
+      }
+      return cid
+    } catch (error) {
+      if (!signal.aborted) {
+        this.#counters.failed++
+        logger.warn({ repo: known.repo, commit: known.commit, error: asError(error).message }, 'a model could not be fetched from the upstream')
+      }
+      throw error
+    } finally {
+      this.#fetches.delete(known)
+      if (!this.#claims.has(known.key)) this.#components.router.withdraw([known.name])
+    }
+  }
+
+  async #verify (known: KnownModel, revision: string, { cid, path, signal }: { cid: string, path: string, signal: AbortSignal }): Promise<void> {
+    const file = known.model.files.find(file => file.path === path)
+    if (file === undefined) throw new TypeError(`${path} is no file of ${known.repo}`)
+    const hash = hashFor(file)
+    for await (const bytes of this.#components.read(cid, path, { signal })) hash.update(bytes)
+    try {
+      checkHash(known.model, file, hash, cid)
+    } catch (error) {
+      if (error instanceof UpstreamMismatchError && known.cid === cid) {
+        this.#components.logger.warn({ repo: known.repo, cid, error: error.message }, 'a peer took another model for this one')
+        known.forget()
+        known.refused.add(cid)
+        await this.#components.discard(cid)
+      }
+      throw error
+    }
+    if (known.cid !== cid) return
+    const content = contentOf(file)
+    for (const other of known.model.files) if (contentOf(other) === content && other.size === file.size) known.verified.add(other.path)
+    if (known.sure || known.model.files.some(({ path }) => !known.verified.has(path))) return
+    known.sure = true
+    await this.#link(known, revision)
+  }
+
+  /** Names it, and tells others: from now on this node has it. */
+  async #link (known: KnownModel, revision: string): Promise<void> {
+    const { cid, commit, repo, model: { restricted } } = known
+    if (cid === undefined) return
+    for (const each of new Set([revision, commit])) {
+      try {
+        await this.#components.link({ repo, revision: each, commit, restricted, cid })
+      } catch (error) {
+        // It is served all the same; a revision that no link can have is asked for by its commit.
+        this.#components.logger.warn({ repo, revision: each, error: asError(error).message }, 'a model of the upstream could not be linked')
+      }
+    }
+    this.#have({ repo, revision, commit, restricted, cid })
+  }
+
+  #have ({ repo, commit, cid }: KnownName): void {
+    const known = this.#known.get(repo, commit) ?? new KnownModel({ repo, commit, restricted: true, files: [] })
+    const key = Buffer.from(keyOf({ repo, commit })).toString('hex')
+    this.#claims.set(key, { peerId: this.#init.self, state: 'have', cid, bytesDone: 0, bytesTotal: 0 })
+    this.#components.router.announce([known.name], { urgent: this.#components.network.getPeers().length > 0 })
+  }
+
+  async #describe ({ repo, commit, restricted, cid }: KnownName): Promise<KnownModel> {
+    const { files } = await this.#components.describe(cid, { signal: this.#stopping.signal, providerTimeoutMs: DESCRIBE_MS })
+    return this.#known.keep({
+      repo,
+      commit,
+      restricted,
+      files: files.map(({ path, size, sha256, gitSha1 }) => gitSha1 === undefined ? { path, size, oid: sha256.slice(0, 40), sha256 } : { path, size, oid: gitSha1, sha256: undefined })
+    })
+  }
+
+  /** What was begun long ago and never gone on with. */
+  async #sweep (): Promise<void> {
+    const { clock, logger } = this.#components
+    for (const entry of await readdir(this.#init.directory)) {
+      const path = join(this.#init.directory, entry)
+      try {
+        if (clock.now() - (await stat(join(path, 'parts'))).mtimeMs < LEFTOVER_MS) continue
+      } catch (error) {
+        if (systemCode(error) !== 'ENOENT') logger.warn({ path, error: asError(error).message }, 'what an earlier fetch left cannot be looked at')
+      }
+      await rm(path, { recursive: true, force: true })
+    }
+  }
+}
+
+/** One revision as one caller sees it. */
+class Found implements OriginModel {
+  readonly #origin: Origin
+  readonly #known: KnownModel
+  readonly #revision: string
+  readonly #caller: Caller
+
+  constructor (origin: Origin, known: KnownModel, revision: string, caller: Caller) {
+    this.#origin = origin
+    this.#known = known
+    this.#revision = revision
+    this.#caller = caller
+  }
+
+  get repo (): string { return this.#known.repo }
+  get commit (): string { return this.#known.commit }
+  get restricted (): boolean { return this.#known.model.restricted }
+  get files (): OriginModel['files'] { return this.#known.model.files }
+  get cid (): string | undefined { return this.#known.cid }
+
+  isVerified (path: string): boolean { return this.#known.verified.has(path) }
+  async find (signal: AbortSignal): Promise<string> { return await this.#origin.cidOf(this.#known, this.#revision, this.#caller, signal) }
+  async verify (path: string, signal: AbortSignal): Promise<void> { await this.#origin.verify(this.#known, this.#revision, path, signal) }
+  async peek (path: string, offset: number, options: { length: number, signal: AbortSignal }): Promise<Uint8Array | undefined> { return await this.#origin.peek(this.#known, path, offset, options) }
+  lose (cid: string): void { this.#origin.lose(this.#known, cid) }
+}

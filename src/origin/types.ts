@@ -1,0 +1,94 @@
+/** What an upstream says of a revision of a repository, checked. */
+export interface UpstreamModel {
+  repo: string
+  /** 40 hex digits: names the content, whichever mirror it comes from. */
+  commit: string
+  /** Gated or private: whoever asks for files has to be let in by the upstream. */
+  restricted: boolean
+  /** Sorted by path. */
+  files: readonly UpstreamFile[]
+}
+
+export interface UpstreamFile {
+  path: string
+  size: number
+  /** What git names the blob by: the content, or a pointer to it when there is a `sha256`. 40 hex digits. */
+  oid: string
+  /** Of a file in LFS: 64 hex digits. */
+  sha256: string | undefined
+}
+
+/** Who asks: a token travels to the upstream and nowhere else. */
+export interface Caller { token: string | undefined }
+
+export type OriginPhase = 'asking' | 'waiting' | 'fetching' | 'publishing'
+
+/** A model that is on its way from the upstream, to here or to a peer. */
+export interface OriginFetch {
+  repo: string
+  commit: string
+  /** asking: who has it; waiting: a peer fetches it; fetching: this node does; publishing: it is being cut into blocks. */
+  phase: OriginPhase
+  /** The peer that fetches it. */
+  peerId: string | undefined
+  startedAt: number
+  bytesDone: number
+  bytesTotal: number
+}
+
+export interface OriginStatus {
+  /** Without credentials. */
+  upstream: string
+  fetches: OriginFetch[]
+  counters: OriginCounters
+}
+
+export interface OriginCounters {
+  /** Requests to the upstream by what became of them: ok, refused (4xx), busy (429), failed. */
+  requests: Record<RequestResult, number>
+  /** Bytes of bodies received from it. */
+  bytes: number
+  /** Models fetched from it by this node and published. */
+  fetched: number
+  /** Fetches of this node that failed. */
+  failed: number
+  /** Models that came from the swarm instead. */
+  shared: number
+}
+
+export type RequestResult = 'ok' | 'refused' | 'busy' | 'failed'
+
+/** The length of a commit's name. */
+export const COMMIT = /^[0-9a-f]{40}$/
+
+/** A revision of a repository at the upstream, for a caller who was let in. */
+export interface OriginModel {
+  readonly repo: string
+  readonly commit: string
+  readonly restricted: boolean
+  readonly files: readonly UpstreamFile[]
+  /** Once it is in the swarm. */
+  readonly cid: string | undefined
+  /** This file's bytes were compared with the upstream's hash. */
+  isVerified: (path: string) => boolean
+  /**
+   * The model CID: from the swarm, or fetched, by this node or by the one whose turn it is. Throws UpstreamError and its kin,
+   * OutOfSpaceError, QuotaExceededError, DiskError.
+   */
+  find: (signal: AbortSignal) => Promise<string>
+  /** After find(): loads the file and compares its bytes. Throws UpstreamMismatchError, and what loading throws; find it again then. */
+  verify: (path: string, signal: AbortSignal) => Promise<void>
+  /** Meanwhile: some bytes of the file, if any are near, that nobody has compared with its hash yet. */
+  peek: (path: string, offset: number, options: { length: number, signal: AbortSignal }) => Promise<Uint8Array | undefined>
+  /** Nobody in the swarm gives this model any more: it is found anew. */
+  lose: (cid: string) => void
+}
+
+/** Models of an upstream Hub, by their names there. */
+export interface ModelOrigin {
+  /** Throws UpstreamRefusedError for what the upstream refuses this caller, UpstreamError, UpstreamTimeoutError, UpstreamBusyError, InvalidPathError. */
+  resolve: (repo: string, revision: string, caller: Caller) => Promise<OriginModel>
+  /** Branches and tags of a repository, as the upstream tells them. */
+  refs: (repo: string, caller: Caller) => Promise<unknown>
+  status: () => OriginStatus
+}

@@ -1,0 +1,58 @@
+import { createHash, type Hash } from 'node:crypto'
+import { LimitExceededError, MANIFEST_FILES_MAX, UpstreamError, UpstreamMismatchError } from '../base/index.ts'
+import { checkPaths, printable } from '../model/index.ts'
+import { COMMIT, type UpstreamFile, type UpstreamModel } from './types.ts'
+
+const SHA256 = /^[0-9a-f]{64}$/
+
+/**
+ * The answer to `GET /api/models/{repo}/revision/{rev}?blobs=true`, checked in full. Throws UpstreamError when it makes no
+ * sense, InvalidPathError or LimitExceededError when no model can hold these files.
+ */
+export function readModel (repo: string, answer: unknown): UpstreamModel {
+  const wrong = (what: string): UpstreamError => new UpstreamError(`the upstream's answer about ${repo} makes no sense: ${what}`)
+  if (!isRecord(answer)) throw wrong('it is no object')
+  const { sha, siblings, gated } = answer
+  if (typeof sha !== 'string' || !COMMIT.test(sha)) throw wrong('it has no commit')
+  if (!Array.isArray(siblings)) throw wrong('it lists no files')
+  if (siblings.length > MANIFEST_FILES_MAX) throw new LimitExceededError(`${repo} has ${siblings.length} files; a model holds at most ${MANIFEST_FILES_MAX}`)
+  const files = siblings.map((sibling: unknown): UpstreamFile => {
+    if (!isRecord(sibling) || typeof sibling.rfilename !== 'string') throw wrong('a file has no name')
+    const { rfilename: path, size, blobId: oid, lfs } = sibling
+    if (typeof size !== 'number' || !Number.isSafeInteger(size) || size < 0) throw wrong(`the size of ${printable(path)} is missing`)
+    if (typeof oid !== 'string' || !COMMIT.test(oid)) throw wrong(`the blob of ${printable(path)} is missing`)
+    if (lfs === undefined || lfs === null) return { path, size, oid, sha256: undefined }
+    if (!isRecord(lfs) || typeof lfs.sha256 !== 'string' || !SHA256.test(lfs.sha256) || lfs.size !== size) throw wrong(`the LFS pointer of ${printable(path)} is no SHA-256 with the file's size`)
+    return { path, size, oid, sha256: lfs.sha256 }
+  })
+  checkPaths(files.map(({ path }) => path))
+  files.sort((a, b) => (a.path < b.path ? -1 : 1))
+  const open = (gated === false || gated === undefined || gated === null) && answer.private !== true
+  return { repo, commit: sha, restricted: !open, files }
+}
+
+/** What names the content of a file: two files with the same are fetched once. */
+export function contentOf ({ oid, sha256 }: UpstreamFile): string {
+  return sha256 ?? oid
+}
+
+/** Feeds on the file from its first byte. */
+export function hashFor ({ size, sha256 }: UpstreamFile): Hash {
+  return sha256 === undefined ? createHash('sha1').update(`blob ${size}\0`) : createHash('sha256')
+}
+
+/** Throws UpstreamMismatchError, which names the file and both hashes. */
+export function checkHash ({ repo, commit }: UpstreamModel, file: UpstreamFile, hash: Hash, from: string): void {
+  const found = hash.digest('hex')
+  if (found === contentOf(file)) return
+  const kind = file.sha256 === undefined ? 'git SHA-1' : 'SHA-256'
+  throw new UpstreamMismatchError(`${file.path} of ${repo} at ${commit.slice(0, 12)} has the ${kind} ${found} as it came from ${from}, and the upstream says ${contentOf(file)}; nothing of it is published`)
+}
+
+export function bytesOf ({ files }: UpstreamModel): number {
+  return files.reduce((sum, { size }) => sum + size, 0)
+}
+
+export function isRecord (value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
