@@ -1,7 +1,9 @@
 import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from 'prom-client'
 import type { NodeStatus, ShoalNode } from '../node/types.ts'
+import { EndpointTraffic, createEndpointMetrics } from './endpoint-metrics.ts'
 import { createLoadMetrics } from './load-metrics.ts'
 import { setOrRemove, setTo } from './metric-values.ts'
+import { createOriginMetrics } from './origin-metrics.ts'
 import { createPeerMetrics } from './peer-metrics.ts'
 import { createReplicationMetrics } from './replication-metrics.ts'
 
@@ -23,7 +25,7 @@ const ANSWER_SECONDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
  * swarm. `processMetrics` adds those of the whole process; they install observers that live as long as the process, so
  * only a program that is nothing but a daemon asks for them.
  */
-export function createMetrics (node: ShoalNode, init: { processMetrics: boolean }): Metrics {
+export function createMetrics (node: ShoalNode, init: { processMetrics: boolean, endpoint?: EndpointTraffic | undefined }): Metrics {
   const registry = new Registry()
   const requests = new Counter({
     name: 'shoal_http_requests_total', help: 'Requests answered by the API', labelNames: ['method', 'route', 'status'], registers: [registry]
@@ -39,6 +41,8 @@ export function createMetrics (node: ShoalNode, init: { processMetrics: boolean 
   const peers = createPeerMetrics(registry, node)
   const loads = createLoadMetrics(registry, node)
   const replication = createReplicationMetrics(registry, node)
+  const origin = createOriginMetrics(registry)
+  const endpoint = createEndpointMetrics(registry, init.endpoint ?? new EndpointTraffic())
   if (init.processMetrics) collectDefaultMetrics({ register: registry, prefix: 'shoal_' })
 
   const off = node.events.on('volume:state', ({ writable }) => { if (!writable) readOnly.inc() })
@@ -53,6 +57,7 @@ export function createMetrics (node: ShoalNode, init: { processMetrics: boolean 
       peers.stop()
       loads.stop()
       replication.stop()
+      endpoint.stop()
     },
     text: async () => {
       const status = await node.status()
@@ -63,6 +68,7 @@ export function createMetrics (node: ShoalNode, init: { processMetrics: boolean 
       setTo(lost, status.blocksLost)
       gauges(status)
       replication.update(status.replication)
+      origin(status.origin)
       return await registry.metrics()
     }
   }

@@ -235,7 +235,14 @@ export const GcResult = z.object({ removed: z.array(RemoveResult), freedBytes: b
 export const PinResult = z.object({ cid, pinned: z.boolean(), replicas: z.int().optional() }).openapi('PinResult')
 export const InviteResult = z.object({ invite: z.string() }).openapi('Invite')
 export const ConnectResult = z.object({ peerId: z.string() }).openapi('ConnectResult')
-export const Link = z.object({ repo, revision, cid, linkedAt: milliseconds1970 }).openapi('Link')
+export const Link = z.object({
+  repo,
+  revision,
+  cid,
+  linkedAt: milliseconds1970,
+  origin: z.object({ commit: z.string(), restricted: z.boolean().openapi({ description: 'gated or private: the upstream decides for each caller' }) }).optional()
+    .openapi({ description: 'of what came from the upstream; absent when a user made the link' })
+}).openapi('Link')
 export const Links = z.array(Link)
 export const Waited = z.object({ ready: z.literal(true) }).openapi('Waited')
 export const Readiness = z.object({ status: z.enum(['ready', 'stopping']) }).openapi('Readiness')
@@ -289,6 +296,28 @@ const Replication = z.object({
   }).openapi({ description: 'since the node started' })
 }).openapi('Replication')
 
+const OriginFetch = z.object({
+  repo: z.string(),
+  commit: z.string().openapi({ description: 'what the upstream names it by' }),
+  phase: z.enum(['asking', 'waiting', 'fetching', 'publishing']).openapi({ description: 'asking: who has it; waiting: a peer fetches it; fetching: this node does; publishing: it is being cut into blocks' }),
+  peerId: z.string().optional().openapi({ description: 'the peer that fetches it' }),
+  startedAt: milliseconds1970,
+  bytesDone: bytes,
+  bytesTotal: bytes
+}).openapi('OriginFetch')
+
+const Origin = z.object({
+  upstream: z.string(),
+  fetches: z.array(OriginFetch),
+  counters: z.object({
+    requests: z.object({ ok: z.int(), refused: z.int(), busy: z.int(), failed: z.int() }).openapi({ description: 'to the upstream, by what became of them' }),
+    bytes: bytes.openapi({ description: 'received from it' }),
+    fetched: z.int().openapi({ description: 'models fetched here and published' }),
+    failed: z.int(),
+    shared: z.int().openapi({ description: 'models that came from the swarm instead' })
+  }).openapi({ description: 'since the node started' })
+}).openapi('Origin')
+
 export const Status = z.object({
   peerId: z.string(),
   version: z.string(),
@@ -317,6 +346,7 @@ export const Status = z.object({
   }),
   blocksLost: z.int().openapi({ description: 'found bad or gone since the node started' }),
   replication: Replication,
+  origin: Origin.optional().openapi({ description: 'of hf.upstream; absent without it' }),
   labels: z.record(z.string(), z.string()),
   problems: z.array(z.string()).openapi({ description: 'what an operator should look at, most serious first' })
 }).openapi('Status')

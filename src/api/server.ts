@@ -11,6 +11,7 @@ import { version } from '../node/version.ts'
 import type { ShoalNode } from '../node/types.ts'
 import { createApp } from './app.ts'
 import type { GuardInit } from './guard.ts'
+import type { EndpointTraffic } from './endpoint-metrics.ts'
 import { createMetrics, type Metrics } from './metrics.ts'
 import { checkSocketPath } from './paths.ts'
 
@@ -31,6 +32,8 @@ export interface ApiServerInit {
   socketPath: string
   tcp?: TcpInit
   logger?: Logger
+  /** Report on the endpoint for Hugging Face clients that tells of its answers there. */
+  endpoint?: EndpointTraffic
   /** Report on the whole process too (CPU, memory, event loop). Its observers live as long as the process. Default false. */
   processMetrics?: boolean
   /** Called when a client asks the daemon to stop. Without it such requests are refused. */
@@ -78,8 +81,8 @@ class NodeApiServer implements ApiServer {
   get url (): string | undefined { return this.#url }
 
   async start (): Promise<void> {
-    const { node, tcp, processMetrics } = this.#init
-    const metrics = this.#metrics = createMetrics(node, { processMetrics: processMetrics ?? false })
+    const { node, tcp, processMetrics, endpoint } = this.#init
+    const metrics = this.#metrics = createMetrics(node, { processMetrics: processMetrics ?? false, endpoint })
     const listener = (guard: GuardInit): Server => {
       const { fetch } = createApp({
         node, logger: this.#logger, metrics, version, guard, stopping: this.#stopping.signal, onShutdown: this.#init.onShutdown

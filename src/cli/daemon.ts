@@ -43,9 +43,10 @@ export async function runDaemon (context: Context, options: DaemonOptions, env: 
 
   tuneForBulk()
   // Loaded only now: what is wrong with the configuration is told at once.
-  const [{ createNode }, { createApiServer }] = await Promise.all([import('../node/index.ts'), import('../api/server.ts')])
+  const [{ createNode }, { createApiServer }, { EndpointTraffic }] = await Promise.all([import('../node/index.ts'), import('../api/server.ts'), import('../api/endpoint-metrics.ts')])
   const node = await createNode({ dataDirectory: context.dataDirectory, settings: { ...config.node, join: plan.addresses }, logger })
   const supervisor = createSupervisor(context, env, logger)
+  const traffic = new EndpointTraffic()
   let api: ApiServer | undefined
   let hf: HfServer | undefined
   let stopping: Promise<void> | undefined
@@ -56,10 +57,11 @@ export async function runDaemon (context: Context, options: DaemonOptions, env: 
       socketPath: context.socketPath,
       logger: logger.child({ component: 'api' }),
       processMetrics: true,
+      endpoint: traffic,
       onShutdown: () => { stop.now('asked for over the API') }
     })
     await api.start()
-    hf = await startHf(config.daemon.hf, node, logger)
+    hf = await startHf(config.daemon.hf, node, { logger, traffic })
     holdHeap()
     if (!stop.requested) {
       announceReady(context, node, api, hf)

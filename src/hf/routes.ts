@@ -20,6 +20,8 @@ export interface Call {
   response: ServerResponse
   asked: Asked
   body: () => Promise<Buffer>
+  /** To be called when the first byte of a file is there. */
+  began: () => void
   /** Aborts when the reader is gone, and when the server stops. */
   signal: AbortSignal
 }
@@ -137,7 +139,10 @@ async function file (call: Call, asked: Asked & { kind: 'file' }): Promise<void>
     return
   }
   const { from } = resolved
-  const begin = (): void => { response.writeHead(status, headers) }
+  const begin = (): void => {
+    call.began()
+    response.writeHead(status, headers)
+  }
   if (from.kind === 'model') await streamFile(call, { cid: from.cid, path: found.path, range }, response, begin, call.signal)
   else await streamOrigin(call, from.model, { path: found.path, range }, { response, begin, signal: call.signal })
 }

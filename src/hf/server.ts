@@ -4,6 +4,7 @@ import {
   ConfigError, HF_BODY_BYTES_MAX, HF_CONNECTIONS_MAX, NodeStoppedError, asError, silentLogger, systemClock, type Clock, type Logger
 } from '../base/index.ts'
 import { guard } from '../api/guard.ts'
+import type { EndpointTraffic } from '../api/endpoint-metrics.ts'
 import type { ShoalNode } from '../node/types.ts'
 import { parseAddress } from './address.ts'
 import { Buffers } from './buffers.ts'
@@ -23,6 +24,8 @@ export interface HfServerInit {
   hosts?: string[]
   logger?: Logger
   clock?: Clock
+  /** Told of each answer. */
+  traffic?: EndpointTraffic
 }
 
 export interface HfServer {
@@ -107,6 +110,7 @@ class HfHttpServer implements HfServer {
 
   async #serve (request: IncomingMessage, response: ServerResponse): Promise<void> {
     const gone = new AbortController()
+    const began = this.#count(request, response)
     response.once('close', () => { gone.abort(new NodeStoppedError('the reader is gone')) })
     request.on('error', () => undefined)
     response.on('error', () => undefined) // told by its close
@@ -123,6 +127,7 @@ class HfHttpServer implements HfServer {
         request,
         response,
         asked: parseAddress(request.url ?? '/'),
+        began,
         body: async () => await readBody(request),
         signal: AbortSignal.any([gone.signal, this.#stopping.signal])
       })
@@ -130,6 +135,19 @@ class HfHttpServer implements HfServer {
     } catch (error) {
       this.#fail(request, response, error)
     }
+  }
+
+  /** Tells of the answer when it has ended. What is returned is to be called when the first byte of a file is there. */
+  #count ({ socket }: IncomingMessage, response: ServerResponse): () => void {
+    const { traffic, clock = systemClock } = this.#init
+    if (traffic === undefined) return () => undefined
+    const startedAt = clock.monotonic()
+    const sentBefore = socket.bytesWritten
+    let firstByteSeconds: number | undefined
+    response.once('close', () => {
+      if (response.headersSent) traffic.answered({ status: response.statusCode, bytes: socket.bytesWritten - sentBefore, firstByteSeconds })
+    })
+    return () => { firstByteSeconds ??= (clock.monotonic() - startedAt) / 1_000 }
   }
 
   #fail (request: IncomingMessage, response: ServerResponse, thrown: unknown): void {

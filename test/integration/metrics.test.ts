@@ -6,7 +6,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { z } from 'zod'
 import { createApiServer, type ApiServer } from '../../src/api/index.ts'
+import { EndpointTraffic } from '../../src/api/endpoint-metrics.ts'
 import { GiB, MiB } from '../../src/base/index.ts'
+import { createHfServer } from '../../src/hf/index.ts'
 import type { ShoalNode } from '../../src/node/types.ts'
 import { Cluster } from '../support/cluster.ts'
 
@@ -28,8 +30,8 @@ describe('metrics', () => {
   let loader: ShoalNode
   let cid = ''
 
-  const read = async (): Promise<string> => await new Promise((resolve, reject) => {
-    request({ socketPath: server.socketPath, path: '/metrics', headers: { host: 'localhost' }, agent: false }, answer => {
+  const read = async (socketPath = server.socketPath): Promise<string> => await new Promise((resolve, reject) => {
+    request({ socketPath, path: '/metrics', headers: { host: 'localhost' }, agent: false }, answer => {
       let text = ''
       answer.setEncoding('utf8').on('data', (part: string) => { text += part }).on('end', () => { resolve(text) }).on('error', reject)
     }).on('error', reject).end()
@@ -88,9 +90,30 @@ describe('metrics', () => {
     assert.ok((value('shoal_http_request_seconds_count') ?? 0) >= 1)
   })
 
+  it('counts what the Hugging Face endpoint answers', async () => {
+    const traffic = new EndpointTraffic()
+    const counting = createApiServer({ node: loader, socketPath: join(root, 'counting.sock'), endpoint: traffic })
+    const endpoint = createHfServer({ node: loader, host: '127.0.0.1', port: 0, traffic })
+    await Promise.all([counting.start(), endpoint.start()])
+    try {
+      const answer = await fetch(`${endpoint.url}/cid/${cid}/resolve/main/weights.bin`)
+      assert.equal((await answer.arrayBuffer()).byteLength, 8 * MiB)
+      assert.equal((await fetch(`${endpoint.url}/no/body/resolve/main/x`)).status, 404)
+      // An answer counts when its end has left, which the client may see a moment earlier.
+      let text = ''
+      do text = await read(counting.socketPath)
+      while (!text.includes('shoal_hf_requests_total{status="404"} 1'))
+      const value = (name: string, labels: Record<string, string> = {}): number => samplesIn(text).find(sample => sample.name === name && Object.entries(labels).every(([label, value]) => sample.labels[label] === value))?.value ?? NaN
+      assert.deepEqual([value('shoal_hf_requests_total', { status: '200' }), value('shoal_hf_requests_total', { status: '404' }), value('shoal_hf_first_byte_seconds_count')], [1, 1, 1])
+      assert.ok(value('shoal_hf_sent_bytes_total') > 8 * MiB && value('shoal_hf_sent_bytes_total') < 8 * MiB + 4_096)
+    } finally {
+      await Promise.all([counting.stop(), endpoint.stop()])
+    }
+  })
+
   it('feeds every query of the dashboard', async () => {
     const dashboard = Dashboard.parse(JSON.parse(await readFile(new URL('../../config/grafana/shoal.json', import.meta.url), 'utf8')))
-    assert.deepEqual(dashboard.panels.filter(panel => panel.type === 'row').map(panel => panel.title), ['Overview', 'Transfers', 'Replication', 'Storage', 'Announce', 'Process'])
+    assert.deepEqual(dashboard.panels.filter(panel => panel.type === 'row').map(panel => panel.title), ['Overview', 'Transfers', 'Replication', 'Storage', 'Announce', 'Process', 'Hugging Face'])
     assert.equal(new Set(dashboard.panels.map(panel => panel.id)).size, dashboard.panels.length)
     const taken = new Set<string>()
     for (const { title, gridPos: { x, y, w, h } } of dashboard.panels) {

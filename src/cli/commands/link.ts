@@ -1,5 +1,5 @@
 import type { Command } from 'commander'
-import { parseRepoName, showRepoName } from '../../model/repo-name.ts'
+import { parseRepoName, showRepoName, type RepoName } from '../../model/repo-name.ts'
 import { action } from '../context.ts'
 import { ago, table } from '../format.ts'
 
@@ -26,12 +26,18 @@ export function addLinks (program: Command): void {
     }))
 }
 
+/** What came from an upstream is linked by its commit, too, which is no name that a user could give. */
+function linkName (text: string): RepoName {
+  const [, repo, commit] = /^([^@]+)@([0-9a-f]{40})$/.exec(text) ?? []
+  return repo === undefined || commit === undefined ? parseRepoName(text) : { repo, revision: commit }
+}
+
 export function addUnlink (program: Command): void {
   program.command('unlink')
     .description('take a repository name away; the model stays')
     .argument('<name>', 'ORG/NAME or ORG/NAME@REVISION (default revision: main)')
     .action(action(async (context, name: string) => {
-      const link = await context.client.unlink(parseRepoName(name))
+      const link = await context.client.unlink(linkName(name))
       context.print(link, `unlinked ${showRepoName(link)}, which stood for ${link.cid}`)
     }))
 }

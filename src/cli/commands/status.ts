@@ -20,6 +20,16 @@ function problems ({ problems }: ShownStatus): string {
   return problems.map(problem => `! ${printable(problem)}`).join('\n')
 }
 
+function originFields (origin: ShownStatus['origin']): Array<[string, string]> {
+  if (origin === undefined) return []
+  const { upstream, fetches, counters: { bytes, requests, fetched, shared, failed } } = origin
+  const running = fetches.map(({ repo, phase, bytesDone, bytesTotal }) => `${repo}: ${phase}, ${size(bytesDone)} of ${size(bytesTotal)}`)
+  return [['upstream', [
+    `${upstream}: ${count(fetched, 'model')} fetched (${size(bytes)} in ${count(requests.ok, 'answer')}), ${shared} came from peers instead, ${failed} failed`,
+    ...running
+  ].join('\n            ')]]
+}
+
 function describe (status: ShownStatus, now: number): string {
   const { models, storage, announce, labels } = status
   const named = Object.entries(labels)
@@ -44,6 +54,7 @@ function describe (status: ShownStatus, now: number): string {
       announce.backlog === 0 ? 'none due' : `${announce.backlog} due, the oldest for ${duration(announce.lagMs / 1000)}`,
       announce.sweptAt === undefined ? 'not swept yet' : `last sweep ${ago(announce.sweptAt, now)}`
     ].join(', ')],
+    ...originFields(status.origin),
     ...replicationFields(status.replication, now)
   ])
 }

@@ -1,0 +1,161 @@
+import assert from 'node:assert/strict'
+import { createHash, randomBytes } from 'node:crypto'
+import { readdir, readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { MiB, systemClock, type Clock, type Logger } from '../../../src/base/index.ts'
+import { createHfServer, type HfServer } from '../../../src/hf/index.ts'
+import type { NodeInit } from '../../../src/node/init.ts'
+import type { ShoalNode } from '../../../src/node/types.ts'
+import { Cluster } from '../../support/cluster.ts'
+import { Hub } from '../../support/hub.ts'
+
+const FILES = { 'config.json': Buffer.from('{"model_type":"llama"}'), 'model.safetensors': randomBytes(2 * MiB + 3), 'w.bin': randomBytes(MiB) }
+const TOTAL = Object.values(FILES).reduce((sum, { length }) => sum + length, 0)
+/** Patience in a hundredth of the time. */
+const hasty: Clock = { ...systemClock, setTimeout: (work, delayMs) => systemClock.setTimeout(work, delayMs / 100) }
+
+describe('origin: a Hub that fails', function () {
+  this.timeout(30_000)
+  let hub: Hub
+  let cluster: Cluster
+  const servers: HfServer[] = []
+  const logged: string[] = []
+  const logger: Logger = {
+    debug: (details, message) => { logged.push(`${message} ${JSON.stringify(details)}`) },
+    info: (details, message) => { logged.push(`${message} ${JSON.stringify(details)}`) },
+    warn: (details, message) => { logged.push(`${message} ${JSON.stringify(details)}`) },
+    error: (details, message) => { logged.push(`${message} ${JSON.stringify(details)}`) },
+    child: () => logger
+  }
+
+  const start = async (init: NodeInit = {}): Promise<{ node: ShoalNode, get: (path: string, init?: RequestInit) => Promise<Response> }> => {
+    const [node] = await cluster.spawn(1, () => ({ logger, ...init })) as [ShoalNode]
+    const server = createHfServer({ node, host: '127.0.0.1', port: 0, logger })
+    await server.start()
+    servers.push(server)
+    return { node, get: async (path, request) => await fetch(`${server.url}${path}`, request) }
+  }
+  const bytes = async (answer: Response): Promise<Buffer> => Buffer.from(await answer.arrayBuffer())
+
+  beforeEach(async () => {
+    hub = await Hub.start()
+    cluster = new Cluster({ transport: 'tcp', settings: { origin: { upstream: hub.url }, replication: { min: 0, target: 0, max: 0 } } })
+  })
+  afterEach(async () => {
+    await Promise.all(servers.splice(0).map(async server => { await server.stop() }))
+    await cluster.teardown()
+    await hub.stop()
+    logged.length = 0
+  })
+
+  it('goes on where it was cut off', async () => {
+    const { get } = await start({ clock: hasty })
+    hub.push('a/b', FILES)
+    hub.faults.cut = { after: MiB + 100_000, times: 2 }
+    assert.ok((await bytes(await get('/a/b/resolve/main/model.safetensors'))).equals(FILES['model.safetensors']))
+    assert.equal(hub.faults.cut.times, 0)
+    // What was on its way when it was cut comes again, and no more.
+    assert.ok(hub.fileBytes < TOTAL + 400_000, `${hub.fileBytes} of ${TOTAL}`)
+  })
+
+  it('does not wait for a file that stands still', async () => {
+    const { get } = await start({ clock: hasty })
+    hub.push('a/b', FILES)
+    hub.faults.stall = { after: MiB, times: 1 }
+    assert.ok((await bytes(await get('/a/b/resolve/main/model.safetensors'))).equals(FILES['model.safetensors']))
+    assert.equal(hub.faults.stall.times, 0)
+  })
+
+  it('takes a Hub that knows no ranges', async () => {
+    const { get } = await start({ clock: hasty })
+    hub.push('a/b', FILES)
+    Object.assign(hub.faults, { noRanges: true, cut: { after: MiB, times: 1 } })
+    assert.ok((await bytes(await get('/a/b/resolve/main/model.safetensors'))).equals(FILES['model.safetensors']))
+  })
+
+  it('publishes nothing of wrong bytes, and says which file and both hashes', async () => {
+    const { get, node } = await start()
+    hub.push('a/b', FILES)
+    hub.faults.wrong = 'model.safetensors'
+    const answer = await get('/a/b/resolve/main/config.json')
+    assert.equal(answer.status, 502)
+    const right = createHash('sha256').update(FILES['model.safetensors']).digest('hex')
+    const wrong = Buffer.from(FILES['model.safetensors'])
+    wrong[wrong.length - 1] = (wrong[wrong.length - 1] ?? 0) ^ 1
+    const { error } = await answer.json() as { error: string }
+    for (const part of ['model.safetensors', right, createHash('sha256').update(wrong).digest('hex')]) assert.ok(error.includes(part), error)
+    assert.deepEqual([node.models(), node.links()], [[], []])
+    delete hub.faults.wrong
+    assert.ok((await bytes(await get('/a/b/resolve/main/model.safetensors'))).equals(FILES['model.safetensors']))
+  })
+
+  it('passes on that the Hub is busy, and waits when it has begun', async () => {
+    const { get } = await start({ clock: hasty })
+    hub.push('a/b', FILES)
+    hub.faults.down = { status: 429, headers: { 'retry-after': '17' } }
+    const busy = await get('/a/b/resolve/main/config.json')
+    assert.deepEqual([busy.status, busy.headers.get('retry-after')], [429, '17'])
+    delete hub.faults.down
+    const info = await get('/api/models/a/b')
+    assert.equal(info.status, 200)
+    hub.faults.down = { status: 429, headers: { 'retry-after': '20' } }
+    const answer = get('/a/b/resolve/main/config.json')
+    await new Promise<void>(resolve => { const check = (): void => { if (logged.some(line => line.includes('is gone on with'))) resolve(); else setTimeout(check, 5) }; check() })
+    delete hub.faults.down
+    assert.ok((await bytes(await answer)).equals(FILES['config.json']))
+  })
+
+  it('says that the Hub is down, and serves what it has of it', async () => {
+    const { get } = await start()
+    hub.push('a/b', FILES)
+    assert.equal((await get('/a/b/resolve/main/config.json')).status, 200)
+    hub.faults.down = { status: 503 }
+    assert.equal((await get('/a/b/resolve/main/w.bin')).status, 200)
+    const other = await get('/c/d/resolve/main/config.json')
+    assert.equal(other.status, 502)
+    assert.match((await other.json() as { error: string }).error, /the upstream http:\/\/127\.0\.0\.1:\d+ answers 503/)
+    await hub.stop()
+    assert.match((await (await get('/c/d/resolve/main/config.json')).json() as { error: string }).error, /cannot be reached: ECONNREFUSED/)
+  })
+
+  it('gives the words of the Hub for what is not there', async () => {
+    const { get } = await start()
+    hub.push('a/b', FILES)
+    for (const [path, status, code] of [['/x/y/resolve/main/f', 401, 'RepoNotFound'], ['/a/b/resolve/v9/f', 404, 'RevisionNotFound'], ['/a/b/resolve/main/f', 404, 'EntryNotFound'], ['/api/models/x/y', 401, 'RepoNotFound']] as const) {
+      const answer = await get(path)
+      assert.deepEqual([answer.status, answer.headers.get('x-error-code')], [status, code], path)
+    }
+    assert.equal(hub.fileBytes, 0)
+  })
+
+  it('gives a gated model to whom the Hub lets in, and a token to nobody but the Hub', async () => {
+    const one = await start()
+    const two = await start()
+    await cluster.connect()
+    const token = 'hf_TheSecretOfSomebody'
+    const commit = hub.push('a/gated', FILES, { gated: true, tokens: [token] })
+    const allowed = { headers: { authorization: `Bearer ${token}` } }
+    for (const { get } of [one, two]) {
+      for (const path of ['/a/gated/resolve/main/config.json', `/a/gated/resolve/${commit}/model.safetensors`]) {
+        const refused = await get(path)
+        assert.deepEqual([refused.status, refused.headers.get('x-error-code')], [401, 'GatedRepo'])
+        assert.equal((await get(path, { headers: { authorization: 'Bearer hf_other' } })).status, 403)
+        assert.equal((await get(path, allowed)).status, 200)
+        assert.equal((await get(path)).status, 401) // here now, and still not for everybody
+      }
+    }
+    assert.equal(hub.fileBytes, TOTAL)
+    assert.deepEqual(hub.leaked, [])
+    // A Hub that is silent lets in whom it let in before.
+    hub.faults.down = { status: 503 }
+    assert.equal((await two.get('/a/gated/resolve/main/config.json', allowed)).status, 200)
+    assert.equal((await two.get('/a/gated/resolve/main/config.json')).status, 502)
+    for (const line of logged) assert.equal(line.includes(token), false, line)
+    for (const { node } of [one, two]) {
+      assert.equal(JSON.stringify(await node.status()).includes(token), false)
+      for (const name of await readdir(cluster.directory(node), { recursive: true, withFileTypes: true })) {
+        if (name.isFile()) assert.equal((await readFile(join(name.parentPath, name.name))).includes(token), false, name.name)
+      }
+    }
+  })
+})
