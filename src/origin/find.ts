@@ -27,7 +27,7 @@ export interface FindInit {
 /** Those who ask at the same moment are heard before anybody begins. */
 const SETTLE_MS = 300
 const POLL_FIRST_MS = 500
-const POLL_MAX_MS = 3_000
+const POLL_MAX_MS = 2_000
 /** A peer that says it fetches and gets nothing new for so long is taken for stuck. */
 const STUCK_MS = 45_000
 /** For so long nobody listens to a peer that was stuck, or had not what it said. */

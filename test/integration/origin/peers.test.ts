@@ -1,0 +1,246 @@
+import assert from 'node:assert/strict'
+import { createHash, randomBytes } from 'node:crypto'
+import { execFileSync } from 'node:child_process'
+import { mkdir, readdir, rm, statfs, writeFile } from 'node:fs/promises'
+import { get as httpGet } from 'node:http'
+import { join } from 'node:path'
+import { MiB, silentLogger, systemClock, systemRandom, type Clock } from '../../../src/base/index.ts'
+import { createHfServer } from '../../../src/hf/index.ts'
+import { encodeFileIndex, encodeManifest, hashBlock } from '../../../src/model/index.ts'
+import { defaultSettings } from '../../../src/node/index.ts'
+import type { OriginModel, ShoalNode } from '../../../src/node/types.ts'
+import { SlotPool, createFileStore } from '../../../src/storage/index.ts'
+import { Cluster } from '../../support/cluster.ts'
+import { temporaryDirectory } from '../../support/files.ts'
+import { Hub } from '../../support/hub.ts'
+
+const FILES = { 'config.json': Buffer.from('{"model_type":"llama"}'), 'model.safetensors': randomBytes(4 * MiB + 3) }
+const TOTAL = Object.values(FILES).reduce((sum, { length }) => sum + length, 0)
+const NOBODY = { token: undefined }
+const times = (factor: number): Clock => ({ ...systemClock, setTimeout: (work, delayMs) => systemClock.setTimeout(work, delayMs / factor) })
+
+const until = async (what: string, holds: () => boolean | Promise<boolean>): Promise<void> => {
+  const deadline = Date.now() + 20_000
+  while (!await holds()) {
+    assert.ok(Date.now() < deadline, what)
+    await new Promise(resolve => setTimeout(resolve, 20))
+  }
+}
+
+describe('origin: peers', function () {
+  this.timeout(40_000)
+  let hub: Hub
+  let cluster: Cluster
+  let signal: AbortSignal
+
+  beforeEach(async () => {
+    hub = await Hub.start()
+    cluster = new Cluster({ transport: 'tcp', settings: { origin: { upstream: hub.url }, replication: { min: 0, target: 0, max: 0 } } })
+    signal = AbortSignal.timeout(30_000)
+  })
+  afterEach(async () => {
+    await cluster.teardown()
+    await hub.stop()
+  })
+
+  const resolve = async (node: ShoalNode): Promise<OriginModel> => {
+    const model = await node.origin?.resolve('a/b', 'main', NOBODY)
+    assert.ok(model !== undefined)
+    return model
+  }
+  const phaseOf = (node: ShoalNode): string | undefined => node.origin?.status().fetches[0]?.phase
+
+  it('one that is killed while it fetches is followed by the next', async () => {
+    const nodes = await cluster.spawn(3)
+    await cluster.connect()
+    hub.push('a/b', FILES)
+    hub.faults.bytesPerSecond = 2 * MiB
+    const loading = nodes.map(async node => {
+      const model = await resolve(node)
+      await model.find(signal)
+      for (const path of Object.keys(FILES)) await model.verify(path, signal)
+    })
+    for (const load of loading) load.catch(() => undefined)
+    await until('one fetches, and two wait', () => nodes.filter(node => phaseOf(node) === 'fetching').length === 1 && nodes.filter(node => phaseOf(node) === 'waiting').length === 2)
+    await until('a third of it came', () => hub.fileBytes > TOTAL / 3)
+    const first = nodes.findIndex(node => phaseOf(node) === 'fetching')
+    hub.faults.bytesPerSecond = 100 * MiB
+    await cluster.kill(nodes[first] as ShoalNode)
+    const results = await Promise.allSettled(loading)
+    assert.deepEqual(results.map(({ status }, at) => at === first ? 'killed' : status).filter(status => status !== 'killed'), ['fulfilled', 'fulfilled'])
+    assert.ok(hub.fileBytes <= 2.05 * TOTAL, `${hub.fileBytes} of ${TOTAL}`)
+    const fetched = await Promise.all(cluster.nodes.map(async node => (await node.status()).origin?.counters.fetched ?? 0))
+    assert.equal(fetched.reduce((sum, each) => sum + each, 0), 1)
+  })
+
+  it('one that was killed goes on with what it has', async () => {
+    await using directory = await temporaryDirectory('origin')
+    const [node] = await cluster.spawn(1, () => ({ dataDirectory: directory.path })) as [ShoalNode]
+    hub.push('a/b', FILES)
+    hub.faults.bytesPerSecond = 4 * MiB
+    const model = await resolve(node)
+    model.find(signal).catch(() => undefined)
+    await until('half of it came', () => hub.fileBytes > TOTAL / 2)
+    await cluster.kill(node)
+    hub.faults.bytesPerSecond = 100 * MiB
+    const before = hub.fileBytes
+    const [again] = await cluster.spawn(1, () => ({ dataDirectory: directory.path })) as [ShoalNode]
+    await (await resolve(again)).find(signal)
+    assert.ok(hub.fileBytes - before < TOTAL / 2 + 300_000, `${hub.fileBytes - before} of ${TOTAL}`)
+    assert.deepEqual(await readdir(join(directory.path, 'origin')), [])
+  })
+
+  /** A model with these files; `told` are the bytes whose hashes its indexes name. In a data directory whose links say that it is a/b. */
+  const lie = async (directory: string, commit: string, files: Record<string, { told: Buffer, held: Buffer }>): Promise<string> => {
+    const store = createFileStore({ directory, clock: systemClock, random: systemRandom, logger: silentLogger, settings: defaultSettings.storage })
+    await store.start()
+    const slots = new SlotPool(1)
+    const indexes = []
+    const entries = []
+    for (const [path, { told, held }] of Object.entries(files)) {
+      const target = await store.importFile(held.length)
+      const blocks = []
+      const sizes = []
+      for (let at = 0; at < held.length; at += 4 * MiB) {
+        const piece = held.subarray(at, at + 4 * MiB)
+        const slot = await new Promise<Parameters<typeof target.write>[1]>(resolve => { slots.acquire(resolve) })
+        slot.prepare(at, piece.length).set(piece)
+        await target.write(at, slot)
+        slot.release()
+        blocks.push(hashBlock(piece))
+        sizes.push(piece.length)
+      }
+      const index = encodeFileIndex({
+        version: 1, size: held.length, sha256: createHash('sha256').update(told).digest(), chunker: 'fixed', blocks, sizes,
+        gitSha1: held.length > MiB ? undefined : createHash('sha1').update(`blob ${told.length}\0`).update(told).digest()
+      })
+      await target.commit(index)
+      indexes.push(index)
+      entries.push({ path, size: held.length, index: index.cid })
+    }
+    const manifest = encodeManifest({ version: 1, files: entries })
+    await store.putModel({ manifest, indexes }, { published: true })
+    await store.stop()
+    const cid = manifest.cid.toString()
+    await writeFile(join(directory, 'links.json'), JSON.stringify({ version: 1, links: [{ repo: 'a/b', revision: 'main', cid, linkedAt: 0, origin: { commit, restricted: false } }] }))
+    return cid
+  }
+
+  for (const [what, files] of [
+    ['other files', { 'config.json': { told: Buffer.from('{}'), held: Buffer.from('{}') } }],
+    ['the right hashes over other bytes', {
+      'config.json': { told: FILES['config.json'], held: Buffer.from(FILES['config.json'].toString().replace('llama', 'LLAMA')) },
+      'model.safetensors': { told: FILES['model.safetensors'], held: randomBytes(FILES['model.safetensors'].length) }
+    }]
+  ] as const) {
+    it(`one that has ${what} under the name is not believed`, async () => {
+      await using directory = await temporaryDirectory('liar')
+      const commit = hub.push('a/b', FILES)
+      await mkdir(directory.path, { recursive: true })
+      const lied = await lie(directory.path, commit, files)
+      const [liar, node] = await cluster.spawn(2, at => at === 0 ? { dataDirectory: directory.path } : {}) as [ShoalNode, ShoalNode]
+      assert.deepEqual(liar.models().map(({ cid }) => cid), [lied])
+      await cluster.connect()
+      const server = createHfServer({ node, host: '127.0.0.1', port: 0 })
+      await server.start()
+      try {
+        for (const [path, content] of Object.entries(FILES)) {
+          const answer = await fetch(`${server.url}/a/b/resolve/main/${path}`, { signal })
+          assert.deepEqual([answer.status, Buffer.from(await answer.arrayBuffer()).equals(content)], [200, true], path)
+        }
+      } finally {
+        await server.stop()
+      }
+      assert.deepEqual([hub.fileBytes, node.models().length, node.models()[0]?.cid === lied], [TOTAL, 1, false])
+      assert.ok(node.links('a/b').every(({ cid }) => cid !== lied))
+    })
+  }
+
+  it('a reader of a slow Hub gets bytes from the first seconds on, at whatever node, and all of them in the end', async () => {
+    const nodes = await cluster.spawn(2)
+    await cluster.connect()
+    hub.push('a/b', FILES)
+    hub.faults.bytesPerSecond = MiB
+    const servers = nodes.map(node => createHfServer({ node, host: '127.0.0.1', port: 0, clock: times(20) }))
+    await Promise.all(servers.map(async server => { await server.start() }))
+    try {
+      await Promise.all(servers.map(async server => {
+        let early = 0
+        const { body, silence } = await read(`${server.url}/a/b/resolve/main/model.safetensors`, bytes => { if (hub.fileBytes < TOTAL) early = bytes })
+        assert.ok(body.equals(FILES['model.safetensors']))
+        // In drops, while the Hub was still sending; clients go after ten silent seconds.
+        assert.ok(early > 2_000 && early < MiB && silence < 10_000, `${early} bytes at first, silent for ${silence} ms`)
+      }))
+      assert.equal(hub.fileBytes, TOTAL)
+    } finally {
+      await Promise.all(servers.map(async server => { await server.stop() }))
+    }
+  })
+
+  it('what began to go out and turns out wrong is cut off', async () => {
+    const [node] = await cluster.spawn(1) as [ShoalNode]
+    hub.push('a/b', FILES)
+    Object.assign(hub.faults, { bytesPerSecond: 2 * MiB, wrong: 'model.safetensors' })
+    const server = createHfServer({ node, host: '127.0.0.1', port: 0, clock: times(20) })
+    await server.start()
+    try {
+      await assert.rejects(read(`${server.url}/a/b/resolve/main/model.safetensors`), { code: 'ECONNRESET' })
+      assert.deepEqual(node.models(), [])
+    } finally {
+      await server.stop()
+    }
+  })
+
+  it('a quota that it does not fit is told before anything is fetched', async () => {
+    const [node] = await cluster.spawn(1, () => ({ settings: { storage: { quota: MiB } } })) as [ShoalNode]
+    hub.push('a/b', FILES)
+    await assert.rejects((await resolve(node)).find(signal), { name: 'QuotaExceededError' })
+    assert.equal(hub.fileBytes, 0)
+  })
+
+  it('a disk that fills up is told, what was begun makes room, and it works when there is some', async function () {
+    if (process.getuid?.() !== 0) { this.skip() }
+    await using directory = await temporaryDirectory('origin-full')
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=48m', 'shoal-test', directory.path])
+    try {
+      const [node] = await cluster.spawn(1, () => ({ dataDirectory: directory.path })) as [ShoalNode]
+      hub.push('a/b', FILES)
+      hub.faults.bytesPerSecond = 8 * MiB
+      const finding = (await resolve(node)).find(signal)
+      finding.catch(() => undefined)
+      await until('some of it came', () => hub.fileBytes > MiB)
+      const { bavail, bsize } = await statfs(directory.path)
+      await writeFile(join(directory.path, 'somebody-else'), Buffer.alloc(bavail * bsize - MiB, 1))
+      await assert.rejects(finding, { name: 'OutOfSpaceError' })
+      assert.deepEqual([await readdir(join(directory.path, 'origin')), node.models()], [[], []])
+      await rm(join(directory.path, 'somebody-else'))
+      await (await resolve(node)).find(signal)
+      assert.ok(node.models()[0]?.complete)
+      await cluster.kill(node)
+    } finally {
+      execFileSync('umount', ['-l', directory.path])
+    }
+  })
+})
+
+/** `silence` is the longest, in ms. Rejects when the answer breaks. */
+async function read (url: string, onBytes: (bytes: number) => void = () => undefined): Promise<{ body: Buffer, silence: number }> {
+  return await new Promise((resolve, reject) => {
+    const started = performance.now()
+    let last = started
+    let bytes = 0
+    let silence = 0
+    httpGet(url, { agent: false }, answer => {
+      const chunks: Buffer[] = []
+      answer.on('data', (chunk: Buffer) => {
+        const now = performance.now()
+        onBytes(bytes += chunk.length)
+        silence = Math.max(silence, now - last)
+        last = now
+        chunks.push(chunk)
+      })
+      answer.on('end', () => { resolve({ body: Buffer.concat(chunks), silence }) })
+      answer.on('error', reject)
+    }).on('error', reject)
+  })
+}
