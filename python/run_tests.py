@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent
 TESTS = ROOT / "tests"
 #: Of each environment: what it has, and which tests run in it. The first ones run while the last one is installed.
 ENVIRONMENTS = {
-    "hub-0": ["test_hub.py"],
+    "hub-0": ["test_hub.py", "test_upstream.py"],
     "torch": ["."],
 }
 INSTALL_SECONDS_MAX = 900

@@ -58,7 +58,8 @@ export class Repos {
     throw nothing(repo)
   }
 
-  all (): ModelLink[] { return this.#node.links() }
+  /** Names that the upstream tells some callers only are for nobody to list. */
+  all (): ModelLink[] { return this.#node.links().filter(({ origin }) => origin?.restricted !== true) }
 
   /** Throws NoProviderError and others when it is not held here and could not be found in time. */
   async describe ({ from }: Resolved, signal: AbortSignal): Promise<ModelDescription> {

@@ -188,7 +188,7 @@ export class Upstream {
         return answer
       }
       answer.destroy()
-      throw this.#refusal(answer, repo)
+      throw this.#refusal(answer, repo, asked)
     } catch (error) {
       throwIfAborted(asked.signal)
       const told = late.signal.aborted ? abortReason(late.signal) : asError(error)
@@ -238,11 +238,13 @@ export class Upstream {
     })
   }
 
-  #refusal ({ statusCode: status = 0, headers }: IncomingMessage, repo: string): Error {
+  #refusal ({ statusCode: status = 0, headers }: IncomingMessage, repo: string, { token = '' }: Caller): Error {
     const given = String(headers['x-error-code'] ?? '')
     const code = CODES.has(given) ? given : undefined
-    const words = headers['x-error-message']
-    const message = `the upstream ${this.url} answers ${status}${code === undefined ? '' : ` (${code})`} for ${repo}${words === undefined ? '' : `: ${printable(String(words))}`}`
+    // It may say what it was sent.
+    const said = headers['x-error-message']
+    const words = said === undefined ? undefined : token === '' ? String(said) : String(said).replaceAll(token, '...')
+    const message = `the upstream ${this.url} answers ${status}${code === undefined ? '' : ` (${code})`} for ${repo}${words === undefined ? '' : `: ${printable(words)}`}`
     if (status === 429) return new UpstreamBusyError(`${message}; it is asked again later`, { retryAfterMs: this.#pause(headers['retry-after']) })
     if ([401, 403, 404, 410, 451].includes(status)) return new UpstreamRefusedError(message, { status, code })
     return new UpstreamError(message)

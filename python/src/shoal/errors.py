@@ -328,6 +328,46 @@ class JoinFailedError(ShoalError):
     _fault = "network"
 
 
+class UpstreamError(ShoalError):
+    """It could not be reached, broke off, or answered something that makes no sense. Check `hf.upstream` and the way there; what came is kept and gone on with."""
+
+    _kind = "failed"
+    _retryable = True
+    _fault = "network"
+
+
+class UpstreamTimeoutError(ShoalError):
+    """It did not answer, or sent nothing, for too long. Ask again; what came is kept and gone on with."""
+
+    _kind = "failed"
+    _retryable = True
+    _fault = "network"
+
+
+class UpstreamMismatchError(ShoalError):
+    """What it, or a peer, sent is not what it says that the file is. Nothing of it is published. Ask again. If it stays, tell who runs the upstream."""
+
+    _kind = "verification"
+    _retryable = True
+    _fault = "network"
+
+
+class UpstreamBusyError(ShoalError):
+    """It has too much to do, and says when to ask again. Wait for so long."""
+
+    _kind = "failed"
+    _retryable = True
+    _fault = "network"
+
+
+class UpstreamRefusedError(ShoalError):
+    """It refuses this caller, or has no such thing. Check name and revision; for a gated model, ask for access and send a token."""
+
+    _kind = "not-found"
+    _retryable = False
+    _fault = "caller"
+
+
 class DaemonUnreachableError(ShoalError):
     """No daemon listens on the socket. Start one with `shoal daemon`, or give the right `--data` or `--api`."""
 
@@ -444,6 +484,11 @@ BY_NAME: dict[str, type[ShoalError]] = {
     "PeerGoneError": PeerGoneError,
     "SwarmKeyError": SwarmKeyError,
     "JoinFailedError": JoinFailedError,
+    "UpstreamError": UpstreamError,
+    "UpstreamTimeoutError": UpstreamTimeoutError,
+    "UpstreamMismatchError": UpstreamMismatchError,
+    "UpstreamBusyError": UpstreamBusyError,
+    "UpstreamRefusedError": UpstreamRefusedError,
     "DaemonUnreachableError": DaemonUnreachableError,
     "ApiError": ApiError,
     "ApiSocketInUseError": ApiSocketInUseError,
