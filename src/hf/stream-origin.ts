@@ -36,8 +36,9 @@ export async function streamOrigin (components: StreamComponents, model: OriginM
       await streamFile(components, { cid, path, range: { offset: range.offset + drops.sent, length: range.length - drops.sent } }, response, () => { if (!response.headersSent) answer.begin() }, signal)
       return
     } catch (error) {
-      if (!(error instanceof NoProviderError) || response.headersSent || tries === TRIES) throw error
-      model.lose(cid)
+      if (!(error instanceof NoProviderError)) throw error
+      model.lose(cid) // at the latest the next who asks gets it from the upstream
+      if (response.headersSent || tries === TRIES) throw error
     }
   }
 }

@@ -46,10 +46,11 @@ export function decide (key: string, self: string, others: Iterable<Claim>, wait
   return waitedMs >= before * RANK_DELAY_MS ? { do: 'fetch' } : { do: 'wait' }
 }
 
-/** Two began at once: the lower rank lets go. */
-export function yieldsTo (key: string, self: string, others: Iterable<Claim>): Claim | undefined {
+/** Two fetch at once: who has nothing yet lets go, else the lower rank. `bytesDone` of this node. */
+export function yieldsTo (key: string, self: string, others: Iterable<Claim>, bytesDone: number): Claim | undefined {
   const own = rankOf(key, self)
-  return best(key, others).find(({ state, peerId }) => state === 'have' || (state === 'fetching' && rankOf(key, peerId) > own))
+  const isAhead = (other: Claim): boolean => (other.bytesDone > 0) === (bytesDone > 0) ? rankOf(key, other.peerId) > own : other.bytesDone > 0
+  return best(key, others).find(other => other.state === 'have' || (other.state === 'fetching' && isAhead(other)))
 }
 
 const ORDER: Record<ClaimState, number> = { have: 0, fetching: 1, want: 2 }

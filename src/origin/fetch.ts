@@ -60,7 +60,7 @@ export async function fetchModel (components: FetchComponents, init: FetchInit):
   const tell = async (deep: boolean): Promise<void> => {
     progress.bytesDone = download.bytesDone
     init.claim({ peerId: init.self, state: 'fetching', cid: undefined, bytesDone: download.bytesDone, bytesTotal: download.bytesTotal }, download)
-    const other = yieldsTo(known.key, init.self, await components.swarm.look(known.key, known.name, { deep, signal }))
+    const other = yieldsTo(known.key, init.self, await components.swarm.look(known.key, known.name, { deep, signal }), download.bytesDone)
     if (other !== undefined && (other.cid === undefined || !known.refused.has(other.cid))) throw new YieldedError(other)
   }
   const keepTelling = async (): Promise<void> => {

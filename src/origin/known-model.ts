@@ -24,6 +24,8 @@ export class KnownModel {
   /** All files are verified, and it is linked here. */
   sure = false
   finding: SharedWork<string> | undefined
+  /** Why it could not be had a moment ago. */
+  failed: { error: Error, until: number } | undefined
   readonly verifying = new Map<string, SharedWork<void>>()
 
   constructor (model: UpstreamModel) {
@@ -40,6 +42,7 @@ export class KnownModel {
   trust (cid: string): void {
     this.cid = cid
     this.sure = true
+    this.refused.delete(cid)
     for (const { path } of this.model.files) this.verified.add(path)
   }
 

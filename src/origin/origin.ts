@@ -30,6 +30,10 @@ export interface OriginInit {
 const DESCRIBE_MS = 8_000
 /** Clients that were cut off come back in seconds. */
 const LINGER_MS = 30_000
+/** Clients try again at once, and several at a time: they are told the same for so long. */
+const FAILED_MS = 2_000
+/** What is wrong now will be wrong for a while, and each attempt costs the upstream a whole file. */
+const WRONG_MS = 60_000
 /** What a fetch that broke off has left is kept this long for the next. */
 const LEFTOVER_MS = 7 * 86_400_000
 
@@ -111,6 +115,7 @@ export class Origin implements ModelOrigin {
   /** Of Found. */
   async cidOf (known: KnownModel, revision: string, caller: Caller, signal: AbortSignal): Promise<string> {
     if (known.cid !== undefined) return known.cid
+    if (known.failed !== undefined && this.#components.clock.monotonic() < known.failed.until) throw known.failed.error
     if (known.finding === undefined || known.finding.ended) {
       const work: SharedWork<string> = new SharedWork({ clock: this.#components.clock, lingerMs: LINGER_MS, signal: this.#stopping.signal }, async signal => {
         await Promise.resolve() // `work` is there
@@ -194,6 +199,7 @@ export class Origin implements ModelOrigin {
     } catch (error) {
       if (!signal.aborted) {
         this.#counters.failed++
+        known.failed = { error: asError(error), until: clock.monotonic() + (error instanceof UpstreamMismatchError ? WRONG_MS : FAILED_MS) }
         logger.warn({ repo: known.repo, commit: known.commit, error: asError(error).message }, 'a model could not be fetched from the upstream')
       }
       throw error

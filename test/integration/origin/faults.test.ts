@@ -74,7 +74,8 @@ describe('origin: a Hub that fails', function () {
   })
 
   it('publishes nothing of wrong bytes, and says which file and both hashes', async () => {
-    const { get, node } = await start()
+    let now = 0
+    const { get, node } = await start({ clock: { ...systemClock, monotonic: () => now + systemClock.monotonic() } })
     hub.push('a/b', FILES)
     hub.faults.wrong = 'model.safetensors'
     const answer = await get('/a/b/resolve/main/config.json')
@@ -85,7 +86,12 @@ describe('origin: a Hub that fails', function () {
     const { error } = await answer.json() as { error: string }
     for (const part of ['model.safetensors', right, createHash('sha256').update(wrong).digest('hex')]) assert.ok(error.includes(part), error)
     assert.deepEqual([node.models(), node.links()], [[], []])
+    // For a while everybody is told so, and the Hub is not asked again.
+    const before = hub.fileBytes
+    assert.equal((await get('/a/b/resolve/main/model.safetensors')).status, 502)
+    assert.equal(hub.fileBytes, before)
     delete hub.faults.wrong
+    now += 60_000
     assert.ok((await bytes(await get('/a/b/resolve/main/model.safetensors'))).equals(FILES['model.safetensors']))
   })
 
@@ -116,6 +122,28 @@ describe('origin: a Hub that fails', function () {
     assert.match((await other.json() as { error: string }).error, /the upstream http:\/\/127\.0\.0\.1:\d+ answers 503/)
     await hub.stop()
     assert.match((await (await get('/c/d/resolve/main/config.json')).json() as { error: string }).error, /cannot be reached: ECONNREFUSED/)
+  })
+
+  it('fetches again what was removed everywhere', async () => {
+    const { get, node } = await start({ settings: { transfer: { providerTimeoutMs: 500 } } })
+    hub.push('a/b', FILES)
+    assert.equal((await get('/a/b/resolve/main/config.json')).status, 200)
+    for (const { cid } of node.models()) await node.remove(cid)
+    assert.ok((await bytes(await get('/a/b/resolve/main/model.safetensors'))).equals(FILES['model.safetensors']))
+    assert.equal(hub.fileBytes, 2 * TOTAL)
+  })
+
+  it('sees that a branch has moved on, and keeps what it stood for', async () => {
+    let now = 0
+    const { get, node } = await start({ clock: { ...systemClock, monotonic: () => now + systemClock.monotonic() } })
+    const first = hub.push('a/b', FILES)
+    assert.equal((await get('/a/b/resolve/main/config.json')).headers.get('x-repo-commit'), first)
+    const second = hub.push('a/b', { ...FILES, 'config.json': Buffer.from('{"model_type":"qwen"}') })
+    now += 60_000
+    const answer = await get('/a/b/resolve/main/config.json')
+    assert.deepEqual([answer.headers.get('x-repo-commit'), (await answer.json() as { model_type: string }).model_type], [second, 'qwen'])
+    assert.equal((await (await get(`/a/b/resolve/${first}/config.json`)).json() as { model_type: string }).model_type, 'llama')
+    assert.deepEqual(node.links('a/b').map(({ revision, origin }) => `${revision} ${origin?.commit}`).sort(), [`${first} ${first}`, `${second} ${second}`, `main ${second}`].sort())
   })
 
   it('gives the words of the Hub for what is not there', async () => {

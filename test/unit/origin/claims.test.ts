@@ -26,9 +26,14 @@ describe('origin: claims', () => {
   })
 
   it('of two who fetch, the same one lets go, whoever looks', () => {
-    assert.equal(yieldsTo(KEY, first, [claim(second, 'fetching'), claim(third, 'want')]), undefined)
-    assert.deepEqual(yieldsTo(KEY, second, [claim(first, 'fetching')]), claim(first, 'fetching'))
-    assert.deepEqual(yieldsTo(KEY, first, [claim(last, 'have')]), claim(last, 'have'))
+    assert.equal(yieldsTo(KEY, first, [claim(second, 'fetching'), claim(third, 'want')], 0), undefined)
+    assert.deepEqual(yieldsTo(KEY, second, [claim(first, 'fetching')], 0), claim(first, 'fetching'))
+    assert.deepEqual(yieldsTo(KEY, first, [claim(last, 'have')], 5), claim(last, 'have'))
+    // Who waited long for its turn finds another at it.
+    const begun = { ...claim(second, 'fetching'), bytesDone: 5 }
+    assert.deepEqual(yieldsTo(KEY, first, [begun], 0), begun)
+    assert.equal(yieldsTo(KEY, second, [claim(first, 'fetching')], 5), undefined)
+    assert.equal(yieldsTo(KEY, first, [begun], 1), undefined)
   })
 
   it('are kept for a while, the best told first, and in bounds', () => {
