@@ -1,0 +1,77 @@
+import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { MiB } from '../../src/base/index.ts'
+import { Hub } from '../support/hub.ts'
+import { CliProcess, shoal } from './cli-process.ts'
+
+interface Ready { hf: string }
+
+describe('a Hub and the command line', function () {
+  this.timeout(90_000)
+  const files = { 'config.json': Buffer.from('{"model_type":"llama"}'), 'model.safetensors': randomBytes(6 * MiB + 1) }
+  const total = Object.values(files).reduce((sum, { length }) => sum + length, 0)
+  const daemons: CliProcess[] = []
+  let root = ''
+  let hub: Hub
+
+  const start = async (name: string, invite?: string): Promise<{ daemon: CliProcess, run: (...args: string[]) => Promise<string>, hf: string }> => {
+    const daemon = new CliProcess([
+      'daemon', '--data', join(root, name), '--json', '--listen', '/ip4/127.0.0.1/tcp/0', ...invite === undefined ? [] : ['--join', invite],
+      '--set', 'hf.listen=127.0.0.1:0', '--set', `hf.upstream=${hub.url}/`, '--set', 'replication.target=0', '--set', 'replication.min=0'
+    ])
+    daemons.push(daemon)
+    await daemon.until(() => daemon.stdout.includes('\n'))
+    const run = async (...args: string[]): Promise<string> => {
+      const { code, stdout, stderr } = await shoal(['--data', join(root, name), ...args])
+      assert.equal(code, 0, `${args.join(' ')}: ${stderr}`)
+      return stdout.trim()
+    }
+    return { daemon, run, hf: (JSON.parse(daemon.stdout) as Ready).hf }
+  }
+
+  before(async () => {
+    root = await mkdtemp(join(tmpdir(), 'shoal-upstream-'))
+    hub = await Hub.start()
+    hub.push('org/model', files)
+  })
+  after(async () => {
+    for (const daemon of daemons) if (!daemon.ended) daemon.signal('SIGTERM')
+    await Promise.all(daemons.map(async daemon => { await daemon.finished }))
+    await hub.stop()
+    await rm(root, { recursive: true, force: true })
+  })
+
+  it('one node fetches, is seen to, is killed without a word, and the other goes on', async () => {
+    const one = await start('one')
+    const two = await start('two', (await one.run('invite')).split('\n').at(-1))
+    hub.faults.bytesPerSecond = MiB / 2
+    const first = fetch(`${one.hf}/org/model/resolve/main/config.json`)
+    first.catch(() => undefined)
+    while (hub.fileBytes < MiB) await new Promise(resolve => setTimeout(resolve, 20))
+    const second = fetch(`${two.hf}/org/model/resolve/main/model.safetensors`)
+    for (const [node, state] of [[one, /fetching$/m], [two, /\S+ fetches it$/m]] as const) {
+      let shown = ''
+      do shown = await node.run('ps')
+      while (!state.test(shown))
+      assert.match(shown, /^UPSTREAM +DONE +SIZE +FOR +STATE\norg\/model@[0-9a-f]{12} +\d+ ?% /m)
+    }
+    assert.match(await one.run('status'), new RegExp(`^upstream +${hub.url}: 0 models fetched .*\n +org/model: fetching, `, 'm'))
+    hub.faults.bytesPerSecond = 100 * MiB
+    one.daemon.signal('SIGKILL')
+    const answer = await second
+    assert.deepEqual([answer.status, Buffer.from(await answer.arrayBuffer()).equals(files['model.safetensors'])], [200, true])
+    assert.ok(hub.fileBytes <= 2.05 * total, `${hub.fileBytes} of ${total}`)
+    assert.match(await two.run('links'), /^org\/model +main +bafy/m)
+    const links = JSON.parse(await two.run('links', '--json')) as Array<{ revision: string, origin: { commit: string } }>
+    for (const { revision } of links) assert.match(await two.run('unlink', `org/model@${revision}`), /^unlinked org\/model/)
+  })
+
+  it('an address with a user in it is refused', async () => {
+    const { code, stderr } = await shoal(['daemon', '--data', join(root, 'bad'), '--set', 'hf.upstream=https://me:secret@hub.example'])
+    assert.equal(code, 2)
+    assert.match(stderr, /hf\.upstream must be an address such as https:\/\/huggingface\.co/)
+  })
+})
