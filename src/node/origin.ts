@@ -1,10 +1,10 @@
 import { mkdtemp } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { MiB, ModelNotFoundError, asError, type AbortOptions, type Clock, type Logger, type Random } from '../base/index.ts'
+import { MiB, ModelNotFoundError, asError, throwIfAborted, type AbortOptions, type Clock, type Logger, type Random } from '../base/index.ts'
 import { Origin } from '../origin/index.ts'
 import type { OriginComponents } from '../origin/index.ts'
-import type { ModelStore } from '../storage/store.ts'
+import type { ModelStore, StoredFile } from '../storage/store.ts'
 import type { Descriptions } from './describe.ts'
 import type { Links } from './links.ts'
 import type { Loads } from './load.ts'
@@ -45,6 +45,14 @@ export async function createOrigin (wiring: OriginWiring, { upstream, dataDirect
         model.close()
       }
     },
+    local: ({ sha256, oid }, options) => {
+      const isIt = ({ index, present }: StoredFile): boolean => present.full && (sha256 === undefined ? index.gitSha1 !== undefined && hex(index.gitSha1) === oid : hex(index.sha256) === sha256)
+      for (const model of store.models()) {
+        const file = model.files.find(isIt)
+        if (file !== undefined) return readStored(store, file, options)
+      }
+      return undefined
+    },
     discard: async cid => {
       if (links.list().some(link => link.cid === cid)) return
       try {
@@ -53,13 +61,25 @@ export async function createOrigin (wiring: OriginWiring, { upstream, dataDirect
         if (!(error instanceof ModelNotFoundError)) wiring.logger.warn({ cid, error: asError(error).message }, 'a model that is another than a peer said could not be removed')
       }
     },
-    names: () => links.list().flatMap(({ repo, revision, cid, origin }) => origin === undefined ? [] : [{ repo, revision, cid, ...origin }]),
+    names: repo => (repo === undefined ? links.list() : links.of(repo)).flatMap(({ repo, revision, cid, origin }) => origin === undefined ? [] : [{ repo, revision, cid, ...origin }]),
     link: async ({ repo, revision, cid, commit, restricted }) => {
       // What a user linked stays as it is.
       const there = links.get({ repo, revision })
       if (there === undefined || there.origin !== undefined) await links.put({ repo, revision }, cid, { commit, restricted })
     }
   }, { upstream, userAgent: `shoal/${version}`, self: wiring.network.peerId.toString(), directory, isTemporary })
+}
+
+/** As the store has it: what reads it compares it again. */
+async function * readStored (store: ModelStore, file: StoredFile, { signal }: AbortOptions): AsyncGenerator<Uint8Array> {
+  for (let at = 0; at < file.index.size; at += PIECE_BYTES) {
+    throwIfAborted(signal)
+    yield await store.readRange(file, at, Math.min(PIECE_BYTES, file.index.size - at))
+  }
+}
+
+function hex (bytes: Uint8Array): string {
+  return Buffer.from(bytes).toString('hex')
 }
 
 /** Whole first, so that it comes from many peers in whatever order is best; then piece by piece. */

@@ -13,7 +13,7 @@ export interface Claim {
   state: ClaimState
   /** The model CID: of `have` alone. */
   cid: string | undefined
-  /** Bytes that came, of all. */
+  /** Bytes that came and that were cut into blocks, of both together: twice the model. */
   bytesDone: number
   bytesTotal: number
 }

@@ -1,7 +1,8 @@
 import type { Libp2p } from '@libp2p/interface'
-import type { AbortOptions, Clock, Logger, Random } from '../base/index.ts'
+import type { AbortOptions, Clock, Logger, ProgressOptions, Random } from '../base/index.ts'
 import type { ContentRouter, Provider } from '../discovery/router.ts'
 import type { KnownName } from './access.ts'
+import type { UpstreamFile } from './types.ts'
 
 /** What is found in a model's manifest and indexes. */
 export interface DescribedModel {
@@ -10,6 +11,13 @@ export interface DescribedModel {
 }
 
 export interface AddResult { cid: string }
+
+export interface PublishOptions extends AbortOptions, ProgressOptions<{ bytesDone: number }> {
+  /** Called with each file that is not needed any more. */
+  onStored: (path: string) => Promise<void>
+}
+
+export type LocalFiles = (file: UpstreamFile, options: AbortOptions) => AsyncIterable<Uint8Array> | undefined
 
 /** The part of a node that models of the upstream go into, and come out of for others. */
 export interface OriginComponents {
@@ -21,8 +29,8 @@ export interface OriginComponents {
   isBanned: (peerId: string) => boolean
   learn: (provider: Provider) => Promise<void>
   makeRoom: (bytes: number, what: string) => Promise<void>
-  /** Adds a directory; `onStored` is called with each file of it that is not needed any more. */
-  publish: (directory: string, options: AbortOptions & { onStored: (path: string) => Promise<void> }) => Promise<AddResult>
+  /** Adds a directory. */
+  publish: (directory: string, options: PublishOptions) => Promise<AddResult>
   describe: (cid: string, options: AbortOptions & { providerTimeoutMs?: number }) => Promise<DescribedModel>
   /** Loads one file and gives it, piece by piece. */
   read: (cid: string, path: string, options: AbortOptions) => AsyncIterable<Uint8Array>
@@ -30,7 +38,9 @@ export interface OriginComponents {
   readSome: (cid: string, path: string, range: { offset: number, length: number }, options: AbortOptions) => Promise<Uint8Array>
   /** Takes a model away that turned out to be another one, unless it has other uses here. */
   discard: (cid: string) => Promise<void>
-  /** Names that were fetched here before. */
-  names: () => KnownName[]
+  /** Names that were fetched here before: all, or those of one repository. */
+  names: (repo?: string) => KnownName[]
+  /** A file with this content that is whole here, in another model; undefined when there is none. */
+  local: LocalFiles
   link: (name: KnownName) => Promise<void>
 }

@@ -14,11 +14,12 @@ import {
   DiskError, MiB, OutOfSpaceError, Semaphore, ShoalError, UPSTREAM_FILES_AT_ONCE, UPSTREAM_HEADS_MAX, UPSTREAM_HEAD_BYTES, UpstreamBusyError, UpstreamMismatchError, UpstreamRefusedError,
   asError, sleep, systemCode, throwIfAborted, type Clock, type Logger
 } from '../base/index.ts'
+import type { LocalFiles } from './components.ts'
 import type { Caller, UpstreamFile, UpstreamModel } from './types.ts'
 import { bytesOf, checkHash, contentOf, hashFor } from './upstream-model.ts'
 import type { Upstream } from './upstream.ts'
 
-export interface DownloadComponents { upstream: Pick<Upstream, 'read' | 'url'>, clock: Clock, logger: Logger }
+export interface DownloadComponents { upstream: Pick<Upstream, 'read' | 'url'>, clock: Clock, logger: Logger, local: LocalFiles }
 export interface DownloadInit {
   model: UpstreamModel
   caller: Caller
@@ -80,7 +81,10 @@ export class Download {
     try {
       for (const directory of ['parts', 'files']) await mkdir(join(this.#init.directory, directory), { recursive: true, mode: 0o700 })
       const parts = [...this.#parts.values()].sort((a, b) => a.file.size - b.file.size)
-      for (const part of parts) await this.#look(part)
+      for (const part of parts) {
+        await this.#look(part)
+        if (part.bytes === 0) await this.#copy(part, signal)
+      }
       // The small ones first, and the beginnings of the others: somebody may be waiting for any of them.
       const heads = parts.slice(0, UPSTREAM_HEADS_MAX)
       const slots = new Semaphore(UPSTREAM_FILES_AT_ONCE)
@@ -129,6 +133,25 @@ export class Download {
     const whole = await Promise.all(part.paths.map(async path => await size(join(this.files, path)) === part.file.size))
     part.whole = whole.every(Boolean)
     part.bytes = part.whole ? part.file.size : await size(this.#partPath(part)) ?? 0
+  }
+
+  /** What is in another model here does not have to come: of a new commit, most files mostly. It is compared as all else is. */
+  async #copy (part: Part, signal: AbortSignal): Promise<void> {
+    const source = this.#components.local(part.file, { signal })
+    if (source === undefined) return
+    const handle = await open(this.#partPath(part), 'w', 0o600)
+    try {
+      for await (const bytes of source) {
+        for (let written = 0; written < bytes.length;) written += (await handle.write(bytes, written, bytes.length - written)).bytesWritten
+        part.bytes += bytes.length
+      }
+    } catch (error) {
+      if (systemCode(error) !== undefined) throw error // of the disk that is written to, too
+      throwIfAborted(signal)
+      this.#components.logger.info({ path: part.file.path, error: asError(error).message }, 'what is here of a file cannot be read, and it is fetched')
+    } finally {
+      await handle.close()
+    }
   }
 
   /** Up to `end`, again and again from where it broke off. At the end of the file, its hash is compared and it gets its names. */

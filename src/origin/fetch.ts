@@ -1,7 +1,7 @@
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { OutOfSpaceError, UpstreamMismatchError, asError, sleep, throwIfAborted, type AbortOptions, type Clock, type Logger } from '../base/index.ts'
-import type { AddResult, DescribedModel } from './components.ts'
+import type { AddResult, DescribedModel, LocalFiles, PublishOptions } from './components.ts'
 import { yieldsTo, type Claim } from './claims.ts'
 import { Download } from './download.ts'
 import type { KnownModel } from './known-model.ts'
@@ -17,7 +17,8 @@ export interface FetchComponents {
   logger: Logger
   /** Makes room for so many bytes. Throws QuotaExceededError, OutOfSpaceError. */
   makeRoom: (bytes: number, what: string) => Promise<void>
-  publish: (directory: string, options: AbortOptions & { onStored: (path: string) => Promise<void> }) => Promise<AddResult>
+  publish: (directory: string, options: PublishOptions) => Promise<AddResult>
+  local: LocalFiles
   describe: (cid: string, options: AbortOptions) => Promise<DescribedModel>
 }
 
@@ -57,9 +58,11 @@ export async function fetchModel (components: FetchComponents, init: FetchInit):
   const over = new AbortController()
   const signal = AbortSignal.any([given, over.signal])
   const download = new Download(components, { model: known.model, caller, directory: join(init.directory, known.key), signal })
+  let cutBytes = 0
   const tell = async (deep: boolean): Promise<void> => {
     progress.bytesDone = download.bytesDone
-    init.claim({ peerId: init.self, state: 'fetching', cid: undefined, bytesDone: download.bytesDone, bytesTotal: download.bytesTotal }, download)
+    // Twice: what came, and what was cut into blocks, which takes its time of a large model.
+    init.claim({ peerId: init.self, state: 'fetching', cid: undefined, bytesDone: download.bytesDone + cutBytes, bytesTotal: 2 * download.bytesTotal }, download)
     const other = yieldsTo(known.key, init.self, await components.swarm.look(known.key, known.name, { deep, signal }), download.bytesDone)
     if (other !== undefined && (other.cid === undefined || !known.refused.has(other.cid))) throw new YieldedError(other)
   }
@@ -78,7 +81,7 @@ export async function fetchModel (components: FetchComponents, init: FetchInit):
     telling.catch(error => { over.abort(error) })
     await download.run()
     progress.phase = 'publishing'
-    const { cid } = await components.publish(download.files, { signal, onStored: async path => { await rm(path, { force: true }) } })
+    const { cid } = await components.publish(download.files, { signal, onProgress: ({ bytesDone }) => { cutBytes = bytesDone }, onStored: async path => { await rm(path, { force: true }) } })
     checkDescription(known, await components.describe(cid, { signal }), 'this disk')
     await download.remove()
     return cid

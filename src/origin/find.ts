@@ -77,8 +77,8 @@ export async function findModel (components: FindComponents, init: FindInit): Pr
           }
           continue
         case 'follow': {
-          const { peerId, bytesDone, bytesTotal } = decision.claim
-          Object.assign(progress, { phase: 'waiting', peerId, bytesDone, bytesTotal })
+          const { peerId, bytesDone } = decision.claim
+          Object.assign(progress, { phase: 'waiting', peerId, bytesDone: Math.min(bytesDone, progress.bytesTotal) })
           if (watch.stuckMs(decision.claim, now) > STUCK_MS) distrust(peerId, new Error(`it received nothing for ${STUCK_MS / 1_000} s`))
           since = now // when it gives up, all begin to wait anew
           break

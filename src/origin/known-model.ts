@@ -91,9 +91,4 @@ export class KnownModels {
     }
     return known
   }
-
-  byKey (key: string): KnownModel | undefined {
-    for (const known of this.#byName.values()) if (known.key === key) return known
-    return undefined
-  }
 }

@@ -67,7 +67,7 @@ export class Origin implements ModelOrigin {
       clock,
       random,
       logger,
-      linked: (repo, revision) => components.names().find(name => name.repo === repo && (name.revision === revision || name.commit === revision)),
+      linked: (repo, revision) => components.names(repo).find(name => name.revision === revision || name.commit === revision),
       describe: async name => await this.#describe(name),
       signal
     })
@@ -99,11 +99,12 @@ export class Origin implements ModelOrigin {
   async resolve (repo: string, revision: string, caller: Caller): Promise<OriginModel> {
     throwIfAborted(this.#stopping.signal)
     const known = await this.#access.find(repo, revision, caller)
-    const linked = this.#components.names().find(name => name.repo === repo && name.commit === known.commit)
+    const names = this.#components.names(repo)
+    const linked = names.find(name => name.commit === known.commit)
     if (linked !== undefined && !known.refused.has(linked.cid)) {
       if (known.cid !== linked.cid) known.trust(linked.cid)
       // The same commit under another name: now that, too.
-      if (known.sure && !this.#components.names().some(name => name.repo === repo && name.revision === revision && name.commit === known.commit)) await this.#link(known, revision)
+      if (known.sure && !names.some(name => name.revision === revision && name.commit === known.commit)) await this.#link(known, revision)
     }
     return new Found(this, known, revision, caller)
   }

@@ -59,8 +59,9 @@ describe('a Hub and the command line', function () {
       assert.match(shown, /^UPSTREAM +DONE +SIZE +FOR +STATE\norg\/model@[0-9a-f]{12} +\d+ ?% /m)
     }
     assert.match(await one.run('status'), new RegExp(`^upstream +${hub.url}: 0 models fetched .*\n +org/model: fetching, `, 'm'))
-    hub.faults.bytesPerSecond = 100 * MiB
     one.daemon.signal('SIGKILL')
+    await one.daemon.finished
+    hub.faults.bytesPerSecond = 100 * MiB
     const answer = await second
     assert.deepEqual([answer.status, Buffer.from(await answer.arrayBuffer()).equals(files['model.safetensors'])], [200, true])
     assert.ok(hub.fileBytes <= 2.05 * total, `${hub.fileBytes} of ${total}`)

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { createHash, randomBytes } from 'node:crypto'
 import { execFileSync } from 'node:child_process'
-import { mkdir, readdir, rm, statfs, writeFile } from 'node:fs/promises'
+import { mkdir, open, readdir, rm, writeFile } from 'node:fs/promises'
 import { get as httpGet } from 'node:http'
 import { join } from 'node:path'
 import { MiB, silentLogger, systemClock, systemRandom, type Clock } from '../../../src/base/index.ts'
@@ -64,8 +64,8 @@ describe('origin: peers', function () {
     await until('one fetches, and two wait', () => nodes.filter(node => phaseOf(node) === 'fetching').length === 1 && nodes.filter(node => phaseOf(node) === 'waiting').length === 2)
     await until('a third of it came', () => hub.fileBytes > TOTAL / 3)
     const first = nodes.findIndex(node => phaseOf(node) === 'fetching')
-    hub.faults.bytesPerSecond = 100 * MiB
     await cluster.kill(nodes[first] as ShoalNode)
+    hub.faults.bytesPerSecond = 100 * MiB
     const results = await Promise.allSettled(loading)
     assert.deepEqual(results.map(({ status }, at) => at === first ? 'killed' : status).filter(status => status !== 'killed'), ['fulfilled', 'fulfilled'])
     assert.ok(hub.fileBytes <= 2.05 * TOTAL, `${hub.fileBytes} of ${TOTAL}`)
@@ -209,12 +209,15 @@ describe('origin: peers', function () {
       const finding = (await resolve(node)).find(signal)
       finding.catch(() => undefined)
       await until('some of it came', () => hub.fileBytes > MiB)
-      const { bavail, bsize } = await statfs(directory.path)
-      await writeFile(join(directory.path, 'somebody-else'), Buffer.alloc(bavail * bsize - MiB, 1))
+      const somebodyElse = await open(join(directory.path, 'somebody-else'), 'w')
+      const filling = (async () => { for (;;) await somebodyElse.writeFile(Buffer.alloc(256 * 1024, 1)) })()
+      await assert.rejects(filling, { code: 'ENOSPC' })
+      await somebodyElse.close()
       await assert.rejects(finding, { name: 'OutOfSpaceError' })
       assert.deepEqual([await readdir(join(directory.path, 'origin')), node.models()], [[], []])
       await rm(join(directory.path, 'somebody-else'))
-      await (await resolve(node)).find(signal)
+      // The same is said for two seconds to whoever asks.
+      await until('it works', async () => await (await resolve(node)).find(signal).then(() => true, error => { assert.equal((error as Error).name, 'OutOfSpaceError'); return false }))
       assert.ok(node.models()[0]?.complete)
       await cluster.kill(node)
     } finally {
