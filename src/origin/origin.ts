@@ -253,7 +253,8 @@ export class Origin implements ModelOrigin {
     const known = this.#known.get(repo, commit) ?? new KnownModel({ repo, commit, restricted: true, files: [] })
     const key = Buffer.from(keyOf({ repo, commit })).toString('hex')
     this.#claims.set(key, { peerId: this.#init.self, state: 'have', cid, bytesDone: 0, bytesTotal: 0 })
-    this.#components.router.announce([known.name], { urgent: this.#components.network.getPeers().length > 0 })
+    // In its turn: who fetched it has told at once, and one that is found is enough.
+    this.#components.router.announce([known.name])
   }
 
   async #describe ({ repo, commit, restricted, cid }: KnownName): Promise<KnownModel> {
