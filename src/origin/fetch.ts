@@ -63,8 +63,10 @@ export async function fetchModel (components: FetchComponents, init: FetchInit):
     progress.bytesDone = download.bytesDone
     // Twice: what came, and what was cut into blocks, which takes its time of a large model.
     init.claim({ peerId: init.self, state: 'fetching', cid: undefined, bytesDone: download.bytesDone + cutBytes, bytesTotal: 2 * download.bytesTotal }, download)
-    const other = yieldsTo(known.key, init.self, await components.swarm.look(known.key, known.name, { deep, signal }), download.bytesDone)
-    if (other !== undefined && (other.cid === undefined || !known.refused.has(other.cid))) throw new YieldedError(other)
+    const said = await components.swarm.look(known.key, known.name, { deep, signal })
+    const now = components.clock.monotonic()
+    const other = yieldsTo(known.key, init.self, said.filter(claim => known.listensTo(claim, now)), download.bytesDone)
+    if (other !== undefined) throw new YieldedError(other)
   }
   const keepTelling = async (): Promise<void> => {
     for (let turn = 1; !signal.aborted; turn++) {

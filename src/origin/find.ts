@@ -30,7 +30,9 @@ const POLL_FIRST_MS = 500
 const POLL_MAX_MS = 2_000
 /** A peer that says it fetches and gets nothing new for so long is taken for stuck. */
 const STUCK_MS = 45_000
-/** For so long nobody listens to a peer that was stuck, or had not what it said. */
+/** And is not listened to for so long, in which this node, or the next, may get far. */
+const STUCK_DISTRUST_MS = 3_600_000
+/** Of a peer that had not what it said: it may have been busy. */
 const DISTRUST_MS = 20_000
 const DESCRIBE_MS = 8_000
 
@@ -41,9 +43,9 @@ const DESCRIBE_MS = 8_000
 export async function findModel (components: FindComponents, init: FindInit): Promise<{ cid: string, fetched: boolean }> {
   const { swarm, clock, logger } = components
   const { known, self, progress, signal } = init
-  const distrusted = new Map<string, number>()
-  const distrust = (peerId: string, error: unknown): void => {
-    distrusted.set(peerId, clock.monotonic() + DISTRUST_MS)
+  known.distrusted.clear()
+  const distrust = (peerId: string, ms: number, error: unknown): void => {
+    known.distrusted.set(peerId, clock.monotonic() + ms)
     logger.info({ peerId, repo: known.repo, error: asError(error).message }, 'a peer is not waited for')
   }
   const watch = new Progress()
@@ -59,7 +61,7 @@ export async function findModel (components: FindComponents, init: FindInit): Pr
       searched ||= deep
       deep = false
       const now = clock.monotonic()
-      const claims = said.filter(({ peerId, cid }) => (distrusted.get(peerId) ?? -Infinity) < now && !(cid !== undefined && known.refused.has(cid)))
+      const claims = said.filter(claim => known.listensTo(claim, now))
       if (turn === 0 && claims.every(({ state }) => state === 'want') && (claims.length > 0 || await swarm.hasPeers())) {
         await sleep(clock, SETTLE_MS, signal)
         continue
@@ -73,13 +75,13 @@ export async function findModel (components: FindComponents, init: FindInit): Pr
           } catch (error) {
             throwIfAborted(signal)
             if (asError(error).name === 'UpstreamMismatchError' && decision.claim.cid !== undefined) known.refused.add(decision.claim.cid)
-            distrust(decision.claim.peerId, error)
+            distrust(decision.claim.peerId, DISTRUST_MS, error)
           }
           continue
         case 'follow': {
           const { peerId, bytesDone } = decision.claim
           Object.assign(progress, { phase: 'waiting', peerId, bytesDone: Math.min(bytesDone, progress.bytesTotal) })
-          if (watch.stuckMs(decision.claim, now) > STUCK_MS) distrust(peerId, new Error(`it received nothing for ${STUCK_MS / 1_000} s`))
+          if (watch.stuckMs(decision.claim, now) > STUCK_MS) distrust(peerId, STUCK_DISTRUST_MS, new Error(`it received nothing for ${STUCK_MS / 1_000} s`))
           since = now // when it gives up, all begin to wait anew
           break
         }

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import { CID } from 'multiformats/cid'
 import * as Digest from 'multiformats/hashes/digest'
 import { UPSTREAM_FILES_KNOWN_MAX } from '../base/index.ts'
+import type { Claim } from './claims.ts'
 import type { SharedWork } from './shared-work.ts'
 import type { UpstreamModel } from './types.ts'
 
@@ -19,6 +20,8 @@ export class KnownModel {
   readonly verified = new Set<string>()
   /** Models that somebody took for it and that are not. */
   readonly refused = new Set<string>()
+  /** Peers that got nothing new for long, or had not what they said, and until when nobody listens to them. */
+  readonly distrusted = new Map<string, number>()
   /** The model CID: of one that a peer named, a hint. */
   cid: string | undefined
   /** All files are verified, and it is linked here. */
@@ -37,6 +40,11 @@ export class KnownModel {
 
   get repo (): string { return this.model.repo }
   get commit (): string { return this.model.commit }
+
+  /** Whether this claim may be right. */
+  listensTo ({ peerId, cid }: Claim, now: number): boolean {
+    return (this.distrusted.get(peerId) ?? -Infinity) < now && !(cid !== undefined && this.refused.has(cid))
+  }
 
   /** It is this model, and every file of it was compared. */
   trust (cid: string): void {
