@@ -126,12 +126,13 @@ describe('bad luck', function () {
     await b.load(first)
     await b.load(second)
     await b.load(first) // used again: the second is now the one to go
-    const before = (await b.status()).announce.keys
     await b.load(third)
     assert.deepEqual(held(), [first, third].sort())
-    const until = performance.now() + 3_000
-    while ((await b.status()).announce.keys !== before && performance.now() < until) await new Promise(resolve => { setTimeout(resolve, 20) })
-    assert.equal((await b.status()).announce.keys, before, 'what was evicted is still announced')
+    // Of each of two: the model, its shard and two blocks. What is told anew counts twice until it is in the queue.
+    const keys = 2 * 4
+    const until = performance.now() + 5_000
+    while ((await b.status()).announce.keys !== keys && performance.now() < until) await new Promise(resolve => { setTimeout(resolve, 20) })
+    assert.equal((await b.status()).announce.keys, keys, 'what was evicted is still announced')
     await b.pin(first)
     await b.pin(third)
     await assert.rejects(b.load(fourth), { name: 'QuotaExceededError' })
@@ -166,9 +167,10 @@ describe('bad luck', function () {
       await fill(20 * MiB)
       await assert.rejects(b.load(cid), { name: 'OutOfSpaceError' })
       await rm(filler)
-      // And in the middle of a load.
+      // And in the middle of a load, which may be the one that takes the last byte.
+      const isFull = (error: NodeJS.ErrnoException): void => { if (error.code !== 'ENOSPC') throw error }
       let filling: Promise<void> | undefined
-      await assert.rejects(b.load(cid, { onProgress: ({ bytesDone }) => { if (bytesDone > 4 * MiB) filling ??= fill(2 * MiB) } }), { name: 'OutOfSpaceError' })
+      await assert.rejects(b.load(cid, { onProgress: ({ bytesDone }) => { if (bytesDone > 4 * MiB) filling ??= fill(2 * MiB).catch(isFull) } }), { name: 'OutOfSpaceError' })
       await filling
       assert.match((await b.status()).problems.join(), /read-only.*full/)
       await rm(filler)
