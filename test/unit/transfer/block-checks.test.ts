@@ -61,7 +61,7 @@ describe('block checks', () => {
     assert.equal(checks.threads, 0)
   })
 
-  it('have no thread on one core, one on a few, and a bound', () => {
-    assert.deepEqual([1, 2, 4, 8, 16, 100].map(hashThreadsFor), [0, 1, 1, 2, 4, 8])
+  it('have no thread on a few cores, one for each four, and a bound', () => {
+    assert.deepEqual([1, 2, 4, 8, 16, 100].map(hashThreadsFor), [0, 0, 1, 2, 4, 8])
   })
 })
