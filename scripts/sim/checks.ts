@@ -67,7 +67,7 @@ export class Checks {
     this.#changedAt.set(key, this.#world.now)
     if (committed) this.churn.taken(key)
     if (committed) this.#withinDonation(node, key)
-    else if (node.disk.right(key)) this.#mayLetGo(node, key, { invariant: 'nobody lets go below target', unseenMs: ANSWERS_MS })
+    else if (node.disk.right(key)) this.#mayLetGo(node, key, { invariant: 'nobody lets go below target', unseenMs: ANSWERS_MS, wedgedMs: ANSWERS_MS })
   }
 
   #withinDonation (node: SimNode, key: Key): void {
@@ -88,9 +88,9 @@ export class Checks {
 
   /**
    * Whoever lets go leaves as many right, committed copies as its policy wants on others that it could hear, within `unseenMs`: those on the
-   * other side of a partition do not count for it.
+   * other side of a partition do not count for it. Who answers pings and nothing else is found out after `wedgedMs` at the latest.
    */
-  #mayLetGo (node: SimNode, key: Key, { invariant, unseenMs }: { invariant: string, unseenMs: number }): void {
+  #mayLetGo (node: SimNode, key: Key, { invariant, unseenMs, wedgedMs }: { invariant: string, unseenMs: number, wedgedMs: number }): void {
     const { now, nodes, network } = this.#world
     const model = this.#world.modelAt(key)
     const target = node.replicator?.policyOf(model.cid)?.target ?? 0
@@ -104,7 +104,7 @@ export class Checks {
       const diedNow = now - (other.absentSince ?? -Infinity) < unseenMs
       if ((diedNow && other.disk.keptBefore(key)) || now - (other.forgotAt.get(key) ?? -Infinity) < unseenMs) { running++; continue }
       if (other.gone || !other.disk.keeps(key)) continue
-      const wedged = other.wedged && now - other.wedgedAt > unseenMs
+      const wedged = other.wedged && now - other.wedgedAt > wedgedMs
       const seen = (other.running && !other.hung && !wedged) || diedNow
       const right = other.disk.right(key, now - ROT_UNSEEN_MS) || (other.lies && now - other.liesSince < ROT_UNSEEN_MS)
       if (seen && right) running++
@@ -181,7 +181,9 @@ export class Checks {
     for (const key of node.disk.keys()) {
       const model = this.#world.modelAt(key)
       if (!node.disk.keeps(key) || !node.disk.right(key) || !this.wanted(model)) continue
-      this.#mayLetGo(node, key, { invariant: 'a drain ends when all is handed over', unseenMs: DEATH_UNSEEN_MS })
+      // What was handed over shard by shard, each on fresh promises, counts while it is proven: one of those that took the first shards may
+      // be wedged before the last one is taken, and nobody can know (seed 3059).
+      this.#mayLetGo(node, key, { invariant: 'a drain ends when all is handed over', unseenMs: DEATH_UNSEEN_MS, wedgedMs: intended.proofTtlMs })
     }
     for (const key of node.disk.committed) {
       const model = this.#world.modelAt(key)
