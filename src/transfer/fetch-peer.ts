@@ -100,6 +100,7 @@ export class FetchPeer {
         this.bytes += size
         this.activeAt = now
         scheduler.completed(handle, block)
+        scheduler.here(block) // also when the peer has left while the block was checked
         this.#hooks.verified(block, slot)
       },
       failed: reason => { this.#failed(block, reason) },

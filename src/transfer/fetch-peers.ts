@@ -138,7 +138,11 @@ export class FetchPeers {
         this.#hooks.changed()
       },
       received: this.#hooks.received,
-      verified: this.#hooks.verified,
+      verified: (block, slot) => {
+        // It left while its last block was checked.
+        if (this.#peers.get(peerId) !== peer) this.#remember(peerId, this.#init.map.place(block).size)
+        this.#hooks.verified(block, slot)
+      },
       wasted: this.#hooks.wasted,
       otherSize: this.#hooks.otherSize,
       introduced: peers => { this.#introduced(peers) },

@@ -93,7 +93,8 @@ export class PeerLink {
 
   /** Its callbacks fall silent, but for `wasted`. */
   cancel (id: number): void {
-    this.#checking.get(id)?.discard()
+    // What is here and only being checked is no less wanted because whoever sent it has gone.
+    if (!this.#closed) this.#checking.get(id)?.discard()
     const reception = this.#open.get(id)
     if (reception === undefined) return
     if (this.#filling?.id === id) this.#filling = undefined

@@ -151,12 +151,10 @@ export class BlockReception implements Reception {
     this.#checking = true
     void this.#host.checks?.check(this.#job.cid, slot.bytes).then(matches => {
       this.#checking = false
-      if (this.#discarded || matches === undefined) {
-        slot.release()
-        this.#host.checked()
-      } else {
-        this.#host.checked(this.#judge(slot, matches))
-      }
+      if (!this.#discarded && matches !== undefined) { this.#host.checked(this.#judge(slot, matches)); return }
+      slot.release()
+      // Nobody waits for it any more, and who sent something else is to blame all the same.
+      this.#host.checked(matches === false ? this.#mismatch() : undefined)
     })
   }
 
@@ -174,8 +172,10 @@ export class BlockReception implements Reception {
       return undefined
     }
     this.fail('gone')
-    return new HashMismatchError(`the bytes sent for ${this.#job.cid.toString()} are not the ones it names`)
+    return this.#mismatch()
   }
+
+  #mismatch (): HashMismatchError { return new HashMismatchError(`the bytes sent for ${this.#job.cid.toString()} are not the ones it names`) }
 
   #report (now: number): void {
     const bytes = this.#filled - this.#reported

@@ -461,6 +461,49 @@ export function transportCompliance (name: string, harness: TransportHarness): v
     })
 
     for (const [how, end] of [
+      ['is cancelled', (link: PeerLink, id: number) => { link.cancel(id) }],
+      ['lost its link', (link: PeerLink, id: number) => { link.abort(new PeerGoneError('gone')); link.cancel(id) }]
+    ] as const) {
+      it(`a wrong block that ${how} while it is being checked is its sender's fault all the same`, async () => {
+        let frames: FrameStream | undefined
+        const open = await ends.open(accepted => { frames = accepted(blockServerRules, { frame: () => undefined, data: () => undefined, drained: () => undefined, closed: () => undefined }) })
+        const slots = new SlotPool(1, { shared: true })
+        const told: string[] = []
+        const link = new PeerLink('server', open, { slots, checks, clock: systemClock }, { received: () => 0, closed: error => { told.push(error.name) }, wrong: error => { told.push(error.name) } })
+        const { cid, bytes } = large.block(0)
+        let left = bytes.length
+        const id = link.requestBlock({
+          cid,
+          size: bytes.length,
+          fileOffset: 0,
+          started: () => undefined,
+          received: count => {
+            left -= count
+            if (left === 0) queueMicrotask(() => { end(link, id) })
+          },
+          verified: slot => { slot.release(); told.push('verified') },
+          failed: () => undefined,
+          otherSize: () => { told.push('other size') },
+          wasted: () => undefined
+        })
+        await until('the server is there', () => frames !== undefined)
+        const wrong = Buffer.from(bytes)
+        wrong[wrong.length - 1] = (wrong.at(-1) ?? 0) ^ 1
+        frames?.send(encodeHead(1, wrong.length))
+        for (let at = 0; frames !== undefined && at < wrong.length;) {
+          const sent = packData(DATA, 1, wrong, at, frames.shape, length => new Uint8Array(length))
+          at += sent.bytes
+          frames.send(sent.frames)
+          while (frames.blocked) await pause(1)
+        }
+        await until('it is blamed', () => told.length > 0)
+        assert.deepEqual(told, ['HashMismatchError'])
+        await until('its slot is back', () => slots.free === 1)
+        link.close()
+      })
+    }
+
+    for (const [how, end] of [
       ['cancelled', (link: PeerLink, id: number) => { link.cancel(id) }],
       ['closed', (link: PeerLink) => { link.close() }],
       ['aborted', (link: PeerLink) => { link.abort(new PeerGoneError('enough')) }]
