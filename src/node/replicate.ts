@@ -1,4 +1,4 @@
-import { REPLICAS_MAX, UsageError, asError, sleep, throwIfAborted, type AbortOptions, type Clock, type ProgressOptions } from '../base/index.ts'
+import { MiB, REPLICAS_MAX, UsageError, asError, sleep, throwIfAborted, type AbortOptions, type Clock, type ProgressOptions } from '../base/index.ts'
 import { isComplete, missingBytes, type PlacedShard, type ShardsByModel } from '../replication/model-shards.ts'
 import { PACE_BYTES } from '../replication/pace.ts'
 import type { PullContext } from '../replication/pulls.ts'
@@ -12,6 +12,8 @@ import type { DrainOptions, DrainResult, NodeSettings, OpenModel, ReplicationPro
 const SURPLUS = 2
 /** Ranges asked for ahead, so that a fetch never runs dry between two. */
 const RANGES_AHEAD = 2
+/** Where nothing paces it: a range is synced as soon as it is whole, which the store would do after so many bytes anyway, and a reader of the same model waits behind no more. */
+const URGENT_BYTES = 64 * MiB
 /** How often a long wait looks. */
 const LOOK_MS = 250
 
@@ -38,7 +40,7 @@ export async function pullShard ({ loads, store, shards }: { loads: Loads, store
     const lacking = missingBytes(shard)
     if (lacking === 0) return 0
     await store.makeRoom(lacking, `shard ${job.shard} of ${job.model}`)
-    await fetchRanges(model, { path, shard, pace, signal, step: job.urgent ? shard.bytes : PACE_BYTES })
+    await fetchRanges(model, { path, shard, pace, signal, step: job.urgent ? URGENT_BYTES : PACE_BYTES })
     if (!isComplete(shard)) throw new UsageError(`shard ${job.shard} of ${job.model} was lost as soon as it was here`)
     return lacking
   } finally {
@@ -46,7 +48,7 @@ export async function pullShard ({ loads, store, shards }: { loads: Loads, store
   }
 }
 
-/** `step`: bytes asked for at a time; each range is synced as soon as it is whole, so where nothing paces it one range is best. */
+/** `step`: bytes asked for at a time. */
 async function fetchRanges (model: OpenModel, { path, shard, pace, signal, step }: { path: string, shard: PlacedShard, pace: PullContext['pace'], signal: AbortSignal, step: number }): Promise<void> {
   const failed = new AbortController()
   const either = AbortSignal.any([signal, failed.signal])

@@ -5,7 +5,7 @@ import type { PullJob } from './types.ts'
 
 export interface PullContext {
   signal: AbortSignal
-  /** To be waited for before so many bytes more are asked for, PACE_BYTES at most. */
+  /** To be waited for before so many bytes more are asked for. What is urgent is only counted. */
   pace: (bytes: number) => Promise<void>
 }
 
