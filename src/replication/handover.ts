@@ -132,8 +132,9 @@ export class Handover {
     this.#end(asking)
     const state = view.states[shard]
     if (state === undefined || now < state.keepUntil) return
-    if (!drain) state.releasedAt = now
+    // Once an hour is what was let go of: a full ledger that kept the promise is asked again before.
     if (!this.#holding.release(view, shard, 'released')) return
+    if (!drain) state.releasedAt = now
     this.#rebalance.released(view, shard)
     // Told at once to all who counted on it, in the next state.
     this.#context.touch()

@@ -40,6 +40,8 @@ describe('replication, simulated', function () {
     ['a reboot and a crash a moment apart', { seed: 15, nodes: 12, hours: 3, faults: ['ledger-loss', 'crash', 'loss', 'cache-pressure', 'reboot', 'pin'], plant: undefined }],
     ['a lost ledger whose successor could not be written for a while', { seed: 1_533, nodes: 10, hours: 2, faults: ['reorder', 'ledger-loss', 'forget', 'slow', 'full-disk'], plant: undefined }],
     ['a promise to keep that counted on the leaver to judge a silent holder', { seed: 1_238, nodes: 10, hours: 2, faults: ['skew', 'one-way'], plant: undefined }],
+    ['one of those that took what was drained, wedged before the last shard was taken', { seed: 3_059, nodes: 10, hours: 2, faults: ['hang', 'drain', 'pin'], plant: undefined }],
+    ['a full ledger that kept a surplus for an hour', { seed: 3_433, nodes: 10, hours: 2, faults: ['full-disk', 'publishers'], plant: undefined }],
     ['a donor that is full because its user no more keeps what others want', { seed: 89, nodes: 14, hours: 4, faults: ['publishers'], plant: undefined }]
   ]
   for (const [what, each] of found) it(`holds where it once did not: ${what}`, () => { passes(each) })
