@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process'
 import { mkdir, readdir, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import { GiB, MiB, asError } from '../../src/base/index.ts'
+import { GiB, asError } from '../../src/base/index.ts'
 import { writeSyntheticModel } from '../lib/synthetic-model.ts'
 import { Meter, type Usage } from './processes.ts'
 import type { Contender, Loaded, Source, Swarm } from './contenders/types.ts'
@@ -34,8 +34,8 @@ export async function makeSource (directory: string, bytes: number): Promise<Sou
   return { path, bytes: (await stat(path)).size, sha256: await sha256(path) }
 }
 
-/** What a program that is compiled as it runs may move before: a daemon has, long ago. */
-export const WARM_UP_BYTES = 256 * MiB
+/** What a program that is compiled as it runs may move before: a daemon has, long ago. After 256 MiB a third of it is still not compiled. */
+export const WARM_UP_BYTES = 2 * GiB
 
 /** One load, alone: sources warm, programs warm, everything older on disk, result checked outside the measured time. */
 export async function measure ({ contender, swarm, source, directory, seeders }: { contender: Contender, swarm: Swarm, source: Source, directory: string, seeders: number }): Promise<Omit<Run, 'size' | 'round'>> {
