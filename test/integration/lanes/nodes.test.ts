@@ -49,7 +49,7 @@ describe(`lanes between nodes (seed ${seed})`, function () {
     assert.equal(loader.peers().find(({ peerId }) => peerId === holder.peerId)?.transport, 'lane')
   })
 
-  it('the seeder is killed, then the loader: another seeder gives the rest, and the next run goes on', async () => {
+  it('with hash threads the seeder is killed, then the loader: another seeder gives the rest, and the next run goes on', async () => {
     await using root = await temporaryDirectory('lanes')
     const source = join(root.path, 'source')
     await writeTree(source, { 'a.bin': 24 * MiB, 'b.bin': 100 })
@@ -57,7 +57,7 @@ describe(`lanes between nodes (seed ${seed})`, function () {
     const start = async (name: string, uploadBytesPerSecond?: number): Promise<NodeProcess> => await NodeProcess.start({
       dataDirectory: join(root.path, name),
       swarmKeyHex,
-      settings: { listen: ['/ip4/127.0.0.1/tcp/0'], network: { inboundPerSecond: 1_000 }, ...(uploadBytesPerSecond === undefined ? {} : { transfer: { uploadBytesPerSecond } }) }
+      settings: { listen: ['/ip4/127.0.0.1/tcp/0'], network: { inboundPerSecond: 1_000 }, transfer: { hashThreads: 2, ...(uploadBytesPerSecond === undefined ? {} : { uploadBytesPerSecond }) } }
     })
     const [doomed, other, loader] = await Promise.all([start('doomed', 24 * MiB), start('other', 16 * MiB), start('loader')])
     const running = [doomed, other, loader]
