@@ -20,9 +20,16 @@ export function outage (random: Random): number {
   return 12 * MINUTE + random.next() * 40 * MINUTE
 }
 
+/** A publisher's word is with others after a tick or two: what is lost with it before, nobody can know (seed 7006). */
+const TOLD_MS = 5 * SECOND
+
 /** Would every shard keep right copies on `left` other working machines? Faults may not take what no algorithm could save. */
 export function spares (world: World, victims: readonly SimNode[], left: number, only?: SimModel): boolean {
   for (const victim of victims) {
+    if (world.models.some(model => world.now - model.changedAt < TOLD_MS && model.records.has(victim.name))) {
+      world.stats.spared++
+      return false
+    }
     for (const key of victim.disk.keys()) {
       const model = world.modelAt(key)
       if ((only !== undefined && model !== only) || !world.checks.wanted(model) || !victim.disk.right(key)) continue
