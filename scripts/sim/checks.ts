@@ -114,13 +114,14 @@ export class Checks {
 
   /** A shard that was let go of goes, alone, to make room. */
   evicts (node: SimNode, key: Key): void {
-    const { now, nodes } = this.#world
+    const { now, nodes, network } = this.#world
     const model = this.#world.modelAt(key)
     const what = `${node.name} evicts ${model.cid}/${shardOf(key)}`
     if (node.disk.committed.has(key) || node.disk.lostPromises.has(key)) this.fail('nobody evicts what it promised', `${what}, to which it is committed`, key)
     if (!node.disk.right(key) || !this.wanted(model) || (node.replicator?.policyOf(model.cid)?.target ?? 0) === 0) return
     const known = (other: SimNode): boolean => {
-      const justDied = now - (other.absentSince ?? -Infinity) < DEATH_UNSEEN_MS
+      // What is replayed of the dead lets them live on (seed 8706).
+      const justDied = other.absentSince !== undefined && now - Math.max(other.absentSince, network.messageFrom(node.index, other.index)) < DEATH_UNSEEN_MS
       if ((justDied && other.disk.keptBefore(key)) || now - (other.forgotAt.get(key) ?? -Infinity) < DEATH_UNSEEN_MS) return true
       const right = other.disk.right(key, now - intended.proofTtlMs) || (other.lies && now - other.liesSince < intended.proofTtlMs)
       return other.disk.keeps(key) && right && (other.running || justDied)

@@ -56,6 +56,9 @@ export class Network {
     return heard < a.startedAt ? undefined : heard
   }
 
+  /** When `to` last had a message of `from`, also one that was replayed when that had died. */
+  messageFrom (to: number, from: number): number { return this.#messageAt[to * this.#size + from] as number }
+
   /** They heard each other at `since` or later. */
   reached (a: number, b: number, since: number): boolean {
     const apart = this.#apart.get(this.#pair(a, b))
