@@ -234,6 +234,12 @@ export class Upstream {
         resolve(answer)
       })
       sent.on('error', reject)
+      // A 101 is no answer to Node: the request would end without a word, and whoever waits for it would wait for good.
+      sent.on('upgrade', (_answer, socket) => {
+        socket.destroy()
+        reject(new UpstreamError(`the upstream ${this.url} changes to another protocol, which nobody asked for`))
+      })
+      sent.on('close', () => { reject(new UpstreamError(`the upstream ${this.url} closed the connection without an answer`)) })
       sent.end()
     })
   }

@@ -124,6 +124,19 @@ describe('origin: a Hub that fails', function () {
     assert.match((await (await get('/c/d/resolve/main/config.json')).json() as { error: string }).error, /cannot be reached: ECONNREFUSED/)
   })
 
+  it('says so when the Hub changes to another protocol, and asks again', async () => {
+    const { get, node } = await start()
+    hub.push('a/b', FILES)
+    hub.faults.down = { status: 101, headers: { connection: 'upgrade', upgrade: 'h2c' } }
+    const signal = AbortSignal.timeout(5_000)
+    const answer = await get('/a/b/resolve/main/config.json', { signal })
+    assert.equal(answer.status, 502)
+    assert.match((await answer.json() as { error: string }).error, /the upstream http:\/\/127\.0\.0\.1:\d+ changes to another protocol/)
+    delete hub.faults.down
+    assert.equal((await get('/a/b/resolve/main/config.json', { signal })).status, 200)
+    assert.equal(node.origin?.status().counters.requests.failed, 1)
+  })
+
   it('fetches again what was removed everywhere', async () => {
     const { get, node } = await start({ settings: { transfer: { providerTimeoutMs: 500 } } })
     hub.push('a/b', FILES)
