@@ -48,12 +48,12 @@ async function here (model: OriginModel, path: string, signal: AbortSignal): Pro
   for (let tries = 1; ; tries++) {
     throwIfAborted(signal)
     const cid = await model.find(signal)
-    if (model.isVerified(path)) return cid
+    if (model.isVerified(cid, path)) return cid
     try {
       await model.verify(path, signal)
-      if (model.cid === cid) return cid
+      if (model.isVerified(cid, path)) return cid // it may be another one by now
     } catch (error) {
-      if (tries === TRIES || !(error instanceof UpstreamMismatchError || error instanceof NoProviderError)) throw error
+      if (tries >= TRIES || !(error instanceof UpstreamMismatchError || error instanceof NoProviderError)) throw error
       if (error instanceof NoProviderError) model.lose(cid)
     }
   }

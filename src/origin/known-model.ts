@@ -4,7 +4,8 @@ import * as Digest from 'multiformats/hashes/digest'
 import { UPSTREAM_FILES_KNOWN_MAX } from '../base/index.ts'
 import type { Claim } from './claims.ts'
 import type { SharedWork } from './shared-work.ts'
-import type { UpstreamModel } from './types.ts'
+import type { UpstreamFile, UpstreamModel } from './types.ts'
+import { contentOf } from './upstream-model.ts'
 
 const RAW = 0x55
 const SHA2_256 = 0x12
@@ -16,20 +17,20 @@ export class KnownModel {
   readonly key: string
   /** The same for the content router. */
   readonly name: CID
-  /** Files whose bytes were compared here with the upstream's word, hash by hash. */
-  readonly verified = new Set<string>()
   /** Models that somebody took for it and that are not. */
   readonly refused = new Set<string>()
   /** Peers that got nothing new for long, or had not what they said, and until when nobody listens to them. */
   readonly distrusted = new Map<string, number>()
-  /** The model CID: of one that a peer named, a hint. */
-  cid: string | undefined
   /** All files are verified, and it is linked here. */
   sure = false
   finding: SharedWork<string> | undefined
   /** Why it could not be had a moment ago. */
   failed: { error: Error, until: number } | undefined
+  /** By the model CID and the path. */
   readonly verifying = new Map<string, SharedWork<void>>()
+  #cid: string | undefined
+  /** Files of that model whose bytes were compared here with the upstream's word, hash by hash. */
+  readonly #verified = new Set<string>()
 
   constructor (model: UpstreamModel) {
     this.model = model
@@ -41,6 +42,24 @@ export class KnownModel {
   get repo (): string { return this.model.repo }
   get commit (): string { return this.model.commit }
 
+  /** The model CID: of one that a peer named, a hint. */
+  get cid (): string | undefined { return this.#cid }
+
+  isVerified (cid: string, path: string): boolean { return this.#cid === cid && this.#verified.has(path) }
+  get isWhole (): boolean { return this.model.files.every(({ path }) => this.#verified.has(path)) }
+
+  /** Of `path`, and of all files with the same content. */
+  verify (file: UpstreamFile): void {
+    for (const other of this.model.files) if (contentOf(other) === contentOf(file) && other.size === file.size) this.#verified.add(other.path)
+  }
+
+  /** A peer named it: what was compared of another model says nothing about this one. */
+  hint (cid: string): void {
+    if (this.#cid === cid) return
+    this.forget()
+    this.#cid = cid
+  }
+
   /** Whether this claim may be right. */
   listensTo ({ peerId, cid }: Claim, now: number): boolean {
     return (this.distrusted.get(peerId) ?? -Infinity) < now && !(cid !== undefined && this.refused.has(cid))
@@ -48,17 +67,17 @@ export class KnownModel {
 
   /** It is this model, and every file of it was compared. */
   trust (cid: string): void {
-    this.cid = cid
+    this.#cid = cid
     this.sure = true
     this.refused.delete(cid)
-    for (const { path } of this.model.files) this.verified.add(path)
+    for (const { path } of this.model.files) this.#verified.add(path)
   }
 
   /** Nobody has it any more, or it is another one. */
   forget (): void {
-    this.cid = undefined
+    this.#cid = undefined
     this.sure = false
-    this.verified.clear()
+    this.#verified.clear()
   }
 
   get busy (): boolean { return this.finding?.ended === false || this.verifying.size > 0 }

@@ -13,7 +13,7 @@ import { KnownModel, KnownModels, keyOf } from './known-model.ts'
 import { SharedWork } from './shared-work.ts'
 import { OriginSwarm } from './swarm.ts'
 import type { Caller, ModelOrigin, OriginCounters, OriginFetch, OriginModel, OriginStatus } from './types.ts'
-import { bytesOf, checkHash, contentOf, hashFor } from './upstream-model.ts'
+import { bytesOf, checkHash, hashFor } from './upstream-model.ts'
 import { Upstream } from './upstream.ts'
 
 export interface OriginInit {
@@ -101,7 +101,8 @@ export class Origin implements ModelOrigin {
     const known = await this.#access.find(repo, revision, caller)
     const names = this.#components.names(repo)
     const linked = names.find(name => name.commit === known.commit)
-    if (linked !== undefined && !known.refused.has(linked.cid)) {
+    // While it is looked for, what is linked is gone.
+    if (linked !== undefined && !known.refused.has(linked.cid) && known.finding?.ended !== false) {
       if (known.cid !== linked.cid) known.trust(linked.cid)
       // The same commit under another name: now that, too.
       if (known.sure && !names.some(name => name.revision === revision && name.commit === known.commit)) await this.#link(known, revision)
@@ -131,12 +132,13 @@ export class Origin implements ModelOrigin {
   async verify (known: KnownModel, revision: string, path: string, signal: AbortSignal): Promise<void> {
     const { cid } = known
     if (cid === undefined) throw new NoProviderError(`${known.repo} has to be found first`)
-    if (known.verified.has(path)) return
-    let work = known.verifying.get(path)
+    if (known.isVerified(cid, path)) return
+    const name = `${cid}/${path}`
+    let work = known.verifying.get(name)
     if (work === undefined || work.ended) {
       work = new SharedWork({ clock: this.#components.clock, lingerMs: LINGER_MS, signal: this.#stopping.signal }, async signal => { await this.#verify(known, revision, { cid, path, signal }) })
-      known.verifying.set(path, work)
-      void work.over().then(() => { known.verifying.delete(path) })
+      known.verifying.set(name, work)
+      void work.over().then(() => { known.verifying.delete(name) })
     }
     await work.join(signal)
   }
@@ -192,7 +194,7 @@ export class Origin implements ModelOrigin {
         await this.#link(known, revision)
         logger.info({ repo: known.repo, commit: known.commit, cid }, 'fetched from the upstream and published')
       } else {
-        known.cid = cid
+        known.hint(cid)
         this.#counters.shared++
         await rm(join(directory, known.key), { recursive: true, force: true })
       }
@@ -227,9 +229,8 @@ export class Origin implements ModelOrigin {
       throw error
     }
     if (known.cid !== cid) return
-    const content = contentOf(file)
-    for (const other of known.model.files) if (contentOf(other) === content && other.size === file.size) known.verified.add(other.path)
-    if (known.sure || known.model.files.some(({ path }) => !known.verified.has(path))) return
+    known.verify(file)
+    if (known.sure || !known.isWhole) return
     known.sure = true
     await this.#link(known, revision)
   }
@@ -302,7 +303,7 @@ class Found implements OriginModel {
   get files (): OriginModel['files'] { return this.#known.model.files }
   get cid (): string | undefined { return this.#known.cid }
 
-  isVerified (path: string): boolean { return this.#known.verified.has(path) }
+  isVerified (cid: string, path: string): boolean { return this.#known.isVerified(cid, path) }
   async find (signal: AbortSignal): Promise<string> { return await this.#origin.cidOf(this.#known, this.#revision, this.#caller, signal) }
   async verify (path: string, signal: AbortSignal): Promise<void> { await this.#origin.verify(this.#known, this.#revision, path, signal) }
   async peek (path: string, offset: number, options: { length: number, signal: AbortSignal }): Promise<Uint8Array | undefined> { return await this.#origin.peek(this.#known, path, offset, options) }

@@ -69,8 +69,8 @@ export interface OriginModel {
   readonly files: readonly UpstreamFile[]
   /** Once it is in the swarm. */
   readonly cid: string | undefined
-  /** This file's bytes were compared with the upstream's hash. */
-  isVerified: (path: string) => boolean
+  /** This file's bytes in this model were compared with the upstream's hash. */
+  isVerified: (cid: string, path: string) => boolean
   /**
    * The model CID: from the swarm, or fetched, by this node or by the one whose turn it is. Throws UpstreamError and its kin,
    * OutOfSpaceError, QuotaExceededError, DiskError.

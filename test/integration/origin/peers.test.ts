@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { createHash, randomBytes } from 'node:crypto'
 import { execFileSync } from 'node:child_process'
-import { mkdir, open, readdir, rm, writeFile } from 'node:fs/promises'
+import { mkdir, open, readFile, readdir, rm, writeFile } from 'node:fs/promises'
 import { get as httpGet } from 'node:http'
 import { join } from 'node:path'
 import { MiB, silentLogger, systemClock, systemRandom, type Clock } from '../../../src/base/index.ts'
@@ -155,6 +155,46 @@ describe('origin: peers', function () {
       assert.ok(node.links('a/b').every(({ cid }) => cid !== lied))
     })
   }
+
+  it('what was compared of a model that is gone says nothing about the next that a peer names', async () => {
+    await using directory = await temporaryDirectory('gone')
+    await using liars = await temporaryDirectory('liar')
+    const commit = hub.push('a/b', FILES)
+    for (const { path } of [directory, liars]) await mkdir(path, { recursive: true })
+    const gone = await lie(directory.path, commit, { 'config.json': { told: Buffer.from('{}'), held: Buffer.from('{}') } })
+    const links = await readFile(join(directory.path, 'links.json'))
+    await rm(directory.path, { recursive: true })
+    await mkdir(directory.path)
+    await writeFile(join(directory.path, 'links.json'), links)
+    const told = FILES['config.json']
+    const lied = await lie(liars.path, commit, {
+      'config.json': { told, held: Buffer.from(told.toString().replace('llama', 'LLAMA')) },
+      'model.safetensors': { told: FILES['model.safetensors'], held: FILES['model.safetensors'] }
+    })
+    // Nobody in a hurry waits half a minute.
+    const clock: Clock = { ...systemClock, setTimeout: (work, delayMs) => systemClock.setTimeout(work, delayMs >= 15_000 ? delayMs / 50 : delayMs) }
+    const [node] = await cluster.spawn(1, () => ({ dataDirectory: directory.path, clock, settings: { transfer: { providerTimeoutMs: 300 } } })) as [ShoalNode]
+    assert.deepEqual(node.links('a/b').map(({ cid }) => cid), [gone])
+    const server = createHfServer({ node, host: '127.0.0.1', port: 0 })
+    await server.start()
+    try {
+      hub.faults.bytesPerSecond = MiB
+      const url = `${server.url}/a/b/resolve/main/config.json`
+      const answer = fetch(url, { signal })
+      answer.catch(() => undefined)
+      await until('it is fetched', () => phaseOf(node) === 'fetching')
+      await new Promise<void>(resolve => { clock.setTimeout(resolve, 30_000) }) // what is linked may be back
+      assert.equal((await fetch(url, { method: 'HEAD', signal })).status, 200)
+      await cluster.spawn(1, () => ({ dataDirectory: liars.path }))
+      await cluster.connect()
+      await until('the liar is heard', async () => (await node.status()).origin?.counters.shared === 1)
+      hub.faults.bytesPerSecond = 100 * MiB
+      assert.equal(await (await answer).text(), told.toString())
+      assert.ok(node.links('a/b').every(({ cid }) => cid !== lied && cid !== gone))
+    } finally {
+      await server.stop()
+    }
+  })
 
   it('a reader of a slow Hub gets bytes from the first seconds on, at whatever node, and all of them in the end', async () => {
     const nodes = await cluster.spawn(2)
