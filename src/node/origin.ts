@@ -53,8 +53,14 @@ export async function createOrigin (wiring: OriginWiring, { upstream, dataDirect
       }
       return undefined
     },
+    held: cid => {
+      const model = store.model(cid)
+      return model === undefined ? undefined : model.complete ? 'whole' : 'part'
+    },
     discard: async cid => {
-      if (links.list().some(link => link.cid === cid)) return
+      const held = store.model(cid)
+      // A peer's word about what somebody added or keeps here is no reason to take it away.
+      if (held === undefined || held.published || held.pinned || links.list().some(link => link.cid === cid)) return
       try {
         await node().remove(cid)
       } catch (error) {

@@ -36,6 +36,8 @@ export interface OriginComponents {
   read: (cid: string, path: string, options: AbortOptions) => AsyncIterable<Uint8Array>
   /** Something to send while a file loads: verified, from `offset`. */
   readSome: (cid: string, path: string, range: { offset: number, length: number }, options: AbortOptions) => Promise<Uint8Array>
+  /** How much of a model is on this disk, or in place. */
+  held: (cid: string) => 'whole' | 'part' | undefined
   /** Takes a model away that turned out to be another one, unless it has other uses here. */
   discard: (cid: string) => Promise<void>
   /** Names that were fetched here before: all, or those of one repository. */

@@ -28,6 +28,8 @@ export class KnownModel {
   failed: { error: Error, until: number } | undefined
   /** By the model CID and the path. */
   readonly verifying = new Map<string, SharedWork<void>>()
+  /** The model was in this store before a peer named it, for another reason. */
+  wasHere = false
   #cid: string | undefined
   /** Files of that model whose bytes were compared here with the upstream's word, hash by hash. */
   readonly #verified = new Set<string>()
@@ -54,10 +56,11 @@ export class KnownModel {
   }
 
   /** A peer named it: what was compared of another model says nothing about this one. */
-  hint (cid: string): void {
+  hint (cid: string, wasHere: boolean): void {
     if (this.#cid === cid) return
     this.forget()
     this.#cid = cid
+    this.wasHere = wasHere
   }
 
   /** Whether this claim may be right. */

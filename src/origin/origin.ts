@@ -194,7 +194,7 @@ export class Origin implements ModelOrigin {
         await this.#link(known, revision)
         logger.info({ repo: known.repo, commit: known.commit, cid }, 'fetched from the upstream and published')
       } else {
-        known.hint(cid)
+        known.hint(cid, this.#components.held(cid) !== undefined)
         this.#counters.shared++
         await rm(join(directory, known.key), { recursive: true, force: true })
       }
@@ -224,7 +224,7 @@ export class Origin implements ModelOrigin {
         this.#components.logger.warn({ repo: known.repo, cid, error: error.message }, 'a peer took another model for this one')
         known.forget()
         known.refused.add(cid)
-        await this.#components.discard(cid)
+        if (!known.wasHere) await this.#components.discard(cid)
       }
       throw error
     }

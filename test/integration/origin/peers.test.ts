@@ -156,6 +156,23 @@ describe('origin: peers', function () {
     })
   }
 
+  it('a model that somebody added here stays, whatever a peer says that it is', async () => {
+    await using own = await temporaryDirectory('own')
+    await using liars = await temporaryDirectory('liar')
+    const commit = hub.push('a/b', FILES)
+    const files = Object.fromEntries(Object.entries(FILES).map(([path, told]) => [path, { told, held: randomBytes(told.length) }]))
+    for (const { path } of [own, liars]) await mkdir(path, { recursive: true })
+    const mine = await lie(own.path, commit, files)
+    assert.equal(await lie(liars.path, commit, files), mine)
+    await rm(join(own.path, 'links.json'))
+    const [node] = await cluster.spawn(2, at => ({ dataDirectory: [own, liars][at]?.path ?? '' })) as [ShoalNode]
+    await cluster.connect()
+    const model = await resolve(node)
+    assert.equal(await model.find(signal), mine)
+    await assert.rejects(model.verify('config.json', signal), { name: 'UpstreamMismatchError' })
+    assert.deepEqual(node.models().map(({ cid, published }) => [cid, published]), [[mine, true]])
+  })
+
   it('what was compared of a model that is gone says nothing about the next that a peer names', async () => {
     await using directory = await temporaryDirectory('gone')
     await using liars = await temporaryDirectory('liar')
