@@ -19,8 +19,10 @@ export interface FetchComponents {
   makeRoom: (bytes: number, what: string) => Promise<void>
   publish: (directory: string, options: PublishOptions) => Promise<AddResult>
   local: LocalFiles
-  describe: (cid: string, options: AbortOptions) => Promise<DescribedModel>
+  describe: Describe
 }
+
+export type Describe = (cid: string, options: AbortOptions & { providerTimeoutMs?: number }) => Promise<DescribedModel>
 
 export interface FetchInit {
   known: KnownModel
@@ -46,6 +48,8 @@ export class YieldedError extends Error {
 /** Between two words to those who remember: a claim is void after CLAIM_MS. */
 const TELL_FIRST_MS = 1_000
 const TELL_MS = 3_000
+/** A model that nobody describes in this time is taken for gone: clients wait 10 s for a head. */
+const DESCRIBE_MS = 8_000
 /** Every so often also to those who are found by the model's name. */
 const DEEP_EVERY = 4
 
@@ -59,14 +63,31 @@ export async function fetchModel (components: FetchComponents, init: FetchInit):
   const signal = AbortSignal.any([given, over.signal])
   const download = new Download(components, { model: known.model, caller, directory: join(init.directory, known.key), signal })
   let cutBytes = 0
+  const isPublishing = (): boolean => progress.phase === 'publishing'
   const tell = async (deep: boolean): Promise<void> => {
     progress.bytesDone = download.bytesDone
     // Twice: what came, and what was cut into blocks, which takes its time of a large model.
     init.claim({ peerId: init.self, state: 'fetching', cid: undefined, bytesDone: download.bytesDone + cutBytes, bytesTotal: 2 * download.bytesTotal }, download)
     const said = await components.swarm.look(known.key, known.name, { deep, signal })
+    // It is all here by now, and what is cut into blocks already would have to come again.
+    if (isPublishing()) return
     const now = components.clock.monotonic()
-    const other = yieldsTo(known.key, init.self, said.filter(claim => known.listensTo(claim, now)), download.bytesDone)
-    if (other !== undefined) throw new YieldedError(other)
+    // What was not to be had before is no reason to stop half way: a description is remembered, and outlives its model.
+    const others = said.filter(claim => known.listensTo(claim, now) && (claim.cid === undefined || !known.hasMissed(claim.cid)))
+    const other = yieldsTo(known.key, init.self, others, download.bytesDone)
+    if (other === undefined) return
+    if (other.state === 'have') {
+      try {
+        await checkClaim(components, known, other, signal)
+      } catch (error) {
+        throwIfAborted(signal)
+        known.doubt(other, error, components.clock.monotonic())
+        components.logger.info({ peerId: other.peerId, repo: known.repo, error: asError(error).message }, 'a peer has not what it says')
+        return
+      }
+      if (isPublishing()) return
+    }
+    throw new YieldedError(other)
   }
   const keepTelling = async (): Promise<void> => {
     for (let turn = 1; !signal.aborted; turn++) {
@@ -97,6 +118,13 @@ export async function fetchModel (components: FetchComponents, init: FetchInit):
     over.abort(new YieldedError({ peerId: init.self, state: 'want', cid: undefined, bytesDone: 0, bytesTotal: 0 }))
     await telling.catch(() => undefined)
   }
+}
+
+/** The model that a peer says to have, as far as its description goes. Throws UpstreamMismatchError, NoProviderError. */
+export async function checkClaim ({ describe }: { describe: Describe }, known: KnownModel, { cid, peerId }: Claim, signal: AbortSignal): Promise<string> {
+  if (cid === undefined) throw new TypeError(`a claim without a model from ${peerId}`)
+  checkDescription(known, await describe(cid, { signal, providerTimeoutMs: DESCRIBE_MS }), peerId)
+  return cid
 }
 
 /**

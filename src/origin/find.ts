@@ -1,7 +1,6 @@
-import { asError, sleep, throwIfAborted, type AbortOptions, type Clock, type Logger } from '../base/index.ts'
+import { asError, sleep, throwIfAborted, type Clock, type Logger } from '../base/index.ts'
 import { decide, type Claim } from './claims.ts'
-import type { DescribedModel } from './components.ts'
-import { YieldedError, checkDescription } from './fetch.ts'
+import { YieldedError, checkClaim, type Describe } from './fetch.ts'
 import type { KnownModel } from './known-model.ts'
 import type { OriginSwarm } from './swarm.ts'
 import type { OriginFetch } from './types.ts'
@@ -10,7 +9,7 @@ export interface FindComponents {
   swarm: OriginSwarm
   clock: Clock
   logger: Logger
-  describe: (cid: string, options: AbortOptions & { providerTimeoutMs?: number }) => Promise<DescribedModel>
+  describe: Describe
   /** By this node, when it is its turn. Resolves with the model CID. */
   fetch: () => Promise<string>
 }
@@ -32,9 +31,6 @@ const POLL_MAX_MS = 2_000
 const STUCK_MS = 45_000
 /** And is not listened to for so long, in which this node, or the next, may get far. */
 const STUCK_DISTRUST_MS = 3_600_000
-/** Of a peer that had not what it said: it may have been busy. */
-const DISTRUST_MS = 20_000
-const DESCRIBE_MS = 8_000
 
 /**
  * The model CID of a revision: from peers who have it, or who are fetching it; and from the upstream, by this node, when it is its
@@ -44,8 +40,7 @@ export async function findModel (components: FindComponents, init: FindInit): Pr
   const { swarm, clock, logger } = components
   const { known, self, progress, signal } = init
   known.distrusted.clear()
-  const distrust = (peerId: string, ms: number, error: unknown): void => {
-    known.distrusted.set(peerId, clock.monotonic() + ms)
+  const goOnWithout = (peerId: string, error: unknown): void => {
     logger.info({ peerId, repo: known.repo, error: asError(error).message }, 'a peer is not waited for')
   }
   const watch = new Progress()
@@ -71,17 +66,20 @@ export async function findModel (components: FindComponents, init: FindInit): Pr
       switch (decision.do) {
         case 'load':
           try {
-            return { cid: await check(components, known, decision.claim, signal), fetched: false }
+            return { cid: await checkClaim(components, known, decision.claim, signal), fetched: false }
           } catch (error) {
             throwIfAborted(signal)
-            if (asError(error).name === 'UpstreamMismatchError' && decision.claim.cid !== undefined) known.refused.add(decision.claim.cid)
-            distrust(decision.claim.peerId, DISTRUST_MS, error)
+            known.doubt(decision.claim, error, clock.monotonic())
+            goOnWithout(decision.claim.peerId, error)
           }
           continue
         case 'follow': {
           const { peerId, bytesDone } = decision.claim
           Object.assign(progress, { phase: 'waiting', peerId, bytesDone: Math.min(bytesDone, progress.bytesTotal) })
-          if (watch.stuckMs(decision.claim, now) > STUCK_MS) distrust(peerId, STUCK_DISTRUST_MS, new Error(`it received nothing for ${STUCK_MS / 1_000} s`))
+          if (watch.stuckMs(decision.claim, now) > STUCK_MS) {
+            known.distrusted.set(peerId, clock.monotonic() + STUCK_DISTRUST_MS)
+            goOnWithout(peerId, new Error(`it received nothing for ${STUCK_MS / 1_000} s`))
+          }
           since = now // when it gives up, all begin to wait anew
           break
         }
@@ -110,12 +108,6 @@ export async function findModel (components: FindComponents, init: FindInit): Pr
   } finally {
     init.claim(undefined)
   }
-}
-
-async function check ({ describe }: FindComponents, known: KnownModel, { cid, peerId }: Claim, signal: AbortSignal): Promise<string> {
-  if (cid === undefined) throw new TypeError(`a claim without a model from ${peerId}`)
-  checkDescription(known, await describe(cid, { signal, providerTimeoutMs: DESCRIBE_MS }), peerId)
-  return cid
 }
 
 /** How long the one who fetches has received nothing. */

@@ -1,12 +1,17 @@
 import { createHash } from 'node:crypto'
 import { CID } from 'multiformats/cid'
 import * as Digest from 'multiformats/hashes/digest'
-import { UPSTREAM_FILES_KNOWN_MAX } from '../base/index.ts'
+import { NoProviderError, ORIGIN_MISSING_MAX, UPSTREAM_FILES_KNOWN_MAX, UpstreamMismatchError } from '../base/index.ts'
 import type { Claim } from './claims.ts'
 import type { SharedWork } from './shared-work.ts'
 import type { UpstreamFile, UpstreamModel } from './types.ts'
 import { contentOf } from './upstream-model.ts'
 
+/** A model that nobody gave is not looked for again for so long, and for twice as long each time: clients that were cut off come back in seconds. */
+const MISSING_MS = 30_000
+const MISSING_MAX_MS = 600_000
+/** Of a peer that had not what it said: it may have been busy. */
+const DISTRUST_MS = 20_000
 const RAW = 0x55
 const SHA2_256 = 0x12
 
@@ -19,6 +24,8 @@ export class KnownModel {
   readonly name: CID
   /** Models that somebody took for it and that are not. */
   readonly refused = new Set<string>()
+  /** Models that nobody gave, whoever said to have them, and until when nobody is believed that does. */
+  readonly #missing = new Map<string, { ms: number, until: number }>()
   /** Peers that got nothing new for long, or had not what they said, and until when nobody listens to them. */
   readonly distrusted = new Map<string, number>()
   /** All files are verified, and it is linked here. */
@@ -52,6 +59,7 @@ export class KnownModel {
 
   /** Of `path`, and of all files with the same content. */
   verify (file: UpstreamFile): void {
+    if (this.#cid !== undefined) this.#missing.delete(this.#cid)
     for (const other of this.model.files) if (contentOf(other) === contentOf(file) && other.size === file.size) this.#verified.add(other.path)
   }
 
@@ -65,10 +73,45 @@ export class KnownModel {
 
   /** Whether this claim may be right. */
   listensTo ({ peerId, cid }: Claim, now: number): boolean {
-    return (this.distrusted.get(peerId) ?? -Infinity) < now && !(cid !== undefined && this.refused.has(cid))
+    return (this.distrusted.get(peerId) ?? -Infinity) < now && (cid === undefined || this.looksFor(cid, now))
+  }
+
+  /** False of a model that is another one, or that nobody had a moment ago. */
+  looksFor (cid: string, now: number): boolean {
+    return !this.refused.has(cid) && (this.#missing.get(cid)?.until ?? -Infinity) <= now
+  }
+
+  /** Nobody gave it once, and nothing of it came since. */
+  hasMissed (cid: string): boolean { return this.#missing.has(cid) }
+
+  /** Nobody has it, whoever says so; the next who says so is believed later, and later each time. */
+  miss (cid: string, now: number): void {
+    const before = this.#missing.get(cid)
+    if (before !== undefined && before.until > now) return
+    const ms = before === undefined ? MISSING_MS : Math.min(2 * before.ms, MISSING_MAX_MS)
+    this.#missing.delete(cid)
+    this.#missing.set(cid, { ms, until: now + ms })
+    for (const oldest of this.#missing.keys()) {
+      if (this.#missing.size <= ORIGIN_MISSING_MAX) break
+      this.#missing.delete(oldest)
+    }
+  }
+
+  /** This claim turned out to be wrong. */
+  doubt ({ peerId, cid }: Claim, error: unknown, now: number): void {
+    this.distrusted.set(peerId, now + DISTRUST_MS)
+    if (cid === undefined) return
+    if (error instanceof UpstreamMismatchError) this.refused.add(cid)
+    else if (error instanceof NoProviderError) this.miss(cid, now)
   }
 
   /** It is this model, and every file of it was compared. */
+  fetched (cid: string): void {
+    this.#missing.delete(cid)
+    this.trust(cid)
+  }
+
+  /** The same of what is linked here, which may be gone. */
   trust (cid: string): void {
     this.#cid = cid
     this.sure = true

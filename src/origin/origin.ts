@@ -60,7 +60,7 @@ export class Origin implements ModelOrigin {
     const { clock, random, logger } = components
     const { signal } = this.#stopping
     this.#upstream = new Upstream({ url: init.upstream, userAgent: init.userAgent, clock, counters: this.#counters })
-    this.#swarm = new OriginSwarm(components, { claimOf: key => this.#claims.get(key), peek: async ({ key, path, offset, length }) => await this.#downloads.get(key)?.peek(path, offset, length) })
+    this.#swarm = new OriginSwarm(components, { claimOf: key => this.#claimOf(key), peek: async ({ key, path, offset, length }) => await this.#downloads.get(key)?.peek(path, offset, length) })
     this.#access = new Access({
       upstream: this.#upstream,
       known: this.#known,
@@ -102,7 +102,7 @@ export class Origin implements ModelOrigin {
     const names = this.#components.names(repo)
     const linked = names.find(name => name.commit === known.commit)
     // While it is looked for, what is linked is gone.
-    if (linked !== undefined && !known.refused.has(linked.cid) && known.finding?.ended !== false) {
+    if (linked !== undefined && known.looksFor(linked.cid, this.#components.clock.monotonic()) && known.finding?.ended !== false) {
       if (known.cid !== linked.cid) known.trust(linked.cid)
       // The same commit under another name: now that, too.
       if (known.sure && !names.some(name => name.revision === revision && name.commit === known.commit)) await this.#link(known, revision)
@@ -158,10 +158,14 @@ export class Origin implements ModelOrigin {
   lose (known: KnownModel, cid: string): void {
     if (known.cid !== cid) return
     known.forget()
-    known.refused.add(cid)
+    known.miss(cid, this.#components.clock.monotonic())
     this.#claims.delete(known.key)
-    // Whoever has it back is believed again.
-    this.#components.clock.setTimeout(() => { known.refused.delete(cid) }, LINGER_MS)
+  }
+
+  /** Of what it has whole, and only while it has: it may have been removed, or given up for room. */
+  #claimOf (key: string): Claim | undefined {
+    const claim = this.#claims.get(key)
+    return claim?.cid !== undefined && this.#components.held(claim.cid) !== 'whole' ? undefined : claim
   }
 
   async #find (known: KnownModel, revision: string, { caller, signal, keep }: { caller: Caller, signal: AbortSignal, keep: (keep: boolean) => void }): Promise<string> {
@@ -189,7 +193,7 @@ export class Origin implements ModelOrigin {
       }, signal)
       const { cid, fetched } = await findModel({ ...this.#components, swarm: this.#swarm, fetch }, { known, self, progress, claim, signal })
       if (fetched) {
-        known.trust(cid)
+        known.fetched(cid)
         this.#counters.fetched++
         await this.#link(known, revision)
         logger.info({ repo: known.repo, commit: known.commit, cid }, 'fetched from the upstream and published')
@@ -255,7 +259,7 @@ export class Origin implements ModelOrigin {
     const key = Buffer.from(keyOf({ repo, commit })).toString('hex')
     this.#claims.set(key, { peerId: this.#init.self, state: 'have', cid, bytesDone: 0, bytesTotal: 0 })
     // In its turn: who fetched it has told at once, and one that is found is enough.
-    this.#components.router.announce([known.name])
+    if (this.#components.held(cid) === 'whole') this.#components.router.announce([known.name])
   }
 
   async #describe ({ repo, commit, restricted, cid }: KnownName): Promise<KnownModel> {

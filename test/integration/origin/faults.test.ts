@@ -146,6 +146,18 @@ describe('origin: a Hub that fails', function () {
     assert.equal(hub.fileBytes, 2 * TOTAL)
   })
 
+  it('does not say to have what it had, so that nobody waits for that', async () => {
+    const one = await start()
+    const two = await start()
+    await cluster.connect()
+    hub.push('a/b', FILES)
+    assert.equal((await one.get('/a/b/resolve/main/config.json')).status, 200)
+    for (const { cid } of one.node.models()) await one.node.remove(cid)
+    assert.ok((await bytes(await two.get('/a/b/resolve/main/model.safetensors'))).equals(FILES['model.safetensors']))
+    assert.equal(hub.fileBytes, 2 * TOTAL)
+    assert.ok(logged.every(line => !line.includes('is not waited for')))
+  })
+
   it('sees that a branch has moved on, and keeps what it stood for', async () => {
     let now = 0
     const { get, node } = await start({ clock: { ...systemClock, monotonic: () => now + systemClock.monotonic() } })

@@ -4,14 +4,16 @@ import { execFileSync } from 'node:child_process'
 import { mkdir, open, readFile, readdir, rm, writeFile } from 'node:fs/promises'
 import { get as httpGet } from 'node:http'
 import { join } from 'node:path'
-import { MiB, silentLogger, systemClock, systemRandom, type Clock } from '../../../src/base/index.ts'
+import { MiB, silentLogger, systemClock, systemRandom, type Clock, type Logger } from '../../../src/base/index.ts'
 import { createHfServer } from '../../../src/hf/index.ts'
 import { encodeFileIndex, encodeManifest, hashBlock } from '../../../src/model/index.ts'
 import { defaultSettings } from '../../../src/node/index.ts'
 import type { OriginModel, ShoalNode } from '../../../src/node/types.ts'
+import { OriginProtocol } from '../../../src/origin/protocol.ts'
 import { SlotPool, createFileStore } from '../../../src/storage/index.ts'
 import { Cluster } from '../../support/cluster.ts'
 import { temporaryDirectory } from '../../support/files.ts'
+import { HostilePeer } from '../../support/hostile-peer.ts'
 import { Hub } from '../../support/hub.ts'
 
 const FILES = { 'config.json': Buffer.from('{"model_type":"llama"}'), 'model.safetensors': randomBytes(4 * MiB + 3) }
@@ -173,6 +175,36 @@ describe('origin: peers', function () {
     assert.deepEqual(node.models().map(({ cid, published }) => [cid, published]), [[mine, true]])
   })
 
+  it('one that says to have what nobody has keeps nobody from fetching', async () => {
+    const logged: string[] = []
+    const log = (_details: object, message: string): void => { logged.push(message) }
+    const logger: Logger = { debug: log, info: log, warn: log, error: log, child: () => logger }
+    const [node] = await cluster.spawn(1, () => ({ logger, settings: { transfer: { providerTimeoutMs: 300 } } })) as [ShoalNode]
+    hub.push('a/b', FILES)
+    hub.faults.bytesPerSecond = 2 * MiB
+    await using liar = await HostilePeer.start({ swarmKey: cluster.swarmKey, transport: 'tcp' })
+    let lies = false
+    const index = encodeFileIndex({ version: 1, size: 1, sha256: randomBytes(32), chunker: 'fixed', blocks: [hashBlock(randomBytes(1))], sizes: [1], gitSha1: undefined })
+    const cid = encodeManifest({ version: 1, files: [{ path: 'f', size: 1, index: index.cid }] }).cid.toString()
+    const protocol = new OriginProtocol({ network: liar.network, clock: systemClock, logger: silentLogger, isBanned: () => false }, {
+      asked: () => lies ? [{ peerId: liar.id, state: 'have', cid, bytesDone: 0, bytesTotal: 0 }] : [],
+      peeked: async () => undefined
+    })
+    await protocol.start()
+    try {
+      await node.connect(liar.address)
+      const finding = (await resolve(node)).find(signal)
+      await until('some of it came', () => hub.fileBytes > MiB / 2)
+      lies = true
+      await finding
+      assert.equal(hub.fileBytes, TOTAL)
+      assert.ok(!logged.includes('a peer fetches it as well; it goes on'))
+      assert.ok(logged.includes('a peer has not what it says'), 'it was heard')
+    } finally {
+      await protocol.stop()
+    }
+  })
+
   it('what was compared of a model that is gone says nothing about the next that a peer names', async () => {
     await using directory = await temporaryDirectory('gone')
     await using liars = await temporaryDirectory('liar')
@@ -188,8 +220,8 @@ describe('origin: peers', function () {
       'config.json': { told, held: Buffer.from(told.toString().replace('llama', 'LLAMA')) },
       'model.safetensors': { told: FILES['model.safetensors'], held: FILES['model.safetensors'] }
     })
-    // Nobody in a hurry waits half a minute.
-    const clock: Clock = { ...systemClock, setTimeout: (work, delayMs) => systemClock.setTimeout(work, delayMs >= 15_000 ? delayMs / 50 : delayMs) }
+    let ahead = 0
+    const clock: Clock = { ...systemClock, monotonic: () => ahead + systemClock.monotonic() }
     const [node] = await cluster.spawn(1, () => ({ dataDirectory: directory.path, clock, settings: { transfer: { providerTimeoutMs: 300 } } })) as [ShoalNode]
     assert.deepEqual(node.links('a/b').map(({ cid }) => cid), [gone])
     const server = createHfServer({ node, host: '127.0.0.1', port: 0 })
@@ -200,7 +232,7 @@ describe('origin: peers', function () {
       const answer = fetch(url, { signal })
       answer.catch(() => undefined)
       await until('it is fetched', () => phaseOf(node) === 'fetching')
-      await new Promise<void>(resolve => { clock.setTimeout(resolve, 30_000) }) // what is linked may be back
+      ahead += 30_000 // what is linked may be back
       assert.equal((await fetch(url, { method: 'HEAD', signal })).status, 200)
       await cluster.spawn(1, () => ({ dataDirectory: liars.path }))
       await cluster.connect()
