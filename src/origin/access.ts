@@ -55,13 +55,16 @@ export class Access {
       })
       return found
     } catch (error) {
-      if (error instanceof UpstreamRefusedError) {
-        this.#letIn.forget(caller, repo)
-        this.#names.forget(caller, `${repo}@${revision}`)
-      }
+      if (error instanceof UpstreamRefusedError) this.forget(repo, revision, caller)
       if (!isSilence(error)) throw error
       return await this.#meanwhile(repo, revision, caller, error)
     }
+  }
+
+  /** The upstream refused something to this caller: what it let in before counts no more. */
+  forget (repo: string, revision: string, caller: Caller): void {
+    this.#letIn.forget(caller, repo)
+    this.#names.forget(caller, `${repo}@${revision}`)
   }
 
   async #ask (repo: string, revision: string, caller: Caller): Promise<KnownModel> {

@@ -4,7 +4,7 @@ import * as Digest from 'multiformats/hashes/digest'
 import { NoProviderError, ORIGIN_MISSING_MAX, UPSTREAM_FILES_KNOWN_MAX, UpstreamMismatchError } from '../base/index.ts'
 import type { Claim } from './claims.ts'
 import type { SharedWork } from './shared-work.ts'
-import type { UpstreamFile, UpstreamModel } from './types.ts'
+import type { Caller, UpstreamFile, UpstreamModel } from './types.ts'
 import { contentOf } from './upstream-model.ts'
 
 /** A model that nobody gave is not looked for again for so long, and for twice as long each time: clients that were cut off come back in seconds. */
@@ -31,6 +31,8 @@ export class KnownModel {
   /** All files are verified, and it is linked here. */
   sure = false
   finding: SharedWork<string> | undefined
+  /** Whose token `finding` asks the upstream with; undefined when it is over. */
+  findingFor: Caller | undefined
   /** Why it could not be had a moment ago. */
   failed: { error: Error, until: number } | undefined
   /** By the model CID and the path. */

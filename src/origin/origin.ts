@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import { mkdir, readdir, rm, stat } from 'node:fs/promises'
 import {
-  NoProviderError, NodeStoppedError, ORIGIN_PEEK_BYTES_MAX, Semaphore, UPSTREAM_FETCHES_MAX, UpstreamMismatchError, asError, systemCode, throwIfAborted
+  NoProviderError, NodeStoppedError, ORIGIN_PEEK_BYTES_MAX, Semaphore, UPSTREAM_FETCHES_MAX, UpstreamMismatchError, UpstreamRefusedError, asError, systemCode, throwIfAborted
 } from '../base/index.ts'
 import { Access, type KnownName } from './access.ts'
 import type { Claim } from './claims.ts'
@@ -116,16 +116,31 @@ export class Origin implements ModelOrigin {
 
   /** Of Found. */
   async cidOf (known: KnownModel, revision: string, caller: Caller, signal: AbortSignal): Promise<string> {
-    if (known.cid !== undefined) return known.cid
-    if (known.failed !== undefined && this.#components.clock.monotonic() < known.failed.until) throw known.failed.error
-    if (known.finding === undefined || known.finding.ended) {
-      const work: SharedWork<string> = new SharedWork({ clock: this.#components.clock, lingerMs: LINGER_MS, signal: this.#stopping.signal }, async signal => {
-        await Promise.resolve() // `work` is there
-        return await this.#find(known, revision, { caller, signal, keep: keep => { work.keep(keep) } })
-      })
-      known.finding = work
+    for (;;) {
+      if (known.cid !== undefined) return known.cid
+      if (known.failed !== undefined && this.#components.clock.monotonic() < known.failed.until) throw known.failed.error
+      if (known.finding === undefined || known.finding.ended) known.finding = this.#begin(known, revision, caller)
+      const asker = known.findingFor
+      try {
+        return await known.finding.join(signal)
+      } catch (error) {
+        // What the upstream refuses to somebody else's token it may give to this one.
+        if (!(error instanceof UpstreamRefusedError) || asker === undefined || asker.token === caller.token) throw error
+      }
     }
-    return await known.finding.join(signal)
+  }
+
+  #begin (known: KnownModel, revision: string, caller: Caller): SharedWork<string> {
+    known.findingFor = caller
+    const work: SharedWork<string> = new SharedWork({ clock: this.#components.clock, lingerMs: LINGER_MS, signal: this.#stopping.signal }, async signal => {
+      await Promise.resolve() // `work` is there
+      try {
+        return await this.#find(known, revision, { caller, signal, keep: keep => { work.keep(keep) } })
+      } finally {
+        if (known.findingFor === caller) known.findingFor = undefined
+      }
+    })
+    return work
   }
 
   /** Of Found: the file is whole here, and its bytes are what the upstream says. */
@@ -206,7 +221,9 @@ export class Origin implements ModelOrigin {
     } catch (error) {
       if (!signal.aborted) {
         this.#counters.failed++
-        known.failed = { error: asError(error), until: clock.monotonic() + (error instanceof UpstreamMismatchError ? WRONG_MS : FAILED_MS) }
+        // A refusal is for this caller alone.
+        if (error instanceof UpstreamRefusedError) this.#access.forget(known.repo, revision, caller)
+        else known.failed = { error: asError(error), until: clock.monotonic() + (error instanceof UpstreamMismatchError ? WRONG_MS : FAILED_MS) }
         logger.warn({ repo: known.repo, commit: known.commit, error: asError(error).message }, 'a model could not be fetched from the upstream')
       }
       throw error

@@ -68,6 +68,12 @@ export class Hub implements AsyncDisposable {
     return commit
   }
 
+  /** From now on it gives the files to these tokens alone. */
+  gate (name: string, tokens: string[]): void {
+    const repo = this.#repos.get(name)
+    if (repo !== undefined) Object.assign(repo, { gated: true, tokens: new Set(tokens) })
+  }
+
   async stop (): Promise<void> {
     for (const server of [this.#front, this.#store]) {
       server.closeAllConnections()

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { MiB, systemClock, type Clock, type Logger } from '../../../src/base/index.ts'
 import { createHfServer, type HfServer } from '../../../src/hf/index.ts'
 import type { NodeInit } from '../../../src/node/init.ts'
-import type { ShoalNode } from '../../../src/node/types.ts'
+import type { Caller, OriginModel, ShoalNode } from '../../../src/node/types.ts'
 import { Cluster } from '../../support/cluster.ts'
 import { Hub } from '../../support/hub.ts'
 
@@ -182,6 +182,27 @@ describe('origin: a Hub that fails', function () {
       assert.deepEqual([answer.status, answer.headers.get('x-error-code')], [status, code], path)
     }
     assert.equal(hub.fileBytes, 0)
+  })
+
+  it('lets a token that stops being good while it fetches fail nobody else', async () => {
+    const { node } = await start({ clock: hasty })
+    const signal = AbortSignal.timeout(20_000)
+    const [one, two] = [{ token: 'hf_one' }, { token: 'hf_two' }]
+    hub.push('a/gated', FILES, { gated: true, tokens: [one.token, two.token] })
+    Object.assign(hub.faults, { bytesPerSecond: 4 * MiB, cut: { after: MiB, times: 1 } })
+    const resolve = async (caller: Caller): Promise<OriginModel> => {
+      const model = await node.origin?.resolve('a/gated', 'main', caller)
+      assert.ok(model !== undefined)
+      return model
+    }
+    const [first, second] = [await resolve(one), await resolve(two)]
+    const [refused, fetched] = [assert.rejects(first.find(signal), { name: 'UpstreamRefusedError' }), second.find(signal)]
+    while (hub.fileBytes < MiB / 2) await new Promise(resolve => setTimeout(resolve, 5))
+    hub.gate('a/gated', [two.token])
+    await refused
+    await assert.rejects(resolve(one), { name: 'UpstreamRefusedError' })
+    await fetched
+    assert.deepEqual([hub.faults.cut?.times, node.models()[0]?.complete], [0, true])
   })
 
   it('gives a gated model to whom the Hub lets in, and a token to nobody but the Hub', async () => {
