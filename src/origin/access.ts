@@ -17,6 +17,8 @@ export interface AccessComponents {
   linked: (repo: string, revision: string) => KnownName | undefined
   /** The same as a model whose files are named by its manifest: while the upstream says nothing. */
   describe: (name: KnownName) => Promise<KnownModel>
+  /** Whether it is restricted was said just now. */
+  learned: (known: KnownModel) => Promise<void>
   /** Ends when the node does: what many wait for is nobody's own. */
   signal: AbortSignal
 }
@@ -68,11 +70,20 @@ export class Access {
   }
 
   async #ask (repo: string, revision: string, caller: Caller): Promise<KnownModel> {
-    const { upstream, known, signal } = this.#components
-    const learn = async (what: string): Promise<KnownModel> => known.keep(await upstream.model(repo, what, caller, signal))
-    const exact = COMMIT.test(revision) ? known.get(repo, revision) : undefined
-    if (exact !== undefined) return exact
-    const commit = await this.#names.get(caller, `${repo}@${revision}`, NAME_MS, async () => (await learn(revision)).commit)
+    const { upstream, known, learned, signal } = this.#components
+    const learn = async (what: string): Promise<KnownModel> => {
+      const model = await upstream.model(repo, what, caller, signal)
+      const found = known.keep(model)
+      found.restrict(model.restricted)
+      await learned(found)
+      return found
+    }
+    const commit = await this.#names.get(caller, `${repo}@${revision}`, NAME_MS, async () => {
+      const { commit } = await learn(revision)
+      // Clients go on with the commit: this caller was told about it just now. Whoever asks for that is answered by itself.
+      if (commit !== revision) await this.#names.get(caller, `${repo}@${commit}`, NAME_MS, async () => commit).catch(() => undefined)
+      return commit
+    })
     return known.get(repo, commit) ?? await learn(commit)
   }
 

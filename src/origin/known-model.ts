@@ -17,7 +17,7 @@ const SHA2_256 = 0x12
 
 /** A revision of a repository, as far as this node has come with it. */
 export class KnownModel {
-  readonly model: UpstreamModel
+  #model: UpstreamModel
   /** Names it among peers, in hex: nobody learns a repository's name from it who does not know it. */
   readonly key: string
   /** The same for the content router. */
@@ -44,12 +44,13 @@ export class KnownModel {
   readonly #verified = new Set<string>()
 
   constructor (model: UpstreamModel) {
-    this.model = model
+    this.#model = model
     const digest = keyOf(model)
     this.key = Buffer.from(digest).toString('hex')
     this.name = CID.createV1(RAW, Digest.create(SHA2_256, digest))
   }
 
+  get model (): UpstreamModel { return this.#model }
   get repo (): string { return this.model.repo }
   get commit (): string { return this.model.commit }
 
@@ -71,6 +72,11 @@ export class KnownModel {
     this.forget()
     this.#cid = cid
     this.wasHere = wasHere
+  }
+
+  /** What the upstream says today: a repository may be gated, or opened, long after a commit. */
+  restrict (restricted: boolean): void {
+    if (this.#model.restricted !== restricted) this.#model = { ...this.#model, restricted }
   }
 
   /** Whether this claim may be right. */

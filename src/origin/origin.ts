@@ -69,6 +69,7 @@ export class Origin implements ModelOrigin {
       logger,
       linked: (repo, revision) => components.names(repo).find(name => name.revision === revision || name.commit === revision),
       describe: async name => await this.#describe(name),
+      learned: async known => { await this.#restrict(known) },
       signal
     })
   }
@@ -260,15 +261,22 @@ export class Origin implements ModelOrigin {
   async #link (known: KnownModel, revision: string): Promise<void> {
     const { cid, commit, repo, model: { restricted } } = known
     if (cid === undefined) return
-    for (const each of new Set([revision, commit])) {
-      try {
-        await this.#components.link({ repo, revision: each, commit, restricted, cid })
-      } catch (error) {
-        // It is served all the same; a revision that no link can have is asked for by its commit.
-        this.#components.logger.warn({ repo, revision: each, error: asError(error).message }, 'a model of the upstream could not be linked')
-      }
-    }
+    for (const each of new Set([revision, commit])) await this.#name({ repo, revision: each, commit, restricted, cid })
     this.#have({ repo, revision, commit, restricted, cid })
+  }
+
+  /** So that it is known after a restart, while the upstream is silent. */
+  async #restrict ({ repo, commit, model: { restricted } }: KnownModel): Promise<void> {
+    for (const name of this.#components.names(repo)) if (name.commit === commit && name.restricted !== restricted) await this.#name({ ...name, restricted })
+  }
+
+  async #name (name: KnownName): Promise<void> {
+    try {
+      await this.#components.link(name)
+    } catch (error) {
+      // It is served all the same; a revision that no link can have is asked for by its commit.
+      this.#components.logger.warn({ repo: name.repo, revision: name.revision, error: asError(error).message }, 'a model of the upstream could not be linked')
+    }
   }
 
   #have ({ repo, commit, cid }: KnownName): void {

@@ -184,6 +184,19 @@ describe('origin: a Hub that fails', function () {
     assert.equal(hub.fileBytes, 0)
   })
 
+  it('asks the Hub for each caller whether a model is open still, by its commit, too', async () => {
+    const { get, node } = await start()
+    const commit = hub.push('a/b', FILES)
+    const allowed = { headers: { authorization: 'Bearer hf_one' } }
+    assert.equal((await get('/a/b/resolve/main/config.json', allowed)).status, 200)
+    hub.gate('a/b', ['hf_one'])
+    const refused = await get(`/a/b/resolve/${commit}/config.json`)
+    assert.deepEqual([refused.status, refused.headers.get('x-error-code')], [401, 'GatedRepo'])
+    assert.deepEqual(node.links('a/b').map(({ origin }) => origin?.restricted), [true, true])
+    assert.equal((await get(`/a/b/resolve/${commit}/config.json`, allowed)).status, 200)
+    assert.equal(hub.asked.filter(path => path.includes('/revision/')).length, 2)
+  })
+
   it('lets a token that stops being good while it fetches fail nobody else', async () => {
     const { node } = await start({ clock: hasty })
     const signal = AbortSignal.timeout(20_000)
