@@ -108,10 +108,10 @@ export class Upstream {
       answer.destroy()
       return new UpstreamError(`the upstream's answer for ${file.path} of ${repo} makes no sense: ${what}`)
     }
-    if (answer.headers['content-encoding'] !== undefined && answer.headers['content-encoding'] !== 'identity') throw wrong(`it is encoded as ${printable(answer.headers['content-encoding'])}`)
-    if (answer.statusCode === 206 && answer.headers['content-range'] !== `bytes ${offset}-${end - 1}/${file.size}`) throw wrong(`it has the range ${printable(answer.headers['content-range'] ?? 'none')}`)
+    if (answer.headers['content-encoding'] !== undefined && answer.headers['content-encoding'] !== 'identity') throw wrong(`it is encoded as ${scrubbed(answer.headers['content-encoding'], caller)}`)
+    if (answer.statusCode === 206 && answer.headers['content-range'] !== `bytes ${offset}-${end - 1}/${file.size}`) throw wrong(`it has the range ${scrubbed(answer.headers['content-range'] ?? 'none', caller)}`)
     const length = answer.headers['content-length']
-    if (length !== undefined && Number(length) !== (from === offset && answer.statusCode === 206 ? end - offset : file.size)) throw wrong(`it has ${printable(length)} bytes, and the file ${file.size}`)
+    if (length !== undefined && Number(length) !== (from === offset && answer.statusCode === 206 ? end - offset : file.size)) throw wrong(`it has ${scrubbed(length, caller)} bytes, and the file ${file.size}`)
     return { from, body: this.#body(answer, (from === 0 && answer.statusCode !== 206 ? file.size : end) - from, file.path, signal) }
   }
 
@@ -168,6 +168,8 @@ export class Upstream {
     } catch (error) {
       throwIfAborted(asked.signal)
       if (error instanceof UpstreamError || error instanceof UpstreamTimeoutError) throw error
+      // Which quotes the answer, in pieces: a token that it repeats would not be found in them.
+      if (error instanceof SyntaxError) throw new UpstreamError(`the upstream's answer about ${repo} could not be read: it is no JSON`)
       throw new UpstreamError(`the upstream's answer about ${repo} could not be read: ${asError(error).message}`, { cause: error })
     } finally {
       cancel()
@@ -244,13 +246,11 @@ export class Upstream {
     })
   }
 
-  #refusal ({ statusCode: status = 0, headers }: IncomingMessage, repo: string, { token = '' }: Caller): Error {
+  #refusal ({ statusCode: status = 0, headers }: IncomingMessage, repo: string, caller: Caller): Error {
     const given = String(headers['x-error-code'] ?? '')
     const code = CODES.has(given) ? given : undefined
-    // It may say what it was sent.
-    const said = headers['x-error-message']
-    const words = said === undefined ? undefined : token === '' ? String(said) : String(said).replaceAll(token, '...')
-    const message = `the upstream ${this.url} answers ${status}${code === undefined ? '' : ` (${code})`} for ${repo}${words === undefined ? '' : `: ${printable(words)}`}`
+    const words = headers['x-error-message']
+    const message = `the upstream ${this.url} answers ${status}${code === undefined ? '' : ` (${code})`} for ${repo}${words === undefined ? '' : `: ${scrubbed(String(words), caller)}`}`
     if (status === 429) return new UpstreamBusyError(`${message}; it is asked again later`, { retryAfterMs: this.#pause(headers['retry-after']) })
     if ([401, 403, 404, 410, 451].includes(status)) return new UpstreamRefusedError(message, { status, code })
     return new UpstreamError(message)
@@ -262,6 +262,11 @@ export class Upstream {
     const ms = /^\d{1,9}$/.test(text) ? Number(text) * 1_000 : Date.parse(text) - this.#init.clock.now()
     return Number.isNaN(ms) ? BUSY_MS : Math.min(BUSY_MAX_MS, Math.max(0, ms))
   }
+}
+
+/** Words of the upstream, which may repeat what it was sent. */
+function scrubbed (words: string, { token }: Caller): string {
+  return printable(token === undefined || token === '' ? words : words.replaceAll(token, '...'))
 }
 
 function segments (path: string): string {

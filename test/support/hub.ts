@@ -9,7 +9,7 @@ import type { AddressInfo } from 'node:net'
 
 export interface HubFaults {
   /** Answers each request with this. */
-  down?: { status: number, headers?: Record<string, string> }
+  down?: { status: number, headers?: Record<string, string>, body?: string }
   /** The connection breaks after so many bytes of a file, so many times. */
   cut?: { after: number, times: number }
   /** A file stands still after so many bytes. */
@@ -89,7 +89,7 @@ export class Hub implements AsyncDisposable {
     const token = /^Bearer (.*)$/.exec(request.headers.authorization ?? '')?.[1]
     if (token !== undefined) this.tokensSeen.add(token)
     if (this.faults.down !== undefined) {
-      response.writeHead(this.faults.down.status, this.faults.down.headers).end()
+      response.writeHead(this.faults.down.status, this.faults.down.headers).end(this.faults.down.body)
       return
     }
     const parts = url.pathname.split('/').slice(1).map(decodeURIComponent)

@@ -2,10 +2,12 @@ import assert from 'node:assert/strict'
 import { createHash, randomBytes } from 'node:crypto'
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { inspect } from 'node:util'
 import { MiB, systemClock, type Clock, type Logger } from '../../../src/base/index.ts'
 import { createHfServer, type HfServer } from '../../../src/hf/index.ts'
 import type { NodeInit } from '../../../src/node/init.ts'
 import type { Caller, OriginModel, ShoalNode } from '../../../src/node/types.ts'
+import { Upstream } from '../../../src/origin/upstream.ts'
 import { Cluster } from '../../support/cluster.ts'
 import { Hub } from '../../support/hub.ts'
 
@@ -216,6 +218,32 @@ describe('origin: a Hub that fails', function () {
     await assert.rejects(resolve(one), { name: 'UpstreamRefusedError' })
     await fetched
     assert.deepEqual([hub.faults.cut?.times, node.models()[0]?.complete], [0, true])
+  })
+
+  it('repeats no token that the Hub repeats', async () => {
+    const token = 'hf_TheSecretOfSomebody'
+    hub.push('a/b', FILES)
+    const counters = { requests: { ok: 0, refused: 0, busy: 0, failed: 0 }, bytes: 0, fetched: 0, failed: 0, shared: 0 }
+    const upstream = new Upstream({ url: hub.url, userAgent: 'shoal', clock: systemClock, counters })
+    const signal = AbortSignal.timeout(5_000)
+    try {
+      const model = await upstream.model('a/b', 'main', { token }, signal)
+      const [file] = model.files
+      assert.ok(file !== undefined)
+      const read = async (offset: number): Promise<unknown> => await upstream.read(model, file, { offset, end: file.size }, { token }, signal)
+      const describeAgain = async (): Promise<unknown> => await upstream.model('a/b', 'main', { token }, signal)
+      for (const [down, ask, says] of [
+        [{ status: 200, headers: { 'content-encoding': token } }, async () => await read(0), /encoded as "\.\.\."$/],
+        [{ status: 206, headers: { 'content-range': token } }, async () => await read(1), /the range "\.\.\."$/],
+        [{ status: 403, headers: { 'x-error-message': token } }, async () => await read(0), /: "\.\.\."$/],
+        [{ status: 200, body: `${token.slice(0, 12)} and so on` }, describeAgain, /it is no JSON$/]
+      ] as const) {
+        hub.faults.down = down
+        await assert.rejects(ask, (error: Error) => says.test(error.message) && !inspect(error).includes(token.slice(0, 12)))
+      }
+    } finally {
+      upstream.stop()
+    }
   })
 
   it('gives a gated model to whom the Hub lets in, and a token to nobody but the Hub', async () => {
