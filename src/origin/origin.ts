@@ -104,7 +104,10 @@ export class Origin implements ModelOrigin {
     const linked = names.find(name => name.commit === known.commit)
     // While it is looked for, what is linked is gone.
     if (linked !== undefined && known.looksFor(linked.cid, this.#components.clock.monotonic()) && known.finding?.ended !== false) {
-      if (known.cid !== linked.cid) known.trust(linked.cid)
+      if (known.cid !== linked.cid) {
+        known.trust(linked.cid)
+        if (!this.#claims.has(known.key)) this.#have(linked) // it was lost, and may be back
+      }
       // The same commit under another name: now that, too.
       if (known.sure && !names.some(name => name.revision === revision && name.commit === known.commit)) await this.#link(known, revision)
     }
@@ -176,6 +179,7 @@ export class Origin implements ModelOrigin {
     known.forget()
     known.miss(cid, this.#components.clock.monotonic())
     this.#claims.delete(known.key)
+    this.#components.router.withdraw([known.name])
   }
 
   /** Of what it has whole, and only while it has: it may have been removed, or given up for room. */

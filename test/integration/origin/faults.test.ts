@@ -160,6 +160,27 @@ describe('origin: a Hub that fails', function () {
     assert.ok(logged.every(line => !line.includes('is not waited for')))
   })
 
+  it('says again to have what was lost and came back', async () => {
+    let ahead = 0
+    const one = await start({ clock: { ...systemClock, monotonic: () => ahead + systemClock.monotonic() }, settings: { transfer: { providerTimeoutMs: 300 } } })
+    const two = await start()
+    hub.push('a/b', FILES)
+    for (const { get } of [one, two]) assert.equal((await get('/a/b/resolve/main/config.json')).status, 200)
+    for (const { cid } of one.node.models()) await one.node.remove(cid)
+    hub.faults.down = { status: 403 }
+    assert.equal((await one.get('/a/b/resolve/main/config.json')).status, 403)
+    delete hub.faults.down
+    ahead += 30_000
+    await cluster.connect()
+    for (const [path, content] of Object.entries(FILES)) assert.ok((await bytes(await one.get(`/a/b/resolve/main/${path}`))).equals(content))
+    assert.ok(one.node.models()[0]?.complete)
+    await cluster.kill(two.node)
+    const three = await start()
+    await cluster.connect()
+    assert.equal((await three.get('/a/b/resolve/main/config.json')).status, 200)
+    assert.equal(hub.fileBytes, 2 * TOTAL)
+  })
+
   it('sees that a branch has moved on, and keeps what it stood for', async () => {
     let now = 0
     const { get, node } = await start({ clock: { ...systemClock, monotonic: () => now + systemClock.monotonic() } })
