@@ -9,6 +9,7 @@ import type { OriginComponents } from './components.ts'
 import type { Download } from './download.ts'
 import { fetchModel } from './fetch.ts'
 import { findModel } from './find.ts'
+import { Found } from './found.ts'
 import { KnownModel, KnownModels, keyOf } from './known-model.ts'
 import { SharedWork } from './shared-work.ts'
 import { OriginSwarm } from './swarm.ts'
@@ -314,31 +315,4 @@ export class Origin implements ModelOrigin {
       await rm(path, { recursive: true, force: true })
     }
   }
-}
-
-/** One revision as one caller sees it. */
-class Found implements OriginModel {
-  readonly #origin: Origin
-  readonly #known: KnownModel
-  readonly #revision: string
-  readonly #caller: Caller
-
-  constructor (origin: Origin, known: KnownModel, revision: string, caller: Caller) {
-    this.#origin = origin
-    this.#known = known
-    this.#revision = revision
-    this.#caller = caller
-  }
-
-  get repo (): string { return this.#known.repo }
-  get commit (): string { return this.#known.commit }
-  get restricted (): boolean { return this.#known.model.restricted }
-  get files (): OriginModel['files'] { return this.#known.model.files }
-  get cid (): string | undefined { return this.#known.cid }
-
-  isVerified (cid: string, path: string): boolean { return this.#known.isVerified(cid, path) }
-  async find (signal: AbortSignal): Promise<string> { return await this.#origin.cidOf(this.#known, this.#revision, this.#caller, signal) }
-  async verify (path: string, signal: AbortSignal): Promise<void> { await this.#origin.verify(this.#known, this.#revision, path, signal) }
-  async peek (path: string, offset: number, options: { length: number, signal: AbortSignal }): Promise<Uint8Array | undefined> { return await this.#origin.peek(this.#known, path, offset, options) }
-  lose (cid: string): void { this.#origin.lose(this.#known, cid) }
 }
