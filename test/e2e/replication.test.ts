@@ -2,8 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { MiB, seededRandom } from '../../src/base/index.ts'
-import { JOIN_LABELS, QUICK, joins, killRounds, losesLedger, pauses, placed, rollingRestart, settingsOf, type Size } from '../support/replication-cases.ts'
-import { Swarm } from '../support/swarm.ts'
+import { QUICK, killRounds, pauses, placed, rollingRestart, type Size } from '../support/replication-cases.ts'
 
 const SEED = Number(process.env.SHOAL_SEED ?? Date.now() % 1_000_000)
 
@@ -33,14 +32,5 @@ describe(`replication, processes (seed ${SEED})`, function () {
     const at = await placed(root, { ...size, nodes: 4 })
     await using _ = at.swarm
     await rollingRestart(at, { ...size, nodes: 4 })
-  })
-
-  it('moves a copy of each shard to a node that joins in a zone of its own, and is never below target, nor when that one loses its ledger', async () => {
-    // Who was told no asks again after a minute or two.
-    const joined = { ...size, nodes: 3, patienceMs: 100_000, clockTimes: 4, replication: { ...replication, suspectMs: 12_000, downMs: 16_000 } }
-    const at = await placed(root, joined, new Swarm(root, settingsOf(joined), { labels: JOIN_LABELS, clockTimes: 4 }))
-    await using _ = at.swarm
-    await joins(at, joined)
-    await losesLedger(at, joined, root, 3)
   })
 })

@@ -2,7 +2,8 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { MiB, seededRandom } from '../../src/base/index.ts'
-import { QUICK, killRounds, pauses, placed, rollingRestart, rot, type Size } from '../support/replication-cases.ts'
+import { JOIN_LABELS, QUICK, joins, killRounds, losesLedger, pauses, placed, rollingRestart, rot, settingsOf, type Size } from '../support/replication-cases.ts'
+import { Swarm } from '../support/swarm.ts'
 
 const SEED = Number(process.env.SHOAL_SEED ?? Date.now() % 1_000_000)
 
@@ -39,5 +40,16 @@ describe(`replication, nine processes and 512 MiB (seed ${SEED})`, function () {
     const at = await placed(root, rotten)
     await using _ = at.swarm
     await rot(at, rotten, root, seededRandom(SEED + 1), 1_000)
+  })
+  it('moves a copy of each shard to a node that joins in a zone of its own, and is never below target, nor when that one loses its ledger', async () => {
+    // Who was told no asks again after a minute or two, then after twice that: on a clock four times as fast.
+    const joined: Size = {
+      ...size, nodes: 3, modelBytes: 24 * MiB, patienceMs: 300_000, clockTimes: 4,
+      replication: { ...QUICK, suspectMs: 12_000, downMs: 16_000, graceTwoCopiesMs: 2_000, graceDefaultMs: 10_000, brakeWindowMs: 10_000 }
+    }
+    const at = await placed(root, joined, new Swarm(root, settingsOf(joined), { labels: JOIN_LABELS, clockTimes: 4 }))
+    await using _ = at.swarm
+    await joins(at, joined)
+    await losesLedger(at, joined, root, 3)
   })
 })
