@@ -28,7 +28,7 @@ export const floor: Contender = {
         const path = join(target, 'file')
         return {
           pids: [child.pid ?? 0],
-          async warmUp (bytes) { await load(child, { ...offer, path, size: bytes }) },
+          async warmUp (bytes) { await load(child, { ...offer, path, size: Math.min(bytes, offer.size) }) },
           async run () {
             await load(child, { ...offer, path })
             return { path }
