@@ -97,7 +97,7 @@ const IDLE_AFTER_MS = 1_000
 export async function benchMemory (init: { directory: string, sizes: number[], rounds: number, log: (line: string) => void }): Promise<Row[]> {
   const loaders: number[][] = init.sizes.map(() => [])
   const seeders: number[][] = init.sizes.map(() => [])
-  // Within one load: what is idle differs by ten MiB from process to process.
+  // Within one load: what bytes alone add, apart from what a larger model's tables do.
   const growths: number[] = []
   for (const [at, bytes] of init.sizes.entries()) {
     const directory = join(init.directory, `memory-${bytes}`)
@@ -112,12 +112,14 @@ export async function benchMemory (init: { directory: string, sizes: number[], r
     }
     await rm(directory, { recursive: true })
   }
-  const growth = median(growths)
+  const growth = median(loaders.at(-1) ?? []) - median(loaders[0] ?? [])
+  const within = median(growths)
   const sizes = init.sizes.map(bytes => `${bytes / GiB}`).join(' / ')
   const each = (figures: number[][]): string => figures.map(of => spread(of, 0)).join(' / ')
   return [
     { what: `memory above idle, loading ${sizes} GiB`, figure: `${each(loaders)} MiB`, beside: `seeder ${each(seeders)} MiB`, ratio: '', mustReach: '<= 200 MiB', reached: Math.max(...loaders.flat()) <= 200 },
-    { what: 'its growth from the first size to the last, within one load', figure: `${spread(growths, 0)} MiB`, beside: '', ratio: '', mustReach: 'none (<= 5 MiB of noise)', reached: growth <= 5 }
+    { what: 'its growth from the first size to the last', figure: `${growth.toFixed(0)} MiB`, beside: '', ratio: '', mustReach: 'none (<= 20 MiB of noise)', reached: growth <= 20 },
+    { what: 'its growth from the first size to the last, within one load', figure: `${spread(growths, 0)} MiB`, beside: '', ratio: '', mustReach: 'none (<= 5 MiB of noise)', reached: within <= 5 }
   ]
 }
 
