@@ -193,8 +193,7 @@ function wrongHash (cid: CID): InvalidCidError {
 }
 
 /** The CID's bytes as a string of 36 characters: a map key that costs a tenth of the readable text to make. */
-export function cidKey (cid: CID): string {
-  const { bytes } = cid
+export function cidKey ({ bytes }: Pick<CID, 'bytes'>): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('latin1')
 }
 

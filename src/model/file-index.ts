@@ -4,10 +4,11 @@ import {
   BLOCK_BYTES_MAX, FILE_BLOCKS_MAX, FILE_INDEX_BYTES_MAX, FILE_SIZE_MAX, GIT_SHA1_SIZE_MAX, HashMismatchError, InvalidCidError, InvalidFileIndexError,
   LimitExceededError, asError
 } from '../base/index.ts'
-import { DIGEST_BYTES, checkBlockCid, checkMetadataCid, hashMetadata, verifyBytes, viewOfCid } from './block.ts'
+import { CID_BYTES, DIGEST_BYTES, checkBlockCid, checkMetadataCid, hashMetadata, verifyBytes, viewOfCid } from './block.ts'
 import { CanonicalReader, NotCanonicalError } from './canonical-reader.ts'
+import { CidList } from './cid-list.ts'
 import { printable } from './printable.ts'
-import type { Encoded, FileIndex } from './types.ts'
+import type { Encoded, FileIndex, FileIndexFields } from './types.ts'
 
 /** Chunkers of newer versions are welcome: the name tells how the cuts were found, and readers only need the cuts. */
 const CHUNKER = /^[a-z][a-z0-9-]{0,31}$/
@@ -18,14 +19,15 @@ const SHA1_BYTES = 20
  * The canonical bytes of a file index. Throws LimitExceededError for a file too large, InvalidFileIndexError or
  * InvalidCidError for a value that is none.
  */
-export function encodeFileIndex (index: FileIndex): Encoded<FileIndex> {
-  const { size, sha256, gitSha1, chunker, blocks, sizes } = index
+export function encodeFileIndex (index: FileIndexFields): Encoded<FileIndex> {
+  const { size, sha256, gitSha1, chunker, sizes } = index
+  const blocks = [...index.blocks]
   if (blocks.length > FILE_BLOCKS_MAX) throw tooLarge(`${blocks.length} blocks, and at most ${FILE_BLOCKS_MAX} are allowed`)
   const value: FileIndex = {
-    version: 1, size, sha256: Uint8Array.from(sha256), ...(gitSha1 === undefined ? {} : { gitSha1: Uint8Array.from(gitSha1) }), chunker, blocks: blocks.map(checkBlockCid), sizes: [...sizes]
+    version: 1, size, sha256: Uint8Array.from(sha256), ...(gitSha1 === undefined ? {} : { gitSha1: Uint8Array.from(gitSha1) }), chunker, blocks: CidList.from(blocks.map(checkBlockCid)), sizes: [...sizes]
   }
   check(value)
-  const bytes = new Uint8Array(encode(value)) // out of the encoder's pool
+  const bytes = new Uint8Array(encode({ ...value, blocks })) // out of the encoder's pool
   if (bytes.length > FILE_INDEX_BYTES_MAX) throw tooLarge(`an index of ${bytes.length} bytes, and at most ${FILE_INDEX_BYTES_MAX} are allowed`)
   return { cid: hashMetadata(bytes), bytes, value }
 }
@@ -63,8 +65,8 @@ function readFileIndex (reader: CanonicalReader): FileIndex {
   for (let i = 0; i < count; i++) sizes.push(reader.uint(BLOCK_BYTES_MAX, 'a block size'))
   reader.key('blocks')
   const links = reader.array(FILE_BLOCKS_MAX, 'blocks')
-  const blocks: CID[] = []
-  for (let i = 0; i < links; i++) blocks.push(checkBlockCid(viewOfCid(reader.link('a block'))))
+  const blocks = new Uint8Array(links * CID_BYTES)
+  for (let i = 0; i < links; i++) blocks.set(checkBlockCid(viewOfCid(reader.link('a block'))).bytes, i * CID_BYTES)
   reader.key('sha256')
   const sha256 = reader.bytes(DIGEST_BYTES, 'the sha-256').slice()
   reader.key('chunker')
@@ -78,7 +80,7 @@ function readFileIndex (reader: CanonicalReader): FileIndex {
   const version = reader.uint(Number.MAX_SAFE_INTEGER, 'the version')
   if (version !== 1) throw new NotCanonicalError(`its version is ${version} and this Shoal knows version 1`)
   reader.end()
-  return { version: 1, size, sha256, ...(gitSha1 === undefined ? {} : { gitSha1 }), chunker, blocks, sizes }
+  return { version: 1, size, sha256, ...(gitSha1 === undefined ? {} : { gitSha1 }), chunker, blocks: new CidList(blocks), sizes }
 }
 
 function check ({ size, sha256, gitSha1, chunker, blocks, sizes }: FileIndex): void {

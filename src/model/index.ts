@@ -4,6 +4,7 @@
  */
 export * from './block.ts'
 export * from './chunkers.ts'
+export * from './cid-list.ts'
 export * from './file-index.ts'
 export * from './manifest.ts'
 export * from './path.ts'

@@ -4,7 +4,7 @@ import {
   EmptyModelError, FILE_SIZE_MAX, HashMismatchError, InvalidCidError, InvalidManifestError, InvalidPathError, LimitExceededError,
   MANIFEST_BYTES_MAX, MANIFEST_FILES_MAX, PATH_BYTES_MAX, asError
 } from '../base/index.ts'
-import { checkMetadataCid, cidKey, hashMetadata, verifyBytes, viewOfCid } from './block.ts'
+import { checkMetadataCid, hashMetadata, verifyBytes, viewOfCid } from './block.ts'
 import { CanonicalReader, NotCanonicalError } from './canonical-reader.ts'
 import { checkPaths } from './path.ts'
 import { printable } from './printable.ts'
@@ -108,12 +108,12 @@ export function checkModel (manifest: Manifest, indexes: readonly FileIndex[]): 
     }
     if (seen.has(index)) continue
     seen.add(index)
-    for (const [block, cid] of index.blocks.entries()) {
-      const key = cidKey(cid)
+    for (let block = 0; block < index.blocks.length; block++) {
+      const key = index.blocks.keyAt(block) ?? ''
       const blockSize = index.sizes[block] ?? 0
       const known = sizes.get(key)
       if (known === undefined) sizes.set(key, blockSize)
-      else if (known !== blockSize) throw new InvalidManifestError(`the block ${cid.toString()} of ${path} has ${blockSize} bytes, and ${known} elsewhere in the model`)
+      else if (known !== blockSize) throw new InvalidManifestError(`the block ${index.blocks.at(block)?.toString() ?? ''} of ${path} has ${blockSize} bytes, and ${known} elsewhere in the model`)
     }
   }
 }

@@ -15,7 +15,7 @@ export function shardsOf (index: FileIndex): Shard[] {
   return shardRuns(index).map(run => {
     hasher.update(DOMAIN)
     // One call into native code per shard, not per block.
-    hasher.update(Buffer.concat(index.blocks.slice(run.first, run.first + run.count).map(cid => cid.multihash.bytes)))
+    hasher.update(Buffer.concat(Array.from({ length: run.count }, (_, i) => index.blocks.at(run.first + i)?.multihash.bytes ?? new Uint8Array())))
     return { cid: blockCid(hasher.digest()), ...run }
   })
 }

@@ -1,4 +1,5 @@
 import type { CID } from 'multiformats/cid'
+import type { CidList } from './cid-list.ts'
 
 /** One file of a model. `path` uses `/`, is relative, and obeys the rules in model/path.ts. `size` in bytes. */
 export interface ManifestFile {
@@ -25,9 +26,12 @@ export interface FileIndex {
   sha256: Uint8Array
   gitSha1?: Uint8Array | undefined
   chunker: string
-  blocks: CID[]
+  blocks: CidList
   sizes: number[]
 }
+
+/** What a file index is made of, before it is checked. */
+export type FileIndexFields = Omit<FileIndex, 'blocks'> & { blocks: Iterable<CID> }
 
 /** A value with its canonical DAG-CBOR bytes and the CID of those. */
 export interface Encoded<T> {

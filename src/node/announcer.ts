@@ -91,7 +91,7 @@ export class Announcer {
     const { store, router } = this.#components
     const gone: CID[] = []
     for (const block of blocks) {
-      const cid = file.index.blocks[block]
+      const cid = file.index.blocks.at(block)
       if (cid !== undefined && store.findBlock(cid) === undefined) gone.push(cid)
     }
     const broken = this.#shardsOf(file).filter(shard => blocks.some(block => block >= shard.first && block < shard.first + shard.count))

@@ -27,7 +27,7 @@ export function fileAnnouncements (file: HeldFile, mode: AnnounceMode, otherFull
   if (!blockSaysAll) for (const shard of file.shards()) if (holdsAll(file.present, shard)) keys.push(shard.cid)
   if (withBlocks) {
     for (const block of file.present) {
-      const cid = file.index.blocks[block]
+      const cid = file.index.blocks.at(block)
       if (cid !== undefined) keys.push(cid)
     }
   }

@@ -88,7 +88,7 @@ export class Blocks {
         return read === into.length ? undefined : { blocks: [block], reason: `the file ends after ${offset + read} of ${file.size} bytes` }
       }
       await readGuarded(this.#core.bytes.handles, guard, offset, into)
-      const cid = file.index.blocks[block]
+      const cid = file.index.blocks.at(block)
       return cid !== undefined && verifyBytes(cid, into) ? undefined : { blocks: 'all', reason: `${guard.path} holds other bytes than when it was added` }
     } catch (error) {
       if (error instanceof GuardBrokenError) return { blocks: 'all', reason: error.message }

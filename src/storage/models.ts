@@ -204,7 +204,7 @@ export class Models {
 
   /** Says whether it was there to copy. Written, not yet recorded. */
   async copy (source: FileRecord, sourceBlock: number, target: FileRecord, targetBlock: number): Promise<boolean> {
-    const cid = target.index.blocks[targetBlock]
+    const cid = target.index.blocks.at(targetBlock)
     const size = target.index.sizes[targetBlock]
     const offset = source.offsets[sourceBlock]
     const targetOffset = target.offsets[targetBlock]

@@ -158,7 +158,7 @@ async function settleInPlace (core: Core, blocks: Blocks, file: FileRecord, hash
       await withWorkSlot(core, async slot => {
         const into = slot.prepare(offsets[block] ?? 0, index.sizes[block] ?? 0)
         await readGuarded(core.bytes.handles, guard, offsets[block] ?? 0, into)
-        const cid = index.blocks[block]
+        const cid = index.blocks.at(block)
         if (cid === undefined || !verifyBytes(cid, into)) throw new GuardBrokenError(`${guard.path} holds other bytes than when it was added`)
       })
     }
@@ -191,7 +191,7 @@ async function rescan (core: Core, file: FileRecord, from: number, signal: Abort
   }
   for (let block = from; block < index.blocks.length; block++) {
     const size = index.sizes[block] ?? 0
-    const cid = index.blocks[block]
+    const cid = index.blocks.at(block)
     if (signal.aborted) {
       await step(block)
       throwIfAborted(signal)

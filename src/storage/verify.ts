@@ -61,7 +61,7 @@ function * blocksOf (work: Array<{ file: FileRecord, held: number[] }>): Generat
 async function check (core: Core, blocks: Blocks, file: FileRecord, block: number): Promise<{ bytes: number, gone: boolean, reason?: string }> {
   const { index, offsets } = file.details
   const bytes = index.sizes[block] ?? 0
-  const cid = index.blocks[block]
+  const cid = index.blocks.at(block)
   if (cid === undefined || file.removed || !file.present.has(block)) return { bytes, gone: true }
   const reason = await withWorkSlot(core, async slot => {
     try {
@@ -85,7 +85,7 @@ function badBlock (file: FileRecord, block: number, reason: string, cid: string 
     model: model?.cid ?? '',
     path: model?.pathsOf(file)[0] ?? '',
     block,
-    cid: file.index.blocks[block]?.toString() ?? '',
+    cid: file.index.blocks.at(block)?.toString() ?? '',
     reason
   }
 }

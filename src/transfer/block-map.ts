@@ -1,5 +1,4 @@
 import type { CID } from 'multiformats/cid'
-import { cidKey } from '../model/index.ts'
 import type { StoredFile, StoredModel } from '../storage/store.ts'
 
 /** Where a block belongs: block `block` of a file. `place` is the number of this place. */
@@ -50,7 +49,7 @@ export class BlockMap {
     let place = 0
     for (const { index } of files) {
       for (let block = 0; block < index.blocks.length; block++, place++) {
-        const key = cidKey(index.blocks[block] as CID)
+        const key = index.blocks.keyAt(block) ?? ''
         const number = known.get(key)
         if (number === undefined) {
           this.#blockAt[place] = known.size
@@ -84,7 +83,7 @@ export class BlockMap {
 
   cid (number: number): CID {
     const { file, block } = this.place(number)
-    return file.index.blocks[block] as CID
+    return file.index.blocks.at(block) as CID
   }
 
   /** Its first place: a block is received as if for there. */

@@ -146,7 +146,7 @@ export function importCompliance (name: string, harness: StoreHarness): void {
           assert.equal(log.lost.length, file.index.blocks.length)
           assert.equal(file.present.count, 0)
           assert.equal(file.inPlace, false)
-          const cid = file.index.blocks[0]
+          const cid = file.index.blocks.at(0)
           assert.ok(cid)
           assert.equal(store.findBlock(cid), undefined)
           await load(store, sample)

@@ -50,7 +50,7 @@ function blocksOf (random: Random, sizes: number[]): { blocks: TestBlock[], samp
   const content = contentOf(random, sizes.reduce((sum, size) => sum + size, 0))
   const sample = sampleOf([{ path: 'model.bin', content, sizes }])
   let at = 0
-  const blocks = sample.files[0]?.index.value.blocks.map((cid, i) => ({ cid, bytes: content.subarray(at, at += sizes[i] ?? 0) })) ?? []
+  const blocks = [...sample.files[0]?.index.value.blocks ?? []].map((cid, i) => ({ cid, bytes: content.subarray(at, at += sizes[i] ?? 0) }))
   return { blocks, sample }
 }
 

@@ -117,7 +117,7 @@ describe('hostile: floods', function () {
     await loader.connect(address)
     await using flooder = await HostilePeer.start({ swarmKey: cluster.swarmKey })
     await flooder.connect(address)
-    const blocks = sample.files[0]?.index.value.blocks ?? []
+    const blocks = [...sample.files[0]?.index.value.blocks ?? []]
     const before = process.memoryUsage().rss
     const gone: number[] = []
     for (let at = 0; at < 8; at++) {

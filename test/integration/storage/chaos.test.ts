@@ -138,7 +138,7 @@ async function checkAll (store: ModelStore, samples: Sample[], context: string):
         bytes += size
         if (file.inPlace) continue // its user may have written it again since
         assert.ok((await readBlock(store, file, block))?.equals(content.subarray(offset, offset + size)), `${context}: block ${block} of ${file.key}`)
-        const cid = file.index.blocks[block]
+        const cid = file.index.blocks.at(block)
         assert.ok(cid !== undefined && store.findBlock(cid) !== undefined, `${context}: block ${block} of ${file.key} is not found`)
       }
       assert.equal(file.presentBytes, bytes, `${context}: presentBytes of ${file.key}`)

@@ -242,7 +242,7 @@ describe('files: what stands on the disk', () => {
       const lost: number[] = []
       store.events.on('blocks:lost', ({ blocks }) => { lost.push(...blocks) })
       const { bad } = await store.verify(sample.cid)
-      assert.deepEqual(bad.map(({ model, path, block, cid }) => ({ model, path, block, cid })), [{ model: sample.cid, path: 'weights/a.bin', block: 1, cid: file.index.blocks[1]?.toString() }])
+      assert.deepEqual(bad.map(({ model, path, block, cid }) => ({ model, path, block, cid })), [{ model: sample.cid, path: 'weights/a.bin', block: 1, cid: file.index.blocks.at(1)?.toString() }])
       assert.deepEqual(lost, [1])
       await assert.rejects(lstat(at('models', sample.cid, 'weights/a.bin')), { code: 'ENOENT' })
       await reopen()

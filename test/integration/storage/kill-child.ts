@@ -29,7 +29,7 @@ for (;;) {
     await Promise.all(sample.files.filter(() => random.next() < 0.7).map(async file => await importAll(store, file)))
   } else {
     await store.putModel(sample.model)
-    const work = sample.files.flatMap((given, position) => given.index.value.blocks.map((_, block) => ({ position, block })))
+    const work = sample.files.flatMap((given, position) => [...given.index.value.blocks].map((_, block) => ({ position, block })))
     shuffle(random, work)
     const count = randomInt(random, work.length + 1)
     await Promise.all([0, 1, 2].map(async lane => {

@@ -118,7 +118,7 @@ export async function startFetch (peer: TestPeer, sample: Sample, from: Array<{ 
 export { load as holdAll }
 
 export function cidOf (sample: Sample, block: number, file = 0): CID {
-  return sample.files[file]?.index.value.blocks[block] as CID
+  return sample.files[file]?.index.value.blocks.at(block) as CID
 }
 
 /** Resolves when `check` holds; looks again whenever the event loop has turned. Fails after `withinMs`. */

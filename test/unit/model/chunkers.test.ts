@@ -173,7 +173,7 @@ describe('model: shards', () => {
     assert.deepEqual(one.map((shard, i) => shard.cid.equals(changed[i]?.cid)), [true, false, true])
     assert.equal(new Set(one.map(shard => shard.cid.toString())).size, 3)
     const single = indexOf([5])
-    assert.notEqual(shardsOf(single)[0]?.cid.toString(), single.blocks[0]?.toString())
+    assert.notEqual(shardsOf(single)[0]?.cid.toString(), single.blocks.at(0)?.toString())
     assert.equal(shardsOf(single)[0]?.cid.code, 0x55)
   })
 })
