@@ -1,6 +1,7 @@
 import { open, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { ConfigError, DiskError, PAGE_BYTES, asError, systemCode, type Logger } from '../base/index.ts'
+import { Edges, type Edge } from './edges.ts'
 import { writeFully, type HandlePool } from './handles.ts'
 import { SlotPool, type Slot } from './slots.ts'
 
@@ -14,9 +15,10 @@ export type DirectIoMode = 'auto' | 'on' | 'off'
 /**
  * Writes blocks around the page cache where the volume allows it. This file owns O_DIRECT; the rest of the store does
  * not know. A block lies in its slot at the same offset modulo 4 KiB as in its file, so its whole pages go out as they
- * lie, direct, and its ragged edges, each part of a page shared with a neighbour, go through the page cache.
+ * lie, direct. Its ragged edges, each part of a page shared with a neighbour, wait for that neighbour, which writes the
+ * page with its own (edges.ts); if it does not come in time, they go through the page cache.
  *
- * Why the two kinds may be mixed on one file: no page is written both ways, and Linux holds the inode's lock from
+ * Why the two kinds may be mixed on one file: no page is written both ways at the same time, and Linux holds the inode's lock from
  * before a synchronous direct write drops the cached pages until after it has dropped them again; a buffered write
  * waits for that lock (ext4, xfs, btrfs). So a large folio that spans an edge and an inside cannot be dirty while the
  * inside is written, and readers, mapped or not, never keep a stale page. Writing to a mapping would break this:
@@ -24,6 +26,7 @@ export type DirectIoMode = 'auto' | 'on' | 'off'
  */
 export class BlockWriter {
   readonly #handles: HandlePool
+  readonly #edges = new Edges()
   readonly #mode: DirectIoMode
   readonly #logger: Logger
   #direct = false
@@ -49,7 +52,10 @@ export class BlockWriter {
     this.#logger.info({ directory, error: refusal.message }, 'the volume refuses O_DIRECT; blocks are written through the page cache')
   }
 
-  /** Writes `slot.bytes` at `offset`. When it resolves or rejects, nothing of the slot is in use any more. */
+  /**
+   * Writes `slot.bytes` at `offset`, but for edges that may wait until `flush`. The rest of the slot's slab is overwritten.
+   * When it resolves or rejects, nothing of the slot is in use any more.
+   */
   async write (path: string, offset: number, slot: Slot): Promise<void> {
     const { bytes, lead } = slot
     if (lead !== offset % PAGE_BYTES) throw new RangeError(`the slot was prepared for another offset than ${offset}: its lead is ${lead}`)
@@ -59,11 +65,37 @@ export class BlockWriter {
       await this.#buffered(path, offset, bytes)
       return
     }
-    const parts = [this.#inside(path, start, bytes.subarray(start - offset, end - offset))]
-    if (start > offset) parts.push(this.#buffered(path, offset, bytes.subarray(0, start - offset)))
-    if (end < offset + bytes.length) parts.push(this.#buffered(path, end, bytes.subarray(end - offset)))
+    const parts: Array<Promise<void>> = []
+    const head = this.#edge(path, offset, bytes.subarray(0, start - offset), { offset: start - PAGE_BYTES, end: offset }, parts)
+    const tail = this.#edge(path, end, bytes.subarray(end - offset), { offset: offset + bytes.length, end: end + PAGE_BYTES }, parts)
+    if (head !== undefined) slot.slab.set(head.bytes, 0)
+    if (tail !== undefined) slot.slab.set(tail.bytes, lead + bytes.length)
+    const from = head?.offset ?? start
+    const to = tail === undefined ? end : end + PAGE_BYTES
+    const inside = this.#inside(path, from, slot.slab.subarray(lead + from - offset, lead + to - offset))
+    const carried = [head, tail].filter(edge => edge !== undefined)
+    if (carried.length > 0) this.#edges.carry(path, inside, carried)
+    parts.push(inside)
     // All, not the first to fail: the slot must not be released under a write.
     for (const outcome of await Promise.allSettled(parts)) if (outcome.status === 'rejected') throw asError(outcome.reason)
+  }
+
+  /** Writes the edges of a file that wait. Throws as well when a write failed that had taken some along. */
+  async flush (path: string): Promise<void> {
+    const parts = this.#edges.carriers(path)
+    for (const { offset, bytes } of this.#edges.takeAll(path)) parts.push(this.#buffered(path, offset, bytes))
+    await Promise.all(parts)
+  }
+
+  /** The file is another one from here on. */
+  forget (path: string): void { this.#edges.forget(path) }
+
+  /** The neighbour's edge that makes a whole page of this one; without it this one is kept, or written as one of `parts`. */
+  #edge (path: string, offset: number, bytes: Uint8Array, neighbour: { offset: number, end: number }, parts: Array<Promise<void>>): Edge | undefined {
+    if (bytes.length === 0) return undefined
+    const found = this.#edges.take(path, neighbour.offset, neighbour.end)
+    if (found === undefined && !this.#edges.keep(path, offset, bytes)) parts.push(this.#buffered(path, offset, bytes))
+    return found
   }
 
   async #inside (path: string, offset: number, bytes: Uint8Array): Promise<void> {

@@ -95,8 +95,7 @@ export class DiskBytes implements ByteStore {
   async create (file: FileRecord): Promise<void> {
     const path = this.pathOf(file.key)
     file.closed = false
-    await this.#releaseDirty([path])
-    await this.handles.forget(path)
+    await this.#forget(path)
     const handle = await open(path, 'wx', 0o644).catch(async error => {
       if (systemCode(error) !== 'EEXIST') throw error
       await unlink(path)
@@ -166,8 +165,7 @@ export class DiskBytes implements ByteStore {
 
   async remove (file: FileRecord): Promise<void> {
     const path = this.pathOf(file.key)
-    await this.#releaseDirty([path])
-    await this.handles.forget(path)
+    await this.#forget(path)
     await rm(path, { force: true })
   }
 
@@ -213,6 +211,7 @@ export class DiskBytes implements ByteStore {
       if (target.path === undefined) throw new TypeError('an import of another store')
       const toClose = this.#imports.get(target.path)
       if (toClose === undefined) return // its name is the file's already
+      this.#writer.forget(path)
       await this.handles.forget(path)
       await this.handles.forget(target.path)
       if (toClose) await chmod(target.path, 0o444)
@@ -280,12 +279,14 @@ export class DiskBytes implements ByteStore {
     return {
       path,
       write: async (offset, slot) => { await this.#write(path, offset, slot) },
-      read: async (offset, into) => await this.#read(path, offset, into),
+      read: async (offset, into) => {
+        await this.#writer.flush(path)
+        return await this.#read(path, offset, into)
+      },
       sync: async () => { await this.#sync(path) },
       discard: async () => {
         if (!this.#imports.delete(path)) return
-        await this.#releaseDirty([path])
-        await this.handles.forget(path)
+        await this.#forget(path)
         await rm(path, { force: true })
       }
     }
@@ -312,15 +313,22 @@ export class DiskBytes implements ByteStore {
     this.#dirty.delete(path) // what is written from here on belongs to the next sync
     const lease = await (dirty ?? this.handles.acquire(path, 'read')) // a complete file does not open for writing
     try {
+      await this.#writer.flush(path)
       await lease.handle.datasync()
     } catch (error) {
       // This descriptor has told of the failure and will not do so again: whoever writes next shall have another.
-      await this.#releaseDirty([path])
-      await this.handles.forget(path)
+      await this.#forget(path)
       throw error
     } finally {
       lease.release()
     }
+  }
+
+  /** Nothing of what was at this path is open or waits to be written. */
+  async #forget (path: string): Promise<void> {
+    this.#writer.forget(path)
+    await this.#releaseDirty([path])
+    await this.handles.forget(path)
   }
 
   async #releaseDirty (paths: string[]): Promise<void> {

@@ -9,7 +9,7 @@ import { contentOf, seedOf, temporaryDirectory, withSlot } from '../../complianc
 
 describe('BlockWriter', () => {
   for (const mode of ['auto', 'off'] as const) {
-    it(`writes blocks of any boundaries, in any order, several at a time, beside readers: directIo ${mode}`, async function () {
+    it(`writes blocks of any boundaries, in any order, several at a time, beside readers and flushes: directIo ${mode}`, async function () {
       this.timeout(20_000)
       const seed = seedOf()
       await using directory = await temporaryDirectory()
@@ -41,11 +41,13 @@ describe('BlockWriter', () => {
             await withSlot(async slot => {
               slot.prepare(at, length).set(content.subarray(at, at + length))
               await writer.write(path, at, slot)
+              if (at % 3 === 0) await writer.flush(path)
             })
           }
         }))
         writing = false
         await reader
+        await writer.flush(path)
         assert.ok((await readFile(path)).equals(content))
         await handles.forget(path)
       }), { seed, numRuns: 25 })
