@@ -1,7 +1,7 @@
 import type { Stream } from '@libp2p/interface'
 import { MiB, PeerGoneError, asError } from '../base/index.ts'
 import { FrameReader } from './frame-reader.ts'
-import { STREAM_DATA, type DataShape, type FrameRules, type FrameSink } from './wire.ts'
+import { STREAM_DATA, packData, type DataShape, type FrameRules, type FrameSink } from './wire.ts'
 
 export interface FrameStreamHandler extends FrameSink {
   /** More may be sent after `blocked` was true. May be called without need. */
@@ -20,6 +20,11 @@ export interface FrameStream {
   allocate: (bytes: number) => Uint8Array
   /** Sends whole frames; the bytes belong to the stream from then on. Returns false when it is blocked now or closed. */
   send: (frames: Uint8Array) => boolean
+  /**
+   * Sends as much of `source` from `offset` as goes out at once, as data frames, and returns how many bytes of it that was. The
+   * source is free again when this returns, and what lies before `offset` may have been overwritten.
+   */
+  sendData: (type: number, id: number, source: Uint8Array, offset: number) => number
   /** No sink call after this returns, until resume(). May be called from within one. */
   hold: () => void
   resume: () => void
@@ -80,6 +85,12 @@ export class Libp2pFrameStream implements FrameStream {
       this.#end(asError(error))
       return false
     }
+  }
+
+  sendData (type: number, id: number, source: Uint8Array, offset: number): number {
+    const { frames, bytes } = packData(type, id, source, offset, this.shape, length => this.allocate(length))
+    this.send(frames)
+    return bytes
   }
 
   hold (): void {

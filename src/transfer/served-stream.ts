@@ -49,7 +49,7 @@ const NOTHING = new Uint8Array(0)
 /**
  * The answers to one stream of requests, in their order. The first is being sent, the second may be read from disk
  * meanwhile, and a few more when they are small; the rest are only names. An answer holds one slot, also when it is metadata, which bounds the memory of
- * serving; a slot can be taken back at any time because what is sent was copied (wire.ts).
+ * serving; a slot can be taken back at any time because what was given to the stream is its own or has left (sendData).
  */
 export class ServedStream {
   readonly peerId: string
@@ -99,14 +99,20 @@ export class ServedStream {
       answer.headSent = true
       this.#frames.send(encodeHead(answer.id, answer.bytes.length))
     }
-    const { frames, bytes } = packData(DATA, answer.id, answer.bytes, answer.sent, this.#frames.shape, bytes => this.#frames.allocate(bytes))
+    const bytes = answer.location === undefined ? this.#sendCopy(answer) : this.#frames.sendData(DATA, answer.id, answer.bytes, answer.sent)
     answer.sent += bytes
-    this.#frames.send(frames)
     if (this.#frames.blocked) this.blockedSince ??= this.#components.clock.monotonic()
     if (answer.sent === answer.bytes.length) {
       this.#remove(answer)
       this.#advance()
     }
+    return bytes
+  }
+
+  /** Metadata lies in memory of the store's, which must stay as it is. */
+  #sendCopy ({ id, bytes: source, sent }: Answer): number {
+    const { frames, bytes } = packData(DATA, id, source, sent, this.#frames.shape, length => this.#frames.allocate(length))
+    this.#frames.send(frames)
     return bytes
   }
 

@@ -187,14 +187,19 @@ export function packData (type: number, id: number, source: Uint8Array, offset: 
   let at = 0
   for (let i = 0; i < count; i++) {
     const length = Math.min(frameBytesMax, offset + bytes - from)
-    writeUint32(frames, at, 1 + 4 + length)
-    frames[at + 4] = type
-    writeUint32(frames, at + FRAME_HEAD_BYTES, id)
+    writeDataHead(frames.subarray(at), type, id, length)
     frames.set(source.subarray(from, from + length), at + DATA_HEAD_BYTES)
     at += DATA_HEAD_BYTES + length
     from += length
   }
   return { frames, bytes }
+}
+
+/** The DATA_HEAD_BYTES before `length` bytes of payload. */
+export function writeDataHead (into: Uint8Array, type: number, id: number, length: number): void {
+  writeUint32(into, 0, 1 + 4 + length)
+  into[4] = type
+  writeUint32(into, FRAME_HEAD_BYTES, id)
 }
 
 /** Several frames as one buffer, so that they cost one record on the wire. */
