@@ -1,10 +1,10 @@
 /**
- * The bytes of a file, in order, as they are verified. One that is whole here is read ahead by one buffer; of one that is
- * still loading, each piece is waited for, the next ones are asked for before they are needed, and so much is kept back that
- * a reader who would give up after ten silent seconds gets something every two.
+ * The bytes of a file, in order, as they are verified. One that is whole here is read ahead by one buffer; of one that is not,
+ * what the reader needs next is fetched, and goes out of memory while it is written to the disk; and so much is kept back that a
+ * reader who would give up after ten silent seconds gets something every two.
  */
 import type { ServerResponse } from 'node:http'
-import { AbortError, BLOCK_BYTES_MAX, MiB, asError, type Clock } from '../base/index.ts'
+import { AbortError, asError, type Clock } from '../base/index.ts'
 import type { ShoalNode } from '../node/types.ts'
 import type { Buffers } from './buffers.ts'
 import type { ByteRange } from './ranges.ts'
@@ -20,14 +20,11 @@ export interface StreamedFile { cid: string, path: string, range: ByteRange }
 /** Fills `into` from `offset`; the bytes are verified when it resolves. */
 type Read = (offset: number, into: Uint8Array) => Promise<void>
 
-/** So much is waited for at once: what is verified of a block's neighbours goes out without waiting for those. */
-const PIECE_BYTES = 1 * MiB
 /**
- * Asked for ahead of the reader, in windows, so that blocks come in the order it needs them. Each range somebody waits for is
- * synced as soon as it is written: one wait for a window costs one sync, one for each block would cost as many.
+ * Pieces read ahead of the reader, each filled out of the block it is part of as soon as that is verified: at most four blocks. What
+ * is not asked for is not fetched: it would be on disk, and out of memory, when the reader gets there.
  */
-const WINDOW_BYTES = 4 * BLOCK_BYTES_MAX
-const AHEAD_BYTES = 2 * WINDOW_BYTES
+const AHEAD_PIECES = 16
 /** Kept back while the next bytes are on their way, and let go in drops: 32 of them last longer than a load waits for a provider. */
 const RESERVE_BYTES = 64 * 1024
 const DROP_BYTES = 2 * 1024
@@ -52,6 +49,14 @@ export async function streamFile (components: StreamComponents, file: StreamedFi
   }
   await body.load(file, begin)
   body.end()
+}
+
+/** Some bytes of a file on their way into memory. */
+interface Piece {
+  readonly buffer: Buffer
+  readonly bytes: Buffer
+  readonly ready: Promise<void>
+  isReady: boolean
 }
 
 class Body {
@@ -110,53 +115,64 @@ class Body {
     const { node } = this.#components
     const over = new AbortController()
     const signal = AbortSignal.any([this.#signal, over.signal])
-    const model = await node.open(cid, { include: [path], order: 'sequential', signal })
+    const model = await node.open(cid, { include: [path], onDemand: true, signal })
     const end = range.offset + range.length
+    const ahead: Piece[] = []
     let asked = range.offset
-    const askAhead = (at: number): void => {
-      while (asked < end && asked < at + AHEAD_BYTES) {
-        const length = Math.min(end - asked, WINDOW_BYTES)
-        model.waitFor(path, asked, length, { signal }).catch(() => undefined) // told when its first piece is waited for
-        asked += length
+    const isWhole = range.length === model.files.find(file => file.path === path)?.size
+    const read = async (offset: number, into: Buffer): Promise<void> => {
+      await model.read(path, offset, into.length, { into, signal })
+      // Who has the last byte of a file may ask for it again, or look whether it is here.
+      if (isWhole && offset + into.length === end) await model.waitFor(path, range.offset, range.length, { signal })
+    }
+    const ask = (): void => {
+      while (asked < end && ahead.length < AHEAD_PIECES) {
+        const buffer = this.#components.buffers.take()
+        const bytes = buffer.subarray(0, Math.min(buffer.length, end - asked))
+        const piece: Piece = { buffer, bytes, isReady: false, ready: read(asked, bytes).then(() => { piece.isReady = true }) }
+        piece.ready.catch(() => undefined) // told when its turn comes, or nobody waits any more
+        ahead.push(piece)
+        asked += bytes.length
       }
     }
+    let kept: Buffer = Buffer.alloc(0)
     try {
-      let done = range.offset
-      let kept = 0
-      while (done < end) {
-        const upTo = Math.min(end, done + PIECE_BYTES)
-        const ready = model.waitFor(path, done, upTo - done, { signal })
-        askAhead(done)
+      for (ask(); ahead.length > 0; ask()) {
+        const [piece] = ahead as [Piece]
         if (!this.#response.headersSent) {
-          await this.#soon(ready)
+          await this.#within(piece.ready, FIRST_BYTE_MS)
           begin()
         }
-        const at = done
-        kept = await this.#meanwhile(ready, kept, async (bytes, left) => { await this.#send(model, path, { offset: at - left, length: bytes }) })
-        const keep = upTo === end ? 0 : Math.min(RESERVE_BYTES, upTo - done + kept)
-        await this.#send(model, path, { offset: done - kept, length: upTo - done + kept - keep })
-        kept = keep
-        done = upTo
+        kept = await this.#meanwhile(piece, kept)
+        if (kept.length > 0) await this.#write(kept)
+        const [, next] = ahead
+        const keep = next === undefined || next.isReady ? 0 : Math.min(RESERVE_BYTES, piece.bytes.length)
+        const goes = piece.bytes.length - keep
+        if (goes > 0) await this.#write(piece.bytes.subarray(0, goes))
+        kept = Buffer.from(piece.bytes.subarray(goes))
+        this.#components.buffers.give(piece.buffer)
+        ahead.shift()
       }
       if (!this.#response.headersSent) begin()
+      this.#response.end()
+      // What went out of memory is not thrown away on its way to the disk.
+      await model.waitFor(path, range.offset, range.length).catch(() => undefined)
     } finally {
       over.abort(new AbortError('the answer has ended'))
       model.close()
+      // Not before nobody fills them any more.
+      for (const { ready, buffer } of ahead) void ready.catch(() => undefined).finally(() => { this.#components.buffers.give(buffer) })
     }
   }
 
-  /** Waits for `ready`, and every while lets go a drop of the bytes that are kept back. Says how many are left. */
-  async #meanwhile (ready: Promise<void>, kept: number, drop: (bytes: number, left: number) => Promise<void>): Promise<number> {
-    let left = kept
-    for (;;) {
+  /** Waits for a piece, and every while lets go a drop of the bytes that are kept back. Says which are left. */
+  async #meanwhile ({ ready, isReady }: Piece, kept: Buffer): Promise<Buffer> {
+    if (isReady) return kept
+    for (let left = kept; ; left = left.subarray(DROP_BYTES)) {
       if (await this.#within(ready, DROP_EVERY_MS)) return left
-      const bytes = Math.min(DROP_BYTES, left)
-      if (bytes > 0) await drop(bytes, left)
-      left -= bytes
+      if (left.length > 0) await this.#write(left.subarray(0, DROP_BYTES))
     }
   }
-
-  async #soon (ready: Promise<void>): Promise<void> { await this.#within(ready, FIRST_BYTE_MS) }
 
   /** Whether it was ready in this time. Throws what it throws. */
   async #within (ready: Promise<void>, timeoutMs: number): Promise<boolean> {
@@ -166,21 +182,6 @@ class Body {
       return await Promise.race([ready.then(() => true), late])
     } finally {
       cancel()
-    }
-  }
-
-  async #send (model: { read: (path: string, offset: number, length: number, options: { into: Uint8Array }) => Promise<unknown> }, path: string, { offset, length }: ByteRange): Promise<void> {
-    const { buffers } = this.#components
-    for (let done = 0; done < length;) {
-      const buffer = buffers.take()
-      try {
-        const bytes = buffer.subarray(0, Math.min(buffer.length, length - done))
-        await model.read(path, offset + done, bytes.length, { into: bytes })
-        await this.#write(bytes)
-        done += bytes.length
-      } finally {
-        buffers.give(buffer)
-      }
     }
   }
 

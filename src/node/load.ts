@@ -5,7 +5,7 @@ import { encodeFileIndex, parseModelCid, type Encoded, type Manifest, type Model
 import type { ModelStore, StoredModel } from '../storage/store.ts'
 import type { ModelFetch, ModelFetchStats } from '../transfer/types.ts'
 import { Finding, candidates, findModel, type FindComponents } from './find-model.ts'
-import { OpenShared, endsWell, progressOf, withSignal, type SharedFetch } from './open-model.ts'
+import { OpenShared, endsWell, progressOf, withSignal, type FetchOptions, type SharedFetch } from './open-model.ts'
 import type { LoadOptions, LoadProgress, NodeSettings, OpenModel, TransferStatus } from './types.ts'
 
 /** Of who opens a model to fetch parts of it for the swarm. */
@@ -188,7 +188,7 @@ class SharedLoad implements SharedFetch {
   get clock (): Clock { return this.#components.clock }
 
   /** The running fetch, or one of this whole file; undefined when it is all here. */
-  async fetchFor (model: StoredModel, file: number, order: LoadOptions['order']): Promise<ModelFetch | undefined> {
+  async fetchFor (model: StoredModel, file: number, options: FetchOptions): Promise<ModelFetch | undefined> {
     if (this.#fetch === undefined) {
       // Many readers may find their blocks gone at once: the file is made ready for all of them.
       let ready = this.#readying.get(file)
@@ -198,14 +198,14 @@ class SharedLoad implements SharedFetch {
       }
       await ready
     }
-    return this.#fetch ?? this.fetchOf(model, [file], order)
+    return this.#fetch ?? this.fetchOf(model, [file], options)
   }
 
   /** Fetches no more than these bytes, beside whatever else is being fetched. Room for them is up to the caller. */
   async fetchRange (model: StoredModel, file: number, range: { offset: number, length: number }, options: AbortOptions): Promise<void> {
     for (;;) {
       throwIfAborted(this.#stopping.signal)
-      const fetch = this.#fetch ?? this.#startFetch(model, [], undefined)
+      const fetch = this.#fetch ?? this.#startFetch(model, [], {})
       try {
         await fetch.want(file, range.offset, range.length, options) // in the same turn: a fetch of which nothing is wanted ends with it
         return
@@ -217,19 +217,19 @@ class SharedLoad implements SharedFetch {
   }
 
   /** The fetch, widened to these files; undefined when they are all here. */
-  fetchOf (model: StoredModel, files: number[], order: LoadOptions['order']): ModelFetch | undefined {
+  fetchOf (model: StoredModel, files: number[], options: FetchOptions): ModelFetch | undefined {
     if (files.every(file => model.files[file]?.present.full === true)) return undefined
     throwIfAborted(this.#stopping.signal) // nobody would end it
     if (this.#fetch !== undefined) {
-      this.#fetch.addFiles(files)
+      this.#fetch.addFiles(files, { onDemand: options.onDemand ?? false })
       return this.#fetch
     }
-    return this.#startFetch(model, files, order)
+    return this.#startFetch(model, files, options)
   }
 
-  #startFetch (model: StoredModel, files: number[], order: LoadOptions['order']): ModelFetch {
+  #startFetch (model: StoredModel, files: number[], { order, onDemand = false }: FetchOptions): ModelFetch {
     const { exchange, logger } = this.#components
-    const fetch = this.#fetch = exchange.fetchModel({ model, files, isBackground: () => this.#loaders.size === 0, ...(order === undefined ? {} : { order }) })
+    const fetch = this.#fetch = exchange.fetchModel({ model, files, onDemand, isBackground: () => this.#loaders.size === 0, ...(order === undefined ? {} : { order }) })
     const offInterested = exchange.events.on('peer:interested', ({ model: wanted, peerId }) => { if (wanted === this.#key) fetch.addPeer(peerId) })
     const offStarved = fetch.events.on('starved', () => { this.#starved() })
     const offProgress = fetch.events.on('progress', () => { this.#starvedSince = undefined })

@@ -3,14 +3,17 @@ import type { ModelStore, StoredFile, StoredModel } from '../storage/store.ts'
 import type { ModelFetch, ModelFetchStats } from '../transfer/types.ts'
 import type { LoadOptions, LoadProgress, LoadResult, OpenFile, OpenModel, ReadOptions } from './types.ts'
 
+/** How what is missing is fetched. */
+export type FetchOptions = Pick<LoadOptions, 'order' | 'onDemand'>
+
 /** What one caller needs of the load it shares with others. */
 export interface SharedFetch {
   readonly store: ModelStore
   readonly clock: Clock
   /** The fetch, widened to these files; undefined when they are all here. */
-  fetchOf: (model: StoredModel, files: number[], order: LoadOptions['order']) => ModelFetch | undefined
+  fetchOf: (model: StoredModel, files: number[], options: FetchOptions) => ModelFetch | undefined
   /** The running fetch, or one of this whole file; undefined when it is all here. */
-  fetchFor: (model: StoredModel, file: number, order: LoadOptions['order']) => Promise<ModelFetch | undefined>
+  fetchFor: (model: StoredModel, file: number, options: FetchOptions) => Promise<ModelFetch | undefined>
   /** Fetches no more than these bytes. */
   fetchRange: (model: StoredModel, file: number, range: { offset: number, length: number }, options: AbortOptions) => Promise<void>
   /** Why the load ended, or what was thrown. */
@@ -35,6 +38,7 @@ export class OpenShared implements OpenModel {
   /** Until the wanted files are here. What is read after that may need another. */
   #fetch: ModelFetch | undefined
   #result: LoadResult | undefined
+  #letGo = (): void => undefined
 
   constructor (shared: SharedFetch, caller: object, model: StoredModel, wanted: number[], options: LoadOptions) {
     this.cid = model.cid
@@ -47,7 +51,8 @@ export class OpenShared implements OpenModel {
     const distinct = new Set(wanted.map(file => model.files[file]))
     this.#distinctBytes = sum(distinct, file => file?.index.size ?? 0)
     this.#lackingBytes = this.#distinctBytes - sum(distinct, file => file?.presentBytes ?? 0)
-    this.#fetch = shared.fetchOf(model, wanted, options.order)
+    this.#fetch = shared.fetchOf(model, wanted, options)
+    if (options.onDemand === true) this.#letGo = this.#fetch?.hold() ?? this.#letGo
     this.done = this.#wait()
     this.done.catch(() => undefined) // whoever does not await it has other ways to learn
   }
@@ -80,22 +85,24 @@ export class OpenShared implements OpenModel {
       throw new UsageError(`${path} has ${file?.index.size ?? 0} bytes; bytes ${offset} to ${offset + length} are not in it`)
     }
     if (length === 0 || isHere(file, offset, length)) return
-    try {
-      while (await this.#fetchRange(position, offset, length, options) === 'again');
-    } catch (error) {
-      throwIfAborted(options.signal)
-      throw this.#shared.reason(error)
-    }
+    await this.#fetched(position, offset, length, options)
   }
 
   async read (path: string, offset: number, length: number, options: ReadOptions = {}): Promise<Uint8Array> {
-    await this.waitFor(path, offset, length, options)
-    const file = this.#model.files[this.#position(path)]
+    const position = this.#position(path)
+    const file = this.#model.files[position]
     if (file === undefined) throw new FileNotFoundError(`${this.cid} has no file ${path}`)
+    if (offset >= 0 && length > 0 && offset + length <= file.index.size && !isHere(file, offset, length)) {
+      const into = options.into ?? Buffer.allocUnsafeSlow(length)
+      if (await this.#fetched(position, offset, length, { ...options, into }) === 'read') return into
+    } else {
+      await this.waitFor(path, offset, length, options)
+    }
     return await this.#shared.store.readRange(file, offset, length, options.into)
   }
 
   close (): void {
+    this.#letGo()
     void this.#shared.leave(this.#caller)
   }
 
@@ -105,15 +112,32 @@ export class OpenShared implements OpenModel {
     return position
   }
 
-  async #fetchRange (position: number, offset: number, length: number, options: AbortOptions): Promise<'here' | 'again'> {
+  /** Fetches a range; says whether it was also read. */
+  async #fetched (position: number, offset: number, length: number, options: ReadOptions): Promise<'here' | 'read'> {
+    try {
+      for (;;) {
+        const how = await this.#fetchRange(position, offset, length, options)
+        if (how !== 'again') return how
+      }
+    } catch (error) {
+      throwIfAborted(options.signal)
+      throw this.#shared.reason(error)
+    }
+  }
+
+  async #fetchRange (position: number, offset: number, length: number, options: ReadOptions): Promise<'here' | 'read' | 'again'> {
     if (this.#wanted.size === 0) {
       await this.#shared.fetchRange(this.#model, position, { offset, length }, options)
       return 'here'
     }
-    const fetch = await withSignal(this.#shared.fetchFor(this.#model, position, this.#options.order), options.signal)
+    const fetch = await withSignal(this.#shared.fetchFor(this.#model, position, this.#options), options.signal)
     try {
-      await fetch?.want(position, offset, length, options)
-      return 'here'
+      if (fetch === undefined || options.into === undefined) {
+        await fetch?.want(position, offset, length, options)
+        return 'here'
+      }
+      await fetch.read(position, offset, options.into, options)
+      return 'read'
     } catch (error) {
       throwIfAborted(options.signal)
       if (fetch === undefined || !await endsWell(fetch)) throw error
@@ -157,7 +181,7 @@ export class OpenShared implements OpenModel {
 
   /** The fetch may have been widened by others: this caller is done when its own files are. */
   async #wantedDone (fetch: ModelFetch): Promise<void> {
-    await Promise.race([fetch.done, fetch.complete(this.#wanted)])
+    await (this.#options.onDemand === true ? fetch.done : Promise.race([fetch.done, fetch.complete(this.#wanted)]))
   }
 }
 

@@ -84,6 +84,8 @@ export interface LoadOptions extends AbortOptions, ProgressOptions<LoadProgress>
   include?: string[]
   /** `sequential` fetches in file order; default `rarest`. */
   order?: 'rarest' | 'sequential'
+  /** Fetches only what is read or waited for; `done` is then of little use. Default false: all that is included. */
+  onDemand?: boolean
   /** Give up when no provider was found for this long. Default `transfer.providerTimeoutMs`. */
   providerTimeoutMs?: number
 }
@@ -127,7 +129,7 @@ export interface OpenModel {
   progress: () => LoadProgress
   /** Resolves when bytes [offset, offset + length) of the file are verified and on disk; moves them to the front of the fetch. */
   waitFor: (path: string, offset: number, length: number, options?: AbortOptions) => Promise<void>
-  /** waitFor, then the bytes. */
+  /** Moves the bytes to the front of the fetch as `waitFor` does, and gives them as soon as they are verified. */
   read: (path: string, offset: number, length: number, options?: ReadOptions) => Promise<Uint8Array>
   /** Leaves the load; it ends when the last one has left. */
   close: () => void

@@ -1,11 +1,12 @@
 import {
-  AbortError, Emitter, InvalidFileIndexError, ModelNotFoundError, UsageError, abortReason, asError, throwIfAborted, type AbortOptions, type Clock, type Logger, type Random
+  AbortError, Emitter, InvalidFileIndexError, ModelNotFoundError, UsageError, asError, throwIfAborted, type AbortOptions, type Clock, type Logger, type Random
 } from '../base/index.ts'
 import type { Slot } from '../storage/slots.ts'
 import type { ModelStore, StoredFile, StoredModel } from '../storage/store.ts'
 import { BlockMap, type Place } from './block-map.ts'
 import { hashOf } from './fetch-peer.ts'
 import { FetchPeers, type FetchPeersComponents } from './fetch-peers.ts'
+import { PlaceWaiters, type Take } from './place-waiters.ts'
 import { RateMeter } from './rate.ts'
 import { Scheduler } from './scheduler.ts'
 import type { ModelFetch, ModelFetchEvents, ModelFetchInit, ModelFetchStats } from './types.ts'
@@ -22,15 +23,6 @@ export interface FetchHooks {
   awaited: (bytes: number) => void
   /** Told once. */
   ended: (fetch: RunningFetch) => void
-}
-
-/** Somebody who waits for places. */
-interface Waiter {
-  readonly places: Set<number>
-  /** Places that are not even written. */
-  unwritten: number
-  readonly resolve: () => void
-  readonly reject: (error: Error) => void
 }
 
 const TICK_MS = 100
@@ -55,8 +47,9 @@ export class RunningFetch implements ModelFetch {
   readonly #rate: RateMeter
   /** What was asked for: positions in the model, and bytes of each. */
   readonly #positions = new Map<number, number>()
-  /** Those who wait for a place. */
-  readonly #waiters = new Map<number, Set<Waiter>>()
+  readonly #waiters = new PlaceWaiters()
+  /** Those who will want more, however little is missing now. */
+  #holds = 0
   readonly #written = new Set<number>()
   readonly #off: Array<() => void>
   readonly #settle: PromiseWithResolvers<void>
@@ -102,7 +95,7 @@ export class RunningFetch implements ModelFetch {
       store.events.on('blocks:lost', ({ file, blocks }) => { this.#lost(file, blocks) }),
       store.events.on('model:removed', ({ cid }) => { if (cid === this.model.cid) this.#end(new ModelNotFoundError(`${cid} was removed while it was loaded`)) })
     ]
-    this.addFiles(init.files ?? init.model.files.map((_, position) => position))
+    this.addFiles(init.files ?? init.model.files.map((_, position) => position), { onDemand: init.onDemand ?? false })
     this.#tick()
   }
 
@@ -113,20 +106,55 @@ export class RunningFetch implements ModelFetch {
   /** For a peer that was banned. */
   dropPeer (peerId: string, reason: string): void { this.#peers.drop(peerId, reason) }
 
-  addFiles (positions: number[]): void {
+  addFiles (positions: number[], { onDemand = false } = {}): void {
     if (this.#ended !== undefined) return
     for (const position of positions) {
       const file = this.#fileAt(position)
       const stored = this.#map.files[file]
       this.#positions.set(position, stored?.index.size ?? 0)
-      this.#want(file, 0, (stored?.present.length ?? 0) - 1)
+      if (!onDemand) this.#want(file, 0, (stored?.present.length ?? 0) - 1)
     }
     this.#planSoon()
     // Not at once: whoever made this fetch has not looked at it yet.
     queueMicrotask(() => { this.#checkDone() })
   }
 
+  hold (): () => void {
+    this.#holds++
+    let held = true
+    return () => {
+      if (!held) return
+      held = false
+      this.#holds--
+      this.#checkDone()
+    }
+  }
+
   async want (position: number, offset: number, length: number, options: AbortOptions = {}): Promise<void> {
+    await this.#whenHere(position, offset, length, options)
+  }
+
+  async read (position: number, offset: number, into: Uint8Array, options: AbortOptions = {}): Promise<void> {
+    /** What of `into` is filled: [from, to), apart from each other. */
+    const filled: Array<[number, number]> = []
+    const take = (fileOffset: number, bytes: Uint8Array): void => {
+      const from = Math.max(fileOffset, offset)
+      const to = Math.min(fileOffset + bytes.length, offset + into.length)
+      if (from >= to) return
+      into.set(bytes.subarray(from - fileOffset, to - fileOffset), from - offset)
+      filled.push([from - offset, to - offset])
+    }
+    await this.#whenHere(position, offset, into.length, { ...options, take })
+    const file = this.#map.files[this.#fileAt(position)] as StoredFile
+    let at = 0
+    for (const [from, to] of [...filled.sort((a, b) => a[0] - b[0]), [into.length, into.length]] as Array<[number, number]>) {
+      // Was on disk already, or on its way there.
+      if (at < from) await this.#components.store.readRange(file, offset + at, from - at, into.subarray(at, from))
+      at = Math.max(at, to)
+    }
+  }
+
+  async #whenHere (position: number, offset: number, length: number, options: AbortOptions & { take?: Take }): Promise<void> {
     throwIfAborted(options.signal)
     const file = this.#fileAt(position)
     const { index, offsets } = this.#map.files[file] as StoredFile
@@ -140,7 +168,7 @@ export class RunningFetch implements ModelFetch {
     this.#scheduler.urge(numbers)
     this.#planSoon()
     try {
-      await this.#wait(places, options.signal)
+      await this.#wait(places, options)
     } finally {
       this.#scheduler.calm(numbers)
     }
@@ -152,7 +180,7 @@ export class RunningFetch implements ModelFetch {
       const blocks = this.#map.files[file]?.present.length ?? 0
       for (const place of this.#lacking(file, 0, blocks - 1)) places.push(place)
     }
-    await this.#wait(places, undefined)
+    await this.#wait(places, {})
   }
 
   stats (): ModelFetchStats {
@@ -198,38 +226,16 @@ export class RunningFetch implements ModelFetch {
     return lacking
   }
 
-  async #wait (places: number[], signal: AbortSignal | undefined): Promise<void> {
-    if (places.length === 0) return
-    if (this.#ended !== undefined) throw this.#ended === true ? new AbortError('the fetch has ended') : this.#ended
-    const waiting = Promise.withResolvers<void>()
-    const unwritten = places.filter(place => !this.#written.has(place)).length
-    const waiter: Waiter = { places: new Set(places), unwritten, resolve: waiting.resolve, reject: waiting.reject }
-    for (const place of places) {
-      const waiters = this.#waiters.get(place)
-      if (waiters === undefined) this.#waiters.set(place, new Set([waiter]))
-      else waiters.add(waiter)
-    }
-    if (unwritten === 0) this.#flush()
-    const onAbort = (): void => { if (signal !== undefined) waiting.reject(abortReason(signal)) }
-    signal?.addEventListener('abort', onAbort, { once: true })
-    try {
-      await waiting.promise
-    } finally {
-      signal?.removeEventListener('abort', onAbort)
-      for (const place of places) this.#leave(place, waiter)
-    }
-  }
-
-  #leave (place: number, waiter: Waiter): void {
-    const waiters = this.#waiters.get(place)
-    waiters?.delete(waiter)
-    if (waiters?.size === 0) this.#waiters.delete(place)
+  async #wait (places: number[], options: AbortOptions & { take?: Take }): Promise<void> {
+    if (places.length > 0 && this.#ended !== undefined) throw this.#ended === true ? new AbortError('the fetch has ended') : this.#ended
+    await this.#waiters.wait(places, { ...options, isWritten: place => this.#written.has(place), flush: () => { this.#flush() } })
   }
 
   #verified (block: number, slot: Slot): void {
     const places = this.#map.places(block).filter(({ file, block: at }) => !file.present.has(at))
     this.#fetchedBytes += this.#map.sizes[block] ?? 0
     if (this.#ended !== undefined) { slot.release(); return }
+    for (const { place, offset } of places) this.#waiters.verified(place, offset, slot.bytes)
     this.#writing++
     this.#write(places, slot).then(() => { this.#afterWrite(places) }, error => { this.#end(asError(error)) }).finally(() => {
       this.#writing--
@@ -257,7 +263,7 @@ export class RunningFetch implements ModelFetch {
     for (const { place, file, block } of places) {
       if (file.present.has(block)) continue // its sync overtook us
       this.#written.add(place)
-      for (const waiter of this.#waiters.get(place) ?? []) if (--waiter.unwritten <= 0) awaited = true
+      if (this.#waiters.written(place)) awaited = true
     }
     // Somebody waits for just these, or they are the last: do not wait for a larger batch.
     if (awaited || (this.#scheduler.missing === 0 && this.#writing === 1)) this.#flush()
@@ -283,11 +289,7 @@ export class RunningFetch implements ModelFetch {
       const number = this.#map.blockAt(place)
       // Here by another way than this fetch (another model's, a copy): not to be fetched if that was its only place.
       if (!this.#scheduler.isHere(number) && this.#map.places(number).every(other => other.file.present.has(other.block))) this.#scheduler.here(number)
-      for (const waiter of this.#waiters.get(place) ?? []) {
-        waiter.places.delete(place)
-        this.#leave(place, waiter)
-        if (waiter.places.size === 0) waiter.resolve()
-      }
+      this.#waiters.recorded(place)
     }
     this.#planSoon()
     this.#progress()
@@ -352,7 +354,7 @@ export class RunningFetch implements ModelFetch {
   }
 
   #checkDone (): void {
-    if (this.#ended === undefined && this.#wanted.missing === 0) this.#end(true)
+    if (this.#ended === undefined && this.#wanted.missing === 0 && this.#holds === 0) this.#end(true)
   }
 
   /** `true`: everything wanted is recorded. */
@@ -363,8 +365,7 @@ export class RunningFetch implements ModelFetch {
     this.#cancelProgress?.()
     for (const off of this.#off) off()
     this.#peers.stop()
-    const waiters = new Set([...this.#waiters.values()].flatMap(set => [...set]))
-    for (const waiter of waiters) waiter.reject(how === true ? new AbortError('the fetch has ended') : how)
+    this.#waiters.rejectAll(how === true ? new AbortError('the fetch has ended') : how)
     this.#hooks.ended(this)
     this.#checkEnded()
   }

@@ -82,6 +82,8 @@ export interface ModelFetchInit {
   model: StoredModel
   /** Positions in `model.files` to fetch; default all. */
   files?: number[]
+  /** Of those, only what is asked for by `want` and `read`. */
+  onDemand?: boolean
   order?: 'rarest' | 'sequential'
   /** True while nobody waits for it (replication): those who serve it serve others first. Default false. */
   isBackground?: () => boolean
@@ -119,10 +121,17 @@ export interface ModelFetch {
   readonly done: Promise<void>
   /** Opens the peer's inventory (dialling it if need be) and fetches from it what it has. Idempotent; never throws. */
   addPeer: (peerId: string) => void
-  /** Widens the wanted files. */
-  addFiles: (files: number[]) => void
+  /** Widens the wanted files. `onDemand`: of these only what is asked for by `want` and `read`. */
+  addFiles: (files: number[], options?: { onDemand?: boolean }) => void
+  /** Keeps it from ending when nothing is missing for a moment, until the returned function is called. */
+  hold: () => () => void
   /** Moves a range of a file to the front and resolves when it is recorded. Rejects with the signal's reason or when the fetch ends first. */
   want: (file: number, offset: number, length: number, options?: AbortOptions) => Promise<void>
+  /**
+   * Moves the bytes of a file from `offset` to the front and fills `into` with them as soon as they are verified; they may not be
+   * recorded yet. Rejects as `want` does.
+   */
+  read: (file: number, offset: number, into: Uint8Array, options?: AbortOptions) => Promise<void>
   /** Resolves when these files are recorded in full, without moving them to the front. Rejects when the fetch ends first. */
   complete: (files: Iterable<number>) => Promise<void>
   stats: () => ModelFetchStats
