@@ -86,6 +86,12 @@ export class Loads {
   /** True while somebody loads or reads it. */
   has (cid: string): boolean { return this.#shared.get(cid)?.idle === false }
 
+  /** A load that nobody waits for any more has let go of its model when this resolves. */
+  async settled (cid: string): Promise<void> {
+    const shared = this.#shared.get(cid)
+    if (shared?.ending === true) await shared.ended
+  }
+
   async stop (): Promise<void> {
     this.#stopped = true
     const open = [...this.#shared.values()]

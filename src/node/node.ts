@@ -180,8 +180,9 @@ export class Node implements ShoalNode {
 
   async remove (cid: string): Promise<RemoveResult> {
     this.#check()
-    const { store, announcer } = this.#components
+    const { store, announcer, loads } = this.#components
     const model = this.#model(cid)
+    await loads.settled(model.cid)
     // Told last when it came, told first when it goes; if the store refuses, it is announced again.
     announcer.withdraw(model)
     try {

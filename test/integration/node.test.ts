@@ -4,7 +4,7 @@ import { chmod, mkdir, readFile, symlink, writeFile, appendFile } from 'node:fs/
 import { join } from 'node:path'
 import { CID } from 'multiformats/cid'
 import { identity } from 'multiformats/hashes/identity'
-import { MiB } from '../../src/base/index.ts'
+import { MiB, randomInt, seededRandom } from '../../src/base/index.ts'
 import { Cluster } from '../support/cluster.ts'
 import { hashTree, temporaryDirectory, writeTree } from '../support/files.ts'
 
@@ -126,6 +126,33 @@ describe('node', function () {
     const fromSeeder = results.reduce((sum, result) => sum + (result.peers[seeder.peerId] ?? 0), 0)
     for (const result of results) assert.equal(result.fetchedBytes, bytes)
     assert.ok(fromSeeder < 8 * bytes * 0.9, `the seeder sent ${(fromSeeder / bytes).toFixed(2)} copies`)
+  })
+
+  it('on demand gives any ranges, in any order, as soon as they are verified, and fetches nothing else', async () => {
+    await using cluster = new Cluster()
+    await using source = await temporaryDirectory('source')
+    await writeTree(source.path, { 'weights.bin': 24 * MiB + 5, 'other.bin': 13 })
+    const bytes = await readFile(join(source.path, 'weights.bin'))
+    const [a, b] = await cluster.spawn(2)
+    assert.ok(a !== undefined && b !== undefined)
+    await cluster.connect()
+    const { cid } = await a.add(source.path)
+    const random = seededRandom(12)
+    const open = await b.open(cid, { include: ['weights.bin'], onDemand: true })
+    for (let round = 0; round < 8; round++) {
+      await Promise.all(Array.from({ length: 5 }, async () => {
+        const offset = 8 * MiB + randomInt(random, 6 * MiB)
+        const length = 1 + randomInt(random, 2 * MiB)
+        assert.ok(bytes.subarray(offset, offset + length).equals(await open.read('weights.bin', offset, length)))
+      }))
+    }
+    await open.waitFor('weights.bin', 8 * MiB, 8 * MiB)
+    const missing = (await b.show(cid)).fileList.map(({ path, blocks, presentBlocks }) => [path, blocks - presentBlocks])
+    assert.deepEqual(missing, [['other.bin', 1], ['weights.bin', 5]])
+    assert.equal(b.transfers().length, 1, 'it goes on until its caller has left')
+    open.close()
+    await open.done.catch(() => undefined)
+    assert.equal(b.transfers().length, 0)
   })
 
   it('serves a range that a reader waits for before the rest', async () => {

@@ -166,6 +166,16 @@ describe('hf: the endpoint', function () {
     await reader.remove(cid)
   })
 
+  it('fetches no more of a file than the blocks of the range that is asked for', async () => {
+    const bytes = await content('model.safetensors')
+    const { status, body } = await ask(url(here), `/cid/${cid}/resolve/main/model.safetensors`, { headers: { range: 'bytes=8388608-8388700' } })
+    assert.ok(status === 206 && body.equals(bytes.subarray(8388608, 8388701)))
+    await until('the load ends with its reader', () => reader.transfers().length === 0)
+    const file = (await reader.show(cid)).fileList.find(({ path }) => path === 'model.safetensors')
+    assert.deepEqual([file?.presentBlocks, file?.blocks], [1, 3])
+    await reader.remove(cid)
+  })
+
   it('stops fetching when the reader goes', async () => {
     const agent = new Agent()
     const model = join(directory.path, 'large')
