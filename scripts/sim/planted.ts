@@ -47,7 +47,7 @@ export const plants: readonly Plant[] = [
   },
   {
     name: 'two-trimmers-at-once',
-    seed: 21,
+    seed: 99,
     what: 'the answer to a release is not looked at',
     faults: ['message-loss', 'crash', 'drain', 'domain-loss'],
     hours: 3,

@@ -10,14 +10,21 @@ export class Peer {
   heardAt: number
   /** Since when it has been down. */
   downAt = 0
+  /** Since when it has been alive without a break, if there was one. */
+  aliveSince = -Infinity
   incarnation = ''
   /** Former ones, so that what was said then and comes late is not taken for a new life. */
   readonly former: string[] = []
   version = 0
   freeBytes = 0
   draining = false
-  /** It said that it stops and means to come back. */
+  /**
+   * It said that it stops and means to come back; until its next life says something. What of it comes late is no sign of life: who forgot the
+   * goodbye for that would not wait for the return.
+   */
   leaving = false
+  /** When it said so. */
+  leftAt = 0
   /** When its last state came; undefined: never. */
   stateAt: number | undefined
   /** The newest of our states that it has. */
@@ -68,6 +75,9 @@ function domainsOf (labels: Record<string, string>, id: string): string[] {
 /** An observer's word about a silent peer counts for this long. */
 const SAID_TTL_MS = 15_000
 const ASK_EVERY_MS = 5_000
+/** Of who is down: often enough before anybody acts on it, then ever more rarely, as a share of the time since. */
+const ASK_DOWN_EVERY_MS = 30_000
+const ASK_DOWN_SHARE = 1 / 20
 const OBSERVERS_ASKED = 3
 /** Others are up but nobody knows the silent peer: then this node's own word has to do, a little later. */
 const ALONE_EXTRA_MS = 10_000
@@ -141,6 +151,10 @@ export class PeerTable {
       } else if (peer.liveness !== 'down') {
         if (peer.liveness === 'alive') { this.#turn(peer, 'suspect', now); changed = true }
         if (this.#isDown(peer, age, now)) { this.#turn(peer, 'down', now); changed = true }
+      } else if (this.#isBack(peer, now)) {
+        peer.leaving = false
+        this.#turn(peer, 'suspect', now)
+        changed = true
       }
     }
     if (changed || this.#brakeSince !== undefined) this.#updateBrake(now)
@@ -151,11 +165,14 @@ export class PeerTable {
     peer.liveness = to
     if (to === 'down') peer.downAt = now
     if (to === 'alive') {
+      peer.aliveSince = now
       peer.said.clear()
-      peer.leaving = false
       peer.tries = 0
+    }
+    if (from === 'down') {
       // It may have started anew meanwhile: both tell each other where they stand.
-      if (from === 'down') { peer.stateAt = undefined; peer.ackVersion = 0 }
+      peer.stateAt = undefined
+      peer.ackVersion = 0
       this.#believed.delete(peer)
     }
     this.#hooks.changed(peer, from)
@@ -165,17 +182,7 @@ export class PeerTable {
     const { suspectMs, downMs } = this.#settings
     // It said goodbye: no need to ask around.
     if (peer.leaving) return age >= downMs
-    let observers = 0
-    if (now - peer.askedAt >= ASK_EVERY_MS) {
-      peer.askedAt = now
-      for (const other of this.peers.values()) {
-        if (observers >= OBSERVERS_ASKED) break
-        if (other === peer || other.liveness !== 'alive' || other.stateAt === undefined) continue
-        this.#hooks.ask(other.id, peer.id)
-        observers++
-      }
-      if (observers === 0 && age >= downMs) return true
-    }
+    if (this.#askAround(peer, ASK_EVERY_MS, now) === 0 && age >= downMs) return true
     if (age < downMs) return false
     let agreed = false
     for (const [observer, { at, ageMs }] of peer.said) {
@@ -184,6 +191,30 @@ export class PeerTable {
       agreed = true
     }
     return agreed || age >= downMs + ALONE_EXTRA_MS
+  }
+
+  /** Others hear it again, and a cut keeps it from this node: that is no death, as it would not have been one before. */
+  #isBack (peer: Peer, now: number): boolean {
+    this.#askAround(peer, Math.max(ASK_DOWN_EVERY_MS, (now - peer.downAt) * ASK_DOWN_SHARE), now)
+    for (const { at, ageMs } of peer.said.values()) {
+      const unheardMs = ageMs + (now - at)
+      if (now - at <= SAID_TTL_MS && unheardMs < this.#settings.suspectMs && now - unheardMs > peer.downAt) return true
+    }
+    return false
+  }
+
+  /** How many were asked about it; undefined: it is not time. */
+  #askAround (peer: Peer, everyMs: number, now: number): number | undefined {
+    if (now - peer.askedAt < everyMs) return undefined
+    peer.askedAt = now
+    let observers = 0
+    for (const other of this.peers.values()) {
+      if (observers >= OBSERVERS_ASKED) break
+      if (other === peer || other.liveness !== 'alive' || other.stateAt === undefined) continue
+      this.#hooks.ask(other.id, peer.id)
+      observers++
+    }
+    return observers
   }
 
   #updateBrake (now: number): void {
@@ -197,7 +228,7 @@ export class PeerTable {
       return
     }
     for (const peer of this.#lostAtOnce(now)) this.#braked.add(peer)
-    for (const peer of this.#braked) if (peer.liveness === 'alive') this.#braked.delete(peer)
+    for (const peer of this.#braked) if (peer.liveness !== 'down') this.#braked.delete(peer)
     const timedOut = now - this.#brakeSince >= brakeMaxMs
     if (this.#braked.size > 0 && !timedOut) return
     for (const peer of this.#braked) this.#believed.add(peer)

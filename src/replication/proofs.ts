@@ -1,4 +1,4 @@
-import { FAILED_MAX, WRONG } from './planner.ts'
+import { FAILED_MAX, WRONG, isProven } from './planner.ts'
 import { Own, type Claim, type ModelView } from './model-view.ts'
 import { weight } from './rendezvous.ts'
 import { exchangeId, type Context } from './context.ts'
@@ -19,6 +19,8 @@ const ANSWER_TIMEOUT_MS = 10_000
 /** Who failed is asked again after this long: a disk may be mended, a message may have been lost. */
 const AGAIN_MS = 60_000
 const LATE_MAX_MS = 2 * 60_000
+/** Who has been up for so long without a break hears what it is asked: states that are not acknowledged come more rarely than every 15 s before that. */
+const HEARING_MS = 60_000
 /** Shards in one challenge: 64 x 64 KiB to read. */
 export const CHALLENGE_SHARDS_MAX = 64
 const NONCE_BYTES = 16
@@ -59,7 +61,7 @@ export class Proofs {
   }
 
   expire (): void {
-    const { now, wake } = this.#context
+    const { now, wake, settings } = this.#context
     for (const [id, challenge] of this.#open) {
       const age = now - challenge.sentAt
       if (age >= LATE_MAX_MS) this.#open.delete(id)
@@ -69,7 +71,12 @@ export class Proofs {
       this.#ended(challenge)
       const claim = challenge.view.claims.get(challenge.peer.id)
       if (claim === undefined || challenge.peer.liveness !== 'alive') continue
-      for (const shard of challenge.shards) this.#failed(challenge, claim, shard, Math.min(FAILED_MAX, (claim.failed[shard] ?? 0) + 1))
+      // Who comes and goes may speak and not hear: what it showed counts until it runs out.
+      const mayBeDeaf = now - challenge.peer.aliveSince < HEARING_MS
+      for (const shard of challenge.shards) {
+        if (mayBeDeaf && isProven(claim, shard, settings.proofTtlMs, now)) continue
+        this.#failed(challenge, claim, shard, Math.min(FAILED_MAX, (claim.failed[shard] ?? 0) + 1))
+      }
     }
   }
 

@@ -178,8 +178,9 @@ export class Replicator {
     switch (message.type) {
       case 'state': this.#states.received(from, message); break
       case 'ask': {
-        // Who does not watch it has nothing to say of it.
-        const heardAt = peers.get(message.peer) === undefined ? undefined : ports.heardAt(message.peer)
+        // Who does not watch it has nothing to say of it, and who knows that it stopped says since when, whatever of it came late.
+        const asked = peers.get(message.peer)
+        const heardAt = asked?.leaving === true ? asked.leftAt : asked === undefined ? undefined : ports.heardAt(message.peer)
         if (heardAt !== undefined) ports.send(from, { type: 'seen', peer: message.peer, ageMs: Math.max(0, Math.round(now - heardAt)) })
         break
       }

@@ -93,6 +93,7 @@ export class States {
     peer.stateAt = now
     peer.tries = 0
     peer.draining = state.draining
+    if (state.leaving && !peer.leaving) peer.leftAt = now
     peer.leaving = state.leaving
     peer.freeBytes = state.freeBytes
     peer.labels = state.labels

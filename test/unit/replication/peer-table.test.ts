@@ -57,6 +57,43 @@ describe('peer table', () => {
     assert.equal(at.of('a'), 'suspect')
   })
 
+  it('hears from others that one is back which it still cannot hear, and asks ever more rarely', () => {
+    const at = new Setting(['a', 'b'])
+    at.pass(60_000, ['a'], () => 60_000)
+    assert.equal(at.of('a'), 'down')
+    at.pass(40_000, ['a'], () => 1_000)
+    assert.equal(at.of('a'), 'suspect')
+    at.pass(40_000, ['a'], () => 60_000)
+    assert.equal(at.of('a'), 'down', 'as soon as they do not hear it any more')
+    let asked = 0
+    const count = (ms: number): number => {
+      asked = 0
+      at.pass(ms, ['a'], () => { asked++; return 1e9 })
+      return asked
+    }
+    assert.equal(count(5 * 60_000), 10)
+    count(24 * 60 * 60_000)
+    assert.ok(count(60 * 60_000) <= 1)
+  })
+
+  it('does not take for a return what others heard before the end', () => {
+    const at = new Setting(['a', 'b'])
+    const end = at.now
+    at.pass(10 * 60_000, ['a'], () => at.now - end)
+    assert.equal(at.of('a'), 'down')
+  })
+
+  it('remembers a goodbye when something of that life comes late', () => {
+    const at = new Setting(['a', 'b'])
+    const peer = at.table.get('a')
+    assert(peer !== undefined)
+    peer.leaving = true
+    at.pass(30_000, ['a'], () => 30_000)
+    assert.equal(at.of('a'), 'down')
+    at.pass(1_000, [])
+    assert.deepEqual([at.of('a'), peer.leaving], ['alive', true])
+  })
+
   it('goes by its own word when nobody else knows the peer, a little later', () => {
     const at = new Setting(['a', 'b'])
     at.pass(25_000, ['a'])

@@ -26,6 +26,10 @@ class Bench {
   throwsOnReachable = false
   searches = 0
   reachable: string[] = []
+  /** Last signs of life; of all others there is one each moment. */
+  readonly heardAt = new Map<string, number>()
+  /** What is asked of these gets lost. */
+  readonly deaf = new Set<string>()
   now = 1_000_000
   #version = 0
 
@@ -33,7 +37,7 @@ class Bench {
     for (const { model, shard } of commitments) this.ledger.add(`${model}/${shard}`)
     const ports: ReplicaPorts = {
       send: (to, message) => { this.sent.push({ to, message }) },
-      heardAt: () => this.now,
+      heardAt: id => this.heardAt.get(id) ?? this.now,
       watch: () => undefined,
       reachable: () => {
         if (this.throwsOnReachable) throw new Error('a bug')
@@ -72,6 +76,7 @@ class Bench {
     this.replicator.tick(this.now)
     // Whoever is challenged has what it says.
     for (const { to, message } of this.take('challenge')) {
+      if (this.deaf.has(to)) continue
       this.replicator.receive(to, { type: 'proof', id: message.id, model: message.model, digests: message.shards.map(shard => new Uint8Array([shard, ...message.nonce])) }, this.now)
     }
   }
@@ -414,6 +419,47 @@ describe('the replicator', () => {
     bench.tick()
     assert.equal(replicas(), 3)
     assert.deepEqual(bench.take('offer'), [])
+  })
+
+  it('counts what a peer has shown until that runs out, when it comes and goes and may not hear what it is asked', () => {
+    const bench = new Bench()
+    const replicas = (): number | undefined => bench.replicator.shards('m', bench.now)?.[0]?.replicas
+    const pass = (ms: number): void => { for (const until = bench.now + ms; bench.now < until;) bench.tick() }
+    bench.has(true)
+    bench.replicator.setPolicy(policy(), bench.now)
+    for (const peer of ['a', 'b']) bench.says(peer, { committed: bits(0, 1) })
+    pass(3_000)
+    const shownAt = bench.now
+    assert.equal(replicas(), 3)
+    bench.deaf.add('a')
+    // A word now and then, and nothing between: it is suspect and alive in turn.
+    while (bench.now < shownAt + 55 * 60_000) {
+      bench.heardAt.set('a', bench.now)
+      pass(10_000)
+      assert.equal(replicas(), 3)
+      pass(10_000)
+    }
+    bench.heardAt.delete('a')
+    pass(3 * 60_000)
+    assert.equal(replicas(), 2, 'it answers nothing although it has been there all the time')
+  })
+
+  it('tells who asks about one that stopped since when, whatever of it came late', () => {
+    const bench = new Bench()
+    bench.has(true)
+    bench.replicator.setPolicy(policy(), bench.now)
+    bench.says('a', { committed: bits(0, 1) })
+    bench.tick()
+    const age = (): number | undefined => {
+      bench.replicator.receive('b', { type: 'ask', peer: 'a' }, bench.now)
+      return bench.take('seen').pop()?.message.ageMs
+    }
+    assert.equal(age(), 0)
+    bench.says('a', { committed: bits(0, 1) }, { leaving: true })
+    for (let i = 0; i < 20; i++) bench.tick()
+    assert.equal(age(), 20_000)
+    bench.says('a', { committed: bits(0, 1) }, { incarnation: 'a again' })
+    assert.equal(age(), 0)
   })
 
   it('answers who asks for its space, also when the only model that one spoke of is one it has nothing of any more', () => {
