@@ -7,19 +7,20 @@ import type { World } from './world.ts'
 /** Those who go have been missed by then. */
 const MISSED_MS = MINUTE
 
-/** All who promised a shard reboot at once, and who happens to have it cached needs room just then. */
+/** All who promised a shard reboot at once, and all who happen to have it cached need room just then, at the same moment. */
 export function rebootHolders (world: World, random: Random): void {
   const spot = pick(random, working(world).filter(node => !node.lies).flatMap(node => cachedOf(world, node)))
   const ms = 3 * MINUTE + randomInt(random, 5 * MINUTE)
   const wait = MISSED_MS + randomInt(random, MINUTE)
   if (spot === undefined) return
-  const { node, key } = spot
+  const { key } = spot
   const holders = working(world).filter(each => each.disk.keeps(key))
+  const others = working(world).filter(each => each.disk.has(key) && !holders.includes(each))
   const { cid } = world.modelAt(key)
-  say(world, `all who promised ${cid}/${shardOf(key)} reboot for ${Math.round(ms / SECOND)} s, and ${node.name} needs all the room there is`)
+  say(world, `all who promised ${cid}/${shardOf(key)} reboot for ${Math.round(ms / SECOND)} s, and ${others.map(each => each.name).join(' ')} need all the room there is`)
   world.disturb(1)
   for (const holder of holders) holder.leave()
-  world.queue.after(wait, () => { if (node.works) node.evict(node.disk.used) })
+  world.queue.after(wait, () => { for (const other of others) if (other.works) other.evict(other.disk.used) })
   let over = false
   const finish = (): void => {
     if (over) return

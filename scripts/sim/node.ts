@@ -302,7 +302,6 @@ export class SimNode {
       const key = keyOf(model.index, shard)
       if ((this.disk.committed.has(key) || this.disk.lostPromises.has(key)) && this.disk.right(key)) this.#world.checks.fail('nobody evicts what it promised', `${this.name} collects ${model.cid}/${shard}, to which it is committed${this.disk.lostPromises.has(key) ? ' by the ledger that it lost' : ''}`, key)
       this.#world.checks.collects(this, key)
-      this.forgotAt.set(key, this.#world.now)
       this.loses(key, 'collects')
     }
     return true

@@ -66,5 +66,20 @@ export const diskPlants: readonly Plant[] = [
         return promised && keeps(cid)
       }
     }
+  },
+  {
+    name: 'counts-on-each-other',
+    seed: 168,
+    shows: 'the last copy known is not evicted',
+    what: 'those who only have something cached all let go of it at once, each because the others have it',
+    faults: ['cache-pressure'],
+    patch: (replicator, node) => {
+      const keeps = replicator.keeps.bind(replicator)
+      const othersHave = (cid: string): boolean => (replicator.shards(cid, node.now) ?? []).every(({ holders }) => {
+        const own = holders.find(({ peerId }) => peerId === node.name)
+        return own === undefined || (own.state === 'cached' && holders.some(other => other !== own && other.state !== 'down'))
+      })
+      replicator.keeps = cid => keeps(cid) && ([...node.pulls.values()].some(pull => pull.model.cid === cid) || !othersHave(cid))
+    }
   }
 ]

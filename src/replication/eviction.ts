@@ -1,7 +1,10 @@
 import { Own, type ModelView } from './model-view.ts'
-import { isProven, type Scene } from './planner.ts'
+import { isProven, rankOf, type Scene } from './planner.ts'
 
 /** What of a model may make room for something else, by what is known of the others. */
+
+/** One order for all shards of a model: a model goes whole, and in as many orders as it has shards everybody would be the first somewhere. */
+const ANY_SHARD = 0
 
 /** It may not be evicted: something of it is promised, on its way, or the last copy known of what somebody wants. */
 export function keepsModel (view: ModelView, scene: Scene): boolean {
@@ -15,11 +18,18 @@ export function isSpare (view: ModelView, shard: number, { peers, settings, now 
   return view.policy.target === 0 || [...view.claims].some(([id, claim]) => peers.get(id)?.liveness === 'alive' && isProven(claim, shard, settings.proofTtlMs, now) && claim.committed.has(shard))
 }
 
-/** Claimed is enough: what is cached here was fetched from somebody. */
-function othersHave (view: ModelView, shard: number, { peers }: Scene): boolean {
+/**
+ * Claimed is enough: what is cached here was fetched from somebody. A promise counts whoever gave it; what is only cached counts where its holder
+ * comes before this node in an order that all see alike, so of those who have it the first never counts on the others, and no two count on each other.
+ */
+function othersHave (view: ModelView, shard: number, { self, peers }: Scene): boolean {
   for (const [id, claim] of view.claims) {
     const peer = peers.get(id)
-    if (peer !== undefined && peer.liveness !== 'down' && !peer.leaving && (claim.committed.has(shard) || claim.cached.has(shard))) return true
+    if (peer === undefined || peer.liveness === 'down' || peer.leaving) continue
+    if (claim.committed.has(shard)) return true
+    // What it said in an earlier life may be gone, what it has goes with who drains, and who has heard nothing of this node may not know that it is wanted.
+    const stays = peer.liveness === 'alive' && !peer.draining && claim.doubtedAt === undefined && peer.ackVersion > 0
+    if (stays && claim.cached.has(shard) && rankOf(view, ANY_SHARD, self, [peer]) > 0) return true
   }
   return false
 }
