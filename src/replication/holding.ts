@@ -243,7 +243,8 @@ export class Holding {
       const broken = shardsWith(view, Own.Broken)
       const needless = broken.filter(shard => this.#isNeedless(view, shard))
       if (needless.length > 0) this.#releaseAll(view, needless, 'released')
-      for (const shard of broken) if (!needless.includes(shard)) this.#mend(view, shard)
+      // Who drains would fetch it only to let it go.
+      if (!this.#context.draining) for (const shard of broken) if (!needless.includes(shard)) this.#mend(view, shard)
     }
     for (const [id, { view, shard, startedAt }] of this.#pulls) {
       const until = startedAt + pullTimeoutMs(view.bytes[shard] ?? 0)
@@ -253,11 +254,12 @@ export class Holding {
     }
   }
 
-  /** There is nothing here that others could lose; who drains would fetch it only to let it go, and what others have as often as is wanted nobody needs. */
+  /** There is nothing here that others could lose: who drains is done with it, and what others have as often as is wanted nobody needs. */
   #isNeedless (view: ModelView, shard: number): boolean {
     const { draining, settled, peers } = this.#context
+    if (!settled) return false
     if (draining) return true
-    if (!settled || peers.brake || view.kept || this.#pulls.has(key(view, shard))) return false
+    if (peers.brake || view.kept || this.#pulls.has(key(view, shard))) return false
     return this.#claimed(view, shard, claim => claim.doubtedAt === undefined) >= view.policy.target
   }
 
