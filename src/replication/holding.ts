@@ -1,4 +1,4 @@
-import { Own, type Claim, type ModelView } from './model-view.ts'
+import { Own, type Claim, type ModelView, type ShardState } from './model-view.ts'
 import { WRONG } from './planner.ts'
 import type { Context } from './context.ts'
 import type { DeclineReason, ReplicaMessage } from './types.ts'
@@ -16,7 +16,7 @@ interface Pull {
   coordinator: string | undefined
 }
 
-/** A broken replica whose fetch failed is tried again after this long, then after twice that, and so on. */
+/** A broken replica whose fetch failed, or which broke again, is fetched after this long, then after twice that, and so on. */
 const MEND_AGAIN_MS = 30_000
 const MEND_AGAIN_MAX_MS = 10 * 60_000
 const SAVE_AGAIN_MS = 10_000
@@ -118,11 +118,11 @@ export class Holding {
       const state = view.states[shard]
       if (ok) {
         view.own[shard] = Own.Committed
-        if (state !== undefined) state.mendsFailed = 0
+        if (state !== undefined) state.mendedAt = now
         this.#context.changed()
         ports.note({ type: 'committed', model: view.cid, shard, bytes: view.bytes[shard] ?? 0 })
       } else if (state !== undefined) {
-        state.repairAt = now + Math.min(MEND_AGAIN_MAX_MS, MEND_AGAIN_MS * 2 ** state.mendsFailed++)
+        mendLater(state, now)
       }
     } else if (view.own[shard] === Own.Pulling) {
       const held = ok ? Own.Held : Own.None
@@ -204,7 +204,13 @@ export class Holding {
     if (own !== Own.Held && own !== Own.Committed) return
     view.own[shard] = own === Own.Held ? Own.None : Own.Broken
     const state = view.states[shard]
-    if (state !== undefined) { state.repairAt = -Infinity; state.mendsFailed = 0; state.keepUntil = -Infinity }
+    const { now } = this.#context
+    if (state !== undefined) {
+      state.keepUntil = -Infinity
+      // What breaks again so soon has been put on the same bad place: that mended nothing.
+      if (now - state.mendedAt < MEND_AGAIN_MAX_MS) mendLater(state, now)
+      else { state.repairAt = -Infinity; state.mendsFailed = 0 }
+    }
     // What was checked against a bad copy says nothing: neither who failed nor who passed.
     for (const claim of view.claims.values()) {
       claim.failed[shard] = 0
@@ -299,6 +305,10 @@ export class Holding {
   #cancel (view: ModelView, shard: number): void {
     if (this.#pulls.delete(key(view, shard))) this.#context.ports.cancel(view.cid, shard)
   }
+}
+
+function mendLater (state: ShardState, now: number): void {
+  state.repairAt = now + Math.min(MEND_AGAIN_MAX_MS, MEND_AGAIN_MS * 2 ** state.mendsFailed++)
 }
 
 function shardsWith (view: ModelView, own: Own): number[] {

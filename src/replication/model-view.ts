@@ -89,9 +89,10 @@ export class ShardState {
   committedAt = -Infinity
   /** All replicas were in one domain of this level (of DOMAIN_LEVELS) when it last had its target: one made elsewhere makes one of them redundant. */
   crowded: number | undefined
-  /** Next attempt to fetch a broken replica again, and how often in a row that failed. */
+  /** Next attempt to fetch a broken replica again, how often in a row that failed or did not last, and when it last succeeded. */
   repairAt = -Infinity
   mendsFailed = 0
+  mendedAt = -Infinity
 }
 
 const NO_POLICY: Policy = { min: 0, target: 0, max: 0 }

@@ -378,6 +378,35 @@ describe('the replicator', () => {
     assert.ok(tries(1) >= 1, 'another loss begins anew')
   })
 
+  it('fetches what breaks again soon after it was mended ever more rarely, and at once what lasted', () => {
+    const bench = new Bench()
+    bench.has(true)
+    bench.replicator.setPolicy(policy(), bench.now)
+    bench.says('a', { committed: bits(0, 1) })
+    bench.tick()
+    const mends = (minutes: number): number => {
+      let count = 0
+      for (const until = bench.now + minutes * 60_000; bench.now < until;) {
+        bench.tick()
+        for (const { model, shard } of bench.pulls.splice(0)) {
+          count++
+          bench.replicator.pulled(model, shard, true, bench.now)
+          bench.replicator.lost(model, shard, bench.now + 1_000)
+        }
+      }
+      return count
+    }
+    bench.replicator.lost('m', 0, bench.now)
+    const first = mends(10)
+    assert.ok(first >= 4 && first <= 6, `${first} in ten minutes`)
+    assert.ok(mends(60) <= 8)
+    bench.replicator.held('m', 0, bench.now)
+    bench.now += 10 * 60_000
+    bench.replicator.lost('m', 0, bench.now)
+    bench.tick()
+    assert.equal(bench.pulls.length, 1)
+  })
+
   it('fetches a broken replica again only when others do not have it as often as is wanted, unless it is kept here', () => {
     const broken = (others: string[], kept: boolean): Bench => {
       const bench = new Bench()
