@@ -13,8 +13,8 @@ import type { World } from './world.ts'
  * who removed the model; and rot since the last proof, which trim demands to be ten minutes old at most.
  */
 const DEATH_UNSEEN_MS = MINUTE
-/** Until who is silent is down: twenty seconds, five to be asked about, and two ticks. */
-const DOWN_UNSEEN_MS = 40 * SECOND
+/** Until who is silent is suspect: fifteen seconds, and two ticks. */
+const SILENCE_UNSEEN_MS = 25 * SECOND
 const ROT_UNSEEN_MS = 11 * MINUTE
 /** Who lets go asks all others first, and does it within this of the answers: ten seconds and the slowest of networks. */
 const ANSWERS_MS = 30 * SECOND
@@ -137,11 +137,12 @@ export class Checks {
 
   /** It has what it knows to be wanted, and nobody else that it can know of has. */
   isLastKnown (node: SimNode, key: Key): boolean {
-    const { now, nodes } = this.#world
+    const { now, nodes, network } = this.#world
     const model = this.#world.modelAt(key)
     if (!node.disk.right(key) || !this.wanted(model) || (node.replicator?.policyOf(model.cid)?.target ?? 0) === 0) return false
     const isKnown = (other: SimNode): boolean => {
-      const isThere = other.running || now - (other.absentSince ?? -Infinity) < DOWN_UNSEEN_MS
+      // What is replayed of the dead lets them live on.
+      const isThere = other.running || now - Math.max(other.absentSince ?? -Infinity, network.messageFrom(node.index, other.index)) < SILENCE_UNSEEN_MS
       const justLost = other.disk.keptBefore(key) || now - (other.forgotAt.get(key) ?? -Infinity) < DEATH_UNSEEN_MS
       return isThere && (other.disk.has(key) || justLost)
     }

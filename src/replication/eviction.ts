@@ -19,16 +19,17 @@ export function isSpare (view: ModelView, shard: number, { peers, settings, now 
 }
 
 /**
- * Claimed is enough: what is cached here was fetched from somebody. A promise counts whoever gave it; what is only cached counts where its holder
+ * Claimed is enough: what is cached here was fetched from somebody. Of those that are heard: who is silent may be gone, and eviction is for good.
+ * A promise counts whoever gave it; what is only cached counts where its holder
  * comes before this node in an order that all see alike, so of those who have it the first never counts on the others, and no two count on each other.
  */
 function othersHave (view: ModelView, shard: number, { self, peers }: Scene): boolean {
   for (const [id, claim] of view.claims) {
     const peer = peers.get(id)
-    if (peer === undefined || peer.liveness === 'down' || peer.leaving) continue
+    if (peer === undefined || peer.liveness !== 'alive' || peer.leaving) continue
     if (claim.committed.has(shard)) return true
     // What it said in an earlier life may be gone, what it has goes with who drains, and who has heard nothing of this node may not know that it is wanted.
-    const stays = peer.liveness === 'alive' && !peer.draining && claim.doubtedAt === undefined && peer.ackVersion > 0
+    const stays = !peer.draining && claim.doubtedAt === undefined && peer.ackVersion > 0
     if (stays && claim.cached.has(shard) && rankOf(view, ANY_SHARD, self, [peer]) > 0) return true
   }
   return false

@@ -53,8 +53,7 @@ describe('what a node may evict', () => {
     const setting = new Setting(first, [other ?? ''])
     assert.equal(setting.keeps(), true)
     assert.equal(setting.keeps(other, {}, { committed: Bitfield.full(SHARDS) }), false)
-    assert.equal(setting.keeps(other, { liveness: 'suspect' }), false)
-    assert.equal(setting.keeps(other, { liveness: 'down' }), true)
+    assert.equal(setting.keeps(other, { liveness: 'suspect' }), true, 'it is silent, and may be gone')
   })
 
   it('does not count on what may be gone, or go', () => {
