@@ -1,5 +1,5 @@
 import { exchangeId, type Context } from './context.ts'
-import { isProven, isSilent, look, trimPlace, type ShardLook } from './planner.ts'
+import { isProven, isSilent, look, rankOf, trimPlace, type ShardLook } from './planner.ts'
 import { Own, type ModelView } from './model-view.ts'
 import type { Holding } from './holding.ts'
 import type { Proofs } from './proofs.ts'
@@ -86,10 +86,11 @@ export class Handover {
   #misses (view: ModelView, shard: number, leaver: string): boolean {
     if (this.#context.peers.get(leaver)?.draining === true) return false
     const { own, proven, claimed } = look(view, shard, this.#context)
-    const { settings, now } = this.#context
+    const { settings, now, self } = this.#context
     const judges = proven.filter(peer => peer.id !== leaver)
-    // Without the leaver nobody may be left to judge those who are silent here (planner.ts).
-    const believed = claimed.filter(peer => peer.id !== leaver && (judges.length > 0 || !isSilent(peer, settings.graceDefaultMs, now)))
+    // Without the leaver nobody may be left that comes before this node and judges those who are silent here (planner.ts).
+    const isJudge = rankOf(view, shard, self, judges) === 0
+    const believed = claimed.filter(peer => peer.id !== leaver && !(isJudge && isSilent(peer, settings.graceDefaultMs, now)))
     return judges.length + believed.length + (own ? 1 : 0) < view.policy.target
   }
 

@@ -64,16 +64,18 @@ export function look (view: ModelView, shard: number, { self, draining, settings
       found.pending.push(peer)
     }
   }
-  if (draining || found.proven.length === 0) unvouched(found, { draining, graceMs: settings.graceDefaultMs, now })
+  unvouched(found, view, shard, { self, draining, graceMs: settings.graceDefaultMs, now })
   return found
 }
 
 /**
- * Who is heard by others and not here cannot be asked for a proof. As long as another holder is there, that one judges it; where there is
- * none, its word alone does not count for ever. Nor does it promise anything to who drains, whatever it proved before.
+ * Who is heard by others and not here cannot be asked for a proof. Others that hold the shard judge it, as long as one comes before this node in
+ * rendezvous order: where all waited for each other's judgement, each of another silent peer, nobody would act. For the first its word alone does not
+ * count for ever. Nor does it promise anything to who drains, whatever it proved before.
  */
-function unvouched (found: ShardLook, { draining, graceMs, now }: { draining: boolean, graceMs: number, now: number }): void {
-  const silent = found.claimed.filter(peer => isSilent(peer, graceMs, now))
+function unvouched (found: ShardLook, view: ModelView, shard: number, { self, draining, graceMs, now }: { self: Peer, draining: boolean, graceMs: number, now: number }): void {
+  const claims = found.claimed.filter(peer => isSilent(peer, graceMs, now))
+  const silent = claims.length > 0 && (draining || rankOf(view, shard, self, found.proven) === 0) ? claims : []
   const mute = draining ? found.proven.filter(peer => isSilent(peer, graceMs, now)) : []
   if (silent.length + mute.length === 0) return
   found.claimed = found.claimed.filter(peer => !silent.includes(peer))

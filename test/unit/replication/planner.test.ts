@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { Bitfield, MiB } from '../../../src/base/index.ts'
 import { ModelView, Own } from '../../../src/replication/model-view.ts'
 import { PeerTable, type Peer } from '../../../src/replication/peer-table.ts'
-import { WRONG, distance, look, needOf, pick, trimPlace, type Scene } from '../../../src/replication/planner.ts'
+import { WRONG, distance, look, needOf, pick, rankOf, trimPlace, type Scene } from '../../../src/replication/planner.ts'
 import { defaultReplication } from '../../../src/replication/settings.ts'
 
 const settings = { ...defaultReplication, donateBytes: 0 }
@@ -46,16 +46,23 @@ class Setting {
 }
 
 describe('replica planner', () => {
-  it('does not count on the word of a silent holder for ever when no other is there to judge it', () => {
+  it('does not count on the word of a silent holder for ever when no other that comes before is there to judge it', () => {
     const setting = new Setting()
+    const comesBefore = (id: string): boolean => rankOf(setting.view, 0, setting.scene.self, [setting.peers.make(id, NOW)]) > 0
+    const names = Array.from({ length: 100 }, (_, i) => `holder ${i}`)
+    const [before, after] = [names.find(comesBefore), names.find(id => !comesBefore(id))]
+    assert(before !== undefined && after !== undefined)
     setting.view.policy = { min: 2, target: 2, max: 3 }
     const unproven = NOW - settings.proofTtlMs - 1
     setting.holder('silent', { liveness: 'suspect', heardAt: NOW - settings.graceDefaultMs + 1 }, unproven)
     assert.equal(setting.need(), undefined)
     setting.holder('silent', { liveness: 'suspect', heardAt: NOW - settings.graceDefaultMs }, unproven)
     assert.equal(setting.need()?.why, 'last-copy')
-    setting.holder('judge')
     setting.view.policy = { min: 2, target: 3, max: 5 }
+    setting.holder(after)
+    assert.equal(setting.need()?.why, 'below-target', 'it may wait for this one to judge')
+    setting.view.policy = { min: 2, target: 4, max: 5 }
+    setting.holder(before)
     assert.equal(setting.need(), undefined)
   })
 
