@@ -33,7 +33,7 @@ class Bench {
   now = 1_000_000
   #version = 0
 
-  constructor (settings: Partial<ReplicationSettings> = {}, labels: Record<string, string> = {}, commitments: Array<{ model: string, shard: number }> = [], ledgerLostMs?: number) {
+  constructor (settings: Partial<ReplicationSettings> = {}, labels: Record<string, string> = {}, commitments: Array<{ model: string, shard: number }> = [], ledgerLostMs?: number, isHere = ledgerLostMs !== undefined) {
     for (const { model, shard } of commitments) this.ledger.add(`${model}/${shard}`)
     const ports: ReplicaPorts = {
       send: (to, message) => { this.sent.push({ to, message }) },
@@ -63,8 +63,8 @@ class Bench {
       diskFreeBytes: () => this.diskFreeBytes,
       note: event => { this.notes.push(event) }
     }
-    this.replicator = new Replicator({ self: 'self', labels, settings: { ...defaultReplication, settleMs: 0, donateBytes: 100 * MiB, ...settings }, random: seededRandom(1), ports, commitments, policies: [], ledgerLostMs })
-    if (ledgerLostMs !== undefined) this.has(false)
+    this.replicator = new Replicator({ self: 'self', labels, settings: { ...defaultReplication, settleMs: 0, donateBytes: 100 * MiB, ...settings }, random: seededRandom(1), ports, commitments, policies: isHere && ledgerLostMs === undefined ? [policy()] : [], ledgerLostMs })
+    if (isHere) this.has(false)
     this.replicator.start(this.now)
   }
 
@@ -405,6 +405,19 @@ describe('the replicator', () => {
     bench.replicator.lost('m', 0, bench.now)
     bench.tick()
     assert.equal(bench.pulls.length, 1)
+  })
+
+  it('neither gives up nor fetches what is broken where it drains, before its view has settled', () => {
+    const bench = new Bench({ settleMs: 60_000 }, {}, [{ model: 'm', shard: 0 }, { model: 'm', shard: 1 }], undefined, true)
+    const pass = (seconds: number): void => { for (let i = 0; i < seconds; i++) bench.tick() }
+    bench.says('a', { committed: bits(0, 1) })
+    bench.replicator.drain(true, bench.now)
+    bench.replicator.lost('m', 0, bench.now)
+    pass(50)
+    assert.deepEqual([...bench.ledger], ['m/0', 'm/1'])
+    pass(20)
+    assert.deepEqual([...bench.ledger], ['m/1'], 'there is nothing here that anybody could lose')
+    assert.deepEqual(bench.pulls, [])
   })
 
   it('fetches a broken replica again only when others do not have it as often as is wanted, unless it is kept here', () => {
