@@ -236,7 +236,7 @@ export const HF_CONNECTIONS_MAX = 512
 /** One read and write of a file: a GiB then costs half the processor time that it does in pieces of 64 KiB (measured). */
 export const HF_BUFFER_BYTES = 1 * MiB
 /** Such buffers at once; beyond, readers get small ones, and all 512 of them another 64 MiB. */
-export const HF_BUFFERS_MAX = 64
+export const HF_BUFFERS_MAX = 128
 export const HF_SMALL_BUFFER_BYTES = 64 * KiB
 /** The body of a request: thousands of paths. */
 export const HF_BODY_BYTES_MAX = 1 * MiB

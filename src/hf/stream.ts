@@ -4,7 +4,7 @@
  * reader who would give up after ten silent seconds gets something every two.
  */
 import type { ServerResponse } from 'node:http'
-import { AbortError, asError, type Clock } from '../base/index.ts'
+import { AbortError, BLOCK_BYTES_MAX, HF_BUFFER_BYTES, asError, type Clock } from '../base/index.ts'
 import type { ShoalNode } from '../node/types.ts'
 import type { Buffers } from './buffers.ts'
 import type { ByteRange } from './ranges.ts'
@@ -25,12 +25,15 @@ type Read = (offset: number, into: Uint8Array) => Promise<void>
  * is not asked for is not fetched: it would be on disk, and out of memory, when the reader gets there.
  */
 const AHEAD_PIECES = 16
+const AHEAD_BYTES = AHEAD_PIECES * HF_BUFFER_BYTES
 /** Kept back while the next bytes are on their way, and let go in drops: 32 of them last longer than a load waits for a provider. */
 const RESERVE_BYTES = 64 * 1024
 const DROP_BYTES = 2 * 1024
 const DROP_EVERY_MS = 2_000
 /** A reader that takes nothing for this long is gone, or has forgotten. */
 const WRITE_STALL_MS = 300_000
+/** How long what went out may take to be on the disk. */
+const RECORDED_MS = 60_000
 /** How long an answer waits for its first byte, so that a failure can still be told: less than clients wait for a head. */
 const FIRST_BYTE_MS = 6_000
 
@@ -119,6 +122,7 @@ class Body {
     const end = range.offset + range.length
     const ahead: Piece[] = []
     let asked = range.offset
+    let wanted = asked
     const isWhole = range.length === model.files.find(file => file.path === path)?.size
     const read = async (offset: number, into: Buffer): Promise<void> => {
       await model.read(path, offset, into.length, { into, signal })
@@ -134,14 +138,20 @@ class Body {
         ahead.push(piece)
         asked += bytes.length
       }
+      // Where buffers are short the fetch is to be ahead all the same.
+      const done = ahead.reduce((at, { bytes }) => at - bytes.length, asked)
+      for (wanted = Math.max(wanted, asked); wanted < Math.min(end, done + AHEAD_BYTES); wanted += BLOCK_BYTES_MAX) {
+        model.waitFor(path, wanted, Math.min(end - wanted, BLOCK_BYTES_MAX), { signal }).catch(() => undefined) // told when it is read
+      }
     }
     let kept: Buffer = Buffer.alloc(0)
     try {
       for (ask(); ahead.length > 0; ask()) {
         const [piece] = ahead as [Piece]
         if (!this.#response.headersSent) {
-          await this.#within(piece.ready, FIRST_BYTE_MS)
+          const isSoon = await this.#within(piece.ready, FIRST_BYTE_MS)
           begin()
+          if (!isSoon) this.#response.flushHeaders() // the reader waits for a sign of life
         }
         kept = await this.#meanwhile(piece, kept)
         if (kept.length > 0) await this.#write(kept)
@@ -156,7 +166,7 @@ class Body {
       if (!this.#response.headersSent) begin()
       this.#response.end()
       // What went out of memory is not thrown away on its way to the disk.
-      await model.waitFor(path, range.offset, range.length).catch(() => undefined)
+      await model.waitFor(path, range.offset, range.length, { signal: AbortSignal.timeout(RECORDED_MS) }).catch(() => undefined)
     } finally {
       over.abort(new AbortError('the answer has ended'))
       model.close()

@@ -1,6 +1,6 @@
 import type { CID } from 'multiformats/cid'
 import type { ContentRouter } from '../discovery/router.ts'
-import { shardsOf, type Shard } from '../model/index.ts'
+import { cidKey, shardsOf, type Shard } from '../model/index.ts'
 import { fileAnnouncements, fileKeys, type AnnounceMode } from '../replication/announce-plan.ts'
 import type { ModelStore, StoredFile, StoredModel } from '../storage/store.ts'
 import type { Exchange } from '../transfer/types.ts'
@@ -61,11 +61,11 @@ export class Announcer {
     this.#announced.delete(model.cid)
     const shared = new Set(store.models().filter(other => other.cid !== model.cid).flatMap(other => other.files))
     const kept = new Set<string>()
-    for (const file of shared) for (const cid of file.index.blocks) kept.add(cid.toString())
+    for (const file of shared) for (let i = 0; i < file.index.blocks.length; i++) kept.add(file.index.blocks.keyAt(i) ?? '')
     router.withdraw([model.manifest.cid])
     for (const file of new Set(model.files)) {
       if (shared.has(file)) continue
-      router.withdraw(fileKeys(file.index, this.#shardsOf(file)).filter(cid => !kept.has(cid.toString())))
+      router.withdraw(fileKeys(file.index, this.#shardsOf(file)).filter(cid => !kept.has(cidKey(cid))))
     }
   }
 

@@ -194,7 +194,7 @@ class SharedLoad implements SharedFetch {
   get clock (): Clock { return this.#components.clock }
 
   /** The running fetch, or one of this whole file; undefined when it is all here. */
-  async fetchFor (model: StoredModel, file: number, options: FetchOptions): Promise<ModelFetch | undefined> {
+  async fetchFor (model: StoredModel, file: number, order: LoadOptions['order']): Promise<ModelFetch | undefined> {
     if (this.#fetch === undefined) {
       // Many readers may find their blocks gone at once: the file is made ready for all of them.
       let ready = this.#readying.get(file)
@@ -204,7 +204,7 @@ class SharedLoad implements SharedFetch {
       }
       await ready
     }
-    return this.#fetch ?? this.fetchOf(model, [file], options)
+    return this.#fetch ?? this.fetchOf(model, [file], { order })
   }
 
   /** Fetches no more than these bytes, beside whatever else is being fetched. Room for them is up to the caller. */
@@ -217,7 +217,7 @@ class SharedLoad implements SharedFetch {
         return
       } catch (error) {
         throwIfAborted(options.signal)
-        if (!await endsWell(fetch)) throw error // else it had all that was wanted of it just before this was
+        if (!fetch.ended || !await endsWell(fetch)) throw error // else it had all that was wanted of it just before this was
       }
     }
   }

@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { FileNotFoundError, UsageError, abortReason, throwIfAborted, type AbortOptions, type Clock } from '../base/index.ts'
 import type { ModelStore, StoredFile, StoredModel } from '../storage/store.ts'
 import type { ModelFetch, ModelFetchStats } from '../transfer/types.ts'
@@ -13,7 +14,7 @@ export interface SharedFetch {
   /** The fetch, widened to these files; undefined when they are all here. */
   fetchOf: (model: StoredModel, files: number[], options: FetchOptions) => ModelFetch | undefined
   /** The running fetch, or one of this whole file; undefined when it is all here. */
-  fetchFor: (model: StoredModel, file: number, options: FetchOptions) => Promise<ModelFetch | undefined>
+  fetchFor: (model: StoredModel, file: number, order: LoadOptions['order']) => Promise<ModelFetch | undefined>
   /** Fetches no more than these bytes. */
   fetchRange: (model: StoredModel, file: number, range: { offset: number, length: number }, options: AbortOptions) => Promise<void>
   /** Why the load ended, or what was thrown. */
@@ -118,6 +119,7 @@ export class OpenShared implements OpenModel {
       for (;;) {
         const how = await this.#fetchRange(position, offset, length, options)
         if (how !== 'again') return how
+        await nextTurn() // whatever is wrong, others get their turn
       }
     } catch (error) {
       throwIfAborted(options.signal)
@@ -130,7 +132,7 @@ export class OpenShared implements OpenModel {
       await this.#shared.fetchRange(this.#model, position, { offset, length }, options)
       return 'here'
     }
-    const fetch = await withSignal(this.#shared.fetchFor(this.#model, position, this.#options), options.signal)
+    const fetch = await withSignal(this.#shared.fetchFor(this.#model, position, this.#options.order), options.signal)
     try {
       if (fetch === undefined || options.into === undefined) {
         await fetch?.want(position, offset, length, options)
@@ -140,7 +142,7 @@ export class OpenShared implements OpenModel {
       return 'read'
     } catch (error) {
       throwIfAborted(options.signal)
-      if (fetch === undefined || !await endsWell(fetch)) throw error
+      if (fetch?.ended !== true || !await withSignal(endsWell(fetch), options.signal)) throw error
       return 'again' // it had all that was wanted of it just before this was
     }
   }

@@ -1,7 +1,7 @@
 import { open, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { ConfigError, DiskError, PAGE_BYTES, asError, systemCode, type Logger } from '../base/index.ts'
-import { Edges, type Edge } from './edges.ts'
+import type { Edge, Edges } from './edges.ts'
 import { writeFully, type HandlePool } from './handles.ts'
 import { SlotPool, type Slot } from './slots.ts'
 
@@ -26,7 +26,6 @@ export type DirectIoMode = 'auto' | 'on' | 'off'
  */
 export class BlockWriter {
   readonly #handles: HandlePool
-  readonly #edges = new Edges()
   readonly #mode: DirectIoMode
   readonly #logger: Logger
   #direct = false
@@ -53,10 +52,10 @@ export class BlockWriter {
   }
 
   /**
-   * Writes `slot.bytes` at `offset`, but for edges that may wait until `flush`. The rest of the slot's slab is overwritten.
+   * Writes `slot.bytes` at `offset`, but for edges that may wait among `edges` until `flush`. Which those are is settled when this returns its promise. The rest of the slot's slab is overwritten.
    * When it resolves or rejects, nothing of the slot is in use any more.
    */
-  async write (path: string, offset: number, slot: Slot): Promise<void> {
+  async write (path: string, offset: number, slot: Slot, edges: Edges): Promise<void> {
     const { bytes, lead } = slot
     if (lead !== offset % PAGE_BYTES) throw new RangeError(`the slot was prepared for another offset than ${offset}: its lead is ${lead}`)
     const start = Math.ceil(offset / PAGE_BYTES) * PAGE_BYTES
@@ -66,35 +65,31 @@ export class BlockWriter {
       return
     }
     const parts: Array<Promise<void>> = []
-    const head = this.#edge(path, offset, bytes.subarray(0, start - offset), { offset: start - PAGE_BYTES, end: offset }, parts)
-    const tail = this.#edge(path, end, bytes.subarray(end - offset), { offset: offset + bytes.length, end: end + PAGE_BYTES }, parts)
+    const head = this.#edge(path, edges, offset, bytes.subarray(0, start - offset), { offset: start - PAGE_BYTES, end: offset }, parts)
+    const tail = this.#edge(path, edges, end, bytes.subarray(end - offset), { offset: offset + bytes.length, end: end + PAGE_BYTES }, parts)
     if (head !== undefined) slot.slab.set(head.bytes, 0)
     if (tail !== undefined) slot.slab.set(tail.bytes, lead + bytes.length)
     const from = head?.offset ?? start
     const to = tail === undefined ? end : end + PAGE_BYTES
     const inside = this.#inside(path, from, slot.slab.subarray(lead + from - offset, lead + to - offset))
     const carried = [head, tail].filter(edge => edge !== undefined)
-    if (carried.length > 0) this.#edges.carry(path, inside, carried)
+    if (carried.length > 0) edges.carry(inside, carried)
     parts.push(inside)
     // All, not the first to fail: the slot must not be released under a write.
     for (const outcome of await Promise.allSettled(parts)) if (outcome.status === 'rejected') throw asError(outcome.reason)
   }
 
   /** Writes the edges of a file that wait. Throws as well when a write failed that had taken some along. */
-  async flush (path: string): Promise<void> {
-    const parts = this.#edges.carriers(path)
-    for (const { offset, bytes } of this.#edges.takeAll(path)) parts.push(this.#buffered(path, offset, bytes))
-    await Promise.all(parts)
+  async flush (path: string, edges: Edges): Promise<void> {
+    for (const edge of edges.takeAll()) edges.carry(this.#buffered(path, edge.offset, edge.bytes), [edge])
+    await Promise.all(edges.carriers())
   }
 
-  /** The file is another one from here on. */
-  forget (path: string): void { this.#edges.forget(path) }
-
   /** The neighbour's edge that makes a whole page of this one; without it this one is kept, or written as one of `parts`. */
-  #edge (path: string, offset: number, bytes: Uint8Array, neighbour: { offset: number, end: number }, parts: Array<Promise<void>>): Edge | undefined {
+  #edge (path: string, edges: Edges, offset: number, bytes: Uint8Array, neighbour: { offset: number, end: number }, parts: Array<Promise<void>>): Edge | undefined {
     if (bytes.length === 0) return undefined
-    const found = this.#edges.take(path, neighbour.offset, neighbour.end)
-    if (found === undefined && !this.#edges.keep(path, offset, bytes)) parts.push(this.#buffered(path, offset, bytes))
+    const found = edges.take(neighbour.offset, neighbour.end)
+    if (found === undefined && !edges.keep(offset, bytes)) parts.push(this.#buffered(path, offset, bytes))
     return found
   }
 

@@ -7,6 +7,7 @@ import { SMALL_FILE_BYTES_MAX, type ByteStore, type ImportTarget, type Leftovers
 import { LINKS_AT_ONCE, inParallel } from './concurrency.ts'
 import { BlockWriter, type DirectIoMode } from './direct-io.ts'
 import { diskError } from './disk-errors.ts'
+import { Edges } from './edges.ts'
 import { HandlePool, readFully, type Lease } from './handles.ts'
 import { checkVersion, layoutOf, makeLayout, syncDirectory, type Layout } from './layout.ts'
 import { linkInto, unlinkFrom } from './links.ts'
@@ -21,6 +22,12 @@ const NO_REFLINK = new Set(['EOPNOTSUPP', 'ENOTSUP', 'EXDEV', 'EINVAL', 'ENOTTY'
 /** Syncs at once: as many as libuv has threads. */
 const SYNCS_MAX = 4
 
+/**
+ * What was written to a path since it was last synced: an open descriptor, because the kernel tells a failed write-back to those who
+ * had it open, and the edges that wait.
+ */
+interface Unsynced { lease: Promise<Lease>, readonly edges: Edges }
+
 export interface DiskBytesInit { directory: string, directIo: DirectIoMode, random: Random, logger: Logger }
 
 /** Files on a disk, laid out as layout.ts says. */
@@ -30,8 +37,7 @@ export class DiskBytes implements ByteStore {
   readonly #writer: BlockWriter
   readonly #sidecars: Sidecars
   readonly #random: Random
-  /** An open descriptor for each path with unsynced writes: the kernel tells a failed write-back to those who had it open. */
-  readonly #dirty = new Map<string, Promise<Lease>>()
+  readonly #dirty = new Map<string, Unsynced>()
   /** By path: whether it has to be closed against writing when it is adopted. */
   readonly #imports = new Map<string, boolean>()
   #lock: ProcessLock | undefined
@@ -211,8 +217,7 @@ export class DiskBytes implements ByteStore {
       if (target.path === undefined) throw new TypeError('an import of another store')
       const toClose = this.#imports.get(target.path)
       if (toClose === undefined) return // its name is the file's already
-      this.#writer.forget(path)
-      await this.handles.forget(path)
+      await this.#forget(path)
       await this.handles.forget(target.path)
       if (toClose) await chmod(target.path, 0o444)
       await rename(target.path, path)
@@ -280,7 +285,8 @@ export class DiskBytes implements ByteStore {
       path,
       write: async (offset, slot) => { await this.#write(path, offset, slot) },
       read: async (offset, into) => {
-        await this.#writer.flush(path)
+        const dirty = this.#dirty.get(path)
+        if (dirty !== undefined) await this.#writer.flush(path, dirty.edges)
         return await this.#read(path, offset, into)
       },
       sync: async () => { await this.#sync(path) },
@@ -293,15 +299,21 @@ export class DiskBytes implements ByteStore {
   }
 
   async #write (path: string, offset: number, slot: Slot): Promise<void> {
-    let lease = this.#dirty.get(path)
-    if (lease === undefined) this.#dirty.set(path, lease = this.handles.acquire(path, 'write'))
-    try {
-      await lease
-    } catch (error) {
-      if (this.#dirty.get(path) === lease) this.#dirty.delete(path)
-      throw error
+    for (;;) {
+      let dirty = this.#dirty.get(path)
+      if (dirty === undefined) this.#dirty.set(path, dirty = { lease: this.handles.acquire(path, 'write'), edges: new Edges() })
+      const { lease } = dirty
+      try {
+        await lease
+      } catch (error) {
+        if (this.#dirty.get(path) === dirty) this.#dirty.delete(path)
+        throw error
+      }
+      // Synced, or another file's, meanwhile: an edge that is kept there now would never be written.
+      if (this.#dirty.get(path) !== dirty) continue
+      await this.#writer.write(path, offset, slot, dirty.edges)
+      return
     }
-    await this.#writer.write(path, offset, slot)
   }
 
   async #read (path: string, offset: number, into: Uint8Array): Promise<number> {
@@ -311,13 +323,20 @@ export class DiskBytes implements ByteStore {
   async #sync (path: string): Promise<void> {
     const dirty = this.#dirty.get(path)
     this.#dirty.delete(path) // what is written from here on belongs to the next sync
-    const lease = await (dirty ?? this.handles.acquire(path, 'read')) // a complete file does not open for writing
+    const lease = await (dirty?.lease ?? this.handles.acquire(path, 'read')) // a complete file does not open for writing
     try {
-      await this.#writer.flush(path)
+      if (dirty !== undefined) await this.#writer.flush(path, dirty.edges)
       await lease.handle.datasync()
     } catch (error) {
-      // This descriptor has told of the failure and will not do so again: whoever writes next shall have another.
-      await this.#forget(path)
+      // This descriptor has told of the failure and will not do so again: whoever writes next shall have another. What was written
+      // meanwhile may be of a file made anew, and keeps its edges.
+      const next = this.#dirty.get(path)
+      await next?.lease.then(({ release }) => { release() }, () => undefined)
+      await this.handles.forget(path)
+      if (next !== undefined && this.#dirty.get(path) === next) {
+        next.lease = this.handles.acquire(path, 'write')
+        next.lease.catch(() => undefined) // told to who writes or syncs next
+      }
       throw error
     } finally {
       lease.release()
@@ -326,16 +345,15 @@ export class DiskBytes implements ByteStore {
 
   /** Nothing of what was at this path is open or waits to be written. */
   async #forget (path: string): Promise<void> {
-    this.#writer.forget(path)
     await this.#releaseDirty([path])
     await this.handles.forget(path)
   }
 
   async #releaseDirty (paths: string[]): Promise<void> {
     for (const path of paths) {
-      const lease = this.#dirty.get(path)
+      const dirty = this.#dirty.get(path)
       this.#dirty.delete(path)
-      await lease?.then(({ release }) => { release() }, () => undefined)
+      await dirty?.lease.then(({ release }) => { release() }, () => undefined)
     }
   }
 }

@@ -1,5 +1,5 @@
 import { Bitfield, HashMismatchError, ModelNotFoundError, throwIfAborted } from '../base/index.ts'
-import { checkModel, verifyBytes, type Encoded, type FileIndex, type Model } from '../model/index.ts'
+import { checkModel, cidKey, verifyBytes, type Encoded, type FileIndex, type Model } from '../model/index.ts'
 import type { Blocks } from './blocks.ts'
 import { LINKS_AT_ONCE, inParallel } from './concurrency.ts'
 import { LOOKUPS_PER_TURN, nextTurn, withWorkPair, type Core } from './core.ts'
@@ -191,11 +191,11 @@ export class Models {
       // A file may be the same block many times over: what was not found once is not looked for again.
       const missed = new Set<string>()
       for (const [block, blockCid] of blocks.entries()) {
-        if (file.present.has(block) || missed.has(blockCid.toString())) continue
+        if (file.present.has(block) || missed.has(cidKey(blockCid))) continue
         if (++lookups % LOOKUPS_PER_TURN === 0) await nextTurn()
         throwIfAborted(options.signal)
         const from = this.#blocks.find(blockCid)
-        if (from === undefined) { missed.add(blockCid.toString()); continue }
+        if (from === undefined) { missed.add(cidKey(blockCid)); continue }
         if (await this.copy(from.file, from.block, file, block)) copied++
       }
     }

@@ -99,6 +99,8 @@ export class RunningFetch implements ModelFetch {
     this.#tick()
   }
 
+  get ended (): boolean { return this.#ended !== undefined }
+
   addPeer (peerId: string): void {
     if (this.#ended === undefined && peerId !== this.#components.network.peerId.toString()) this.#peers.add(peerId)
   }

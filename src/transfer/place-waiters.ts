@@ -8,6 +8,7 @@ interface Waiter {
   /** Places that are not even written. */
   unwritten: number
   readonly take: Take | undefined
+  readonly flush: () => void
   readonly resolve: () => void
   readonly reject: (error: Error) => void
 }
@@ -24,7 +25,7 @@ export class PlaceWaiters {
     if (places.length === 0) return
     const waiting = Promise.withResolvers<void>()
     const unwritten = places.filter(place => !isWritten(place)).length
-    const waiter: Waiter = { places: new Set(places), unwritten, take, resolve: waiting.resolve, reject: waiting.reject }
+    const waiter: Waiter = { places: new Set(places), unwritten, take, flush, resolve: waiting.resolve, reject: waiting.reject }
     for (const place of places) {
       const waiters = this.#byPlace.get(place)
       if (waiters === undefined) this.#byPlace.set(place, new Set([waiter]))
@@ -46,7 +47,9 @@ export class PlaceWaiters {
     for (const waiter of this.#byPlace.get(place) ?? []) {
       if (waiter.take === undefined) continue
       waiter.take(fileOffset, bytes)
+      waiter.unwritten--
       this.#here(place, waiter)
+      if (waiter.unwritten <= 0 && waiter.places.size > 0) waiter.flush()
     }
   }
 

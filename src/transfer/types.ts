@@ -119,6 +119,8 @@ export interface ModelFetch {
   readonly events: Emitter<ModelFetchEvents>
   /** Resolves when every wanted block is recorded. Rejects only on a store error or stop; lack of peers is told by `starved`. */
   readonly done: Promise<void>
+  /** Over, well or not: nothing more is fetched, and what is under way is being settled. */
+  readonly ended: boolean
   /** Opens the peer's inventory (dialling it if need be) and fetches from it what it has. Idempotent; never throws. */
   addPeer: (peerId: string) => void
   /** Widens the wanted files. `onDemand`: of these only what is asked for by `want` and `read`. */

@@ -2,9 +2,11 @@ import assert from 'node:assert/strict'
 import { createHash, randomBytes } from 'node:crypto'
 import { chmod, mkdir, readFile, symlink, writeFile, appendFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { mock } from 'node:test'
 import { CID } from 'multiformats/cid'
 import { identity } from 'multiformats/hashes/identity'
-import { MiB, randomInt, seededRandom } from '../../src/base/index.ts'
+import { DiskError, MiB, randomInt, seededRandom } from '../../src/base/index.ts'
+import { BlockStore } from '../../src/storage/block-store.ts'
 import { Cluster } from '../support/cluster.ts'
 import { hashTree, temporaryDirectory, writeTree } from '../support/files.ts'
 
@@ -153,6 +155,36 @@ describe('node', function () {
     open.close()
     await open.done.catch(() => undefined)
     assert.equal(b.transfers().length, 0)
+  })
+
+  it('on demand fetches again what was lost of a file that was whole, and tells of a disk that fails', async () => {
+    await using cluster = new Cluster({ transport: 'tcp' })
+    await using source = await temporaryDirectory('source')
+    await writeTree(source.path, { 'w.bin': 12 * MiB })
+    const bytes = await readFile(join(source.path, 'w.bin'))
+    const [a, b] = await cluster.spawn(2)
+    assert.ok(a !== undefined && b !== undefined)
+    await cluster.connect()
+    const { cid } = await a.add(source.path)
+    await b.load(cid)
+    const open = await b.open(cid, { onDemand: true })
+    const path = open.files[0]?.localPath ?? ''
+    await chmod(path, 0o644)
+    await writeFile(path, Buffer.alloc(12 * MiB))
+    assert.equal((await b.verify(cid)).bad.length, 3)
+    assert.ok(bytes.subarray(5 * MiB, 6 * MiB).equals(await open.read('w.bin', 5 * MiB, MiB, { signal: AbortSignal.timeout(10_000) })))
+    open.close()
+    await b.remove(cid)
+    const again = await b.open(cid, { onDemand: true })
+    await again.waitFor('w.bin', 0, 4 * MiB)
+    const planted = mock.method(BlockStore.prototype, 'readRange', async () => await Promise.reject(new DiskError('EIO')))
+    try {
+      // Its first half is here, and its second comes.
+      await assert.rejects(again.read('w.bin', 3 * MiB, 2 * MiB, { signal: AbortSignal.timeout(10_000) }), named('DiskError'))
+    } finally {
+      planted.mock.restore()
+      again.close()
+    }
   })
 
   it('serves a range that a reader waits for before the rest', async () => {

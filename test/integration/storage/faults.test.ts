@@ -2,12 +2,13 @@ import assert from 'node:assert/strict'
 import { chmod, lstat, readFile, rename, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { mock } from 'node:test'
-import { seededRandom, silentLogger, systemClock, type Clock } from '../../../src/base/index.ts'
+import { KiB, MiB, seededRandom, silentLogger, systemClock, type Clock } from '../../../src/base/index.ts'
 import { BlockStore } from '../../../src/storage/block-store.ts'
 import { Catalog } from '../../../src/storage/catalog.ts'
 import { DiskBytes } from '../../../src/storage/disk-bytes.ts'
 import type { ModelStore } from '../../../src/storage/index.ts'
-import { fileOf, importAll, load, nextEvent, readBlock, settings, smallModel, temporaryDirectory, told, writeBlock, type Sample } from '../../compliance/store-fixtures.ts'
+import type { FileRecord } from '../../../src/storage/records.ts'
+import { contentOf, fileOf, importAll, load, nextEvent, readBlock, sampleOf, settings, smallModel, temporaryDirectory, told, withSlot, writeBlock, type Sample } from '../../compliance/store-fixtures.ts'
 
 function failure (code: string): Error {
   return Object.assign(new Error(`${code}: planted`), { code })
@@ -245,6 +246,34 @@ describe('files: faults', () => {
       assert.equal(handle.fd, -1, 'it is closed')
       await load(store, sample)
       assert.equal(store.model(sample.cid)?.complete, true)
+    })
+
+    it('of a file that was made anew meanwhile costs the new one nothing', async () => {
+      const cut = 256 * KiB + 100 // a direct write, and an edge
+      const bytesOf = contentOf(seededRandom(12), MiB)
+      const sample = sampleOf([{ path: 'w.bin', content: bytesOf, sizes: [cut, MiB - cut] }])
+      await store.putModel(sample.model)
+      const file = fileOf(store, sample) as FileRecord
+      const write = async (): Promise<void> => {
+        await withSlot(async slot => {
+          slot.prepare(0, cut).set(bytesOf.subarray(0, cut))
+          await bytes.write(file, 0, slot)
+        })
+      }
+      const { handle, release } = await bytes.handles.acquire(bytes.pathOf(file.key), 'write')
+      release()
+      const late = Promise.withResolvers<undefined>()
+      const asked = Promise.withResolvers<undefined>()
+      handle.datasync = async () => { asked.resolve(undefined); await late.promise; throw failure('EIO') }
+      await write()
+      const old = bytes.sync([file])
+      await asked.promise
+      await bytes.create(file)
+      await write()
+      late.resolve(undefined)
+      await assert.rejects(old, { code: 'EIO' })
+      await bytes.sync([file])
+      assert.ok((await readFile(bytes.pathOf(file.key))).subarray(0, cut).equals(bytesOf.subarray(0, cut)))
     })
   })
 

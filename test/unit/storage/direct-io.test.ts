@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import fc from 'fast-check'
 import { BLOCK_BYTES_MAX, PAGE_BYTES, STORE_HANDLES_MAX, seededRandom, shuffle, silentLogger } from '../../../src/base/index.ts'
 import { BlockWriter } from '../../../src/storage/direct-io.ts'
+import { Edges } from '../../../src/storage/edges.ts'
 import { HandlePool, readFully } from '../../../src/storage/handles.ts'
 import { contentOf, seedOf, temporaryDirectory, withSlot } from '../../compliance/store-fixtures.ts'
 
@@ -30,6 +31,7 @@ describe('BlockWriter', () => {
         let offset = 0
         const blocks = sizes.map(length => ({ offset: (offset += length) - length, length }))
         shuffle(seededRandom(order), blocks)
+        const edges = new Edges()
         let writing = true
         const reader = (async () => {
           const into = new Uint8Array(100_000)
@@ -40,14 +42,14 @@ describe('BlockWriter', () => {
             const { offset: at, length } = next
             await withSlot(async slot => {
               slot.prepare(at, length).set(content.subarray(at, at + length))
-              await writer.write(path, at, slot)
-              if (at % 3 === 0) await writer.flush(path)
+              await writer.write(path, at, slot, edges)
+              if (at % 3 === 0) await writer.flush(path, edges)
             })
           }
         }))
         writing = false
         await reader
-        await writer.flush(path)
+        await writer.flush(path, edges)
         assert.ok((await readFile(path)).equals(content))
         await handles.forget(path)
       }), { seed, numRuns: 25 })
@@ -60,7 +62,7 @@ describe('BlockWriter', () => {
     const writer = new BlockWriter(handles, 'off', silentLogger)
     await withSlot(async slot => {
       slot.prepare(1, 10)
-      await assert.rejects(writer.write('/nowhere', 2, slot), RangeError)
+      await assert.rejects(writer.write('/nowhere', 2, slot, new Edges()), RangeError)
     })
   })
 })

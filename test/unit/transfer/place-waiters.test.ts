@@ -40,6 +40,16 @@ describe('place waiters', () => {
     assert.equal(flushes, 1)
   })
 
+  it('ask for a flush when the last of what is not written was taken', async () => {
+    const waiters = new PlaceWaiters()
+    let flushes = 0
+    const taking = waiters.wait([1, 2], { isWritten: place => place === 1, flush: () => { flushes++ }, take: () => undefined })
+    waiters.verified(2, 0, Uint8Array.of(1))
+    assert.equal(flushes, 1)
+    waiters.recorded(1)
+    await taking
+  })
+
   it('are told when it ends, and nothing is taken for who has left', async () => {
     const waiters = new PlaceWaiters()
     const leaving = new AbortController()
