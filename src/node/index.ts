@@ -22,6 +22,7 @@ import { mkdir } from 'node:fs/promises'
 import { ConfigError, Emitter, REPLICAS_MAX, asError, silentLogger, systemClock, systemRandom } from '../base/index.ts'
 import { createDhtRouter, createNetwork, loadIdentity, loadSwarmKey } from '../discovery/index.ts'
 import { createFileStore, createMemoryStore } from '../storage/index.ts'
+import { Leftovers } from '../origin/index.ts'
 import { checkLabels } from '../replication/messages.ts'
 import { ShardsByModel } from '../replication/model-shards.ts'
 import { Replication } from '../replication/service.ts'
@@ -149,6 +150,8 @@ export async function createNode (init: NodeInit = {}): Promise<ShoalNode> {
     await replication.start()
     announcer.start()
     peers.start()
+    // There may be some of an upstream that is no longer set.
+    const leftovers = directory === undefined ? undefined : new Leftovers({ clock, logger: logger.child({ component: 'origin' }) }, join(directory, 'origin'))
     const origin = settings.origin.upstream === undefined
       ? undefined
       : await createOrigin({
@@ -164,8 +167,8 @@ export async function createNode (init: NodeInit = {}): Promise<ShoalNode> {
           descriptions,
           links,
           node: () => node
-        }, { upstream: settings.origin.upstream, dataDirectory: directory })
-    const node = new Node({ network, store, router, exchange, peers, loads, descriptions, links, announcer, replication, origin, clock, logger: logger.child({ component: 'node' }) }, { settings, swarmKey, events })
+        }, { upstream: settings.origin.upstream, leftovers })
+    const node = new Node({ network, store, router, exchange, peers, loads, descriptions, links, announcer, replication, origin, leftovers, clock, logger: logger.child({ component: 'node' }) }, { settings, swarmKey, events })
     started.push(async () => { await origin?.stop() })
     await origin?.start()
     return node

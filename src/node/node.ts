@@ -4,7 +4,7 @@ import {
 } from '../base/index.ts'
 import { encodeInvite, type ContentRouter } from '../discovery/index.ts'
 import { parseModelCid, readSafetensors, shardRuns, type RepoName, type Tensor } from '../model/index.ts'
-import type { Origin } from '../origin/index.ts'
+import type { Leftovers, Origin } from '../origin/index.ts'
 import type { Replication } from '../replication/service.ts'
 import type { ShardStatus } from '../replication/types.ts'
 import type { GcResult, ModelStore, RemoveResult, StoredFile, StoredModel, VerifyProgress, VerifyResult } from '../storage/store.ts'
@@ -35,6 +35,8 @@ export interface NodeComponents {
   announcer: Announcer
   replication: Replication
   origin: Origin | undefined
+  /** Of fetches from an upstream. */
+  leftovers: Leftovers | undefined
   clock: Clock
   logger: Logger
 }
@@ -237,15 +239,17 @@ export class Node implements ShoalNode {
     this.#check()
     // What an add has stored belongs to no model until the add is done: it must not look like a leftover.
     await Promise.allSettled(this.#adding)
-    const before = new Map(this.#components.store.models().map(model => [model.cid, model]))
-    const result = await this.#components.store.gc(options)
+    const { store, leftovers } = this.#components
+    const before = new Map(store.models().map(model => [model.cid, model]))
+    const result = await store.gc(options)
     if (options.dryRun !== true) {
       for (const { cid } of result.removed) {
         const model = before.get(cid)
         if (model !== undefined) this.#components.announcer.withdraw(model)
       }
     }
-    return result
+    const leftoverBytes = result.leftoverBytes + (await leftovers?.gc(options.dryRun === true) ?? 0)
+    return { ...result, leftoverBytes }
   }
 
   async verify (cid?: string, options: AbortOptions & ProgressOptions<VerifyProgress> = {}): Promise<VerifyResult> {

@@ -2,7 +2,7 @@ import { mkdtemp } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { MiB, ModelNotFoundError, asError, throwIfAborted, type AbortOptions, type Clock, type Logger, type Random } from '../base/index.ts'
-import { Origin } from '../origin/index.ts'
+import { Leftovers, Origin } from '../origin/index.ts'
 import type { OriginComponents } from '../origin/index.ts'
 import type { ModelStore, StoredFile } from '../storage/store.ts'
 import type { Descriptions } from './describe.ts'
@@ -27,10 +27,9 @@ export interface OriginWiring extends Pick<OriginComponents, 'network' | 'router
 const PIECE_BYTES = 1 * MiB
 
 /** The origin over the parts of a node. Without a directory models come to one of the system's temporary ones. */
-export async function createOrigin (wiring: OriginWiring, { upstream, dataDirectory }: { upstream: string, dataDirectory: string | undefined }): Promise<Origin> {
+export async function createOrigin (wiring: OriginWiring, { upstream, leftovers: given }: { upstream: string, leftovers: Leftovers | undefined }): Promise<Origin> {
   const { store, loads, descriptions, links, node } = wiring
-  const directory = dataDirectory === undefined ? await mkdtemp(join(tmpdir(), 'shoal-origin-')) : join(dataDirectory, 'origin')
-  const isTemporary = dataDirectory === undefined
+  const leftovers = given ?? new Leftovers(wiring, await mkdtemp(join(tmpdir(), 'shoal-origin-')))
   return new Origin({
     ...wiring,
     makeRoom: async (bytes, what) => { await store.makeRoom(bytes, what) },
@@ -73,7 +72,7 @@ export async function createOrigin (wiring: OriginWiring, { upstream, dataDirect
       const there = links.get({ repo, revision })
       if (there === undefined || there.origin !== undefined) await links.put({ repo, revision }, cid, { commit, restricted })
     }
-  }, { upstream, userAgent: `shoal/${version}`, self: wiring.network.peerId.toString(), directory, isTemporary })
+  }, { upstream, userAgent: `shoal/${version}`, self: wiring.network.peerId.toString(), leftovers, isTemporary: given === undefined })
 }
 
 /** As the store has it: what reads it compares it again. */

@@ -1,8 +1,10 @@
 /**
  * Models that nobody in the swarm has, from an upstream Hub, once. `access.ts` asks the upstream what a name stands for and who may
  * have it; `find.ts` asks the swarm, and decides (claims.ts, pure) whose turn it is; `fetch.ts` fetches (download.ts) and publishes;
- * `origin.ts` holds it together. docs/decisions/0009-origin.md says why so.
+ * `leftovers.ts` is what broke off; `origin.ts` holds it together. docs/decisions/0009-origin.md says why so.
  */
 export type { OriginComponents } from './components.ts'
+export { keyOf } from './known-model.ts'
+export { LEFTOVER_IDLE_MS, Leftovers, leftoversIn } from './leftovers.ts'
 export { Origin } from './origin.ts'
 export type * from './types.ts'

@@ -45,9 +45,8 @@ export class KnownModel {
 
   constructor (model: UpstreamModel) {
     this.#model = model
-    const digest = keyOf(model)
-    this.key = Buffer.from(digest).toString('hex')
-    this.name = CID.createV1(RAW, Digest.create(SHA2_256, digest))
+    this.key = keyOf(model)
+    this.name = CID.createV1(RAW, Digest.create(SHA2_256, Buffer.from(this.key, 'hex')))
   }
 
   get model (): UpstreamModel { return this.#model }
@@ -137,9 +136,9 @@ export class KnownModel {
   get busy (): boolean { return this.finding?.ended === false || this.verifying.size > 0 }
 }
 
-/** A commit names its content, so the mirror it comes from is not in it: nodes with different ones share. */
-export function keyOf ({ repo, commit }: { repo: string, commit: string }): Uint8Array {
-  return createHash('sha256').update(`hf-origin:${repo}@${commit}`).digest()
+/** In hex. A commit names its content, so the mirror it comes from is not in it: nodes with different ones share. */
+export function keyOf ({ repo, commit }: { repo: string, commit: string }): string {
+  return createHash('sha256').update(`hf-origin:${repo}@${commit}`).digest('hex')
 }
 
 /** The ones used last. */

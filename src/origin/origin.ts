@@ -1,7 +1,7 @@
 import { join } from 'node:path'
-import { mkdir, readdir, rm, stat } from 'node:fs/promises'
+import { mkdir, rm } from 'node:fs/promises'
 import {
-  NoProviderError, NodeStoppedError, ORIGIN_PEEK_BYTES_MAX, Semaphore, UPSTREAM_FETCHES_MAX, UpstreamMismatchError, UpstreamRefusedError, asError, systemCode, throwIfAborted
+  NoProviderError, NodeStoppedError, ORIGIN_PEEK_BYTES_MAX, Semaphore, UPSTREAM_FETCHES_MAX, UpstreamMismatchError, UpstreamRefusedError, asError, throwIfAborted
 } from '../base/index.ts'
 import { Access, type KnownName } from './access.ts'
 import type { Claim } from './claims.ts'
@@ -11,6 +11,7 @@ import { fetchModel } from './fetch.ts'
 import { findModel } from './find.ts'
 import { Found } from './found.ts'
 import { KnownModel, KnownModels, keyOf } from './known-model.ts'
+import type { Leftovers } from './leftovers.ts'
 import { SharedWork } from './shared-work.ts'
 import { OriginSwarm } from './swarm.ts'
 import type { Caller, ModelOrigin, OriginCounters, OriginFetch, OriginModel, OriginStatus } from './types.ts'
@@ -21,8 +22,8 @@ export interface OriginInit {
   upstream: string
   userAgent: string
   self: string
-  /** Where models come to before they are published. */
-  directory: string
+  /** Where models come to before they are published, and what of them stays there. */
+  leftovers: Leftovers
   /** It goes with this node. */
   isTemporary: boolean
 }
@@ -35,8 +36,6 @@ const LINGER_MS = 30_000
 const FAILED_MS = 2_000
 /** What is wrong now will be wrong for a while, and each attempt costs the upstream a whole file. */
 const WRONG_MS = 60_000
-/** What a fetch that broke off has left is kept this long for the next. */
-const LEFTOVER_MS = 7 * 86_400_000
 
 /**
  * Models that nobody in the swarm has, from an upstream Hub: one node fetches, all get it from each other. docs/decisions/0009-origin.md.
@@ -76,8 +75,9 @@ export class Origin implements ModelOrigin {
   }
 
   async start (): Promise<void> {
-    await mkdir(this.#init.directory, { recursive: true, mode: 0o700 })
-    await this.#sweep()
+    const { leftovers } = this.#init
+    await mkdir(leftovers.directory, { recursive: true, mode: 0o700 })
+    await leftovers.sweep()
     await this.#swarm.start()
     for (const name of this.#components.names()) this.#have(name)
   }
@@ -87,7 +87,7 @@ export class Origin implements ModelOrigin {
     await this.#swarm.stop()
     await Promise.all([...this.#fetches.keys()].map(async known => { await known.finding?.over() }))
     this.#upstream.stop()
-    if (this.#init.isTemporary) await rm(this.#init.directory, { recursive: true, force: true })
+    if (this.#init.isTemporary) await rm(this.#init.leftovers.directory, { recursive: true, force: true })
   }
 
   status (): OriginStatus {
@@ -140,7 +140,7 @@ export class Origin implements ModelOrigin {
     const work: SharedWork<string> = new SharedWork({ clock: this.#components.clock, lingerMs: LINGER_MS, signal: this.#stopping.signal }, async signal => {
       await Promise.resolve() // `work` is there
       try {
-        return await this.#find(known, revision, { caller, signal, keep: keep => { work.keep(keep) } })
+        return await this.#init.leftovers.using(known.key, async () => await this.#find(known, revision, { caller, signal, keep: keep => { work.keep(keep) } }))
       } finally {
         if (known.findingFor === caller) known.findingFor = undefined
       }
@@ -191,7 +191,7 @@ export class Origin implements ModelOrigin {
 
   async #find (known: KnownModel, revision: string, { caller, signal, keep }: { caller: Caller, signal: AbortSignal, keep: (keep: boolean) => void }): Promise<string> {
     const { clock, logger } = this.#components
-    const { self, directory } = this.#init
+    const { self, leftovers: { directory } } = this.#init
     const progress: OriginFetch = { repo: known.repo, commit: known.commit, phase: 'asking', peerId: undefined, startedAt: clock.now(), bytesDone: 0, bytesTotal: bytesOf(known.model) }
     const claim = (claim: Claim | undefined, download?: Download): void => {
       if (claim === undefined) this.#claims.delete(known.key)
@@ -286,7 +286,7 @@ export class Origin implements ModelOrigin {
 
   #have ({ repo, commit, cid }: KnownName): void {
     const known = this.#known.get(repo, commit) ?? new KnownModel({ repo, commit, restricted: true, files: [] })
-    const key = Buffer.from(keyOf({ repo, commit })).toString('hex')
+    const key = keyOf({ repo, commit })
     this.#claims.set(key, { peerId: this.#init.self, state: 'have', cid, bytesDone: 0, bytesTotal: 0 })
     // In its turn: who fetched it has told at once, and one that is found is enough.
     if (this.#components.held(cid) === 'whole') this.#components.router.announce([known.name])
@@ -300,19 +300,5 @@ export class Origin implements ModelOrigin {
       restricted,
       files: files.map(({ path, size, sha256, gitSha1 }) => gitSha1 === undefined ? { path, size, oid: sha256.slice(0, 40), sha256 } : { path, size, oid: gitSha1, sha256: undefined })
     })
-  }
-
-  /** What was begun long ago and never gone on with. */
-  async #sweep (): Promise<void> {
-    const { clock, logger } = this.#components
-    for (const entry of await readdir(this.#init.directory)) {
-      const path = join(this.#init.directory, entry)
-      try {
-        if (clock.now() - (await stat(join(path, 'parts'))).mtimeMs < LEFTOVER_MS) continue
-      } catch (error) {
-        if (systemCode(error) !== 'ENOENT') logger.warn({ path, error: asError(error).message }, 'what an earlier fetch left cannot be looked at')
-      }
-      await rm(path, { recursive: true, force: true })
-    }
   }
 }

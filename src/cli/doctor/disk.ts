@@ -3,9 +3,10 @@ import { constants } from 'node:fs'
 import { access, copyFile, lstat, open, readFile, rm, statfs } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { GiB, StoreVersionError, asError, systemCode } from '../../base/index.ts'
+import { LEFTOVER_IDLE_MS, keyOf, leftoversIn } from '../../origin/index.ts'
 import { checkVersion, layoutOf } from '../../storage/layout.ts'
 import type { ShownStatus } from '../../api/types.ts'
-import { percent, size } from '../format.ts'
+import { count, percent, size } from '../format.ts'
 import { fail, ok, warn, type Finding } from './finding.ts'
 
 const FREE_FAIL_BYTES = 1 * GiB
@@ -79,6 +80,14 @@ function room ({ quota, donate }: { quota: number | undefined, donate: number },
   const missing = (status?.replication.donateBytes ?? donate) - (status?.replication.committedBytes ?? 0)
   if (missing > free) found.push(warn('disk', `storage.donate promises the swarm ${size(missing)} more than it has taken yet, and ${size(free)} are free`, 'lower storage.donate, or make room'))
   return found
+}
+
+/** Models that came from the upstream in part, and that nobody goes on with. */
+export async function brokenOff ({ path }: DataDirectory, status: ShownStatus | undefined): Promise<Finding[]> {
+  const running = new Set(status?.origin?.fetches.map(keyOf))
+  const left = await leftoversIn(join(path, 'origin'), { now: Date.now(), idleMs: LEFTOVER_IDLE_MS, isUsed: key => running.has(key) }).catch(() => []) // whose it is not may not look there
+  const bytes = left.reduce((sum, { bytes }) => sum + bytes, 0)
+  return bytes === 0 ? [] : [warn('disk', `${size(bytes)} of ${count(left.length, 'model')} that came from the upstream in part`, 'it goes on when somebody asks for it again, and goes after a week; to free it now: shoal gc')]
 }
 
 /** Writes a page and clones it: what a store would do there. Root may do this in a directory of others: no link is followed. */

@@ -10,7 +10,7 @@ import type { PeerStatus } from '../../node/types.ts'
 import type { Config } from '../config.ts'
 import { duration } from '../format.ts'
 import { version as ownVersion } from '../version.ts'
-import { disk, lookAt, permissions, version } from './disk.ts'
+import { brokenOff, disk, lookAt, permissions, version } from './disk.ts'
 import { fail, ok, warn, type Finding } from './finding.ts'
 import { clock, limits, memory } from './host.ts'
 import { peers, ports } from './network.ts'
@@ -45,6 +45,7 @@ export async function examine ({ dataDirectory, socketPath, config, isToJoin }: 
     memory(slotsBytes, status !== undefined),
     ...await ports(settings, status),
     ...await disk(directory, settings.storage, status),
+    ...await brokenOff(directory, status),
     ...await permissions(directory, socketPath),
     ...(status === undefined ? [] : peers(status, known, isToJoin))
   ]
