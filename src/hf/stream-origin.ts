@@ -1,14 +1,15 @@
 /**
- * A file of a model that is on its way from the upstream. Until it is here and its hash was compared, a reader who would give up
+ * A file of a model that is on its way from the upstream. On the node that fetches it goes out as soon as it is whole and its hash
+ * was compared, while the rest of the model still comes; elsewhere when the model is there. Until then, a reader who would give up
  * after ten silent seconds gets its first bytes in drops, as far as anybody has them; they are compared with what the file turns
  * out to be before the rest goes out, so nobody gets a file that is whole and wrong.
  */
 import type { ServerResponse } from 'node:http'
 import { createHash } from 'node:crypto'
-import { AbortError, NoProviderError, UpstreamMismatchError, abortReason, asError, throwIfAborted, type Clock } from '../base/index.ts'
-import type { OriginModel } from '../node/types.ts'
+import { AbortError, DiskError, NoProviderError, UpstreamMismatchError, abortReason, asError, throwIfAborted, type Clock } from '../base/index.ts'
+import type { ArrivedFile, OriginModel } from '../node/types.ts'
 import type { ByteRange } from './ranges.ts'
-import { streamFile, type StreamComponents } from './stream.ts'
+import { streamFile, streamWhole, type StreamComponents } from './stream.ts'
 
 export interface OriginFile { path: string, range: ByteRange }
 export interface OriginAnswer { response: ServerResponse, begin: () => void, signal: AbortSignal }
@@ -24,22 +25,62 @@ const COMPARE_BYTES = 64 * 1024
 /** A peer that has another model, or lost it, is no reason to fail while there are others. */
 const TRIES = 4
 
+/** The model that has the file, or the file alone, which the fetch of this node goes on without. */
+type Source = { cid: string } | { arrived: ArrivedFile }
+
 /** Throws what cannot be mended; whether that can be told depends on `headersSent`. */
 export async function streamOrigin (components: StreamComponents, model: OriginModel, file: OriginFile, answer: OriginAnswer): Promise<void> {
-  const { path, range } = file
+  const { path } = file
   const { response, signal } = answer
+  const begin = (): void => { if (!response.headersSent) answer.begin() }
   for (let tries = 1; ; tries++) {
     const drops = new Drops(components.clock, model, file, answer)
-    const cid = await drops.meanwhile(here(model, path, signal))
+    const source = await drops.meanwhile(sourceOf(model, path, signal))
+    if ('arrived' in source) {
+      await sendArrived(components, source.arrived, drops, { path, response, begin, signal })
+      return
+    }
+    const { cid } = source
     try {
-      await compare(components, { cid, path, range }, drops)
-      await streamFile(components, { cid, path, range: { offset: range.offset + drops.sent, length: range.length - drops.sent } }, response, () => { if (!response.headersSent) answer.begin() }, signal)
+      await compareModel(components, { cid, path }, drops)
+      await streamFile(components, { cid, path, range: drops.rest }, response, begin, signal)
       return
     } catch (error) {
       if (!(error instanceof NoProviderError)) throw error
       model.lose(cid) // at the latest the next who asks gets it from the upstream
       if (response.headersSent || tries === TRIES) throw error
     }
+  }
+}
+
+/** Whatever is there first. */
+async function sourceOf (model: OriginModel, path: string, signal: AbortSignal): Promise<Source> {
+  const over = new AbortController()
+  const found = here(model, path, signal).then(cid => ({ cid }))
+  const arrival = model.arrival(path, AbortSignal.any([signal, over.signal])).then(arrived => ({ arrived }))
+  let source: Source | undefined
+  try {
+    // A file that cannot be opened comes with the model.
+    return source = await Promise.race([found, arrival.catch(async () => await found)])
+  } finally {
+    over.abort(new AbortError('the file is not waited for any more'))
+    if (source === undefined || 'cid' in source) arrival.then(release, () => undefined)
+  }
+}
+
+function release (source: Source): void {
+  if ('arrived' in source) source.arrived.close().catch(() => undefined) // of a file that was read only
+}
+
+async function sendArrived (components: StreamComponents, arrived: ArrivedFile, drops: Drops, to: { path: string, response: ServerResponse, begin: () => void, signal: AbortSignal }): Promise<void> {
+  try {
+    await compare(drops, to.path, async (offset, into) => { await arrived.read(offset, into) })
+    const { rest } = drops
+    const sent = await streamWhole(components, arrived, rest, to)
+    if (sent < rest.length) throw new DiskError(`${to.path} came from the upstream and cannot be read any more; ask again`)
+    to.response.end()
+  } finally {
+    await arrived.close()
   }
 }
 
@@ -59,17 +100,24 @@ async function here (model: OriginModel, path: string, signal: AbortSignal): Pro
   }
 }
 
-/** Throws UpstreamMismatchError when what went out in drops was something else: the connection is cut then. */
-async function compare ({ node }: StreamComponents, { cid, path, range }: { cid: string, path: string, range: ByteRange }, drops: Drops): Promise<void> {
+async function compareModel ({ node }: StreamComponents, { cid, path }: { cid: string, path: string }, drops: Drops): Promise<void> {
   if (drops.sent === 0) return
-  const hash = createHash('sha256')
   const model = await node.open(cid, { include: [path] })
   try {
-    for (let at = 0; at < drops.sent; at += COMPARE_BYTES) {
-      hash.update(await model.read(path, range.offset + at, Math.min(COMPARE_BYTES, drops.sent - at)))
-    }
+    await compare(drops, path, async (offset, into) => { await model.read(path, offset, into.length, { into }) })
   } finally {
     model.close()
+  }
+}
+
+/** Throws UpstreamMismatchError when what went out in drops was something else: the connection is cut then. */
+async function compare (drops: Drops, path: string, read: (offset: number, into: Uint8Array) => Promise<void>): Promise<void> {
+  const hash = createHash('sha256')
+  const buffer = Buffer.alloc(Math.min(COMPARE_BYTES, drops.sent))
+  for (let at = 0; at < drops.sent; at += buffer.length) {
+    const into = buffer.subarray(0, Math.min(buffer.length, drops.sent - at))
+    await read(drops.offset + at, into)
+    hash.update(into)
   }
   if (!hash.digest().equals(drops.digest())) throw new UpstreamMismatchError(`the first ${drops.sent} bytes of ${path} were others than those of the file, and the answer is cut off; ask again`)
 }
@@ -89,11 +137,24 @@ class Drops {
     this.#answer = answer
   }
 
+  /** Where the range begins. */
+  get offset (): number { return this.#file.range.offset }
+  /** What is still to be sent. */
+  get rest (): ByteRange { return { offset: this.offset + this.sent, length: this.#file.range.length - this.sent } }
   digest (): Buffer { return this.#hash.copy().digest() }
 
   /** Waits for `ready`, and keeps the reader there. */
-  async meanwhile (ready: Promise<string>): Promise<string> {
+  async meanwhile (ready: Promise<Source>): Promise<Source> {
     ready.catch(() => undefined) // told below, or nobody waits any more
+    try {
+      return await this.#wait(ready)
+    } catch (error) {
+      ready.then(release, () => undefined)
+      throw error
+    }
+  }
+
+  async #wait (ready: Promise<Source>): Promise<Source> {
     const first = await this.#within(ready, HEAD_MS)
     if (first !== undefined) return first
     if (!this.#answer.response.headersSent) this.#answer.begin()
@@ -129,7 +190,7 @@ class Drops {
   }
 
   /** Undefined when it was not ready in this time. Throws what it throws. */
-  async #within (ready: Promise<string>, timeoutMs: number): Promise<string | undefined> {
+  async #within (ready: Promise<Source>, timeoutMs: number): Promise<Source | undefined> {
     const { signal } = this.#answer
     let cancel = (): void => undefined
     let onAbort = (): void => undefined

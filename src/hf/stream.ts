@@ -5,7 +5,7 @@
  */
 import type { ServerResponse } from 'node:http'
 import { AbortError, BLOCK_BYTES_MAX, HF_BUFFER_BYTES, asError, type Clock } from '../base/index.ts'
-import type { ShoalNode } from '../node/types.ts'
+import type { ShoalNode, WholeFile } from '../node/types.ts'
 import type { Buffers } from './buffers.ts'
 import type { ByteRange } from './ranges.ts'
 
@@ -60,6 +60,11 @@ interface Piece {
   readonly bytes: Buffer
   readonly ready: Promise<void>
   isReady: boolean
+}
+
+/** Of a file that is whole: says how many bytes of the range went out, all unless a read failed. Ends nothing. */
+export async function streamWhole (components: StreamComponents, { read }: Pick<WholeFile, 'read'>, range: ByteRange, to: { response: ServerResponse, begin: () => void, signal: AbortSignal }): Promise<number> {
+  return await new Body(components, to.response, to.signal).copy(range, read, to.begin)
 }
 
 class Body {

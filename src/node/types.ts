@@ -58,7 +58,7 @@ export interface DrainResult {
 export type ReplicationStatus = ReplicationReport
 export type { ReplicationCounters } from '../replication/types.ts'
 export type { RateWindow } from '../transfer/rate.ts'
-export type { Caller, ModelOrigin, OriginFetch, OriginModel, OriginStatus, UpstreamFile } from '../origin/types.ts'
+export type { ArrivedFile, Caller, ModelOrigin, OriginFetch, OriginModel, OriginStatus, UpstreamFile } from '../origin/types.ts'
 
 export interface AddProgress {
   bytesDone: number

@@ -25,6 +25,8 @@ export interface DownloadInit {
   caller: Caller
   /** Where it comes to; made when it is not there. */
   directory: string
+  /** This file is whole at this place, and its hash was compared. */
+  arrived: (path: string, place: string) => void
   signal: AbortSignal
 }
 
@@ -235,6 +237,7 @@ export class Download {
     }
     await rm(from)
     part.whole = true
+    for (const path of part.paths) this.#init.arrived(path, join(this.files, path))
   }
 }
 

@@ -61,7 +61,7 @@ export async function fetchModel (components: FetchComponents, init: FetchInit):
   const { known, caller, progress, signal: given } = init
   const over = new AbortController()
   const signal = AbortSignal.any([given, over.signal])
-  const download = new Download(components, { model: known.model, caller, directory: join(init.directory, known.key), signal })
+  const download = new Download(components, { model: known.model, caller, directory: join(init.directory, known.key), arrived: (path, place) => { known.arrivals.add(path, place) }, signal })
   let cutBytes = 0
   const isPublishing = (): boolean => progress.phase === 'publishing'
   const tell = async (deep: boolean): Promise<void> => {
@@ -114,6 +114,7 @@ export async function fetchModel (components: FetchComponents, init: FetchInit):
     throwIfAborted(given)
     throw over.signal.aborted ? over.signal.reason : error
   } finally {
+    known.arrivals.clear()
     init.claim(undefined, undefined)
     over.abort(new YieldedError({ peerId: init.self, state: 'want', cid: undefined, bytesDone: 0, bytesTotal: 0 }))
     await telling.catch(() => undefined)

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import { CID } from 'multiformats/cid'
 import * as Digest from 'multiformats/hashes/digest'
 import { NoProviderError, ORIGIN_MISSING_MAX, UPSTREAM_FILES_KNOWN_MAX, UpstreamMismatchError } from '../base/index.ts'
+import { Arrivals } from './arrivals.ts'
 import type { Claim } from './claims.ts'
 import type { SharedWork } from './shared-work.ts'
 import type { Caller, UpstreamFile, UpstreamModel } from './types.ts'
@@ -35,6 +36,8 @@ export class KnownModel {
   findingFor: Caller | undefined
   /** Why it could not be had a moment ago. */
   failed: { error: Error, until: number } | undefined
+  /** Of a fetch by this node. */
+  readonly arrivals = new Arrivals()
   /** By the model CID and the path. */
   readonly verifying = new Map<string, SharedWork<void>>()
   /** The model was in this store before a peer named it, for another reason. */

@@ -61,6 +61,14 @@ export type RequestResult = 'ok' | 'refused' | 'busy' | 'failed'
 /** The length of a commit's name. */
 export const COMMIT = /^[0-9a-f]{40}$/
 
+/** A file that came from the upstream and is what it says, in a model that is still on its way. */
+export interface ArrivedFile {
+  readonly size: number
+  /** Fills `into` from `offset`. Throws DiskError and what the file system throws. */
+  read: (offset: number, into: Uint8Array) => Promise<void>
+  close: () => Promise<void>
+}
+
 /** A revision of a repository at the upstream, for a caller who was let in. */
 export interface OriginModel {
   readonly repo: string
@@ -78,6 +86,8 @@ export interface OriginModel {
   find: (signal: AbortSignal) => Promise<string>
   /** After find(): loads the file and compares its bytes. Throws UpstreamMismatchError, and what loading throws; find it again then. */
   verify: (path: string, signal: AbortSignal) => Promise<void>
+  /** Meanwhile: the whole file, once this node has fetched it and compared its hash; never when it comes another way. Throws the signal's reason. */
+  arrival: (path: string, signal: AbortSignal) => Promise<ArrivedFile>
   /** Meanwhile: some bytes of the file, if any are near, that nobody has compared with its hash yet. */
   peek: (path: string, offset: number, options: { length: number, signal: AbortSignal }) => Promise<Uint8Array | undefined>
   /** Nobody in the swarm gives this model any more: it is found anew. */

@@ -24,6 +24,11 @@ describe('origin: one node and a Hub', function () {
 
   const get = async (path: string, init: RequestInit = {}): Promise<Response> => await fetch(`${server.url}${path}`, init)
 
+  /** Files are given before the model they belong to is published. */
+  const published = async (): Promise<void> => {
+    while (node.origin?.status().fetches.length !== 0) await new Promise(resolve => setTimeout(resolve, 5))
+  }
+
   beforeEach(async () => {
     hub = await Hub.start()
     cluster = new Cluster({ transport: 'tcp', settings: { origin: { upstream: hub.url }, replication: { min: 0, target: 0, max: 0 } } })
@@ -49,9 +54,32 @@ describe('origin: one node and a Hub', function () {
       assert.deepEqual([answer.status, Buffer.from(await answer.arrayBuffer()).equals(content)], [200, true], path)
     }
     assert.equal(hub.fileBytes, total)
+    await published()
     const links = node.links('acme/tiny')
     assert.deepEqual(links.map(({ revision, origin }) => [revision, origin?.commit]), [['main', commit], [commit, commit]])
     assert.equal((await node.status()).origin?.counters.fetched, 1)
+    assert.ok(node.models()[0]?.complete)
+  })
+
+  it('gives a file as soon as it is whole, while the rest is on its way', async () => {
+    hub.push('acme/tiny', FILES)
+    hub.faults.bytesPerSecond = 2 * MiB
+    const last = get('/acme/tiny/resolve/main/weights.bin')
+    for (const [path, range] of [['model.safetensors', undefined], ['README.md', undefined], ['model.safetensors', [100, 200_000]]] as const) {
+      const answer = await get(`/acme/tiny/resolve/main/${path}`, range === undefined ? {} : { headers: { range: `bytes=${range[0]}-${range[1] - 1}` } })
+      assert.equal(answer.status, range === undefined ? 200 : 206)
+      assert.ok(Buffer.from(await answer.arrayBuffer()).equals(FILES[path].subarray(...range ?? [])), path)
+    }
+    // One that leaves in between takes nothing with it.
+    const left = new AbortController()
+    const leaving = assert.rejects(get('/acme/tiny/resolve/main/weights.bin', { signal: left.signal }))
+    left.abort()
+    await leaving
+    assert.deepEqual([node.models(), node.origin?.status().fetches.map(({ phase }) => phase)], [[], ['fetching']])
+    assert.ok(hub.fileBytes < total)
+    assert.ok(Buffer.from(await (await last).arrayBuffer()).equals(FILES['weights.bin']))
+    assert.equal(hub.fileBytes, total)
+    await published()
     assert.ok(node.models()[0]?.complete)
   })
 })

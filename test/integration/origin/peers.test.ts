@@ -150,6 +150,7 @@ describe('origin: peers', function () {
           const answer = await fetch(`${server.url}/a/b/resolve/main/${path}`, { signal })
           assert.deepEqual([answer.status, Buffer.from(await answer.arrayBuffer()).equals(content)], [200, true], path)
         }
+        await until('it is published', () => phaseOf(node) === undefined)
       } finally {
         await server.stop()
       }
@@ -238,7 +239,10 @@ describe('origin: peers', function () {
       await cluster.connect()
       await until('the liar is heard', async () => (await node.status()).origin?.counters.shared === 1)
       hub.faults.bytesPerSecond = 100 * MiB
+      // What had come from the Hub was right; now it is asked of the liar.
       assert.equal(await (await answer).text(), told.toString())
+      assert.equal(await (await fetch(url, { signal })).text(), told.toString())
+      await until('it is published', () => phaseOf(node) === undefined)
       assert.ok(node.links('a/b').every(({ cid }) => cid !== lied && cid !== gone))
     } finally {
       await server.stop()
