@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdir, mkdtemp, rm, utimes, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { MiB } from '../../src/base/index.ts'
@@ -68,6 +68,22 @@ describe('a Hub and the command line', function () {
     assert.match(await two.run('links'), /^org\/model +main +bafy/m)
     const links = JSON.parse(await two.run('links', '--json')) as Array<{ revision: string, origin: { commit: string } }>
     for (const { revision } of links) assert.match(await two.run('unlink', `org/model@${revision}`), /^unlinked org\/model/)
+  })
+
+  it('what a fetch that broke off has left is named by doctor, and freed by gc', async () => {
+    const node = await start('left')
+    const key = join(root, 'left', 'origin', 'f'.repeat(64))
+    const old = Date.now() / 1_000 - 2 * 3_600
+    await mkdir(join(key, 'parts'), { recursive: true })
+    await writeFile(join(key, 'parts', 'x'), randomBytes(MiB))
+    const doctor = async (): Promise<string> => (await shoal(['doctor', '--data', join(root, 'left')])).stdout
+    assert.doesNotMatch(await doctor(), /came from the upstream in part/)
+    for (const path of [join(key, 'parts', 'x'), join(key, 'parts'), key]) await utimes(path, old, old)
+    assert.match(await doctor(), /warn +disk +1(\.\d+)? Mi?B of 1 model that came from the upstream in part[^]*shoal gc/)
+    assert.match(await node.run('gc', '--dry-run'), /^would free 1(\.\d+)? Mi?B, 1(\.\d+)? Mi?B of it leftovers$/m)
+    assert.match(await node.run('gc'), /^freed 1(\.\d+)? Mi?B/m)
+    assert.match(await node.run('gc'), /^freed 0 B/m)
+    assert.doesNotMatch(await doctor(), /came from the upstream in part/)
   })
 
   it('an address with a user in it is refused', async () => {
