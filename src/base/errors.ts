@@ -202,3 +202,21 @@ export function abortReason (signal: AbortSignal): ShoalError {
   if (signal.reason instanceof ShoalError) return signal.reason
   return new AbortError('the call was aborted', { cause: signal.reason })
 }
+
+/** Waits for shared work under one's own signal: leaving does not end it. */
+export async function withSignal<T> (work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return await work
+  work.catch(() => undefined) // it may fail when nobody waits any more
+  throwIfAborted(signal)
+  let off = (): void => undefined
+  const aborted = new Promise<never>((_resolve, reject) => {
+    const onAbort = (): void => { reject(abortReason(signal)) }
+    signal.addEventListener('abort', onAbort, { once: true })
+    off = () => { signal.removeEventListener('abort', onAbort) }
+  })
+  try {
+    return await Promise.race([work, aborted])
+  } finally {
+    off()
+  }
+}

@@ -276,6 +276,8 @@ export const ORIGIN_KEYS_MAX = 1_024
 export const ORIGIN_STREAMS_PER_PEER_MAX = 32
 /** Peers asked who fetches a model; all ask the same ones, by rank, so a few that live are enough. */
 export const ORIGIN_WITNESSES = 4
+/** Peers that were told what this node does about a model, and are told again when that changes: two sets of witnesses, as a node makes friends. */
+export const ORIGIN_TOLD_MAX = 8
 /** Models of one revision that peers named and nobody gave, remembered with how often: each costs a search before it counts. */
 export const ORIGIN_MISSING_MAX = 64
 /** Providers of a model's name that are asked in one search. */

@@ -1,5 +1,5 @@
 import type { CID } from 'multiformats/cid'
-import { ANNOUNCE_URGENT_MAX, asError, sleep, type Clock, type Logger, type Random } from '../base/index.ts'
+import { ANNOUNCE_URGENT_MAX, asError, sleep, withSignal, type AbortOptions, type Clock, type Logger, type Random } from '../base/index.ts'
 import { AnnounceQueue } from './announce-queue.ts'
 import type { Contact } from './contact.ts'
 import { Contacts } from './contacts.ts'
@@ -56,7 +56,7 @@ class DhtRouter implements ContentRouter {
   /** Where in the period this node's turn through the key space begins: not all nodes in the same region at once. */
   readonly #phase: number
   readonly #changes: Change[] = []
-  readonly #urgent = new Set<string>()
+  readonly #urgent = new Map<string, Promise<void>>()
   readonly #running = new Set<Promise<void>>()
   #stopped = new AbortController()
   #queue: AnnounceQueue | undefined
@@ -102,9 +102,15 @@ class DhtRouter implements ContentRouter {
     for (const cid of list.slice(0, ANNOUNCE_URGENT_MAX)) {
       const key = cid.toString()
       if (this.#urgent.size >= ANNOUNCE_URGENT_MAX || this.#urgent.has(key) || this.#queue === undefined) continue
-      this.#urgent.add(key)
-      this.#background(this.#announceUrgently(cid))
+      const announcing = this.#announceUrgently(cid).finally(() => { this.#urgent.delete(key) })
+      this.#urgent.set(key, announcing)
+      this.#background(announcing)
     }
+  }
+
+  async sent (cid: CID, { signal }: AbortOptions = {}): Promise<void> {
+    // What went wrong was noted, and is tried again in its turn.
+    await withSignal((this.#urgent.get(cid.toString()) ?? Promise.resolve()).catch(() => undefined), signal)
   }
 
   withdraw (cids: Iterable<CID>): void {
@@ -201,15 +207,11 @@ class DhtRouter implements ContentRouter {
 
   async #announceUrgently (cid: CID): Promise<void> {
     const digest = dhtDigest(cid)
-    try {
-      if (!this.#contacts.ready) return // it is in the queue, which a first peer wakes
-      const ok = await announceOne(this.#sweepComponents(), digest, this.#contacts.nearest(kadIdOfDigest(digest), CLOSEST_PEERS), this.#stopped.signal)
-      if (!ok) { this.#failed++; return }
-      this.#announced++
-      this.#change({ kind: 'announced', cids: [cid] })
-    } finally {
-      this.#urgent.delete(cid.toString())
-    }
+    if (!this.#contacts.ready) return // it is in the queue, which a first peer wakes
+    const ok = await announceOne(this.#sweepComponents(), digest, this.#contacts.nearest(kadIdOfDigest(digest), CLOSEST_PEERS), this.#stopped.signal)
+    if (!ok) { this.#failed++; return }
+    this.#announced++
+    this.#change({ kind: 'announced', cids: [cid] })
   }
 
   /** The one loop: waits until something is due and a peer is there, passes through what is due, and waits longer after failures. */

@@ -1,5 +1,5 @@
 import type { CID } from 'multiformats/cid'
-import { NodeStoppedError, abortReason, systemClock, type Clock } from '../base/index.ts'
+import { NodeStoppedError, abortReason, systemClock, type AbortOptions, type Clock } from '../base/index.ts'
 import { dhtKey } from './dht-key.ts'
 import { RECORD_VALIDITY_MS } from './provider-records.ts'
 import type { ContentRouter, FindOptions, Provider, RouterStatus } from './router.ts'
@@ -88,6 +88,10 @@ class MemoryRouter implements ContentRouter {
     const keys = Array.from(cids, cid => dhtKey(cid).toString())
     for (const key of keys) this.#kept.add(key)
     if (this.#started) this.#put(keys)
+  }
+
+  async sent (_cid: CID, { signal }: AbortOptions = {}): Promise<void> {
+    if (signal?.aborted === true) throw abortReason(signal)
   }
 
   withdraw (cids: Iterable<CID>): void {

@@ -36,6 +36,8 @@ export interface ContentRouter {
   stop: () => Promise<void>
   /** Keeps `cids` announced from now on. Returns at once: the queue is durable and worked off in the background. `urgent` ones go first and at once. */
   announce: (cids: Iterable<CID>, options?: { urgent?: boolean }) => void
+  /** Resolves when no urgent announcement of `cid` is on its way: who searches from now on finds this node, if it went well. Throws the signal's reason. */
+  sent: (cid: CID, options?: AbortOptions) => Promise<void>
   /** Stops refreshing `cids`. What is out there expires by itself. */
   withdraw: (cids: Iterable<CID>) => void
   /** Yields each provider once, as found, never this node itself; ends when the search is exhausted. */

@@ -1,10 +1,15 @@
 import type { CID } from 'multiformats/cid'
-import { DESCRIBED_FILES_MAX, NodeStoppedError, throwIfAborted } from '../base/index.ts'
+import { DESCRIBED_FILES_MAX, NodeStoppedError, throwIfAborted, withSignal } from '../base/index.ts'
 import { parseModelCid, type FileIndex, type Manifest } from '../model/index.ts'
 import type { ModelStore } from '../storage/store.ts'
 import { Finding, findModel, type FindComponents } from './find-model.ts'
-import { withSignal } from './open-model.ts'
 import type { DescribeOptions, ModelDescription } from './types.ts'
+
+/** Of the parts of this node. */
+export interface HintedDescribeOptions extends DescribeOptions {
+  /** Peers that are said to have it: asked first. */
+  from?: readonly string[]
+}
 
 /** One search for a model, and those who wait for it. */
 interface Search {
@@ -33,7 +38,7 @@ export class Descriptions {
   }
 
   /** Throws InvalidCidError, NoProviderError when nobody had it in time, InvalidManifestError. */
-  async describe (text: string, options: DescribeOptions = {}): Promise<ModelDescription> {
+  async describe (text: string, options: HintedDescribeOptions = {}): Promise<ModelDescription> {
     if (this.#stopped) throw new NodeStoppedError('the node is stopping')
     throwIfAborted(options.signal)
     const cid = parseModelCid(text)
@@ -46,7 +51,7 @@ export class Descriptions {
     }
     const held = this.#components.store.model(key)
     if (held !== undefined) return this.#keep(describe(key, held.manifest.value, held.files.map(file => file.index)))
-    return await this.#wait(this.#searches.get(key) ?? this.#search(key, cid), options)
+    return await this.#wait(this.#searches.get(key) ?? this.#search(key, cid, options.from ?? []), options)
   }
 
   stop (): void {
@@ -54,10 +59,10 @@ export class Descriptions {
     for (const { stop } of this.#searches.values()) stop.abort(new NodeStoppedError('the node is stopping'))
   }
 
-  #search (key: string, cid: CID): Search {
+  #search (key: string, cid: CID, hints: readonly string[]): Search {
     const finding = new Finding(cid)
     const stop = new AbortController()
-    const description = findModel(this.#components, cid, finding, { signal: stop.signal }).then(({ model }) =>
+    const description = findModel(this.#components, cid, finding, { signal: stop.signal, hints }).then(({ model }) =>
       this.#keep(describe(key, model.manifest.value, model.indexes.map(index => index.value)))
     )
     const search: Search = { finding, stop, description, waiting: 0 }

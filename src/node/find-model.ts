@@ -1,6 +1,6 @@
 import type { CID } from 'multiformats/cid'
 import {
-  FILE_INDEX_BYTES_MAX, InvalidManifestError, MANIFEST_BYTES_MAX, MODEL_INDEX_BYTES_MAX, NoProviderError, REQUESTS_IN_FLIGHT_MAX, asError, shuffle, sleep, throwIfAborted,
+  AbortError, FILE_INDEX_BYTES_MAX, InvalidManifestError, MANIFEST_BYTES_MAX, MODEL_INDEX_BYTES_MAX, NoProviderError, REQUESTS_IN_FLIGHT_MAX, asError, shuffle, sleep, throwIfAborted,
   type Clock, type Logger, type Random
 } from '../base/index.ts'
 import type { ContentRouter } from '../discovery/router.ts'
@@ -22,6 +22,8 @@ const NEIGHBOURS_ASKED_MAX = 16
 /** Between two searches for something nobody had. */
 const SEARCH_AGAIN_MS = 1_000
 const ASKED_AT_ONCE = 8
+/** Those who are said to have a model get so long to give it before others are looked for as well. */
+const HINTS_AHEAD_MS = 1_000
 /**
  * File indexes asked for at once, so that a model of 20,000 small files does not wait for a round trip with each of them.
  * A peer sends one answer after the other: in memory is one of each peer beside those that are counted.
@@ -88,7 +90,7 @@ export interface FindModelOptions {
  */
 export async function findModel (components: FindComponents, cid: CID, finding: Finding, { signal, hints = [] }: FindModelOptions): Promise<{ model: Model, from: Set<string> }> {
   const from = new Set<string>()
-  const manifestBytes = await search(components, cid, MANIFEST_BYTES_MAX, { finding, from, signal, first: new Set(hints) })
+  const manifestBytes = await findManifest(components, cid, { finding, from, signal, hints })
   const manifest = decodeManifest(cid, manifestBytes)
 
   const indexes: Array<Encoded<FileIndex>> = []
@@ -121,6 +123,28 @@ export async function findModel (components: FindComponents, cid: CID, finding: 
   }
   checkModel(manifest.value, indexes.map(index => index.value))
   return { model: { manifest, indexes }, from }
+}
+
+/** From those who are said to have it; when they do not give it soon, from whoever has it first. */
+async function findManifest (components: FindComponents, cid: CID, { finding, from, signal, hints }: { finding: Finding, from: Set<string>, signal: AbortSignal, hints: readonly string[] }): Promise<Uint8Array> {
+  if (hints.length === 0) return await search(components, cid, MANIFEST_BYTES_MAX, { finding, from, signal })
+  const { exchange, clock } = components
+  const over = new AbortController()
+  const either = AbortSignal.any([signal, over.signal])
+  finding.begin(cid)
+  for (const peer of hints) finding.asked.add(peer)
+  const hinted = exchange.fetchMetadata(cid, [...hints], MANIFEST_BYTES_MAX, { signal: either }).then(answer => {
+    from.add(answer.from)
+    finding.found(cid, clock.monotonic())
+    return answer.bytes
+  })
+  const ahead = Promise.race([hinted, sleep(clock, HINTS_AHEAD_MS, either).then(() => undefined)]).catch(() => undefined) // told by what follows
+  const searched = ahead.then(async given => given ?? await search(components, cid, MANIFEST_BYTES_MAX, { finding, from, signal: either }))
+  try {
+    return await Promise.race([hinted.catch(async () => await searched), searched])
+  } finally {
+    over.abort(new AbortError('it was found'))
+  }
 }
 
 interface SearchOptions {

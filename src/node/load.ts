@@ -1,19 +1,23 @@
 import picomatch from 'picomatch'
 import type { CID } from 'multiformats/cid'
-import { NodeStoppedError, NoProviderError, UsageError, abortReason, asError, throwIfAborted, type AbortOptions, type Clock } from '../base/index.ts'
+import { NodeStoppedError, NoProviderError, UsageError, abortReason, asError, throwIfAborted, withSignal, type AbortOptions, type Clock } from '../base/index.ts'
 import { encodeFileIndex, parseModelCid, type Encoded, type Manifest, type Model } from '../model/index.ts'
 import type { ModelStore, StoredModel } from '../storage/store.ts'
 import type { ModelFetch, ModelFetchStats } from '../transfer/types.ts'
 import { Finding, candidates, findModel, type FindComponents } from './find-model.ts'
-import { OpenShared, endsWell, progressOf, withSignal, type FetchOptions, type SharedFetch } from './open-model.ts'
+import { OpenShared, endsWell, progressOf, type FetchOptions, type SharedFetch } from './open-model.ts'
 import type { LoadOptions, LoadProgress, NodeSettings, OpenModel, TransferStatus } from './types.ts'
 
+/** Of the parts of this node. */
+export interface HintedOptions extends LoadOptions {
+  /** Peers that are said to have it: asked first. */
+  from?: readonly string[]
+}
+
 /** Of who opens a model to fetch parts of it for the swarm. */
-export interface RangeOptions extends LoadOptions {
+export interface RangeOptions extends HintedOptions {
   /** Fetch nothing but the ranges that are waited for. Not shown as a load. */
   rangesOnly: true
-  /** Peers that are said to have it: asked first. */
-  from: readonly string[]
 }
 
 export interface LoadComponents extends FindComponents { store: ModelStore }
@@ -61,7 +65,7 @@ export class Loads {
    * Resolves when the model's files are known; their bytes may still be on their way (`done`, `waitFor`).
    * Throws InvalidCidError, NoProviderError, InvalidManifestError, UsageError, and what the store throws.
    */
-  async open (text: string, options: LoadOptions | RangeOptions = {}): Promise<OpenModel> {
+  async open (text: string, options: HintedOptions | RangeOptions = {}): Promise<OpenModel> {
     if (this.#stopped) throw new NodeStoppedError('the node is stopping')
     throwIfAborted(options.signal)
     const cid = parseModelCid(text)
@@ -72,7 +76,7 @@ export class Loads {
       shared = this.#shared.get(key)
     }
     if (shared === undefined) {
-      const created = new SharedLoad(this.#components, this.#settings, this.#hooks, { cid, from: rangesOf(options)?.from ?? [] })
+      const created = new SharedLoad(this.#components, this.#settings, this.#hooks, { cid, from: options.from ?? [] })
       this.#shared.set(key, shared = created)
       void created.ended.finally(() => { if (this.#shared.get(key) === created) this.#shared.delete(key) })
     }
@@ -156,12 +160,12 @@ class SharedLoad implements SharedFetch {
 
   get ending (): boolean { return this.#stopping.signal.aborted }
 
-  async join (options: LoadOptions | RangeOptions): Promise<OpenModel> {
+  async join (options: HintedOptions | RangeOptions): Promise<OpenModel> {
     const caller = {}
     const ranges = rangesOf(options)
     this.#callers.add(caller)
     if (ranges === undefined) this.#loaders.add(caller)
-    else this.#hint(ranges.from)
+    this.#hint(options.from ?? [])
     options.onProgress?.(this.#progress(undefined))
     try {
       const prepared = await this.#patiently(options)
@@ -400,7 +404,7 @@ class SharedLoad implements SharedFetch {
   }
 }
 
-function rangesOf (options: LoadOptions | RangeOptions): RangeOptions | undefined {
+function rangesOf (options: HintedOptions | RangeOptions): RangeOptions | undefined {
   return 'rangesOnly' in options ? options : undefined
 }
 

@@ -1,5 +1,5 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { FileNotFoundError, UsageError, abortReason, throwIfAborted, type AbortOptions, type Clock } from '../base/index.ts'
+import { FileNotFoundError, UsageError, throwIfAborted, withSignal, type AbortOptions, type Clock } from '../base/index.ts'
 import type { ModelStore, StoredFile, StoredModel } from '../storage/store.ts'
 import type { ModelFetch, ModelFetchStats } from '../transfer/types.ts'
 import type { LoadOptions, LoadProgress, LoadResult, OpenFile, OpenModel, ReadOptions } from './types.ts'
@@ -227,24 +227,6 @@ function since (before: ModelFetchStats | undefined, now: ModelFetchStats | unde
 /** For a fetch that is over but for its last writes. */
 export async function endsWell (fetch: ModelFetch): Promise<boolean> {
   return await fetch.done.then(() => true, () => false)
-}
-
-/** Waits for shared work under one's own signal: leaving does not end it. */
-export async function withSignal<T> (work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (signal === undefined) return await work
-  work.catch(() => undefined) // it may fail when nobody waits any more
-  throwIfAborted(signal)
-  let off = (): void => undefined
-  const aborted = new Promise<never>((_resolve, reject) => {
-    const onAbort = (): void => { reject(abortReason(signal)) }
-    signal.addEventListener('abort', onAbort, { once: true })
-    off = () => { signal.removeEventListener('abort', onAbort) }
-  })
-  try {
-    return await Promise.race([work, aborted])
-  } finally {
-    off()
-  }
 }
 
 function sum<T> (items: Iterable<T>, of: (item: T) => number): number {

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { MiB, ModelNotFoundError, asError, throwIfAborted, type AbortOptions, type Clock, type Logger, type Random } from '../base/index.ts'
 import { Leftovers, Origin } from '../origin/index.ts'
-import type { OriginComponents } from '../origin/index.ts'
+import type { Hints, OriginComponents } from '../origin/index.ts'
 import type { ModelStore, StoredFile } from '../storage/store.ts'
 import type { Descriptions } from './describe.ts'
 import type { Links } from './links.ts'
@@ -88,7 +88,7 @@ function hex (bytes: Uint8Array): string {
 }
 
 /** Whole first, so that it comes from many peers in whatever order is best; then piece by piece. */
-async function * readFile (loads: Loads, cid: string, path: string, options: AbortOptions): AsyncGenerator<Uint8Array> {
+async function * readFile (loads: Loads, cid: string, path: string, options: AbortOptions & Hints): AsyncGenerator<Uint8Array> {
   const model = await loads.open(cid, { include: [path], ...options })
   try {
     await model.done

@@ -17,6 +17,11 @@ export interface PublishOptions extends AbortOptions, ProgressOptions<{ bytesDon
   onStored: (path: string) => Promise<void>
 }
 
+/** Peers that said to have the model: asked before anybody is searched for. In a large swarm that just began it is announced nowhere yet. */
+export interface Hints { from?: readonly string[] }
+
+export type Describe = (cid: string, options: AbortOptions & Hints & { providerTimeoutMs?: number }) => Promise<DescribedModel>
+
 export type LocalFiles = (file: UpstreamFile, options: AbortOptions) => AsyncIterable<Uint8Array> | undefined
 
 /** The part of a node that models of the upstream go into, and come out of for others. */
@@ -31,11 +36,11 @@ export interface OriginComponents {
   makeRoom: (bytes: number, what: string) => Promise<void>
   /** Adds a directory. */
   publish: (directory: string, options: PublishOptions) => Promise<AddResult>
-  describe: (cid: string, options: AbortOptions & { providerTimeoutMs?: number }) => Promise<DescribedModel>
+  describe: Describe
   /** Loads one file and gives it, piece by piece. */
-  read: (cid: string, path: string, options: AbortOptions) => AsyncIterable<Uint8Array>
+  read: (cid: string, path: string, options: AbortOptions & Hints) => AsyncIterable<Uint8Array>
   /** Something to send while a file loads: verified, from `offset`. */
-  readSome: (cid: string, path: string, range: { offset: number, length: number }, options: AbortOptions) => Promise<Uint8Array>
+  readSome: (cid: string, path: string, range: { offset: number, length: number }, options: AbortOptions & Hints) => Promise<Uint8Array>
   /** How much of a model is on this disk, or in place. */
   held: (cid: string) => 'whole' | 'part' | undefined
   /** Takes a model away that turned out to be another one, unless it has other uses here. */

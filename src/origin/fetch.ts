@@ -1,7 +1,7 @@
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { OutOfSpaceError, UpstreamMismatchError, asError, sleep, throwIfAborted, type AbortOptions, type Clock, type Logger } from '../base/index.ts'
-import type { AddResult, DescribedModel, LocalFiles, PublishOptions } from './components.ts'
+import { OutOfSpaceError, UpstreamMismatchError, asError, sleep, throwIfAborted, type Clock, type Logger } from '../base/index.ts'
+import type { AddResult, Describe, DescribedModel, LocalFiles, PublishOptions } from './components.ts'
 import { yieldsTo, type Claim } from './claims.ts'
 import { Download } from './download.ts'
 import type { KnownModel } from './known-model.ts'
@@ -21,8 +21,6 @@ export interface FetchComponents {
   local: LocalFiles
   describe: Describe
 }
-
-export type Describe = (cid: string, options: AbortOptions & { providerTimeoutMs?: number }) => Promise<DescribedModel>
 
 export interface FetchInit {
   known: KnownModel
@@ -68,7 +66,7 @@ export async function fetchModel (components: FetchComponents, init: FetchInit):
     progress.bytesDone = download.bytesDone
     // Twice: what came, and what was cut into blocks, which takes its time of a large model.
     init.claim({ peerId: init.self, state: 'fetching', cid: undefined, bytesDone: download.bytesDone + cutBytes, bytesTotal: 2 * download.bytesTotal }, download)
-    const said = await components.swarm.look(known.key, known.name, { deep, signal })
+    const { claims: said } = await components.swarm.look(known.key, known.name, { deep, signal })
     // It is all here by now, and what is cut into blocks already would have to come again.
     if (isPublishing()) return
     const now = components.clock.monotonic()
@@ -124,7 +122,7 @@ export async function fetchModel (components: FetchComponents, init: FetchInit):
 /** The model that a peer says to have, as far as its description goes. Throws UpstreamMismatchError, NoProviderError. */
 export async function checkClaim ({ describe }: { describe: Describe }, known: KnownModel, { cid, peerId }: Claim, signal: AbortSignal): Promise<string> {
   if (cid === undefined) throw new TypeError(`a claim without a model from ${peerId}`)
-  checkDescription(known, await describe(cid, { signal, providerTimeoutMs: DESCRIBE_MS }), peerId)
+  checkDescription(known, await describe(cid, { signal, from: [peerId], providerTimeoutMs: DESCRIBE_MS }), peerId)
   return cid
 }
 

@@ -1,6 +1,7 @@
 import { asError, sleep, throwIfAborted, type Clock, type Logger } from '../base/index.ts'
-import { decide, type Claim } from './claims.ts'
-import { YieldedError, checkClaim, type Describe } from './fetch.ts'
+import { CLAIM_MS, decide, type Claim } from './claims.ts'
+import type { Describe } from './components.ts'
+import { YieldedError, checkClaim } from './fetch.ts'
 import type { KnownModel } from './known-model.ts'
 import type { OriginSwarm } from './swarm.ts'
 import type { OriginFetch } from './types.ts'
@@ -27,6 +28,8 @@ export interface FindInit {
 const SETTLE_MS = 300
 const POLL_FIRST_MS = 500
 const POLL_MAX_MS = 2_000
+/** When nobody answers who did before, somebody may be fetching all the same: so long a claim is good for. */
+const DEAF_MS = CLAIM_MS
 /** A peer that says it fetches and gets nothing new for so long is taken for stuck. */
 const STUCK_MS = 45_000
 /** And is not listened to for so long, in which this node, or the next, may get far. */
@@ -34,9 +37,9 @@ const STUCK_DISTRUST_MS = 3_600_000
 
 /**
  * The model CID of a revision: from peers who have it, or who are fetching it; and from the upstream, by this node, when it is its
- * turn. Of what a peer names, its list of files was compared with the upstream's, and its bytes not yet. Throws what fetching throws.
+ * turn. Of what a peer names, its list of files was compared with the upstream's, and its bytes not yet; `from` are those who say to have it. Throws what fetching throws.
  */
-export async function findModel (components: FindComponents, init: FindInit): Promise<{ cid: string, fetched: boolean }> {
+export async function findModel (components: FindComponents, init: FindInit): Promise<{ cid: string, fetched: boolean, from: string[] }> {
   const { swarm, clock, logger } = components
   const { known, self, progress, signal } = init
   known.distrusted.clear()
@@ -46,13 +49,14 @@ export async function findModel (components: FindComponents, init: FindInit): Pr
   const watch = new Progress()
   const claimWant = (): void => { init.claim({ peerId: self, state: 'want', cid: undefined, bytesDone: 0, bytesTotal: 0 }) }
   let since: number | undefined
+  let heardAt = clock.monotonic()
   let deep = false
   let searched = false
   try {
     claimWant()
     for (let turn = 0; ; turn++) {
       throwIfAborted(signal)
-      const said = await swarm.look(known.key, known.name, { deep, signal })
+      const { claims: said, isDeaf } = await swarm.look(known.key, known.name, { deep, hearsay: true, signal })
       searched ||= deep
       deep = false
       const now = clock.monotonic()
@@ -62,11 +66,18 @@ export async function findModel (components: FindComponents, init: FindInit): Pr
         continue
       }
       since ??= now
+      if (!isDeaf) heardAt = now
+      else if (now - heardAt < DEAF_MS) {
+        searched = false
+        await sleep(clock, POLL_FIRST_MS, signal)
+        continue
+      }
       const decision = decide(known.key, self, claims, now - since)
       switch (decision.do) {
         case 'load':
           try {
-            return { cid: await checkClaim(components, known, decision.claim, signal), fetched: false }
+            const cid = await checkClaim(components, known, decision.claim, signal)
+            return { cid, fetched: false, from: claims.filter(claim => claim.cid === cid).map(({ peerId }) => peerId) }
           } catch (error) {
             throwIfAborted(signal)
             known.doubt(decision.claim, error, clock.monotonic())
@@ -81,19 +92,24 @@ export async function findModel (components: FindComponents, init: FindInit): Pr
             goOnWithout(peerId, new Error(`it received nothing for ${STUCK_MS / 1_000} s`))
           }
           since = now // when it gives up, all begin to wait anew
+          searched = false
           break
         }
         case 'wait':
           progress.phase = 'asking'
+          searched = false // others may have come meanwhile
           break
         case 'fetch':
-          // The search for its name is for whose turn it is: it asks twenty peers, and most who want it only have to wait.
+          // The search for its name is for whose turn it is: it asks twenty peers, and most who want it only have to wait. It is said
+          // before it is asked: of two that begin together, and have heard of each other from nobody, the later one finds the other, and
+          // asks it, which tells that one too.
           if (!searched) {
+            await swarm.announce(known.name, signal)
             deep = true
             continue
           }
           try {
-            return { cid: await components.fetch(), fetched: true }
+            return { cid: await components.fetch(), fetched: true, from: [] }
           } catch (error) {
             if (!(error instanceof YieldedError)) throw error
             logger.info({ repo: known.repo, peerId: error.claim.peerId }, 'a peer fetches it as well; it goes on')

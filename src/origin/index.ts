@@ -3,7 +3,7 @@
  * have it; `find.ts` asks the swarm, and decides (claims.ts, pure) whose turn it is; `fetch.ts` fetches (download.ts) and publishes;
  * `leftovers.ts` is what broke off; `origin.ts` holds it together. docs/decisions/0009-origin.md says why so.
  */
-export type { OriginComponents } from './components.ts'
+export type { Hints, OriginComponents } from './components.ts'
 export { keyOf } from './known-model.ts'
 export { LEFTOVER_IDLE_MS, Leftovers, leftoversIn } from './leftovers.ts'
 export { Origin } from './origin.ts'

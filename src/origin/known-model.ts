@@ -42,6 +42,8 @@ export class KnownModel {
   readonly verifying = new Map<string, SharedWork<void>>()
   /** The model was in this store before a peer named it, for another reason. */
   wasHere = false
+  /** Peers that said to have it. */
+  holders: readonly string[] = []
   #cid: string | undefined
   /** Files of that model whose bytes were compared here with the upstream's word, hash by hash. */
   readonly #verified = new Set<string>()
@@ -69,7 +71,8 @@ export class KnownModel {
   }
 
   /** A peer named it: what was compared of another model says nothing about this one. */
-  hint (cid: string, wasHere: boolean): void {
+  hint (cid: string, { wasHere, from }: { wasHere: boolean, from: readonly string[] }): void {
+    this.holders = from
     if (this.#cid === cid) return
     this.forget()
     this.#cid = cid

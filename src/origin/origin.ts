@@ -50,6 +50,7 @@ export class Origin implements ModelOrigin {
   readonly #claims = new Map<string, Claim>()
   readonly #downloads = new Map<string, Download>()
   readonly #fetches = new Map<KnownModel, OriginFetch>()
+  readonly #telling = new Set<Promise<void>>()
   readonly #slots = new Semaphore(UPSTREAM_FETCHES_MAX)
   readonly #stopping = new AbortController()
   readonly #counters: OriginCounters = { requests: { ok: 0, refused: 0, busy: 0, failed: 0 }, bytes: 0, fetched: 0, failed: 0, shared: 0 }
@@ -85,6 +86,7 @@ export class Origin implements ModelOrigin {
   async stop (): Promise<void> {
     this.#stopping.abort(new NodeStoppedError('the node is stopping'))
     await this.#swarm.stop()
+    await Promise.all(this.#telling)
     await Promise.all([...this.#fetches.keys()].map(async known => { await known.finding?.over() }))
     this.#upstream.stop()
     if (this.#init.isTemporary) await rm(this.#init.leftovers.directory, { recursive: true, force: true })
@@ -167,7 +169,7 @@ export class Origin implements ModelOrigin {
   async peek (known: KnownModel, path: string, offset: number, given: { length: number, signal: AbortSignal }): Promise<Uint8Array | undefined> {
     const { signal } = given
     const length = Math.min(given.length, ORIGIN_PEEK_BYTES_MAX)
-    if (known.cid !== undefined) return await this.#components.readSome(known.cid, path, { offset, length }, { signal })
+    if (known.cid !== undefined) return await this.#components.readSome(known.cid, path, { offset, length }, { signal, from: known.holders })
     const here = this.#downloads.get(known.key)
     if (here !== undefined) return await here.peek(path, offset, length)
     const peerId = this.#fetches.get(known)?.peerId
@@ -205,21 +207,20 @@ export class Origin implements ModelOrigin {
         // It goes on to its end, whoever leaves: it is fetched for all.
         keep(true)
         progress.peerId = undefined
-        this.#components.router.announce([known.name], { urgent: true })
         try {
           return await fetchModel({ ...this.#components, upstream: this.#upstream, swarm: this.#swarm }, { known, caller, directory, self, progress, claim, signal })
         } finally {
           keep(false)
         }
       }, signal)
-      const { cid, fetched } = await findModel({ ...this.#components, swarm: this.#swarm, fetch }, { known, self, progress, claim, signal })
+      const { cid, fetched, from } = await findModel({ ...this.#components, swarm: this.#swarm, fetch }, { known, self, progress, claim, signal })
       if (fetched) {
         known.fetched(cid)
         this.#counters.fetched++
         await this.#link(known, revision)
         logger.info({ repo: known.repo, commit: known.commit, cid }, 'fetched from the upstream and published')
       } else {
-        known.hint(cid, this.#components.held(cid) !== undefined)
+        known.hint(cid, { wasHere: this.#components.held(cid) !== undefined, from })
         this.#counters.shared++
         await rm(join(directory, known.key), { recursive: true, force: true })
       }
@@ -235,6 +236,7 @@ export class Origin implements ModelOrigin {
       throw error
     } finally {
       this.#fetches.delete(known)
+      this.#tell(known.key)
       if (!this.#claims.has(known.key)) this.#components.router.withdraw([known.name])
     }
   }
@@ -243,7 +245,7 @@ export class Origin implements ModelOrigin {
     const file = known.model.files.find(file => file.path === path)
     if (file === undefined) throw new TypeError(`${path} is no file of ${known.repo}`)
     const hash = hashFor(file)
-    for await (const bytes of this.#components.read(cid, path, { signal })) hash.update(bytes)
+    for await (const bytes of this.#components.read(cid, path, { signal, from: known.holders })) hash.update(bytes)
     try {
       checkHash(known.model, file, hash, cid)
     } catch (error) {
@@ -284,10 +286,18 @@ export class Origin implements ModelOrigin {
     }
   }
 
+  /** Who waits for this node hears at once that it need not. */
+  #tell (key: string): void {
+    const telling = this.#swarm.tell(key, this.#stopping.signal).catch(() => undefined) // the node is stopping
+    this.#telling.add(telling)
+    void telling.then(() => { this.#telling.delete(telling) })
+  }
+
   #have ({ repo, commit, cid }: KnownName): void {
     const known = this.#known.get(repo, commit) ?? new KnownModel({ repo, commit, restricted: true, files: [] })
     const key = keyOf({ repo, commit })
     this.#claims.set(key, { peerId: this.#init.self, state: 'have', cid, bytesDone: 0, bytesTotal: 0 })
+    this.#tell(key)
     // In its turn: who fetched it has told at once, and one that is found is enough.
     if (this.#components.held(cid) === 'whole') this.#components.router.announce([known.name])
   }

@@ -1,6 +1,6 @@
 import type { Libp2p } from '@libp2p/interface'
 import type { CID } from 'multiformats/cid'
-import { ORIGIN_PROVIDERS_MAX, ORIGIN_WITNESSES, NodeStoppedError, asError, type Clock, type Logger } from '../base/index.ts'
+import { ORIGIN_KEYS_MAX, ORIGIN_PROVIDERS_MAX, ORIGIN_TOLD_MAX, ORIGIN_WITNESSES, NodeStoppedError, asError, throwIfAborted, type Clock, type Logger } from '../base/index.ts'
 import type { ContentRouter, Provider } from '../discovery/router.ts'
 import { ClaimTable, best, rankOf, type Claim } from './claims.ts'
 import type { PeekMessage } from './messages.ts'
@@ -25,10 +25,18 @@ export interface OriginSwarmHooks {
 export interface LookOptions {
   /** Ask those as well who are announced as providers of the name. */
   deep: boolean
+  /** Of one who does not answer in time, take the word of those whom it told: it is waited for, and no more. */
+  hearsay?: boolean
   signal: AbortSignal
 }
 
-/** A search for providers of a name ends after this; in a small swarm it takes some milliseconds. */
+export interface Heard {
+  claims: Claim[]
+  /** Somebody was asked, and nobody answered: what is not heard says nothing then. */
+  isDeaf: boolean
+}
+
+/** A search for providers of a name, and telling of one, ends after this; in a small swarm it takes some milliseconds. */
 const SEARCH_MS = 5_000
 const ASKED_AT_ONCE = 8
 /** Of those that others told of, asked themselves. */
@@ -40,6 +48,8 @@ export class OriginSwarm {
   readonly #hooks: OriginSwarmHooks
   readonly #protocol: OriginProtocol
   readonly #table = new ClaimTable()
+  /** By key, the peers that remember what this node said, the first ones first. */
+  readonly #told = new Map<string, Set<string>>()
   readonly #self: string
   #off: () => void = () => undefined
 
@@ -76,30 +86,74 @@ export class OriginSwarm {
 
   /**
    * Tells this node's claim to those who remember, and learns what others claim, never of this node itself. `fetching` and `have` are
-   * what their own peers said.
+   * what their own peers said, but for hearsay.
    */
-  async look (key: string, name: CID, { deep, signal }: LookOptions): Promise<Claim[]> {
+  async look (key: string, name: CID, { deep, hearsay = false, signal }: LookOptions): Promise<Heard> {
     const { clock } = this.#components
     const direct = new Map<string, Claim | undefined>()
     const told = new Map<string, Claim>()
+    const silent = new Set<string>()
     const ask = async (peerId: string): Promise<void> => {
       if (direct.has(peerId) || peerId === this.#self) return
       direct.set(peerId, undefined)
-      for (const claim of await this.#ask(peerId, key, signal)) {
+      const said = await this.#ask(peerId, key, signal)
+      if (said === undefined) silent.add(peerId)
+      for (const claim of said ?? []) {
         if (claim.peerId === peerId) direct.set(peerId, claim)
         else if (claim.peerId !== this.#self) told.set(claim.peerId, claim)
       }
     }
     const peers = (await this.#protocol.peers()).sort((a, b) => rankOf(key, b) - rankOf(key, a))
     await Promise.all([
-      ...peers.slice(0, ORIGIN_WITNESSES).map(ask),
+      // Those who were told before, too: a node that has met others since goes on being heard where it was heard first.
+      ...this.#toTell(key, peers.slice(0, ORIGIN_WITNESSES)).map(ask),
       ...deep ? [this.#askProviders(name, ask, signal)] : []
     ])
     for (const claim of this.#table.of(key, clock.monotonic(), this.#self)) if (!direct.has(claim.peerId)) told.set(claim.peerId, claim)
     const further = best(key, told.values()).filter(({ state, peerId }) => state !== 'want' && !direct.has(peerId))
     await Promise.all(further.slice(0, CONFIRMED_MAX).map(async ({ peerId }) => { await ask(peerId) }))
     const claims = [...direct.values()].filter(claim => claim !== undefined)
-    return [...claims, ...[...told.values()].filter(({ peerId, state }) => state === 'want' && !direct.has(peerId))]
+    const others = [...told.values()].filter(({ peerId, state }) => state === 'want' && !direct.has(peerId))
+    // Many come to one at the same moment, and it fetches all the same.
+    const busy = hearsay ? [...told.values()].filter(({ peerId, state }) => state !== 'want' && silent.has(peerId)) : []
+    return {
+      claims: [...claims, ...others, ...busy.map((claim): Claim => ({ ...claim, state: 'fetching', cid: undefined }))],
+      isDeaf: direct.size > 0 && silent.size === direct.size
+    }
+  }
+
+  /** From when it resolves, who searches for the name finds this node, unless the search went another way. */
+  async announce (name: CID, given: AbortSignal): Promise<void> {
+    const { router, clock } = this.#components
+    const late = new AbortController()
+    const cancel = clock.setTimeout(() => { late.abort(new NodeStoppedError('announcing took long enough')) }, SEARCH_MS)
+    router.announce([name], { urgent: true })
+    try {
+      await router.sent(name, { signal: AbortSignal.any([given, late.signal]) })
+    } catch {
+      throwIfAborted(given) // else it goes on by itself
+    } finally {
+      cancel()
+    }
+  }
+
+  /** Tells those who remember an earlier word of this node what it says now, once. */
+  async tell (key: string, signal: AbortSignal): Promise<void> {
+    await Promise.all([...this.#told.get(key) ?? []].map(async peerId => { await this.#ask(peerId, key, signal) }))
+    if (this.#hooks.claimOf(key)?.state === 'have') this.#told.delete(key)
+  }
+
+  #toTell (key: string, witnesses: readonly string[]): string[] {
+    const told = this.#told.get(key) ?? new Set<string>()
+    this.#told.delete(key)
+    this.#told.set(key, told)
+    const all = new Set([...told, ...witnesses])
+    for (const peerId of witnesses) if (told.size < ORIGIN_TOLD_MAX) told.add(peerId)
+    for (const oldest of this.#told.keys()) {
+      if (this.#told.size <= ORIGIN_KEYS_MAX) break
+      this.#told.delete(oldest)
+    }
+    return [...all]
   }
 
   /** What a peer has received of a file. Undefined when it does not say. */
@@ -135,12 +189,13 @@ export class OriginSwarm {
     await Promise.all(open)
   }
 
-  async #ask (peerId: string, key: string, signal: AbortSignal): Promise<Claim[]> {
+  /** Undefined when it does not answer. */
+  async #ask (peerId: string, key: string, signal: AbortSignal): Promise<Claim[] | undefined> {
     try {
       return await this.#protocol.ask(peerId, { key, claim: this.#hooks.claimOf(key) }, signal)
     } catch (error) {
       this.#components.logger.debug({ peerId, error: asError(error).message }, 'a peer did not say who fetches a model')
-      return []
+      return undefined
     }
   }
 }

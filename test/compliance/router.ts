@@ -80,6 +80,15 @@ export function routerCompliance (make: (count: number) => Promise<RouterSwarm>)
     assert.ok(performance.now() - started < 1_000)
   })
 
+  it('says when what is urgent is out: who searches then finds it at once', async () => {
+    const cid = randomCid()
+    router(0).announce([cid], { urgent: true })
+    await router(0).sent(cid)
+    assert.deepEqual(await collect(router(3).findProviders(cid)), [peerId(0)])
+    await router(0).sent(randomCid()) // nothing to wait for
+    await assert.rejects(router(0).sent(cid, { signal: AbortSignal.abort() }), { name: 'AbortError' })
+  })
+
   it('keeps count of what it keeps announced', async () => {
     const cids = Array.from({ length: 10 }, () => randomCid())
     router(0).announce(cids)

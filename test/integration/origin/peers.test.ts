@@ -206,6 +206,41 @@ describe('origin: peers', function () {
     }
   })
 
+  it('one that fetches and answers nobody is waited for as long as others hear of it, and hears itself what became of it', async () => {
+    const [node] = await cluster.spawn(1) as [ShoalNode]
+    hub.push('a/b', FILES)
+    const absent = await HostilePeer.start({ swarmKey: cluster.swarmKey, transport: 'tcp' })
+    await absent[Symbol.asyncDispose]()
+    await using witness = await HostilePeer.start({ swarmKey: cluster.swarmKey, transport: 'tcp' })
+    let hears = true
+    let bytesDone = 0
+    const told: string[] = []
+    const protocol = new OriginProtocol({ network: witness.network, clock: systemClock, logger: silentLogger, isBanned: () => false }, {
+      asked: (_from, { claim }) => {
+        told.push(claim?.state ?? 'nothing')
+        return hears ? [{ peerId: absent.id, state: 'fetching', cid: undefined, bytesDone: ++bytesDone, bytesTotal: 2 * TOTAL }] : []
+      },
+      peeked: async () => undefined
+    })
+    await protocol.start()
+    try {
+      await node.connect(witness.address)
+      const finding = (await resolve(node)).find(signal)
+      await until('it waits', () => node.origin?.status().fetches[0]?.peerId === absent.id)
+      const before = bytesDone
+      await until('it asks again', () => bytesDone >= before + 2)
+      assert.deepEqual([phaseOf(node), hub.fileBytes], ['waiting', 0])
+      hears = false
+      await finding
+      assert.equal(hub.fileBytes, TOTAL)
+      // The last word comes without being asked for: who waits for this node need not.
+      await until('the witness hears the end', () => told.at(-1) === 'have')
+      assert.deepEqual([told[0], told.includes('fetching')], ['want', true])
+    } finally {
+      await protocol.stop()
+    }
+  })
+
   it('what was compared of a model that is gone says nothing about the next that a peer names', async () => {
     await using directory = await temporaryDirectory('gone')
     await using liars = await temporaryDirectory('liar')
