@@ -34,9 +34,9 @@ interface ServedPeer {
 interface Turn { ring: ServedPeer[], at: number, peer: ServedPeer, waitMs: number }
 
 const TICK_MS = 250
-/** While those who wait are sent this much, who does not wait gets one byte of sixteen: less, and they do not feel it. */
+/** While those who wait are sent this much, who does not wait gets one byte of thirty-two: each of them costs the others more than itself where two cores serve all. */
 const FOREGROUND_BYTES_PER_SECOND = 32 * MiB
-const LATER_SHARE = 1 / 15
+const LATER_SHARE = 1 / 31
 /** After this without any of them there is nobody left to disturb, however fast it was. */
 const FOREGROUND_OVER_MS = 300
 /** And never less than this in each tick, so that it does not look like a dead peer. */
