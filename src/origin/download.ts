@@ -15,6 +15,7 @@ import {
   asError, sleep, systemCode, throwIfAborted, type Clock, type Logger
 } from '../base/index.ts'
 import type { LocalFiles } from './components.ts'
+import { ifThere } from './leftovers.ts'
 import type { Caller, UpstreamFile, UpstreamModel } from './types.ts'
 import { bytesOf, checkHash, contentOf, hashFor } from './upstream-model.ts'
 import type { Upstream } from './upstream.ts'
@@ -255,15 +256,6 @@ async function readBack (handle: FileHandle, bytes: number, hash: Hash): Promise
     if (bytesRead === 0) return
     hash.update(buffer.subarray(0, bytesRead))
     at += bytesRead
-  }
-}
-
-async function ifThere<T> (work: Promise<T>): Promise<T | undefined> {
-  try {
-    return await work
-  } catch (error) {
-    if (systemCode(error) === 'ENOENT') return undefined
-    throw error
   }
 }
 

@@ -113,7 +113,8 @@ async function namesIn (directory: string): Promise<string[]> {
   return await ifThere(readdir(directory)) ?? []
 }
 
-async function ifThere<T> (work: Promise<T>): Promise<T | undefined> {
+/** Undefined when there is no such file. */
+export async function ifThere<T> (work: Promise<T>): Promise<T | undefined> {
   try {
     return await work
   } catch (error) {

@@ -1,6 +1,6 @@
 import type { Libp2p } from '@libp2p/interface'
 import {
-  HashMismatchError, NodeStoppedError, PeerGoneError, ProtocolError, abortReason, throwIfAborted, type Clock, type Logger
+  HashMismatchError, NodeStoppedError, PeerGoneError, ProtocolError, throwIfAborted, withSignal, type Clock, type Logger
 } from '../base/index.ts'
 import type { SlotPool } from '../storage/slots.ts'
 import type { BlockChecks } from './block-checks.ts'
@@ -179,19 +179,5 @@ export class PeerLinks {
       }
       if (this.#entries.size > 0) this.#tickSoon()
     }, TICK_MS)
-  }
-}
-
-async function withSignal<T> (work: Promise<T>, signal: AbortSignal): Promise<T> {
-  let off = (): void => undefined
-  const aborted = new Promise<never>((_resolve, reject) => {
-    const onAbort = (): void => { reject(abortReason(signal)) }
-    signal.addEventListener('abort', onAbort, { once: true })
-    off = () => { signal.removeEventListener('abort', onAbort) }
-  })
-  try {
-    return await Promise.race([work, aborted])
-  } finally {
-    off()
   }
 }
