@@ -5,7 +5,7 @@ import { mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
-import { MiB, seededRandom } from '../../src/base/index.ts'
+import { MiB, seededRandom, type Random } from '../../src/base/index.ts'
 import { NodeProcess } from '../../scripts/lib/spawn-node.ts'
 import { writeSyntheticModel } from '../../scripts/lib/synthetic-model.ts'
 
@@ -51,9 +51,9 @@ describe(`kill -9 at random moments (seed ${SEED})`, function () {
     let inTheMiddle = 0
     for (let round = 0; round < ROUNDS / 2; round++) {
       await loader.connect(provider.multiaddrs[0] ?? '')
-      const killAfterMs = random.next() * (FINDING_MS + (bytes - recorded) / BYTES_PER_SECOND * 1000)
-      void loader.load(cid).catch(() => undefined)
-      await setTimeout(killAfterMs)
+      const loading = loader.load(cid)
+      loading.catch(() => undefined) // it is killed
+      await someMoment(loader, loading, random, bytes - recorded, recorded)
       await loader.kill()
       loader = await start()
       const verified = await loader.verify()
@@ -95,7 +95,7 @@ describe(`kill -9 at random moments (seed ${SEED})`, function () {
       await loader.connect(mortal.multiaddrs[0] ?? '')
       let loads = true
       const loading = loader.load(cid).finally(() => { loads = false })
-      await Promise.race([loading, setTimeout(random.next() * (FINDING_MS + bytes / BYTES_PER_SECOND * 1000))])
+      await someMoment(loader, loading, random, bytes)
       const wasLoading = loads
       const killed = mortal.peerId
       await mortal.kill()
@@ -118,6 +118,19 @@ describe(`kill -9 at random moments (seed ${SEED})`, function () {
     for (const outcome of both) if (outcome.status === 'rejected') throw outcome.reason
   })
 })
+
+/**
+ * Of a load of so many bytes beyond those it has: by the clock, which comes anywhere; or, of each two times, once that many
+ * are there, which comes in the middle however slow the machine is.
+ */
+async function someMoment (node: NodeProcess, loading: Promise<unknown>, random: Random, bytes: number, had = 0): Promise<void> {
+  const share = random.next()
+  const moment = random.next() < 0.5
+    ? setTimeout(share * (FINDING_MS + bytes / BYTES_PER_SECOND * 1000))
+    : new Promise<void>(resolve => { node.onProgress = bytesDone => { if (bytesDone > had + share * bytes) resolve() } })
+  await Promise.race([moment, loading.catch(() => undefined)])
+  node.onProgress = () => undefined
+}
 
 async function hashes (directory: string): Promise<Map<string, string>> {
   const result = new Map<string, string>()

@@ -6,8 +6,8 @@ import { dirname, join, relative } from 'node:path'
 import { seededRandom } from '../../src/base/index.ts'
 
 /** A temporary directory that goes away with `await using`. */
-export async function temporaryDirectory (name: string): Promise<{ path: string } & AsyncDisposable> {
-  const path = await mkdtemp(join(tmpdir(), `shoal-${name}-`))
+export async function temporaryDirectory (name: string, parent = tmpdir()): Promise<{ path: string } & AsyncDisposable> {
+  const path = await mkdtemp(join(parent, `shoal-${name}-`))
   return { path, [Symbol.asyncDispose]: async () => { await rm(path, { recursive: true, force: true }) } }
 }
 
