@@ -102,17 +102,25 @@ describe('bytes in bulk', () => {
     }, { maxInboundStreams: 8 })
   }
 
-  /** Everything is received in the time the rate gives, within a tenth. */
+  /** Everything is received in the time the rate gives, within a tenth; a machine that is busy with other things gets two more chances to be fast enough. */
   const within = async (clients: Network[], server: Network, expected: number, rate: number): Promise<void> => {
+    let ratio = 0
+    for (let chance = 0; chance < 3 && ratio < 0.9; chance++) {
+      ratio = await timesTheRate(clients, server, expected, rate)
+      assert.ok(ratio < 1.1, `${(ratio * rate / MiB).toFixed(2)} MiB/s where ${rate / MiB} are allowed`)
+    }
+    assert.ok(ratio > 0.9, `only ${(ratio * rate / MiB).toFixed(2)} MiB/s where ${rate / MiB} are allowed`)
+  }
+
+  const timesTheRate = async (clients: Network[], server: Network, expected: number, rate: number): Promise<number> => {
     // From before the streams open: the sender starts at once, and what it sent by then counts.
     const started = performance.now()
-    const streams = await Promise.all(clients.map(async client => await openTo(client, server)))
-    const bytes = await Promise.all(streams.map(async stream => await countBytes(stream)))
+    // Each is read as soon as it is open: what nobody reads yet is buffered up to a limit, and beyond it the stream is cut off.
+    const bytes = await Promise.all(clients.map(async client => await countBytes(await openTo(client, server))))
     const took = (performance.now() - started) / 1_000
     const total = bytes.reduce((sum, count) => sum + count, 0)
     assert.ok(total >= expected)
-    const ratio = total / took / rate
-    assert.ok(ratio > 0.9 && ratio < 1.1, `${(total / took / MiB).toFixed(2)} MiB/s where ${rate / MiB} are allowed`)
+    return total / took / rate
   }
 })
 
