@@ -67,7 +67,7 @@ export class Checks {
     this.#changedAt.set(key, this.#world.now)
     if (committed) this.churn.taken(key)
     if (committed) this.#withinDonation(node, key)
-    else if (node.disk.right(key)) this.#mayLetGo(node, key, { invariant: 'nobody lets go below target', unseenMs: ANSWERS_MS, wedgedMs: ANSWERS_MS })
+    else if (node.disk.right(key)) this.#mayLetGo(node, key, { invariant: 'nobody lets go below target', unseenMs: ANSWERS_MS, wedgedMs: ANSWERS_MS, rotMs: ROT_UNSEEN_MS })
   }
 
   #withinDonation (node: SimNode, key: Key): void {
@@ -88,9 +88,10 @@ export class Checks {
 
   /**
    * Whoever lets go leaves as many right, committed copies as its policy wants on others that it could hear, within `unseenMs`: those on the
-   * other side of a partition do not count for it. Who answers pings and nothing else is found out after `wedgedMs` at the latest.
+   * other side of a partition do not count for it. Who answers pings and nothing else is found out after `wedgedMs` at the latest, whose bytes
+   * are not right any more after `rotMs`.
    */
-  #mayLetGo (node: SimNode, key: Key, { invariant, unseenMs, wedgedMs }: { invariant: string, unseenMs: number, wedgedMs: number }): void {
+  #mayLetGo (node: SimNode, key: Key, { invariant, unseenMs, wedgedMs, rotMs }: { invariant: string, unseenMs: number, wedgedMs: number, rotMs: number }): void {
     const { now, nodes, network } = this.#world
     const model = this.#world.modelAt(key)
     const target = node.replicator?.policyOf(model.cid)?.target ?? 0
@@ -106,7 +107,7 @@ export class Checks {
       if (other.gone || !other.disk.keeps(key)) continue
       const wedged = other.wedged && now - other.wedgedAt > wedgedMs
       const seen = (other.running && !other.hung && !wedged) || diedNow
-      const right = other.disk.right(key, now - ROT_UNSEEN_MS) || (other.lies && now - other.liesSince < ROT_UNSEEN_MS)
+      const right = other.disk.right(key, now - rotMs) || (other.lies && now - other.liesSince < rotMs)
       if (seen && right) running++
     }
     if (running < target) this.fail(invariant, `${node.name} lets go of ${model.cid}/${shardOf(key)} while ${running} others that it can hear have it committed and right; target is ${target}`, key)
@@ -184,8 +185,8 @@ export class Checks {
       const model = this.#world.modelAt(key)
       if (!node.disk.keeps(key) || !node.disk.right(key) || !this.wanted(model)) continue
       // What was handed over shard by shard, each on fresh promises, counts while it is proven: one of those that took the first shards may
-      // be wedged before the last one is taken, and nobody can know (seed 3059).
-      this.#mayLetGo(node, key, { invariant: 'a drain ends when all is handed over', unseenMs: DEATH_UNSEEN_MS, wedgedMs: intended.proofTtlMs })
+      // be wedged (seed 3059) or begin to lie (185 of all faults) before the last one is taken, and nobody can know.
+      this.#mayLetGo(node, key, { invariant: 'a drain ends when all is handed over', unseenMs: DEATH_UNSEEN_MS, wedgedMs: intended.proofTtlMs, rotMs: intended.proofTtlMs })
     }
     for (const key of node.disk.committed) {
       const model = this.#world.modelAt(key)
