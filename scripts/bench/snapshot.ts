@@ -53,14 +53,13 @@ export async function benchSnapshot ({ directory, bytes, rounds, log }: Init): P
     const nginx = await startNginx(directory, { source, endpoint: origin.hf ?? '', cid })
     children.push(nginx.child)
     const seconds: Array<{ own: number, nginx: number }> = []
+    const loader = await daemon('loader', '--join', invite, '--set', 'hf.listen=127.0.0.1:0')
+    cli('loader', 'link', REPO, cid)
     for (let round = 0; round < rounds; round++) {
-      const loader = await daemon('loader', '--join', invite, '--set', 'hf.listen=127.0.0.1:0')
-      cli('loader', 'link', REPO, cid)
       for (const name of await readdir(source)) execFileSync('cp', [join(source, name), '/dev/null'])
       const fromNginx = await download(python, nginx.url, directory)
       const own = await download(python, loader.hf ?? '', directory)
-      await end(loader.child)
-      await rm(join(directory, 'loader'), { recursive: true })
+      cli('loader', 'rm', cid)
       seconds.push({ own, nginx: fromNginx })
       log(`snapshot round ${round + 1}: ${own.toFixed(2)} s, nginx ${fromNginx.toFixed(2)} s`)
     }
