@@ -24,6 +24,8 @@ const DISPUTED_MIN = 3
 export interface Scene {
   self: Peer
   draining: boolean
+  /** It drains, and waits for nobody who may come back. */
+  inHaste: boolean
   settled: boolean
   settings: ReplicationSettings
   peers: PeerTable
@@ -142,13 +144,13 @@ export function needOf (view: ModelView, shard: number, seen: ShardLook, offered
   // More of them show something else than the same: what is here is bad, more likely than what all of those have.
   const isDoubtful = seen.disputed >= DISPUTED_MIN && seen.disputed > seen.proven.length
   const doubtedUntil = isDoubtful ? state.offeredAt + settings.disputedEveryMs : -Infinity
-  if (scene.draining) return { why, wanted: isDoubtful ? 1 : wanted, dueAt: Math.max(scene.now, doubtedUntil) }
+  const [now, awaitedUntil] = last || scene.inHaste ? [wanted, -Infinity] : beyondAwaited(lacking, seen, view, scene)
+  if (scene.draining) return { why, wanted: isDoubtful ? 1 : Math.min(wanted, now), dueAt: Math.max(scene.now, awaitedUntil, doubtedUntil) }
   let rank = rankOf(view, shard, self, [...seen.proven, ...seen.claimed])
   // Who drains hands over by itself; the others only when it does not.
   if (seen.draining.length > 0 && seen.missing.length === 0) rank++
   const since = Math.max(belowSince + graceOf(seen, view, scene), state.replicasSince)
   const dueAt = Math.max(since + rank * settings.rankDelayMs, view.kept ? -Infinity : state.committedAt + NEWCOMER_MS, doubtedUntil)
-  const [now, awaitedUntil] = last ? [wanted, -Infinity] : beyondAwaited(lacking, seen, view, scene)
   return { why, wanted: isDoubtful ? 1 : Math.min(wanted, now), dueAt: Math.max(dueAt, awaitedUntil, unheard(view, scene) ? scene.now + UNHEARD_MS : -Infinity) }
 }
 

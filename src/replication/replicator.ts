@@ -88,6 +88,7 @@ export class Replicator {
       strangers: new Map(),
       now: 0,
       draining: false,
+      inHaste: false,
       settled: false,
       touch: () => { this.#dirty = true },
       changed: () => { this.#dirty = true; this.#states.changed() },
@@ -264,10 +265,13 @@ export class Replicator {
 
   nextSequence (cid: string, seconds: number): number { return this.#models.nextSequence(cid, seconds) }
 
-  drain (on: boolean, now: number): void {
-    this.#context.now = now
-    if (this.#context.draining === on) return
-    this.#context.draining = on
+  /** `inHaste`: nothing waits for holders that are away and may come back. */
+  drain (on: boolean, now: number, inHaste = false): void {
+    const context = this.#context
+    context.now = now
+    if (context.draining === on && context.inHaste === (on && inHaste)) return
+    context.draining = on
+    context.inHaste = on && inHaste
     this.#context.changed()
   }
 

@@ -89,6 +89,7 @@ export class Replication {
   #running = false
   #lookedAt = -Infinity
   #drainAsked = false
+  #inHaste = false
   #isRebuilding: boolean
 
   /** Throws StoreVersionError, and what SQLite throws. */
@@ -177,9 +178,11 @@ export class Replication {
   keeps (model: string): boolean { return this.#replicator.keeps(model) }
   shards (model: string): ShardStatus[] | undefined { return this.#replicator.shards(model, this.#components.clock.monotonic()) }
 
-  drain (): void {
+  /** `inHaste`: there is no time to wait for holders that are away and may come back. */
+  drain (inHaste: boolean): void {
     this.#drainAsked = true
-    this.#replicator.drain(true, this.#components.clock.monotonic())
+    this.#inHaste ||= inHaste
+    this.#replicator.drain(true, this.#components.clock.monotonic(), this.#inHaste)
     this.#tickSoon()
   }
 
@@ -311,7 +314,7 @@ export class Replication {
     const now = clock.monotonic()
     guarded('the store could not be looked at', () => { this.#watch.look(now) })
     for (const work of this.#inbox.splice(0)) guarded('what a peer said could not be dealt with', () => { work(now) })
-    this.#replicator.drain(this.#drainAsked || this.#scrubber.suspect, now)
+    this.#replicator.drain(this.#drainAsked || this.#scrubber.suspect, now, this.#inHaste || this.#scrubber.suspect)
     guarded('a tick of the replicator failed', () => { this.#replicator.tick(now) })
     guarded('it could not be recorded that the ledger is rebuilt', () => { this.#noteRebuilt() })
     this.#watch.keepPromised()

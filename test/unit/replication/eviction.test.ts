@@ -17,7 +17,7 @@ class Setting {
   readonly scene: Scene
 
   constructor (self: string, others: string[]) {
-    this.scene = { self: this.peers.make(self, NOW), draining: false, settled: true, settings, peers: this.peers, now: NOW }
+    this.scene = { self: this.peers.make(self, NOW), draining: false, inHaste: false, settled: true, settings, peers: this.peers, now: NOW }
     this.view.policy = { min: 2, target: 3, max: 5 }
     this.view.own.fill(Own.Held)
     for (const id of others) {

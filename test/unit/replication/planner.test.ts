@@ -16,7 +16,7 @@ class Setting {
 
   constructor () {
     const self = this.peers.make('self', NOW)
-    this.scene = { self, draining: false, settled: true, settings, peers: this.peers, now: NOW }
+    this.scene = { self, draining: false, inHaste: false, settled: true, settings, peers: this.peers, now: NOW }
     this.view.policy = { min: 2, target: 3, max: 5 }
     this.view.bytes[0] = 100 * MiB
     this.view.own[0] = Own.Committed
@@ -113,6 +113,22 @@ describe('replica planner', () => {
     setting.view.policy = { min: 2, target: 5, max: 6 }
     for (const id of ['d', 'e', 'f']) setting.holder(id)
     assert.equal(setting.need()?.dueAt, NOW)
+  })
+
+  it('waits, when it drains, for holders that may come back, but not in haste', () => {
+    const setting = new Setting()
+    setting.view.policy = { min: 2, target: 3, max: 5 }
+    for (const id of ['a', 'b']) setting.holder(id)
+    setting.holder('rebooting', { liveness: 'down', leaving: true, heardAt: NOW - 60_000, downAt: NOW - 40_000 })
+    setting.scene.draining = true
+    const backBy = NOW - 60_000 + settings.graceDefaultMs
+    assert.deepEqual([setting.need()?.why, setting.need()?.wanted, setting.need()?.dueAt], ['drain', 1, backBy])
+    setting.scene.inHaste = true
+    assert.deepEqual([setting.need()?.wanted, setting.need()?.dueAt], [1, NOW])
+    setting.scene.inHaste = false
+    setting.view.policy = { min: 2, target: 4, max: 5 }
+    // Of two that are lacking nobody comes back for one.
+    assert.deepEqual([setting.need()?.wanted, setting.need()?.dueAt], [1, NOW])
   })
 
   it('counts a replica only while it is proven, committed, up and not draining', () => {
