@@ -100,6 +100,7 @@ export class PeerTable {
   readonly #settings: ReplicationSettings
   readonly #hooks: PeerTableHooks
   #brakeSince: number | undefined
+  #brakeOffAt = -Infinity
   /** Those that went while it was pulled, or pulled it. */
   readonly #braked = new Set<Peer>()
   /** The brake was released by time: these losses are believed. */
@@ -111,6 +112,8 @@ export class PeerTable {
   }
 
   get brake (): boolean { return this.#brakeSince !== undefined }
+  /** When it was last released; before that nobody did what was due. */
+  get brakeOffAt (): number { return this.#brakeOffAt }
 
   get (id: string): Peer | undefined { return this.peers.get(id) }
 
@@ -234,6 +237,7 @@ export class PeerTable {
     for (const peer of this.#braked) this.#believed.add(peer)
     this.#braked.clear()
     this.#brakeSince = undefined
+    this.#brakeOffAt = now
     this.#hooks.brake(false)
   }
 

@@ -149,7 +149,8 @@ export function needOf (view: ModelView, shard: number, seen: ShardLook, offered
   let rank = rankOf(view, shard, self, [...seen.proven, ...seen.claimed])
   // Who drains hands over by itself; the others only when it does not.
   if (seen.draining.length > 0 && seen.missing.length === 0) rank++
-  const since = Math.max(belowSince + graceOf(seen, view, scene), state.replicasSince)
+  // Where a brake has held all back, they take turns from its release on, not all at once.
+  const since = Math.max(belowSince + graceOf(seen, view, scene), state.replicasSince, scene.peers.brakeOffAt)
   const dueAt = Math.max(since + rank * settings.rankDelayMs, view.kept ? -Infinity : state.committedAt + NEWCOMER_MS, doubtedUntil)
   return { why, wanted: isDoubtful ? 1 : Math.min(wanted, now), dueAt: Math.max(dueAt, awaitedUntil, unheard(view, scene) ? scene.now + UNHEARD_MS : -Infinity) }
 }

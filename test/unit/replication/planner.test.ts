@@ -131,6 +131,18 @@ describe('replica planner', () => {
     assert.deepEqual([setting.need()?.wanted, setting.need()?.dueAt], [1, NOW])
   })
 
+  it('takes turns from the release of a brake on, not all at once', () => {
+    const setting = new Setting()
+    setting.view.kept = true
+    setting.holder('a')
+    setting.below(3_600_000)
+    const rank = rankOf(setting.view, 0, setting.scene.self, [setting.peers.make('a', NOW)])
+    const dueAt = (): number => setting.need()?.dueAt ?? NaN
+    assert.ok(dueAt() < NOW - 1_000_000)
+    Object.defineProperty(setting.peers, 'brakeOffAt', { value: NOW - 500 })
+    assert.equal(dueAt(), NOW - 500 + rank * settings.rankDelayMs)
+  })
+
   it('counts a replica only while it is proven, committed, up and not draining', () => {
     const at = new Setting()
     at.holder('proven')
