@@ -28,7 +28,8 @@ function stuckMs (bytes: number): number { return MINUTE + bytes / 10_000 }
  * Least possible bytes. A pull is needed if, when it starts, fewer copies than the target exist or are on their way that
  * an observer who sees everything would count: committed, content right, on a node that is there or has been missing
  * for no longer than the grace for what is left, and that neither drains nor is wedged. Each such deficit takes one copy,
- * so what is needed is the bytes of the needed pulls that ended well. Moves for the spread over domains are counted apart.
+ * so what is needed is the bytes of the needed pulls that ended well. Counted apart: moves for the spread over domains, and what
+ * mends a copy that the node's user keeps, published or pinned there, however many others there are (seed 5036).
  *
  * Everything else was moved for nothing, and has to be next to nothing under every fault. A node is excused, pull by pull, for
  * what it could not know or help at that moment, and for no more:
@@ -42,8 +43,8 @@ function stuckMs (bytes: number): number { return MINUTE + bytes / 10_000 }
 export class Bytes {
   readonly #world: World
   readonly #spreadOffers = new Set<string>()
-  /** Each pull under way: needed, or excused by this, or for the spread; undefined: for nothing. */
-  readonly #why = new Map<Pull, Excuse | 'needed' | 'spread' | undefined>()
+  /** Each pull under way: needed, or excused by this, or for the spread, or for the node's own user; undefined: for nothing. */
+  readonly #why = new Map<Pull, Excuse | 'needed' | 'spread' | 'own' | undefined>()
   readonly #moved = new Map<Pull, number>()
   pulls = 0
 
@@ -86,6 +87,7 @@ export class Bytes {
     }
     if (ok === true) this.#piledUp(pull)
     if (why === 'spread') { stats.bytesSpread += moved; return }
+    if (why === 'own') { stats.bytesOwn += moved; return }
     if (why === 'needed' && ok === true && pull.node.disk.committed.has(pull.key)) {
       stats.bytesNeeded += pull.bytes
       moved -= pull.bytes
@@ -115,6 +117,7 @@ export class Bytes {
       const moved = this.#moved.get(pull) ?? 0
       if (why === undefined) stats.bytesWasted += moved
       else if (why === 'spread') stats.bytesSpread += moved
+      else if (why === 'own') stats.bytesOwn += moved
       else if (why !== 'needed') stats.bytesExcused[why] += moved
     }
   }
@@ -179,12 +182,13 @@ export class Bytes {
     return count
   }
 
-  #judge (pull: Pull): Excuse | 'needed' | 'spread' | undefined {
+  #judge (pull: Pull): Excuse | 'needed' | 'spread' | 'own' | undefined {
     const { key, node, model } = pull
     const { nodes, transfers, now } = this.#world
     const target = this.#target(model)
     if (this.present(key, node) + this.#onTheirWay(pull) < target) return 'needed'
     if (this.#spreadOffers.has(`${key} ${node.index}`)) return 'spread'
+    if (node.disk.committed.has(key) && node.disk.kept.has(model.index)) return 'own'
     // A promise is mended by who made it; anything else is pulled because somebody offered it, and is the first source.
     const observer = node.disk.committed.has(key) ? node : nodes[pull.sources[0] ?? -1] ?? node
     if (observer.lies) return 'liar'

@@ -162,7 +162,7 @@ export class SimNode {
   #tick (): void {
     const { replicator } = this
     this.volume.tick()
-    replicator?.drain(this.draining, this.now, this.volume.suspect)
+    replicator?.drain(this.draining, this.now)
     this.#guarded(() => { replicator?.tick(this.now) })
     if (replicator?.rebuilding === 0) this.#rebuilt(replicator)
     this.volume.check()

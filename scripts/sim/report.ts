@@ -54,6 +54,7 @@ function summarize (results: SimResult[], seconds: number): void {
     // Where a node could not know better, see bytes.ts.
     ...EXCUSES.map((cause): [string, string] => [`excused: ${cause}`, `${(sum(result => result.stats.bytesExcused[cause]) / GB).toFixed(1)} GB`]),
     ['moved for spread', `${(sum(result => result.stats.bytesSpread) / GB).toFixed(1)} GB`],
+    ['mended for its user', `${(sum(result => result.stats.bytesOwn) / GB).toFixed(1)} GB`],
     ['surplus at the end', `${surplus} of ${replicas} replicas, ${(100 * surplus / Math.max(1, replicas)).toFixed(2)} %`],
     ['messages', `${(sum(result => result.stats.messages) / hours).toFixed(0)} per node-hour`],
     ['times at rest', String(sum(result => result.stats.rests))],

@@ -66,6 +66,8 @@ export interface SimStats {
   bytesNeeded: number
   /** Of moved: bytes that improve the spread over domains. */
   bytesSpread: number
+  /** What mended copies that a user keeps. */
+  bytesOwn: number
   /** Of moved: for nothing, and nobody who sees what the node in question can see would have known it; by cause. */
   bytesExcused: Record<Excuse, number>
   /** Of moved: for nothing. */

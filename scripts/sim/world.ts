@@ -33,7 +33,7 @@ export class World {
   readonly faults: readonly FaultName[]
   readonly plant: Plant | undefined
   readonly settings: ReplicationSettings
-  readonly stats: SimStats = { nodeHours: 0, repairs: 0, bytesMoved: 0, bytesNeeded: 0, bytesSpread: 0, bytesExcused: { cut: 0, liar: 0, 'message-loss': 0, slow: 0, 'full-disk': 0 }, bytesWasted: 0, replicas: 0, surplus: 0, messages: 0, ticks: 0, rests: 0, spared: 0 }
+  readonly stats: SimStats = { nodeHours: 0, repairs: 0, bytesMoved: 0, bytesNeeded: 0, bytesSpread: 0, bytesOwn: 0, bytesExcused: { cut: 0, liar: 0, 'message-loss': 0, slow: 0, 'full-disk': 0 }, bytesWasted: 0, replicas: 0, surplus: 0, messages: 0, ticks: 0, rests: 0, spared: 0 }
   readonly randoms: { find: Random, disk: Random }
   readonly faultsEndAt: number
   readonly endAt: number

@@ -314,7 +314,7 @@ export class Replication {
     const now = clock.monotonic()
     guarded('the store could not be looked at', () => { this.#watch.look(now) })
     for (const work of this.#inbox.splice(0)) guarded('what a peer said could not be dealt with', () => { work(now) })
-    this.#replicator.drain(this.#drainAsked || this.#scrubber.suspect, now, this.#inHaste || this.#scrubber.suspect)
+    this.#replicator.drain(this.#drainAsked || this.#scrubber.suspect, now, this.#inHaste)
     guarded('a tick of the replicator failed', () => { this.#replicator.tick(now) })
     guarded('it could not be recorded that the ledger is rebuilt', () => { this.#noteRebuilt() })
     this.#watch.keepPromised()
