@@ -44,7 +44,7 @@ export function holdHeap (): void {
   let live = 0 // until the first look: who waits for the start need not wait for a collection
   setInterval(() => {
     const bytes = oldSpaceBytes()
-    if (bytes < HELD_BYTES_MAX && bytes - live > Math.max(OLD_GARBAGE_BYTES_MAX, live * OLD_GARBAGE_SHARE_MAX)) live = collected()
+    if (live === 0 || (bytes < HELD_BYTES_MAX && bytes - live > Math.max(OLD_GARBAGE_BYTES_MAX, live * OLD_GARBAGE_SHARE_MAX))) live = collected()
   }, LOOK_MS).unref()
 }
 

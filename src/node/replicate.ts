@@ -102,7 +102,7 @@ export async function untilReplicated ({ clock, policy, shards }: Watched, { sig
 /** Has the replicator hand over what this node promised, and waits for it. An abort ends the waiting; the node stays drained. */
 export async function drainAll ({ replication, clock }: { replication: Replication, clock: Clock }, { deadlineMs, signal, onProgress }: DrainOptions): Promise<DrainResult> {
   const startedAt = clock.monotonic()
-  replication.drain(deadlineMs !== undefined)
+  replication.drain(deadlineMs)
   let shards = 0
   let bytesTotal = 0
   for (;;) {

@@ -35,7 +35,7 @@ export interface ReplicationProgress {
 }
 
 export interface DrainOptions extends AbortOptions, ProgressOptions<DrainProgress> {
-  /** Stop waiting after this long; the last copies go first, and nobody who is away is waited for. */
+  /** Stop waiting after this long; the last copies go first, and unless there is time nobody who is away is waited for. */
   deadlineMs?: number
 }
 

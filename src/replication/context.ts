@@ -17,7 +17,7 @@ export interface Context extends Scene {
   /** Of the call that is being served. */
   now: number
   draining: boolean
-  /** It drains, and waits for nobody who may come back: it has a deadline. */
+  /** It drains, and waits for nobody who may come back: it has a deadline, or did so for long. */
   inHaste: boolean
   settled: boolean
   /** Something is to be looked at again at the next tick. */

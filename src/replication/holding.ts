@@ -192,6 +192,8 @@ export class Holding {
     const own = view.own[shard]
     if (own === Own.None) {
       view.own[shard] = Own.Held
+      const state = view.states[shard]
+      if (state !== undefined) state.heldAt = this.#context.now
       this.#context.changed()
     } else if (own === Own.Broken && !this.#pulls.has(key(view, shard))) {
       view.own[shard] = Own.Committed

@@ -87,6 +87,8 @@ export class ShardState {
   offeredAt = -Infinity
   /** When this node took it on. */
   committedAt = -Infinity
+  /** When this node got a copy that nobody had asked it to keep. */
+  heldAt = -Infinity
   /** All replicas were in one domain of this level (of DOMAIN_LEVELS) when it last had its target: one made elsewhere makes one of them redundant. */
   crowded: number | undefined
   /** Next attempt to fetch a broken replica again, how often in a row that failed or did not last, and when it last succeeded. */

@@ -148,7 +148,7 @@ export function needOf (view: ModelView, shard: number, seen: ShardLook, offered
   if (scene.draining) return { why, wanted: isDoubtful ? 1 : Math.min(wanted, now), dueAt: Math.max(scene.now, awaitedUntil, doubtedUntil) }
   let rank = rankOf(view, shard, self, [...seen.proven, ...seen.claimed])
   // Who drains hands over by itself; the others only when it does not.
-  if (seen.draining.length > 0 && seen.missing.length === 0) rank++
+  if (seen.draining.length > 0 && (seen.missing.length === 0 || !last)) rank++
   // Where a brake has held all back, they take turns from its release on, not all at once.
   const since = Math.max(belowSince + graceOf(seen, view, scene), state.replicasSince, scene.peers.brakeOffAt)
   const dueAt = Math.max(since + rank * settings.rankDelayMs, view.kept ? -Infinity : state.committedAt + NEWCOMER_MS, doubtedUntil)
@@ -162,8 +162,8 @@ export function needOf (view: ModelView, shard: number, seen: ShardLook, offered
 function beyondAwaited (lacking: number, seen: ShardLook, view: ModelView, { settings, now }: Scene): [number, number] {
   const left = leftOf(seen)
   const patienceMs = (peer: Peer): number => left === 2 && !(peer.leaving && left >= view.policy.min) ? settings.graceTwoCopiesMs : settings.graceDefaultMs
-  // Who is up and gives no proof is not on its way back.
-  const away = seen.missing.filter(peer => peer.liveness !== 'alive' || peer.leaving)
+  // Who is up and gives no proof is not on its way back, nor who has drained and said goodbye.
+  const away = seen.missing.filter(peer => (peer.liveness !== 'alive' || peer.leaving) && !peer.draining)
   const awaited = away.map(peer => peer.heardAt + patienceMs(peer)).filter(until => until > now).sort((a, b) => a - b)
   const wanted = lacking - awaited.length
   return wanted > 0 ? [wanted, -Infinity] : [1, awaited[awaited.length - lacking] ?? -Infinity]

@@ -64,6 +64,7 @@ export class Replicator {
   #aroundAt = -Infinity
   #startedAt = 0
   #changedAt = 0
+  #drainSince = -Infinity
 
   constructor ({ self, labels, settings, random, ports, commitments, policies, ledgerLostMs }: ReplicatorInit) {
     const peers = new PeerTable(settings, {
@@ -112,6 +113,8 @@ export class Replicator {
   get brake (): boolean { return this.#context.peers.brake }
   get settled (): boolean { return this.#context.settled }
   get draining (): boolean { return this.#context.draining }
+  /** It drains, and waits for nobody who may come back. */
+  get inHaste (): boolean { return this.#context.inHaste }
   get committedBytes (): number { return this.#sum(Own.Committed) }
   get pendingBytes (): number { return this.#sum(Own.Pulling, Own.Broken) }
   /** Models that are here since before the ledger was lost, and of which it is not known yet what was promised. */
@@ -265,13 +268,15 @@ export class Replicator {
 
   nextSequence (cid: string, seconds: number): number { return this.#models.nextSequence(cid, seconds) }
 
-  /** `inHaste`: nothing waits for holders that are away and may come back. */
+  /** `inHaste`: nothing waits for holders that are away and may come back; else for as long as one may be away, from the first call on. */
   drain (on: boolean, now: number, inHaste = false): void {
     const context = this.#context
     context.now = now
-    if (context.draining === on && context.inHaste === (on && inHaste)) return
+    if (!context.draining) this.#drainSince = now
+    const hasty = on && (inHaste || now - this.#drainSince >= context.settings.graceDefaultMs)
+    if (context.draining === on && context.inHaste === hasty) return
     context.draining = on
-    context.inHaste = on && inHaste
+    context.inHaste = hasty
     this.#context.changed()
   }
 

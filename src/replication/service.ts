@@ -178,10 +178,10 @@ export class Replication {
   keeps (model: string): boolean { return this.#replicator.keeps(model) }
   shards (model: string): ShardStatus[] | undefined { return this.#replicator.shards(model, this.#components.clock.monotonic()) }
 
-  /** `inHaste`: there is no time to wait for holders that are away and may come back. */
-  drain (inHaste: boolean): void {
+  /** With a deadline that leaves no time for it, nobody who is away is waited for. */
+  drain (deadlineMs = Infinity): void {
     this.#drainAsked = true
-    this.#inHaste ||= inHaste
+    this.#inHaste ||= deadlineMs < 2 * this.#init.settings.graceDefaultMs
     this.#replicator.drain(true, this.#components.clock.monotonic(), this.#inHaste)
     this.#tickSoon()
   }
@@ -324,7 +324,7 @@ export class Replication {
     if (now - this.#lookedAt >= LOOK_FOR_TROUBLE_MS) {
       this.#lookedAt = now
       guarded('the state of replication could not be looked at', () => {
-        this.#trouble.look(this.#replicator.models(now), this.#replicator.draining ? this.#replicator.drainStatus(now) : undefined, now)
+        this.#trouble.look(this.#replicator.models(now), this.#replicator.draining ? { ...this.#replicator.drainStatus(now), waits: !this.#replicator.inHaste } : undefined, now)
       })
     }
     this.#tickMs = clock.monotonic() - now

@@ -17,19 +17,21 @@ const REASONS: Record<DeclineReason, string> = {
 export class Trouble {
   readonly #belowMinSince = new Map<string, number>()
   readonly #declined = new Map<string, { reason: DeclineReason, at: number }>()
-  #drain: { left: number, since: number } | undefined
+  #drain: { left: number, since: number, waits: boolean } | undefined
 
   note (event: ReplicationEvent, now: number): void {
     if (event.type === 'declined') this.#declined.set(event.model, { reason: event.reason, at: now })
   }
 
-  look (models: readonly ModelReplication[], drain: DrainStatus | undefined, now: number): void {
+  /** `drain.waits`: for holders that are away. */
+  look (models: readonly ModelReplication[], drain: DrainStatus & { waits: boolean } | undefined, now: number): void {
     const below = new Set(models.filter(({ replicasMin, min }) => replicasMin < min).map(({ model }) => model))
     for (const model of this.#belowMinSince.keys()) if (!below.has(model)) this.#belowMinSince.delete(model)
     for (const model of below) if (!this.#belowMinSince.has(model)) this.#belowMinSince.set(model, now)
     for (const [model, { at }] of this.#declined) if (now - at > REASON_MEMORY_MS) this.#declined.delete(model)
     if (drain === undefined || drain.left.length === 0) this.#drain = undefined
-    else if (this.#drain?.left !== drain.left.length) this.#drain = { left: drain.left.length, since: now }
+    else if (this.#drain?.left !== drain.left.length) this.#drain = { left: drain.left.length, since: now, waits: drain.waits }
+    else this.#drain.waits = drain.waits
   }
 
   /** In words, each with what to do. */
@@ -42,7 +44,8 @@ export class Trouble {
       problems.push(`${model} has ${replicasMin} of at least ${min} replicas${this.#why(model, min, state.reachable)}; see shoal show ${model}`)
     }
     if (this.#drain !== undefined && now - this.#drain.since >= PATIENCE_MS) {
-      problems.push(`the drain does not get on: ${this.#drain.left} shards have too few replicas elsewhere; start more nodes with --set storage.donate, or lower the target`)
+      const waits = this.#drain.waits ? 'holders that are away are waited for at first; if none is, ' : ''
+      problems.push(`the drain does not get on: ${this.#drain.left} shards have too few replicas elsewhere; ${waits}start more nodes with --set storage.donate, or lower the target`)
     }
     return problems
   }

@@ -82,15 +82,17 @@ export class Upkeep {
     if (view.own[shard] !== Own.Held || state === undefined) return
     const { proven, claimed, missing, draining: leaving, pending } = look(view, shard, this.#context)
     const alone = proven.length + claimed.length + leaving.length === 0
-    const fits = this.#holding.freeBytes() >= (view.bytes[shard] ?? 0)
-    const neglected = fits && proven.length < view.policy.target
+    const few = proven.length < view.policy.target
+    const fits = (alone || few) && this.#holding.freeBytes() >= (view.bytes[shard] ?? 0)
+    const neglected = few && fits
     if (!settled || draining || !view.local || pending.length > 0 || !(alone || neglected)) { state.orphanedSince = undefined; return }
     state.orphanedSince ??= now
     const others = [...view.claims].filter(([, claim]) => claim.cached.has(shard)).map(([id]) => peers.get(id)).filter(peer => peer?.liveness === 'alive' && !peer.draining)
-    // Who is up and only does not answer may be behind a bad line; who said goodbye comes back. And what is more than this node gives it
-    // promises only when it must: who loaded it a moment ago may not have heard of all who keep it.
-    const patienceMs = !alone || !fits || missing.some(peer => peer.liveness === 'alive' || peer.leaving) ? settings.graceDefaultMs : 0
-    const dueAt = state.orphanedSince + patienceMs + settings.rankDelayMs * (1 + rankOf(view, shard, self, others as Peer[]))
+    // Who is up and only does not answer may be behind a bad line; who said goodbye comes back.
+    const patienceMs = !alone || missing.some(peer => peer.liveness === 'alive' || peer.leaving) ? settings.graceDefaultMs : 0
+    // More than this node gives it promises only when it must: who loaded it a moment ago may not have heard of all who keep it.
+    const since = Math.max(state.orphanedSince + patienceMs, fits ? -Infinity : state.heldAt + settings.graceDefaultMs)
+    const dueAt = since + settings.rankDelayMs * (1 + rankOf(view, shard, self, others as Peer[]))
     if (now < dueAt) wake(dueAt)
     else this.#holding.commit(view, shard)
   }

@@ -615,6 +615,35 @@ describe('the replicator', () => {
     assert.deepEqual(bench.take('decline').map(({ message }) => message.reason), ['space'])
   })
 
+  it('promises the last copy, though it gives nothing, at once where it had it for long, and later where it has just come', () => {
+    for (const [hadMs, promisesIn] of [[15 * 60_000, 90_000], [10_000, 12 * 60_000]] as const) {
+      const bench = new Bench({ donateBytes: 0 })
+      bench.has(false)
+      bench.says('holder', { policies: [policy().bytes], committed: bits(0, 1) })
+      for (let ms = 0; ms < hadMs; ms += 5_000) bench.tick(5_000)
+      assert.equal(bench.ledger.size, 0)
+      bench.heardAt.set('holder', bench.now)
+      const diedAt = bench.now
+      while (bench.ledger.size === 0 && bench.now - diedAt < 30 * 60_000) bench.tick(5_000)
+      const took = bench.now - diedAt
+      assert(took <= promisesIn && took > promisesIn / 4, `had it for ${hadMs} ms, promised it ${took} ms after the other died`)
+    }
+  })
+
+  it('waits, when it drains, for who is away only for as long as one may be away, and with a deadline not at all', () => {
+    const { replicator } = new Bench({ graceDefaultMs: 60_000 })
+    const inHaste = (on: boolean, now: number, hurry = false): boolean => {
+      replicator.drain(on, now, hurry)
+      return replicator.inHaste
+    }
+    assert.equal(inHaste(true, 1_000), false)
+    assert.equal(inHaste(true, 60_999), false)
+    assert.equal(inHaste(true, 61_000), true)
+    assert.equal(inHaste(false, 61_001), false)
+    assert.equal(inHaste(true, 200_000), false)
+    assert.equal(inHaste(true, 200_001, true), true)
+  })
+
   it('hands over what is added while it drains', () => {
     const bench = new Bench()
     bench.reachable = ['roomy', 'other', 'third']
