@@ -65,7 +65,7 @@ export const PinBody = z.strictObject({
   replicas: replicas.optional().openapi({ description: 'a new target number of replicas; only of a model this node published' })
 }).openapi('PinRequest')
 export const DrainBody = z.strictObject({
-  deadlineMs: z.int().min(1).max(DRAIN_MS_MAX).optional().openapi({ description: 'stop waiting after this long; the last copies go first, and unless there is time nobody who is away is waited for' })
+  deadlineMs: z.int().min(1).max(DRAIN_MS_MAX).optional().openapi({ description: 'stop waiting after this long; the last copies go first; holders that are away are waited for only if there is time' })
 }).openapi('DrainRequest')
 export const GcBody = z.strictObject({ dryRun: z.boolean().optional() }).openapi('GcRequest')
 export const ConnectBody = z.strictObject({ multiaddr: z.string().min(1).max(INVITE_BYTES_MAX) }).openapi('ConnectRequest')

@@ -35,7 +35,7 @@ export interface ReplicationProgress {
 }
 
 export interface DrainOptions extends AbortOptions, ProgressOptions<DrainProgress> {
-  /** Stop waiting after this long; the last copies go first, and unless there is time nobody who is away is waited for. */
+  /** Stop waiting after this long; the last copies go first; holders that are away are waited for only if there is time. */
   deadlineMs?: number
 }
 

@@ -9,7 +9,7 @@ import { parseDuration } from '../units.ts'
 export function addDrain (program: Command): void {
   program.command('drain')
     .description('hand over everything this node keeps for the swarm; exit code 1 if something is left')
-    .option('--deadline <duration>', 'stop waiting after this long, such as 90s; the last copies go first, and holders that are away are not waited for')
+    .option('--deadline <duration>', 'stop waiting after this long, such as 90s; the last copies go first; holders that are away are waited for only if there is time')
     .action(action(async (context, { deadline }: { deadline?: string }) => {
       const deadlineMs = deadline === undefined ? undefined : parseDeadline(deadline)
       context.listenForInterrupts()
