@@ -18,6 +18,8 @@ const UNHEARD_MS = 1_000
 const UNHEARD_MAX_MS = 10_000
 /** A search of the DHT takes 15 s at most (searches.ts); one that failed is not waited for. */
 const SEARCH_MAX_MS = 20_000
+/** States are told anew each ten minutes (states.ts): who has missed two of them, and only answers pings, is fetching nothing any more. */
+const PENDING_BELIEVED_MS = 21 * 60_000
 /** By so many others a node's own copy is in doubt. */
 const DISPUTED_MIN = 3
 
@@ -62,7 +64,7 @@ export function look (view: ModelView, shard: number, { self, draining, settings
       else if (isProven(claim, shard, settings.proofTtlMs, now)) { found.proven.push(peer); found.replicas++ } else if ((claim.failed[shard] ?? 0) < FAILED_MAX) found.claimed.push(peer)
       else if (claim.failed[shard] !== WRONG) found.missing.push(peer)
       else found.disputed++
-    } else if (claim.pending.has(shard) && peer.liveness !== 'down' && !peer.draining && !peer.leaving) {
+    } else if (claim.pending.has(shard) && peer.liveness !== 'down' && !peer.draining && !peer.leaving && now - (peer.stateAt ?? -Infinity) < PENDING_BELIEVED_MS) {
       found.pending.push(peer)
     }
   }

@@ -45,6 +45,7 @@ describe('replication, simulated', function () {
     ['copies of holders that were there, behind one-way cuts, or said goodbye and were heard late', { seed: 8_689, nodes: 10, hours: 2, faults: undefined, plant: undefined }],
     ['holders that all acted at once when the brake was released', { seed: 2_707, nodes: 14, hours: 4, faults: undefined, plant: undefined }],
     ['what a user keeps on a volume that rots, mended again and again', { seed: 5_036, nodes: 14, hours: 4, faults: undefined, plant: undefined }],
+    ['a fetch under way at a node that answers pings and nothing else', { seed: 8_796, nodes: 14, hours: 4, faults: undefined, plant: undefined }],
     ['somebody who had just loaded a model, and promised more than it gives', { seed: 210, nodes: 14, hours: 4, faults: [...FAULTS], plant: undefined }],
     ['one of those that took what was drained, and began to lie before the last shard was taken', { seed: 185, nodes: 14, hours: 4, faults: [...FAULTS], plant: undefined }],
     ['a donor that is full because its user no more keeps what others want', { seed: 89, nodes: 14, hours: 4, faults: ['publishers'], plant: undefined }]

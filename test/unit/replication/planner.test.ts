@@ -131,6 +131,15 @@ describe('replica planner', () => {
     assert.deepEqual([setting.need()?.wanted, setting.need()?.dueAt], [1, NOW])
   })
 
+  it('believes that a replica is on its way for as long as its peer tells its state', () => {
+    const setting = new Setting()
+    setting.peer('fetching', { stateAt: NOW - 20 * 60_000 })
+    setting.view.claim('fetching').pending = Bitfield.full(1)
+    assert.equal(look(setting.view, 0, setting.scene).pending.length, 1)
+    setting.peer('fetching', { stateAt: NOW - 21 * 60_000 })
+    assert.equal(look(setting.view, 0, setting.scene).pending.length, 0)
+  })
+
   it('takes turns from the release of a brake on, not all at once', () => {
     const setting = new Setting()
     setting.view.kept = true
