@@ -64,7 +64,7 @@ export function look (view: ModelView, shard: number, { self, draining, settings
       else if (isProven(claim, shard, settings.proofTtlMs, now)) { found.proven.push(peer); found.replicas++ } else if ((claim.failed[shard] ?? 0) < FAILED_MAX) found.claimed.push(peer)
       else if (claim.failed[shard] !== WRONG) found.missing.push(peer)
       else found.disputed++
-    } else if (claim.pending.has(shard) && peer.liveness !== 'down' && !peer.draining && !peer.leaving && now - (peer.stateAt ?? -Infinity) < PENDING_BELIEVED_MS) {
+    } else if (claim.pending.has(shard) && peer.liveness !== 'down' && !peer.draining && !peer.leaving && tellsState(peer, now)) {
       found.pending.push(peer)
     }
   }
@@ -87,6 +87,9 @@ function unvouched (found: ShardLook, view: ModelView, shard: number, { self, dr
   found.replicas -= mute.length
   found.missing.push(...silent, ...mute)
 }
+
+/** What it says to be on its way is believed for so long. */
+export function tellsState (peer: Peer, now: number): boolean { return now - (peer.stateAt ?? -Infinity) < PENDING_BELIEVED_MS }
 
 /** Others hear it, and this node has not for long. */
 export function isSilent (peer: Peer, graceMs: number, now: number): boolean {

@@ -1,4 +1,4 @@
-import { graceOf, isProven, look, type Scene, type ShardLook } from './planner.ts'
+import { graceOf, isProven, look, tellsState, type Scene, type ShardLook } from './planner.ts'
 import { Own, type ModelView } from './model-view.ts'
 import { secondsLeft, type RepairWork } from './repair-pace.ts'
 import type { DrainStatus, HolderStatus, ModelReplication, ShardStatus } from './types.ts'
@@ -27,7 +27,7 @@ export function modelStatus (view: ModelView, scene: Scene, bytesLeft: (shard: n
   }
   for (const [id, { pending, fetchingSince }] of view.claims) {
     const peer = scene.peers.get(id)
-    if (fetchingSince === undefined || peer === undefined || peer.liveness === 'down' || peer.draining || peer.leaving) continue
+    if (fetchingSince === undefined || peer === undefined || peer.liveness === 'down' || peer.draining || peer.leaving || !tellsState(peer, scene.now)) continue
     work.elsewhere.push({ bytes: [...pending].reduce((sum, shard) => sum + (view.bytes[shard] ?? 0), 0), ms: scene.now - fetchingSince })
   }
   status.secondsLeft = secondsLeft(work, { here: view.paceHere.bytesPerMs(scene.now), elsewhere: view.paceElsewhere.bytesPerMs(scene.now) })

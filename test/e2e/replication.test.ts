@@ -23,9 +23,9 @@ describe(`replication, processes (seed ${SEED})`, function () {
   })
 
   it('waits for a holder that stands still for a moment, and replaces one that does for long', async () => {
-    const at = await placed(root, { ...size, nodes: 5 })
+    const at = await placed(root, size)
     await using _ = at.swarm
-    await pauses(at, { ...size, nodes: 5 }, 2_000)
+    await pauses(at, size, 2_000)
   })
 
   it('moves nothing and fails no load while each node is restarted', async () => {

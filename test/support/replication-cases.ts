@@ -108,7 +108,6 @@ export async function rollingRestart ({ swarm, cid }: Placed, size: Size): Promi
       await loader.load(cid)
       loads++
       await loader.remove(cid)
-      await wait(200) // the nodes that start need a processor as well
     }
   })()
   loading.catch(() => undefined) // awaited below
@@ -190,7 +189,6 @@ export async function rot ({ swarm, cid }: Placed, size: Size, root: string, ran
       await loader.load(cid)
       assert.deepEqual((await loader.verify()).bad, [], 'rot was served')
       await loader.remove(cid)
-      await wait(200) // the nodes that start need a processor as well
     }
   })()
   loads.catch(() => undefined) // awaited below
