@@ -1,9 +1,12 @@
 import { BLOCK_BYTES_MAX } from '../base/index.ts'
+import { ASSUMED_RATE, WAIT_MS_MAX } from './relief.ts'
 import type { Assignment, SchedulerPeer } from './scheduler-peer.ts'
 
-/** Of all wanted bytes, so much may be fetched twice to end sooner; stalled peers are replaced beyond that too. */
+/** Of all wanted bytes, so much may be fetched twice to end sooner, or one block; stalled peers are replaced beyond that too. */
 const DUPLICATE_SHARE = 0.005
-/** Peers that one block is asked for from, when one after the other stalls. */
+/** And a block more when that saves WAIT_MS_MAX: a load that waits that long for its last blocks seems to hang. */
+const WAIT_DUPLICATE_SHARE = 0.01
+/** Peers that one block is asked for from, when one after the other stalls or crawls. */
 const FETCHERS_MAX = 4
 
 /** Who was asked for what, all peers together, and what of it was in vain. */
@@ -41,16 +44,21 @@ export class Assignments {
     this.#owed -= bytes
   }
 
-  /** One peer is at it, or several that have all stalled. */
+  /** One peer is at it, or several none of which will be done soon. */
   needsHelp (block: number, now: number): boolean {
     const assignments = this.of(block)
-    return assignments.length === 1 || (assignments.length < FETCHERS_MAX && assignments.every(({ peer }) => peer.stalled(now)))
+    if (assignments.length <= 1 || assignments.length >= FETCHERS_MAX) return assignments.length === 1
+    return assignments.every(assignment => assignment.peer.etaOfMs(assignment.peer.queue.indexOf(assignment), now, ASSUMED_RATE) > WAIT_MS_MAX)
   }
 
   /** What came for an assignment that is taken back. */
   waste (bytes: number): void { this.#wastedBytes += bytes }
 
-  mayWaste (bytes: number, wantedBytes: number): boolean {
-    return this.#wastedBytes + bytes <= Math.max(wantedBytes * DUPLICATE_SHARE, BLOCK_BYTES_MAX)
+  /** May so much of what comes be thrown away, if that brings a block `savedMs` sooner? */
+  mayWaste (bytes: number, savedMs: number, wantedBytes: number): boolean {
+    const bound = savedMs > WAIT_MS_MAX
+      ? wantedBytes * WAIT_DUPLICATE_SHARE + BLOCK_BYTES_MAX
+      : Math.max(wantedBytes * DUPLICATE_SHARE, BLOCK_BYTES_MAX)
+    return this.#wastedBytes + bytes <= bound
   }
 }

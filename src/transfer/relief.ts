@@ -5,7 +5,9 @@ import type { Assignment, SchedulerPeer } from './scheduler-peer.ts'
 const SOONER = 2
 const SOONER_MS = 100
 /** What a peer that has not delivered anything counts as. */
-const ASSUMED_RATE = 16 * MiB
+export const ASSUMED_RATE = 16 * MiB
+/** Whoever waits longer than this for a last block takes the load to hang. */
+export const WAIT_MS_MAX = 5_000
 /** Finishing so much later than the rest is to be the last. */
 const LAGGING = 1.25
 /** One that got nothing for so long loads no more, or nothing that can be waited for. */
@@ -26,8 +28,10 @@ export function mostRelieved (assignments: Assignment[], peer: SchedulerPeer, no
     if (other === peer || (best !== undefined && started && best.startedAt === undefined)) continue
     const there = other.etaOfMs(other.queue.indexOf(assignment), now, ASSUMED_RATE)
     // A newcomer is taken to be as fast as whom it relieves: it still does one block before that one does several. But
-    // no faster than it would be taken to be if it were relieved itself, or blocks would go to and fro.
-    const here = peer.etaMs(assignment.size, now, Math.min(other.rate(now) ?? ASSUMED_RATE, ASSUMED_RATE))
+    // no faster than it would be taken to be if it were relieved itself, or blocks would go to and fro. Where one crawls,
+    // anybody is worth a try: the block is not taken from whom it is with.
+    const crawls = started && there > WAIT_MS_MAX
+    const here = peer.etaMs(assignment.size, now, crawls ? ASSUMED_RATE : Math.min(other.rate(now) ?? ASSUMED_RATE, ASSUMED_RATE))
     if (there <= here * SOONER + SOONER_MS) continue
     if (best !== undefined && (best.startedAt !== undefined) === started && there <= bestMs) continue
     best = assignment
@@ -42,6 +46,25 @@ export interface Prospect {
   /** Milliseconds until all is done if all peers go on as they do. */
   endMs: number
   now: number
+}
+
+/** Has this peer stalled lately, while one that has not could be asked for the block? */
+export function doubted (peer: SchedulerPeer, block: number, peers: Iterable<SchedulerPeer>, now: number): boolean {
+  if (!peer.doubtful(now)) return false
+  for (const other of peers) {
+    if (other !== peer && other.blocks.has(block) && !other.doubtful(now) && !other.stalled(now)) return true
+  }
+  return false
+}
+
+/** Who may relieve others of this block: not a suspect, while there is somebody else with time for it. */
+export function mayRelieve (peer: SchedulerPeer, block: number, peers: Iterable<SchedulerPeer>, now: number): boolean {
+  if (!peer.suspect) return true
+  if (peer.doubtful(now)) return false
+  for (const other of peers) {
+    if (other !== peer && other.blocks.has(block) && !other.suspect && !other.stalled(now) && other.hasRoom(now)) return false
+  }
+  return true
 }
 
 /**

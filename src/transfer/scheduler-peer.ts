@@ -22,6 +22,9 @@ const PIECE_BYTES = 256 * KiB
 const PACE_MS = 300
 const STALL_MS_MIN = 1_000
 const STALL_MS_MAX = 2_500
+/** A peer that lost a block by stalling is asked again after so long at the earliest, if others can be; twice as long each time. */
+const DOUBT_MS_MIN = 5_000
+const DOUBT_MS_MAX = 80_000
 
 /** One peer as the scheduler sees it: what it has, what it owes, and how fast it is. */
 export class SchedulerPeer {
@@ -42,6 +45,8 @@ export class SchedulerPeer {
   /** When it last got a block, or came. */
   gainedAt: number
   #window = FIRST_WINDOW
+  #doubtMs = 0
+  #doubtedUntil = -Infinity
   readonly #meter: RateMeter
 
   constructor (id: number, hash: number, blockCount: number, now: number) {
@@ -77,6 +82,19 @@ export class SchedulerPeer {
     const rate = this.rate(now)
     const pieces = rate === undefined || rate <= 0 ? STALL_MS_MAX : 4 * PIECE_BYTES / rate * 1000
     return now - this.heardAt > Math.min(STALL_MS_MAX, Math.max(STALL_MS_MIN, pieces))
+  }
+
+  /** It stalled lately, and nothing has come of it since: asked while idle, it would look as good as new. */
+  doubtful (now: number): boolean { return now < this.#doubtedUntil }
+
+  /** Nothing has come of it since it stalled, however long ago that is. */
+  get suspect (): boolean { return this.#doubtMs > 0 }
+
+  /** A block was taken from it because it stalled. */
+  doubt (now: number): void {
+    if (this.doubtful(now)) return
+    this.#doubtMs = Math.min(DOUBT_MS_MAX, Math.max(DOUBT_MS_MIN, this.#doubtMs * 2))
+    this.#doubtedUntil = now + this.#doubtMs
   }
 
   /** Milliseconds until it has delivered what it owes and `extra` bytes more; `assumed` is its rate while unknown. */
@@ -127,6 +145,8 @@ export class SchedulerPeer {
     this.owed -= bytes
     this.heardAt = now
     this.idleSince = now
+    this.#doubtMs = 0
+    this.#doubtedUntil = -Infinity
     this.#meter.add(bytes, now)
   }
 

@@ -1,7 +1,7 @@
 import { LOAD_BYTES_IN_FLIGHT_MAX, type Random } from '../base/index.ts'
 import { Assignments } from './assignments.ts'
 import { BlockStates } from './block-states.ts'
-import { betterLeft, mostRelieved, ranking } from './relief.ts'
+import { ASSUMED_RATE, betterLeft, doubted, mayRelieve, mostRelieved, ranking } from './relief.ts'
 import { SchedulerPeer, type Assignment } from './scheduler-peer.ts'
 
 export type SchedulerAction =
@@ -222,13 +222,14 @@ export class Scheduler {
   #pick (peer: SchedulerPeer, now: number): number {
     if (this.#blocks.free.size === 0) return NONE
     for (const block of this.#urgent.keys()) {
-      if (this.#blocks.isFree(block) && peer.blocks.has(block)) return block
+      if (this.#blocks.isFree(block) && peer.blocks.has(block) && !doubted(peer, block, this.#peers.values(), now)) return block
     }
     const rank = this.#init.order === 'sequential' ? undefined : ranking(this.#peers.values(), this.#init.self, now)
     const rarest = this.#init.order === 'sequential' ? this.#blocks.free.first(peer.blocks) : this.#blocks.free.rarest(peer.blocks, rank)
     // With no other loader to be different from, runs of neighbours: both disks read and write on where they are.
     const block = rank === undefined && this.#continues(peer, rarest) ? peer.lastAsked + 1 : rarest
     if (block < 0) return NONE
+    if (doubted(peer, block, this.#peers.values(), now)) return LEFT_TO_OTHERS
     const size = this.#blocks.size(block)
     // What another loader should take is left to it for as long as it may need, when it would be slow for us as well.
     if (rank !== undefined && peer.blocks.filled && rank(block) >= 1) {
@@ -254,7 +255,8 @@ export class Scheduler {
 
   /** A peer with room for which nothing is free relieves a much slower one. Says whether it did. */
   #takeOver (peer: SchedulerPeer, now: number): boolean {
-    const singles = [...this.#peers.values()].flatMap(other => other.queue.filter(queued => peer.blocks.has(queued.block) && !this.#moved.has(queued.block) && this.#assignments.needsHelp(queued.block, now)))
+    const singles = [...this.#peers.values()].flatMap(other => other.queue.filter(({ block }) => peer.blocks.has(block) && !this.#moved.has(block) &&
+      this.#assignments.needsHelp(block, now) && mayRelieve(peer, block, this.#peers.values(), now)))
     const found = mostRelieved(singles, peer, now)
     if (found === undefined) return false
     if (found.startedAt === undefined) { this.#move(found, peer, now); return true }
@@ -270,8 +272,9 @@ export class Scheduler {
   #mayDuplicate (assignment: Assignment, by: SchedulerPeer, now: number): boolean {
     const { peer, size, received } = assignment
     if (peer.stalled(now)) return true
-    const waste = Math.min(size, received + (peer.rate(now) ?? 0) * by.etaMs(size, now, 0) / 1000)
-    return this.#assignments.mayWaste(waste, this.#blocks.wantedBytes)
+    const byMs = by.etaMs(size, now, ASSUMED_RATE)
+    const waste = Math.min(size, received + (peer.rate(now) ?? 0) * byMs / 1000)
+    return this.#assignments.mayWaste(waste, peer.etaOfMs(peer.queue.indexOf(assignment), now, 0) - byMs, this.#blocks.wantedBytes)
   }
 
   /** Makes way for what somebody waits for: at once when it is new, and when it sits with a slow peer. */
@@ -286,17 +289,19 @@ export class Scheduler {
       this.#preemptedAt = now
       // What is asked for and has not begun can wait: it is asked for again behind what is urgent.
       for (const peer of peers) {
-        if (!free.some(block => peer.blocks.has(block))) continue
-        for (const assignment of peer.queue.filter(queued => queued.startedAt === undefined && !this.#urgent.has(queued.block))) this.#takeBack(assignment)
+        const behind = free.some(block => peer.blocks.has(block)) ? peer.queue.length : peer.queue.findLastIndex(queued => this.#urgent.has(queued.block))
+        for (const assignment of peer.queue.slice(0, Math.max(0, behind)).filter(queued => queued.startedAt === undefined && !this.#urgent.has(queued.block))) this.#takeBack(assignment)
       }
     }
     for (const block of blocks) {
       const [assignment] = this.#assignments.of(block)
       if (assignment === undefined || !this.#assignments.needsHelp(block, now)) continue
-      const relief = peers.find(peer => peer.blocks.has(block) && !peer.stalled(now) && peer.hasRoom(now) && mostRelieved([assignment], peer, now) !== undefined)
+      const relief = peers.find(peer => peer.blocks.has(block) && !peer.stalled(now) && peer.hasRoom(now) && mayRelieve(peer, block, peers, now) && mostRelieved([assignment], peer, now) !== undefined)
       if (relief === undefined) continue
       if (assignment.startedAt === undefined) this.#move(assignment, relief, now)
       else if (this.#mayDuplicate(assignment, relief, now)) this.#assign(relief, block, now)
+      else continue
+      this.#preempt = true // whoever takes it over has others before it
     }
   }
 
@@ -312,7 +317,9 @@ export class Scheduler {
   }
 
   #cancel (assignment: Assignment): void {
-    this.#assignments.waste(assignment.received)
+    // A stalled peer's bytes are lost whatever is decided: they are not what is held against deciding to fetch twice.
+    if (assignment.peer.stalled(this.#plannedAt)) assignment.peer.doubt(this.#plannedAt)
+    else this.#assignments.waste(assignment.received)
     this.#assignments.drop(assignment)
     this.#out.push({ type: 'cancel', peer: assignment.peer.id, block: assignment.block })
   }

@@ -18,9 +18,10 @@ describe(`scheduler (seed ${seed})`, () => {
   })
 
   it('finishes in many random worlds, with bounded waste, whoever stalls, lies, corrupts or leaves', () => {
-    let slowest = 0
-    for (let round = 0; round < 150; round++) {
-      const random = seededRandom(seed + round)
+    // The first five waited for their last block from the slowest peer: what stalled peers or slow ones had sent used up
+    // what may come twice, or the only other holders had never been asked. In the next two, silent peers handed it around.
+    for (const worldSeed of [736_029_135, 736_029_571, 736_030_835, 47_515, 364_421, 10_330, 364_716, ...Array.from({ length: 150 }, (_, round) => seed + round)]) {
+      const random = seededRandom(worldSeed)
       const sizes = blockSizes(random, 1 + randomInt(random, 200))
       // Two nodes that stay and hold everything between them; the others do what they like.
       const split = 1 + randomInt(random, 4)
@@ -46,18 +47,17 @@ describe(`scheduler (seed ${seed})`, () => {
           ...(kind >= 0.6 && kind < 0.7 ? { up: MB / 20 } : {})
         })
       }
-      const world = new World({ seed: seed + round, sizes, nodes, requestTimeoutMs: 5_000, order: random.next() < 0.5 ? 'rarest' : 'sequential' })
-      // What only one node has for sure goes out once a loader at worst; two minutes for all that stalls, lies and leaves.
+      const world = new World({ seed: worldSeed, sizes, nodes, requestTimeoutMs: 5_000, order: random.next() < 0.5 ? 'rarest' : 'sequential' })
+      // What only one node has for sure goes out once a loader at worst; a quarter of a minute for all that stalls, lies and leaves.
       const heldBytes = (node: Behaviour | undefined): number => sizes.reduce((sum, size, block) => sum + (node?.holds?.(block) === true ? size : 0), 0)
       const loaders = nodes.filter(node => node.loads === true).length
-      const atWorst = Math.max(...nodes.slice(1, 3).map(node => loaders * heldBytes(node) / node.up * 1000)) + 120_000
-      assert(world.run(atWorst), `world ${seed + round} does not finish in ${Math.round(atWorst)} ms: ${world.nodes[0]?.scheduler?.missing} of ${sizes.length} blocks missing`)
+      const atWorst = Math.max(...nodes.slice(1, 3).map(node => loaders * heldBytes(node) / node.up * 1000)) + 15_000
+      assert(world.run(atWorst), `world ${worldSeed} does not finish in ${Math.round(atWorst)} ms: ${world.nodes[0]?.scheduler?.missing} of ${sizes.length} blocks missing`)
       const [loader] = world.nodes
       // What liars and those who left or stalled in the middle of a block took with them is not the scheduler's: a block each.
       const excused = nodes.filter(node => node.corrupts === true || node.leavesAt !== undefined || node.stallsAt !== undefined).length * 4 * MB
       const wasted = loader?.wastedBytes ?? 0
-      assert(wasted <= excused + world.bytes * 0.01 + 4 * MB, `world ${seed + round} wasted ${wasted} of ${world.bytes} bytes, ${excused} excused`)
-      slowest = Math.max(slowest, world.now)
+      assert(wasted <= excused + world.bytes * 0.01 + 4 * MB, `world ${worldSeed} wasted ${wasted} of ${world.bytes} bytes, ${excused} excused`)
     }
   })
 
@@ -137,19 +137,22 @@ describe(`scheduler (seed ${seed})`, () => {
   })
 
   it('brings urgent blocks next, past what is in the pipeline, and from a faster peer if theirs is slow', () => {
-    const world = new World({ seed, sizes: Array.from({ length: 300 }, () => 4 * MB), nodes: [{ up: 0, loads: true }, { up: 80 * MB, holds: all }, { up: 80 * MB, holds: all }, { up: MB, holds: all }] })
-    world.run(2_000)
-    const loader = world.nodes[0]
-    const { scheduler } = loader ?? {}
-    assert(loader !== undefined && scheduler !== undefined)
-    const urgent = Array.from({ length: 300 }, (_, block) => block).filter(block => !scheduler.isHere(block)).slice(0, 6)
-    scheduler.urge(urgent)
-    world.plan(loader)
-    while (!urgent.every(block => scheduler.isHere(block)) && world.now < 10_000) world.step()
-    // 24 MB at 160 MB/s are 150 ms, behind the block that each peer is in the middle of.
-    assert(world.now - 2_000 < 600, `${world.now - 2_000} ms`)
-    const before = world.arrivals.filter(({ at }) => at > 2_000).length
-    assert(before < 18, `${before} blocks came first`)
+    // In 356 all urgent blocks sit in a pipeline already, behind others; in 3805 the one that takes a block over from the slow peer has others before it.
+    for (const worldSeed of [356, 3_805, seed]) {
+      const world = new World({ seed: worldSeed, sizes: Array.from({ length: 300 }, () => 4 * MB), nodes: [{ up: 0, loads: true }, { up: 80 * MB, holds: all }, { up: 80 * MB, holds: all }, { up: MB, holds: all }] })
+      world.run(2_000)
+      const loader = world.nodes[0]
+      const { scheduler } = loader ?? {}
+      assert(loader !== undefined && scheduler !== undefined)
+      const urgent = Array.from({ length: 300 }, (_, block) => block).filter(block => !scheduler.isHere(block)).slice(0, 6)
+      scheduler.urge(urgent)
+      world.plan(loader)
+      while (!urgent.every(block => scheduler.isHere(block)) && world.now < 10_000) world.step()
+      // 24 MB at 160 MB/s are 150 ms, behind the block that each peer is in the middle of.
+      assert(world.now - 2_000 < 600, `world ${worldSeed}: ${world.now - 2_000} ms`)
+      const before = world.arrivals.filter(({ at }) => at > 2_000).length
+      assert(before < 18, `world ${worldSeed}: ${before} blocks came first`)
+    }
   })
 
   it('hands no block to and fro between a fast peer and one that has just come, whenever it comes', () => {
