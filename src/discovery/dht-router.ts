@@ -207,8 +207,9 @@ class DhtRouter implements ContentRouter {
 
   async #announceUrgently (cid: CID): Promise<void> {
     const digest = dhtDigest(cid)
-    if (!this.#contacts.ready) return // it is in the queue, which a first peer wakes
-    const ok = await announceOne(this.#sweepComponents(), digest, this.#contacts.nearest(kadIdOfDigest(digest), CLOSEST_PEERS), this.#stopped.signal)
+    const nearest = this.#contacts.nearest(kadIdOfDigest(digest), CLOSEST_PEERS)
+    if (nearest.length === 0) return // it is in the queue, which a first peer wakes
+    const ok = await announceOne(this.#sweepComponents(), digest, nearest, this.#stopped.signal)
     if (!ok) { this.#failed++; return }
     this.#announced++
     this.#change({ kind: 'announced', cids: [cid] })

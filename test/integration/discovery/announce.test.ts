@@ -51,6 +51,17 @@ describe('announcing in the DHT', () => {
     assert.ok(performance.now() - started < 3_000)
   })
 
+  it('tells at once whoever is connected, though it has not yet said what it speaks', async () => {
+    for (let round = 0; round < 5; round++) {
+      const swarm = await swarmOf(2)
+      const cid = randomCid()
+      await swarm.connect()
+      swarm.node(1).router.announce([cid], { urgent: true })
+      await swarm.node(1).router.sent(cid)
+      assert.deepEqual(await collect(swarm.node(0).router.findProviders(cid)), [swarm.node(1).peerId])
+    }
+  })
+
   it('is found by a node that came after, when those who were told are gone', async () => {
     const swarm = await swarmOf(2)
     await swarm.connect()
