@@ -4,8 +4,6 @@ import type { Assignment, SchedulerPeer } from './scheduler-peer.ts'
 
 /** Of all wanted bytes, so much may be fetched twice to end sooner, or one block; stalled peers are replaced beyond that too. */
 const DUPLICATE_SHARE = 0.005
-/** And a block more when that saves WAIT_MS_MAX: a load that waits that long for its last blocks seems to hang. */
-const WAIT_DUPLICATE_SHARE = 0.01
 /** Peers that one block is asked for from, when one after the other stalls or crawls. */
 const FETCHERS_MAX = 4
 
@@ -14,6 +12,8 @@ export class Assignments {
   readonly #byBlock = new Map<number, Assignment[]>()
   #owed = 0
   #wastedBytes = 0
+  /** What of it stalled peers had sent. */
+  #stalledBytes = 0
 
   /** Blocks that somebody was asked for. */
   get size (): number { return this.#byBlock.size }
@@ -51,14 +51,20 @@ export class Assignments {
     return assignments.every(assignment => assignment.peer.etaOfMs(assignment.peer.queue.indexOf(assignment), now, ASSUMED_RATE) > WAIT_MS_MAX)
   }
 
-  /** What came for an assignment that is taken back. */
-  waste (bytes: number): void { this.#wastedBytes += bytes }
+  /** What came for an assignment that is taken back, `stalled` if its peer had stopped sending. */
+  waste (bytes: number, stalled: boolean): void {
+    this.#wastedBytes += bytes
+    if (stalled) this.#stalledBytes += bytes
+  }
 
-  /** May so much of what comes be thrown away, if that brings a block `savedMs` sooner? */
+  /**
+   * May so much of what comes be thrown away, if that brings a block `savedMs` sooner? A load that waits for its last blocks for
+   * longer than WAIT_MS_MAX seems to hang: that is worth a block more, and what stalled peers had sent is not held against it.
+   */
   mayWaste (bytes: number, savedMs: number, wantedBytes: number): boolean {
-    const bound = savedMs > WAIT_MS_MAX
-      ? wantedBytes * WAIT_DUPLICATE_SHARE + BLOCK_BYTES_MAX
-      : Math.max(wantedBytes * DUPLICATE_SHARE, BLOCK_BYTES_MAX)
-    return this.#wastedBytes + bytes <= bound
+    const share = wantedBytes * DUPLICATE_SHARE
+    return savedMs > WAIT_MS_MAX
+      ? this.#wastedBytes - this.#stalledBytes + bytes <= share + BLOCK_BYTES_MAX
+      : this.#wastedBytes + bytes <= Math.max(share, BLOCK_BYTES_MAX)
   }
 }

@@ -7,6 +7,7 @@ import { openStream } from './dial.ts'
 import { framesOver } from './frame-stream.ts'
 import { PeerInventory } from './inventory-client.ts'
 import { INVENTORY_PROTOCOL, type InventoryPeer } from './messages.ts'
+import type { PeerLink } from './peer-link.ts'
 import type { Lease, PeerLinks } from './peer-links.ts'
 import type { PeerRecord } from './peer-records.ts'
 import type { FailReason } from './reception.ts'
@@ -57,7 +58,8 @@ export class FetchPeer {
   readonly #init: FetchPeerInit
   readonly #hooks: FetchPeerHooks
   readonly #closing = new AbortController()
-  readonly #requests = new Map<number, number>()
+  /** Blocks that it was asked for, and over which link: a lane may have taken the stream's place since. */
+  readonly #requests = new Map<number, { link: PeerLink, id: number }>()
   #lease: Lease | undefined
   #leasing = false
   #cancelDeadline = (): void => undefined
@@ -74,7 +76,7 @@ export class FetchPeer {
 
   /** It has told what it has. */
   get ready (): boolean { return this.handle !== undefined }
-  get link (): Lease['link'] | undefined { return this.#lease?.link }
+  get link (): PeerLink | undefined { return this.#lease?.link }
 
   request (block: number): void {
     const { link } = this
@@ -111,13 +113,13 @@ export class FetchPeer {
       },
       wasted: bytes => { this.#hooks.wasted(bytes) }
     }, this.#init.isBackground())
-    this.#requests.set(block, id)
+    this.#requests.set(block, { link, id })
   }
 
   cancel (block: number): void {
-    const id = this.#requests.get(block)
+    const request = this.#requests.get(block)
     this.#requests.delete(block)
-    if (id !== undefined) this.link?.cancel(id)
+    request?.link.cancel(request.id)
   }
 
   /** Ends both streams from this side. */

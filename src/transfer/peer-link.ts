@@ -45,6 +45,7 @@ export class PeerLink {
   #filling: { id: number, reception: BlockReception, since: number } | undefined
   #unreported = 0
   #reportedAt = 0
+  #retired = false
   #closed = false
 
   constructor (peerId: string, open: OpenFrames, components: PeerLinkComponents, hooks: PeerLinkHooks) {
@@ -58,8 +59,8 @@ export class PeerLink {
       head: (id, size) => { this.#heard(); this.#head(id, size) },
       data: (id, bytes, isLast) => { this.#data(id, bytes, isLast) },
       place: (id, bytes) => this.#open.get(id)?.place(bytes),
-      notHere: id => { this.#heard(); this.#take(id)?.fail('not-here') },
-      cancelled: id => { this.#heard(); this.#take(id) },
+      notHere: id => { this.#heard(); this.#take(id)?.fail('not-here'); this.#closeIfOver() },
+      cancelled: id => { this.#heard(); this.#take(id); this.#closeIfOver() },
       closed: error => { this.#end(error) }
     }
     this.#transport = new FramedBlockTransport(open, handler)
@@ -100,6 +101,12 @@ export class PeerLink {
     if (this.#filling?.id === id) this.#filling = undefined
     reception.discard()
     this.#transport.cancel(id)
+  }
+
+  /** Nothing more is asked for over it: it closes when what is open has come. */
+  retire (): void {
+    this.#retired = true
+    this.#closeIfOver()
   }
 
   /** Others wait for a slot: give up the one that is being filled if its peer is very slow. Says whether it did. */
@@ -174,6 +181,11 @@ export class PeerLink {
       const reception = isLast ? this.#take(id) : undefined
       if (reception instanceof BlockReception && reception.checking) this.#checking.set(id, reception)
     }
+    if (isLast) this.#closeIfOver()
+  }
+
+  #closeIfOver (): void {
+    if (this.#retired && this.#open.size === 0) this.close()
   }
 
   /** Bytes come in pieces of 16 KiB, which is too often to keep books of each. */

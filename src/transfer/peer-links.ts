@@ -1,13 +1,13 @@
 import type { Libp2p } from '@libp2p/interface'
 import {
-  HashMismatchError, NodeStoppedError, PeerGoneError, ProtocolError, throwIfAborted, withSignal, type Clock, type Logger
+  HashMismatchError, NodeStoppedError, PeerGoneError, ProtocolError, sleep, throwIfAborted, withSignal, type Clock, type Logger
 } from '../base/index.ts'
 import type { SlotPool } from '../storage/slots.ts'
 import type { BlockChecks } from './block-checks.ts'
 import { openConnection, openStream } from './dial.ts'
 import { framesOver, type OpenFrames } from './frame-stream.ts'
 import { BLOCK_PROTOCOL } from './messages.ts'
-import type { Lanes } from './lanes/lanes.ts'
+import type { Lane, Lanes } from './lanes/lanes.ts'
 import { PeerLink } from './peer-link.ts'
 import type { TransportKind } from './types.ts'
 import { TokenBucket } from './rate.ts'
@@ -25,6 +25,7 @@ export interface PeerLinksHooks {
 
 /** The right to use a link until `release`. `closed` is told once if the link ends before. */
 export interface Lease {
+  /** Where to ask now; a lane that opened late takes the place of the stream. What is asked for already comes where it was asked for. */
   readonly link: PeerLink
   release: () => void
 }
@@ -32,6 +33,11 @@ export interface Lease {
 interface Entry {
   readonly opening: Promise<PeerLink>
   link: PeerLink | undefined
+  transport: TransportKind
+  /** The stream that a lane took the place of, and that is still giving what it was asked for. */
+  retired: PeerLink | undefined
+  /** A lane is being opened. */
+  upgrading: boolean
   readonly users: Set<(error: Error) => void>
   /** Its own cap. */
   readonly cap: TokenBucket | undefined
@@ -72,9 +78,9 @@ export class PeerLinks {
       if (entry.users.delete(closed) && entry.users.size === 0) this.#idle(peerId, entry)
     }
     try {
-      const link = await withSignal(entry.opening, signal)
-      if (link.closed) throw new PeerGoneError(`the connection to ${peerId} ended`)
-      return { link, release }
+      const first = await withSignal(entry.opening, signal)
+      if ((entry.link ?? first).closed) throw new PeerGoneError(`the connection to ${peerId} ended`)
+      return { get link () { return entry.link ?? first }, release }
     } catch (error) {
       release()
       throw error
@@ -97,41 +103,72 @@ export class PeerLinks {
   }
 
   #create (peerId: string): Entry {
-    const opening = this.#frames(peerId).then(({ frames, transport, abort }) => {
+    const opening = this.#open(peerId, lane => { this.#upgrade(peerId, entry, lane) }).then(({ frames, transport, abort }) => {
       // Dropped (banned, stopped) while it was dialled.
       if (this.#entries.get(peerId) !== entry) {
         const error = new PeerGoneError(`${peerId} was let go`)
         abort(error)
         throw error
       }
-      this.#hooks.opened(peerId, transport)
-      return entry.link = new PeerLink(peerId, frames, this.#components, {
-        received: bytes => this.#received(peerId, bytes, entry.cap),
-        wrong: error => { this.#hooks.violation(peerId, error.message) },
-        closed: error => {
-          if (transport === 'lane') this.#components.lanes.ended(peerId, entry.link?.delivered === true)
-          this.#ended(peerId, entry, error)
-          if (error instanceof ProtocolError || error instanceof HashMismatchError) this.#hooks.violation(peerId, error.message)
-        }
-      })
+      return this.#use(peerId, entry, frames, transport)
     })
-    const entry: Entry = { opening, link: undefined, users: new Set(), cap: this.#capOf(this.#settings.peerBytesPerSecond), cancelIdle: () => undefined }
+    const entry: Entry = { opening, link: undefined, transport: 'stream', retired: undefined, upgrading: false, users: new Set(), cap: this.#capOf(this.#settings.peerBytesPerSecond), cancelIdle: () => undefined }
     this.#entries.set(peerId, entry)
     opening.catch(() => { if (this.#entries.get(peerId) === entry) this.#entries.delete(peerId) })
     this.#tickSoon()
     return entry
   }
 
-  /** A lane where one can be had, else a stream. */
-  async #frames (peerId: string): Promise<{ frames: OpenFrames, transport: TransportKind, abort: (error: Error) => void }> {
+  #use (peerId: string, entry: Entry, frames: OpenFrames, transport: TransportKind): PeerLink {
+    this.#hooks.opened(peerId, transport)
+    const link = new PeerLink(peerId, frames, this.#components, {
+      received: bytes => this.#received(peerId, bytes, entry.cap),
+      wrong: error => { this.#hooks.violation(peerId, error.message) },
+      closed: error => {
+        if (transport === 'lane') this.#components.lanes.ended(peerId, link.delivered)
+        if (entry.link === link) this.#ended(peerId, entry, error)
+        if (error instanceof ProtocolError || error instanceof HashMismatchError) this.#hooks.violation(peerId, error.message)
+      }
+    })
+    entry.transport = transport
+    return entry.link = link
+  }
+
+  /**
+   * A lane where one can be had soon, else a stream. `late` is told of a lane that opens after that, or of none: never before the
+   * stream is there.
+   */
+  async #open (peerId: string, late: (lane: Promise<Lane | undefined>) => void): Promise<{ frames: OpenFrames, transport: TransportKind, abort: (error: Error) => void }> {
     const { network, lanes, clock } = this.#components
     const { signal } = this.#stopping
     const dial = { clock, timeoutMs: this.#settings.requestTimeoutMs, signal }
     await openConnection(network, peerId, dial) // a lane stands beside one
-    const lane = await lanes.open(peerId, signal)
+    const opening = lanes.open(peerId, signal)
+    const over = new AbortController()
+    const patience = sleep(clock, lanes.patienceMs(peerId), AbortSignal.any([signal, over.signal]))
+    const lane = await Promise.race([opening, patience]).finally(() => { over.abort() })
     if (lane !== undefined) return { frames: lane.open, transport: 'lane', abort: lane.abort }
-    const stream = await openStream(network, peerId, BLOCK_PROTOCOL, dial)
-    return { frames: framesOver(stream), transport: 'stream', abort: error => { stream.abort(error) } }
+    try {
+      const stream = await openStream(network, peerId, BLOCK_PROTOCOL, dial)
+      return { frames: framesOver(stream), transport: 'stream', abort: error => { stream.abort(error) } }
+    } finally {
+      late(opening)
+    }
+  }
+
+  /** When the lane opens it takes the place of the stream, which gives what it was asked for, and closes. */
+  #upgrade (peerId: string, entry: Entry, opening: Promise<Lane | undefined>): void {
+    entry.upgrading = true
+    const upgrade = async (): Promise<void> => {
+      const lane = await opening
+      if (lane === undefined) return
+      const stream = await entry.opening.catch(() => undefined) // told to whoever leased it
+      if (stream === undefined || stream.closed || this.#entries.get(peerId) !== entry || entry.transport !== 'stream') { lane.abort(); return }
+      this.#use(peerId, entry, lane.open, 'lane')
+      entry.retired = stream
+      stream.retire()
+    }
+    upgrade().catch(() => undefined).finally(() => { entry.upgrading = false }) // it throws when this stops
   }
 
   /** Under a download cap: for how long to take no more. */
@@ -155,29 +192,35 @@ export class PeerLinks {
       if (this.#entries.get(peerId) !== entry || entry.users.size > 0) return
       this.#entries.delete(peerId)
       entry.link?.close()
+      entry.retired?.close()
     }, IDLE_MS)
   }
 
   #ended (peerId: string, entry: Entry, error: Error): void {
     if (this.#entries.get(peerId) === entry) this.#entries.delete(peerId)
     entry.cancelIdle()
+    entry.retired?.abort(error)
     const users = [...entry.users]
     entry.users.clear()
     for (const closed of users) closed(error)
   }
 
-  /** While somebody waits for a slot, one that is filled too slowly is given up for it. */
   #tickSoon (): void {
     if (this.#cancelTick !== undefined || this.#stopping.signal.aborted) return
-    const { clock, slots } = this.#components
-    this.#cancelTick = clock.setTimeout(() => {
+    this.#cancelTick = this.#components.clock.setTimeout(() => {
       this.#cancelTick = undefined
-      const now = clock.monotonic()
-      for (const { link } of this.#entries.values()) {
-        if (slots.waiting === 0) break
-        link?.giveUpSlowSlot(now)
-      }
+      this.#tick()
       if (this.#entries.size > 0) this.#tickSoon()
     }, TICK_MS)
+  }
+
+  /** While somebody waits for a slot, one that is filled too slowly is given up for it. Long loads over a stream try for a lane again. */
+  #tick (): void {
+    const { clock, slots, lanes } = this.#components
+    const now = clock.monotonic()
+    for (const [peerId, entry] of this.#entries) {
+      for (const link of [entry.retired, entry.link]) if (slots.waiting > 0) link?.giveUpSlowSlot(now)
+      if (entry.transport === 'stream' && entry.link !== undefined && !entry.upgrading && entry.users.size > 0 && lanes.mayOpen(peerId)) this.#upgrade(peerId, entry, lanes.open(peerId, this.#stopping.signal))
+    }
   }
 }

@@ -317,9 +317,9 @@ export class Scheduler {
   }
 
   #cancel (assignment: Assignment): void {
-    // A stalled peer's bytes are lost whatever is decided: they are not what is held against deciding to fetch twice.
-    if (assignment.peer.stalled(this.#plannedAt)) assignment.peer.doubt(this.#plannedAt)
-    else this.#assignments.waste(assignment.received)
+    const stalled = assignment.peer.stalled(this.#plannedAt)
+    if (stalled) assignment.peer.doubt(this.#plannedAt)
+    this.#assignments.waste(assignment.received, stalled)
     this.#assignments.drop(assignment)
     this.#out.push({ type: 'cancel', peer: assignment.peer.id, block: assignment.block })
   }

@@ -230,7 +230,10 @@ export class LaneStream implements FrameStream, LaneInput {
   }
 
   #took (bytes: number, ms: number): void {
-    if (bytes >= FRAME_PAYLOAD_BYTES_MAX) this.#slow = ms * QUEUE_BYTES_MAX / bytes > SLOW_WRITE_MS
+    if (bytes < FRAME_PAYLOAD_BYTES_MAX) return
+    this.#slow = ms * QUEUE_BYTES_MAX / bytes > SLOW_WRITE_MS
+    // What is queued may be too much from now on: whoever finds it so waits to be told that it has left.
+    if (this.blocked) this.#wasBlocked = true
   }
 
   /** The last write is over: the next one, as soon as the cap allows it. */

@@ -31,11 +31,16 @@ export interface LanesHooks {
   isBanned: (peerId: string) => boolean
 }
 
-/** A lane that does not open within this and four round trips is not waited for: the stream serves. */
-const OPEN_MS = 500
+/** A lane that does not open within this and four round trips is not waited for: the stream serves until it opens. */
+const PATIENCE_MS = 500
+/** One that has not opened by then will not. Both sides may be busy with a hundred others. */
+const OPEN_MS = 5_000
 /** A peer without a lane is asked again after this, doubled each time in a row up to the longest. */
 const RETRY_MS = 30_000
 const RETRY_MS_MAX = 10 * 60_000
+
+/** One that is open, and how to end it before anybody uses it. */
+export interface Lane { open: OpenFrames, abort: () => void }
 
 interface Laneless { until: number, forMs: number }
 
@@ -88,21 +93,27 @@ export class Lanes {
     await this.#server.stop()
   }
 
-  /**
-   * A lane to a peer that there is a connection to; undefined when none can be had, which is remembered for a while.
-   * Throws the signal's reason only.
-   */
-  async open (peerId: string, signal: AbortSignal): Promise<{ open: OpenFrames, abort: () => void } | undefined> {
-    const { network, clock } = this.#components
-    const certificate = this.#certificate
-    const connection = network.getConnections(peerIdFromString(peerId)).find(({ limits, status }) => limits === undefined && status === 'open')
-    const host = connection === undefined ? undefined : hostOf(connection)
-    if (certificate === undefined || connection === undefined || host === undefined) return undefined
+  /** Whether a lane to this peer is worth asking for now: it can be reached by TCP, and has not refused lately. */
+  mayOpen (peerId: string): boolean {
+    if (this.#certificate === undefined) return false
     const known = this.#laneless.get(peerId)
-    if (known !== undefined && known.until > clock.monotonic()) return undefined
+    return (known === undefined || known.until <= this.#components.clock.monotonic()) && this.#way(peerId) !== undefined
+  }
+
+  /** Milliseconds after which to do without a lane for now. */
+  patienceMs (peerId: string): number { return PATIENCE_MS + 4 * (this.#way(peerId)?.connection.rtt ?? 0) }
+
+  /**
+   * A lane to a peer that there is a connection to, in five seconds at most; undefined when none can be had, which is
+   * remembered for a while. Throws the signal's reason only.
+   */
+  async open (peerId: string, signal: AbortSignal): Promise<Lane | undefined> {
+    const certificate = this.#certificate
+    const way = this.mayOpen(peerId) ? this.#way(peerId) : undefined
+    if (certificate === undefined || way === undefined) return undefined
+    const { connection, host } = way
     const late = new AbortController()
-    const waitMs = OPEN_MS + 4 * (connection.rtt ?? 0)
-    const cancel = clock.setTimeout(() => { late.abort(new PeerTimeoutError(`no lane within ${Math.round(waitMs)} ms`)) }, waitMs)
+    const cancel = this.#components.clock.setTimeout(() => { late.abort(new PeerTimeoutError(`no lane within ${OPEN_MS} ms`)) }, OPEN_MS)
     const either = AbortSignal.any([signal, late.signal])
     try {
       const offer = await this.#ask(connection, certificate, either)
@@ -117,6 +128,12 @@ export class Lanes {
     } finally {
       cancel()
     }
+  }
+
+  #way (peerId: string): { connection: Connection, host: string } | undefined {
+    const connection = this.#components.network.getConnections(peerIdFromString(peerId)).find(({ limits, status }) => limits === undefined && status === 'open')
+    const host = connection === undefined ? undefined : hostOf(connection)
+    return connection === undefined || host === undefined ? undefined : { connection, host }
   }
 
   /** A lane to this peer ended from the other side. One that delivered nothing is as good as none: the stream may serve. */

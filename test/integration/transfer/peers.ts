@@ -3,6 +3,7 @@ import { seededRandom, silentLogger, systemClock, type Logger } from '../../../s
 import { createNetwork, type LinkLimiter, type Network } from '../../../src/discovery/index.ts'
 import { createMemoryStore, type ModelStore } from '../../../src/storage/index.ts'
 import { createExchange, type Exchange, type ExchangeSettings, type ModelFetch, type ModelFetchInit } from '../../../src/transfer/index.ts'
+import { LANE_PROTOCOL } from '../../../src/transfer/lanes/messages.ts'
 import { load, type Sample } from '../../compliance/store-fixtures.ts'
 
 /** One node as far as this room is concerned: a network, a store and an exchange, all real. */
@@ -21,6 +22,8 @@ export interface PeersInit {
   linkLimiter?: LinkLimiter
   /** Lanes: on a free port, or on this one. Over TCP only; default none. */
   lane?: boolean | number
+  /** It answers so late when it is asked for a lane. */
+  laneAfterMs?: number
 }
 
 export const exchangeSettings: ExchangeSettings = {
@@ -40,8 +43,14 @@ export class Peers implements AsyncDisposable {
 
   async add (init: PeersInit = {}): Promise<TestPeer> {
     const { network, store } = await this.#host(init)
-    const { lane = false } = init
-    const exchange = createExchange({ network, store, clock: systemClock, random: seededRandom(++made), logger: init.logger ?? silentLogger }, {
+    const { lane = false, laneAfterMs } = init
+    if (laneAfterMs !== undefined) {
+      const handle = network.handle.bind(network)
+      network.handle = async (protocol, handler, options) => {
+        await handle(protocol, protocol !== LANE_PROTOCOL ? handler : (stream, connection) => { setTimeout(() => { void handler(stream, connection) }, laneAfterMs) }, options)
+      }
+    }
+    const exchange = createExchange({ network, store, clock: systemClock, random: seededRandom(++made), logger: init.logger ?? silentLogger, linkLimiter: init.linkLimiter }, {
       ...exchangeSettings,
       ...(lane === false ? {} : { lane: { enabled: true, port: lane === true ? 0 : lane, listen: ['/ip4/127.0.0.1/tcp/0'] } }),
       ...init.settings
