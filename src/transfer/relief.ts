@@ -22,19 +22,21 @@ const LOADERS_CONSIDERED = 16
 export function mostRelieved (assignments: Assignment[], peer: SchedulerPeer, now: number): Assignment | undefined {
   let best: Assignment | undefined
   let bestMs = 0
+  let bestBegun = false
   for (const assignment of assignments) {
     const { peer: other } = assignment
-    const started = assignment.startedAt !== undefined
-    if (other === peer || (best !== undefined && started && best.startedAt === undefined)) continue
+    const begun = other.begun(assignment, now)
+    if (other === peer || (best !== undefined && begun && !bestBegun)) continue
     const there = other.etaOfMs(other.queue.indexOf(assignment), now, ASSUMED_RATE)
     // A newcomer is taken to be as fast as whom it relieves: it still does one block before that one does several. But
     // no faster than it would be taken to be if it were relieved itself, or blocks would go to and fro. Where one crawls,
     // anybody is worth a try: the block is not taken from whom it is with.
-    const crawls = started && there > WAIT_MS_MAX
+    const crawls = begun && there > WAIT_MS_MAX
     const here = peer.etaMs(assignment.size, now, crawls ? ASSUMED_RATE : Math.min(other.rate(now) ?? ASSUMED_RATE, ASSUMED_RATE))
     if (there <= here * SOONER + SOONER_MS) continue
-    if (best !== undefined && (best.startedAt !== undefined) === started && there <= bestMs) continue
+    if (best !== undefined && bestBegun === begun && there <= bestMs) continue
     best = assignment
+    bestBegun = begun
     bestMs = there
   }
   return best

@@ -97,6 +97,11 @@ export class SchedulerPeer {
     this.#doubtedUntil = now + this.#doubtMs
   }
 
+  /** Bytes of it have come, or are on their way for all that is known: it is next in the queue of a peer that sends. Taking it back costs. */
+  begun (assignment: Assignment, now: number): boolean {
+    return assignment.startedAt !== undefined || (this.queue[0] === assignment && !this.stalled(now))
+  }
+
   /** Milliseconds until it has delivered what it owes and `extra` bytes more; `assumed` is its rate while unknown. */
   etaMs (extra: number, now: number, assumed: number): number {
     return this.#msFor(this.owed + extra, now, assumed)

@@ -259,7 +259,7 @@ export class Scheduler {
       this.#assignments.needsHelp(block, now) && mayRelieve(peer, block, this.#peers.values(), now)))
     const found = mostRelieved(singles, peer, now)
     if (found === undefined) return false
-    if (found.startedAt === undefined) { this.#move(found, peer, now); return true }
+    if (!found.peer.begun(found, now)) { this.#move(found, peer, now); return true }
     if (!peer.idle || !this.#isEndgame || !this.#mayDuplicate(found, peer, now)) return false
     this.#assign(peer, found.block, now)
     return true
@@ -298,7 +298,7 @@ export class Scheduler {
       if (assignment === undefined || !this.#assignments.needsHelp(block, now)) continue
       const relief = peers.find(peer => peer.blocks.has(block) && !peer.stalled(now) && peer.hasRoom(now) && mayRelieve(peer, block, peers, now) && mostRelieved([assignment], peer, now) !== undefined)
       if (relief === undefined) continue
-      if (assignment.startedAt === undefined) this.#move(assignment, relief, now)
+      if (!assignment.peer.begun(assignment, now)) this.#move(assignment, relief, now)
       else if (this.#mayDuplicate(assignment, relief, now)) this.#assign(relief, block, now)
       else continue
       this.#preempt = true // whoever takes it over has others before it
