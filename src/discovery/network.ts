@@ -45,6 +45,9 @@ export interface NetworkServices extends ServiceMap {
 
 export type Network = Libp2p<NetworkServices>
 
+/** Pings under way on one connection, each way; libp2p's own are one and two. */
+const PING_STREAMS_MAX = 8
+
 export interface NetworkInit {
   /** Holds identity.key and libp2p/ (peers and DHT records). Without it all is in memory and the identity is new. */
   dataDirectory?: string
@@ -115,7 +118,8 @@ export async function createNetwork (init: NetworkInit): Promise<Network> {
     peerStore: { maxAddressAge: PEER_MEMORY_MS, maxPeerAge: PEER_MEMORY_MS },
     services: {
       identify: identify(),
-      ping: ping(),
+      // The monitor of connections aborts one on which it may open no ping, and the DHT pings as well: on a full link both last long.
+      ping: ping({ maxInboundStreams: PING_STREAMS_MAX, maxOutboundStreams: PING_STREAMS_MAX }),
       dht: (components: Parameters<ReturnType<typeof kadDHT>>[0]) => kadDHT({
         protocol: KAD_PROTOCOL,
         clientMode: false,
