@@ -19,8 +19,8 @@ export interface PeerLinkHooks {
 /** What came is reported after so many bytes or so long. */
 const REPORT_BYTES = 128 * KiB
 const REPORT_MS = 50
-/** A slot that gets nothing for this long is given up when others wait for one; so is one that fills slower than this. */
-const SLOT_IDLE_MS = 1_000
+/** A slot that gets nothing for this long, like a peer that the scheduler takes for stalled, is given up when others wait for one; so is one that fills slower than this. */
+const SLOT_IDLE_MS = 2_500
 const SLOT_BYTES_PER_SECOND_MIN = 64 * KiB
 const SLOT_JUDGED_AFTER_MS = 5_000
 
