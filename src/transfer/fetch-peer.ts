@@ -77,6 +77,8 @@ export class FetchPeer {
   /** It has told what it has. */
   get ready (): boolean { return this.handle !== undefined }
   get link (): PeerLink | undefined { return this.#lease?.link }
+  /** When anything last came from it; `now` while this side does not listen. */
+  heardAt (now: number): number { return this.#lease === undefined || this.#lease.held ? now : this.#lease.heardAt }
 
   request (block: number): void {
     const { link } = this

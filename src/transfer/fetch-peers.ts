@@ -102,7 +102,7 @@ export class FetchPeers {
       if (inventory !== undefined) this.#components.holders.note(model.cid, peer.peerId, inventory.presentBytes, inventory.complete)
       if (handle === undefined || link === undefined) continue
       scheduler.setScore(handle, peer.record.score.value(now))
-      scheduler.heard(handle, link.held ? now : link.heardAt)
+      scheduler.heard(handle, peer.heardAt(now))
     }
     if (this.#waiting.size === 0) return
     if (this.#peers.size >= this.#init.peersMax) this.#makeRoom(now)

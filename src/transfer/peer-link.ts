@@ -95,7 +95,7 @@ export class PeerLink {
   /** Its callbacks fall silent, but for `wasted`. */
   cancel (id: number): void {
     // What is here and only being checked is no less wanted because whoever sent it has gone.
-    if (!this.#closed) this.#checking.get(id)?.discard()
+    if (!this.#closed || this.#retired) this.#checking.get(id)?.discard()
     const reception = this.#open.get(id)
     if (reception === undefined) return
     if (this.#filling?.id === id) this.#filling = undefined
@@ -146,6 +146,7 @@ export class PeerLink {
 
   abort (error: Error): void {
     if (this.#closed) return
+    this.#retired = false
     this.#transport.abort(error)
     this.#fail()
   }
@@ -229,6 +230,7 @@ export class PeerLink {
 
   #end (error: Error): void {
     if (this.#closed) return
+    this.#retired = false
     this.#fail()
     this.#hooks.closed(error instanceof ProtocolError || error instanceof HashMismatchError ? error : new PeerGoneError(error.message, { cause: error }))
   }

@@ -27,6 +27,10 @@ export interface PeerLinksHooks {
 export interface Lease {
   /** Where to ask now; a lane that opened late takes the place of the stream. What is asked for already comes where it was asked for. */
   readonly link: PeerLink
+  /** When anything last came from the peer, over whichever, in monotonic milliseconds. */
+  readonly heardAt: number
+  /** This side takes nothing in over one of them: the peer is not at fault. */
+  readonly held: boolean
   release: () => void
 }
 
@@ -34,7 +38,7 @@ interface Entry {
   readonly opening: Promise<PeerLink>
   link: PeerLink | undefined
   transport: TransportKind
-  /** The stream that a lane took the place of, and that is still giving what it was asked for. */
+  /** The stream that a lane took the place of: it gives what it was asked for, and closes. */
   retired: PeerLink | undefined
   /** A lane is being opened. */
   upgrading: boolean
@@ -80,7 +84,13 @@ export class PeerLinks {
     try {
       const first = await withSignal(entry.opening, signal)
       if ((entry.link ?? first).closed) throw new PeerGoneError(`the connection to ${peerId} ended`)
-      return { get link () { return entry.link ?? first }, release }
+      const current = (): PeerLink => entry.link ?? first
+      return {
+        get link () { return current() },
+        get heardAt () { return Math.max(current().heardAt, entry.retired?.heardAt ?? 0) },
+        get held () { return current().held || (entry.retired?.closed === false && entry.retired.held) },
+        release
+      }
     } catch (error) {
       release()
       throw error
@@ -135,8 +145,7 @@ export class PeerLinks {
   }
 
   /**
-   * A lane where one can be had soon, else a stream. `late` is told of a lane that opens after that, or of none: never before the
-   * stream is there.
+   * A lane where one can be had soon, else a stream. `late` is told of one that opens after that.
    */
   async #open (peerId: string, late: (lane: Promise<Lane | undefined>) => void): Promise<{ frames: OpenFrames, transport: TransportKind, abort: (error: Error) => void }> {
     const { network, lanes, clock } = this.#components
@@ -148,12 +157,15 @@ export class PeerLinks {
     const patience = sleep(clock, lanes.patienceMs(peerId), AbortSignal.any([signal, over.signal]))
     const lane = await Promise.race([opening, patience]).finally(() => { over.abort() })
     if (lane !== undefined) return { frames: lane.open, transport: 'lane', abort: lane.abort }
-    try {
-      const stream = await openStream(network, peerId, BLOCK_PROTOCOL, dial)
-      return { frames: framesOver(stream), transport: 'stream', abort: error => { stream.abort(error) } }
-    } finally {
-      late(opening)
+    const streaming = openStream(network, peerId, BLOCK_PROTOCOL, dial)
+    const sooner = await Promise.race([opening, streaming.then(() => undefined, async () => await opening)])
+    if (sooner !== undefined) {
+      streaming.then(stream => { stream.abort(new PeerGoneError('the lane came first')) }, () => undefined)
+      return { frames: sooner.open, transport: 'lane', abort: sooner.abort }
     }
+    const stream = await streaming
+    late(opening)
+    return { frames: framesOver(stream), transport: 'stream', abort: error => { stream.abort(error) } }
   }
 
   /** When the lane opens it takes the place of the stream, which gives what it was asked for, and closes. */

@@ -26,7 +26,7 @@ export function mostRelieved (assignments: Assignment[], peer: SchedulerPeer, no
   for (const assignment of assignments) {
     const { peer: other } = assignment
     const begun = other.begun(assignment, now)
-    if (other === peer || (best !== undefined && begun && !bestBegun)) continue
+    if (other === peer || peer.find(assignment.block) !== undefined || (best !== undefined && begun && !bestBegun)) continue
     const there = other.etaOfMs(other.queue.indexOf(assignment), now, ASSUMED_RATE)
     // A newcomer is taken to be as fast as whom it relieves: it still does one block before that one does several. But
     // no faster than it would be taken to be if it were relieved itself, or blocks would go to and fro. Where one crawls,
@@ -42,29 +42,34 @@ export function mostRelieved (assignments: Assignment[], peer: SchedulerPeer, no
   return best
 }
 
+/** All peers of a load. */
+export interface Company { peers: Iterable<SchedulerPeer>, now: number }
+
 /** What is left to fetch, and who could. */
-export interface Prospect {
-  peers: Iterable<SchedulerPeer>
+export interface Prospect extends Company {
   /** Milliseconds until all is done if all peers go on as they do. */
   endMs: number
-  now: number
 }
 
-/** Has this peer stalled lately, while one that has not could be asked for the block? */
-export function doubted (peer: SchedulerPeer, block: number, peers: Iterable<SchedulerPeer>, now: number): boolean {
+/** Has this peer stalled lately, while one that has not would give the block before long? */
+export function doubted (peer: SchedulerPeer, block: number, size: number, { peers, now }: Company): boolean {
   if (!peer.doubtful(now)) return false
   for (const other of peers) {
-    if (other !== peer && other.blocks.has(block) && !other.doubtful(now) && !other.stalled(now)) return true
+    if (other !== peer && other.blocks.has(block) && !other.doubtful(now) && other.etaMs(size, now, ASSUMED_RATE) <= WAIT_MS_MAX) return true
   }
   return false
 }
 
-/** Who may relieve others of this block: not a suspect, while there is somebody else with time for it. */
-export function mayRelieve (peer: SchedulerPeer, block: number, peers: Iterable<SchedulerPeer>, now: number): boolean {
+/**
+ * Who may relieve others of this block: not a suspect while somebody else has time for it and would give it before long. One that
+ * stalled just now may not in any case: two silent peers would hand a block to and fro.
+ */
+export function mayRelieve (peer: SchedulerPeer, block: number, size: number, { peers, now }: Company): boolean {
   if (!peer.suspect) return true
   if (peer.doubtful(now)) return false
   for (const other of peers) {
-    if (other !== peer && other.blocks.has(block) && !other.suspect && !other.stalled(now) && other.hasRoom(now)) return false
+    const isBetter = other !== peer && !other.suspect && other.blocks.has(block) && other.find(block) === undefined
+    if (isBetter && other.hasRoom(now) && other.etaMs(size, now, ASSUMED_RATE) <= WAIT_MS_MAX) return false
   }
   return true
 }
@@ -81,7 +86,7 @@ export function betterLeft (peer: SchedulerPeer, block: number, size: number, { 
   const isLast = own > endMs * LAGGING + SOONER_MS
   if (!isLast && !peer.blocks.filled) return false
   for (const other of peers) {
-    if (other === peer || !other.blocks.has(block) || other.rate(now) === undefined) continue
+    if (other === peer || !other.blocks.has(block) || other.rate(now) === undefined || other.doubtful(now)) continue
     const there = other.etaMs(size, now, 0)
     if (isLast && Math.max(there, endMs) * LAGGING + SOONER_MS < own) return true
     if (peer.blocks.filled && !other.blocks.filled && other.hasRoom(now) && there <= own) return true

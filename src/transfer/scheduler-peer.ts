@@ -24,7 +24,7 @@ const STALL_MS_MIN = 1_000
 const STALL_MS_MAX = 2_500
 /** A peer that lost a block by stalling is asked again after so long at the earliest, if others can be; twice as long each time. */
 const DOUBT_MS_MIN = 5_000
-const DOUBT_MS_MAX = 80_000
+const DOUBT_MS_MAX = 20_000
 
 /** One peer as the scheduler sees it: what it has, what it owes, and how fast it is. */
 export class SchedulerPeer {
@@ -90,14 +90,14 @@ export class SchedulerPeer {
   /** Nothing has come of it since it stalled, however long ago that is. */
   get suspect (): boolean { return this.#doubtMs > 0 }
 
-  /** A block was taken from it because it stalled. */
+  /** A block was taken back from it while it was stalled. */
   doubt (now: number): void {
     if (this.doubtful(now)) return
     this.#doubtMs = Math.min(DOUBT_MS_MAX, Math.max(DOUBT_MS_MIN, this.#doubtMs * 2))
     this.#doubtedUntil = now + this.#doubtMs
   }
 
-  /** Bytes of it have come, or are on their way for all that is known: it is next in the queue of a peer that sends. Taking it back costs. */
+  /** Bytes of it have come, or are on their way for all that is known: it is next in the queue of a peer that has not stalled. Taking it back costs. */
   begun (assignment: Assignment, now: number): boolean {
     return assignment.startedAt !== undefined || (this.queue[0] === assignment && !this.stalled(now))
   }

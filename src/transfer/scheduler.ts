@@ -1,7 +1,7 @@
 import { LOAD_BYTES_IN_FLIGHT_MAX, type Random } from '../base/index.ts'
 import { Assignments } from './assignments.ts'
 import { BlockStates } from './block-states.ts'
-import { ASSUMED_RATE, betterLeft, doubted, mayRelieve, mostRelieved, ranking } from './relief.ts'
+import { ASSUMED_RATE, betterLeft, doubted, mayRelieve, mostRelieved, ranking, type Company } from './relief.ts'
 import { SchedulerPeer, type Assignment } from './scheduler-peer.ts'
 
 export type SchedulerAction =
@@ -37,7 +37,7 @@ const PREEMPT_MS = 250
  * Decides which block to ask which peer for. Pure: it is told what happened and when, and answers with actions; it does
  * no I/O and knows no clock. Blocks and peers are small numbers.
  *
- * A wanted block is free, busy (asked for from one peer, from two when the first is too slow) or here. The order of
+ * A wanted block is free, busy (asked for from one peer, from up to four when they are too slow) or here. The order of
  * choice: urgent ranges, then rarest first (or in order); relief.ts says when a block changes peers.
  */
 export class Scheduler {
@@ -222,15 +222,15 @@ export class Scheduler {
   #pick (peer: SchedulerPeer, now: number): number {
     if (this.#blocks.free.size === 0) return NONE
     for (const block of this.#urgent.keys()) {
-      if (this.#blocks.isFree(block) && peer.blocks.has(block) && !doubted(peer, block, this.#peers.values(), now)) return block
+      if (this.#blocks.isFree(block) && peer.blocks.has(block) && !doubted(peer, block, this.#blocks.size(block), this.#company(now))) return block
     }
     const rank = this.#init.order === 'sequential' ? undefined : ranking(this.#peers.values(), this.#init.self, now)
     const rarest = this.#init.order === 'sequential' ? this.#blocks.free.first(peer.blocks) : this.#blocks.free.rarest(peer.blocks, rank)
     // With no other loader to be different from, runs of neighbours: both disks read and write on where they are.
     const block = rank === undefined && this.#continues(peer, rarest) ? peer.lastAsked + 1 : rarest
     if (block < 0) return NONE
-    if (doubted(peer, block, this.#peers.values(), now)) return LEFT_TO_OTHERS
     const size = this.#blocks.size(block)
+    if (doubted(peer, block, size, this.#company(now))) return LEFT_TO_OTHERS
     // What another loader should take is left to it for as long as it may need, when it would be slow for us as well.
     if (rank !== undefined && peer.blocks.filled && rank(block) >= 1) {
       const blockMs = size / (peer.rate(now) ?? Infinity) * 1000
@@ -246,6 +246,8 @@ export class Scheduler {
     return rarest >= 0 && next % RUN_BLOCKS !== 0 && this.#blocks.isFree(next) && peer.blocks.has(next) && free.holders(next) <= free.holders(rarest)
   }
 
+  #company (now: number): Company { return { peers: this.#peers.values(), now } }
+
   /** Milliseconds until everything is here if all go on as they do. */
   #endMs (now: number): number {
     let rate = 0
@@ -256,7 +258,7 @@ export class Scheduler {
   /** A peer with room for which nothing is free relieves a much slower one. Says whether it did. */
   #takeOver (peer: SchedulerPeer, now: number): boolean {
     const singles = [...this.#peers.values()].flatMap(other => other.queue.filter(({ block }) => peer.blocks.has(block) && !this.#moved.has(block) &&
-      this.#assignments.needsHelp(block, now) && mayRelieve(peer, block, this.#peers.values(), now)))
+      this.#assignments.needsHelp(block, now) && mayRelieve(peer, block, this.#blocks.size(block), this.#company(now))))
     const found = mostRelieved(singles, peer, now)
     if (found === undefined) return false
     if (!found.peer.begun(found, now)) { this.#move(found, peer, now); return true }
@@ -296,10 +298,11 @@ export class Scheduler {
     for (const block of blocks) {
       const [assignment] = this.#assignments.of(block)
       if (assignment === undefined || !this.#assignments.needsHelp(block, now)) continue
-      const relief = peers.find(peer => peer.blocks.has(block) && !peer.stalled(now) && peer.hasRoom(now) && mayRelieve(peer, block, peers, now) && mostRelieved([assignment], peer, now) !== undefined)
+      const relief = peers.find(peer => peer.blocks.has(block) && !peer.stalled(now) && peer.hasRoom(now) && mayRelieve(peer, block, this.#blocks.size(block), { peers, now }) && mostRelieved([assignment], peer, now) !== undefined)
       if (relief === undefined) continue
       if (!assignment.peer.begun(assignment, now)) this.#move(assignment, relief, now)
       else if (this.#mayDuplicate(assignment, relief, now)) this.#assign(relief, block, now)
+      else if (assignment.startedAt === undefined) this.#move(assignment, relief, now) // perhaps in vain, and somebody waits
       else continue
       this.#preempt = true // whoever takes it over has others before it
     }

@@ -191,6 +191,8 @@ export class ServedStream {
     const first = this.#answers[0]
     if (first?.state === 'queued' && !(first.evicted && this.#frames.blocked)) this.#start(first)
     this.#readAhead()
+    // Blocked by what was found too much for its link after it was sent: its patience begins, too.
+    if (first?.state === 'ready' && this.#frames.blocked) this.blockedSince ??= this.#components.clock.monotonic()
     if (this.canSend) this.#hooks.ready(this)
   }
 

@@ -190,6 +190,27 @@ describe(`scheduler (seed ${seed})`, () => {
     }
   })
 
+  it('asks a fast peer again soon after it hiccuped between two blocks, whatever slow ones could give', () => {
+    // 100 MB a second are 4 MiB in 40 ms: one of these moments is between two blocks.
+    for (const [slow, from] of [MB, MB / 2, MB / 20].flatMap(rate => [800, 810, 820, 830].map(moment => [rate, moment] as const))) {
+      const fast: Behaviour = { up: 100 * MB, holds: all }
+      const nodes: Behaviour[] = [{ up: 0, loads: true }, fast, { up: slow, holds: all }, { up: slow, holds: all }]
+      const world = new World({ seed, sizes: Array.from({ length: 50 }, () => 4 * MB), nodes, requestTimeoutMs: 10_000 })
+      const loader = world.nodes[0]
+      let urged = false
+      // 200 MB are two seconds; it sends nothing for 1.3 s of them, in which somebody begins to wait for a block.
+      const done = world.run(30_000, () => {
+        fast.stallsAt = world.now >= from && world.now < from + 1_300 ? from : Infinity
+        if (urged || world.now < from + 1_100 || loader?.scheduler === undefined) return
+        urged = true
+        const { scheduler } = loader
+        scheduler.urge(Array.from({ length: 50 }, (_, block) => block).filter(block => !scheduler.isHere(block)).slice(0, 3))
+        world.plan(loader)
+      })
+      assert(done && world.now < 6_000, `beside ${slow} bytes a second, from ${from} ms on: ${world.now} ms where 3,300 are possible`)
+    }
+  })
+
   it('knows when it starves, and when not', () => {
     const scheduler = new Scheduler({ sizes: Uint32Array.from([MB, MB]), order: 'rarest', random: seededRandom(seed), self: 1, requestTimeoutMs: 1_000 })
     assert.equal(scheduler.starved, false)

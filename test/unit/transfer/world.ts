@@ -135,6 +135,7 @@ export class World {
       const queue = server.queues.get(node.id) ?? []
       server.queues.set(node.id, queue)
       if (action.type === 'request') {
+        if (queue.some(({ block }) => block === action.block)) throw new Error(`node ${server.id} is asked twice for block ${action.block}`)
         queue.push({ block: action.block, sent: 0, at: this.now + (this.init.latencyMs ?? 1) })
       } else if (action.type === 'cancel') {
         const at = queue.findIndex(({ block }) => block === action.block)
