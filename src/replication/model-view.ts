@@ -89,7 +89,7 @@ export class ShardState {
   committedAt = -Infinity
   /** When this node got a copy that nobody had asked it to keep. */
   heldAt = -Infinity
-  /** All replicas were in one domain of this level (of DOMAIN_LEVELS) when it last had its target: one made elsewhere makes one of them redundant. */
+  /** All replicas were in one domain at this level (of DOMAIN_LEVELS) and those above when it last had its target: one made elsewhere makes one of them redundant. */
   crowded: number | undefined
   /** Next attempt to fetch a broken replica again, how often in a row that failed or did not last, and when it last succeeded. */
   repairAt = -Infinity

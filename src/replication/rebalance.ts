@@ -44,11 +44,12 @@ export class Rebalance {
     const state = view.states[shard]
     if (state === undefined || !settled || peers.brake || draining || view.policy.max <= view.policy.target) return undefined
     if (seen.replicas < view.policy.target) state.crowded = undefined
-    if (seen.replicas !== view.policy.target || seen.pending.length > 0 || seen.missing.length > 0 || seen.claimed.length > 0) return undefined
-    if (seen.proven.length === 0 || offered > 0) return undefined
+    if (seen.replicas !== view.policy.target || seen.missing.length > 0 || seen.claimed.length > 0) return undefined
+    // Remembered also while nobody elsewhere is known here: another holder may find somebody, and this node hears of it when the copy is made.
+    state.crowded = this.#crowded(seen)
+    if (seen.pending.length > 0 || seen.proven.length === 0 || offered > 0) return undefined
     if (this.#moves(view, shard)) this.#move = undefined // nobody took it
-    state.crowded = this.#crowd(seen)
-    if (state.crowded !== undefined) return seen.proven.some(peer => peer.id < this.#context.self.id) ? undefined : { why: 'spread', wanted: 1, dueAt: now, fits: (peer, holders) => distance(peer, holders) >= 2 }
+    if (state.crowded !== undefined && this.#isRoomElsewhere(state.crowded)) return seen.proven.some(peer => peer.id < this.#context.self.id) ? undefined : { why: 'spread', wanted: 1, dueAt: now, fits: (peer, holders) => distance(peer, holders) >= 2 }
     return this.#roomNeed(view, shard, seen)
   }
 
@@ -56,11 +57,12 @@ export class Rebalance {
   redundant (view: ModelView, shard: number, seen: ShardLook): { level: number | undefined } | undefined {
     if (view.kept || seen.replicas <= view.policy.target) return undefined
     if (this.#moves(view, shard)) return { level: undefined }
-    const level = view.states[shard]?.crowded
-    if (level === undefined) return undefined
     const { self } = this.#context
-    const near = seen.proven.filter(peer => peer.domains[level] === self.domains[level]).length
-    return near > 0 && near < seen.proven.length ? { level } : undefined
+    for (let level = 0; level <= (view.states[shard]?.crowded ?? -1); level++) {
+      const near = seen.proven.filter(peer => peer.domains[level] === self.domains[level]).length
+      if (near > 0 && near < seen.proven.length) return { level }
+    }
+    return undefined
   }
 
   released (view: ModelView, shard: number): void {
@@ -69,17 +71,21 @@ export class Rebalance {
     if (this.#moves(view, shard)) this.#move = undefined
   }
 
-  /** The level of the domain that all replicas are in, while somebody is in another. */
-  #crowd (seen: ShardLook): number | undefined {
+  /** The narrowest level, zone or rack, at which all replicas are in one domain. Who is in one rack is in one zone, too. */
+  #crowded (seen: ShardLook): number | undefined {
+    const holders = [this.#context.self, ...seen.proven]
+    return [1, 0].find(level => inOne(level, holders))
+  }
+
+  /** Somebody who could take a replica is in another domain at one of the levels up to this one. */
+  #isRoomElsewhere (crowded: number): boolean {
     const { self, peers, strangers, now } = this.#context
-    const holders = [self, ...seen.proven]
-    for (const level of [0, 1]) {
-      if (!inOne(level, holders)) continue
+    for (let level = 0; level <= crowded; level++) {
       const elsewhere = (peer: Peer): boolean => peer.domains[level] !== self.domains[level] && peer.liveness === 'alive' && peer.freeBytes > 0
-      for (const group of [peers.peers, strangers]) for (const peer of group.values()) if (elsewhere(peer)) return level
+      for (const group of [peers.peers, strangers]) for (const peer of group.values()) if (elsewhere(peer)) return true
       this.#crampedAt = now
     }
-    return undefined
+    return false
   }
 
   #roomNeed (view: ModelView, shard: number, seen: ShardLook): Need | undefined {

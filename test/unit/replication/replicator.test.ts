@@ -221,14 +221,14 @@ describe('the replicator', () => {
     }
   })
 
-  /** Three holders in zone a, this one among them; the fourth, in zone b, has none of it. */
-  const crowded = (kept = false): Bench => {
+  /** Three holders in zone a, this one among them; the fourth, in zone b, has none of it, or is not known. */
+  const crowded = (kept = false, elsewhere = true): Bench => {
     const bench = new Bench({ trimEveryMs: 0 }, { zone: 'a' })
     bench.has(kept)
     bench.replicator.setPolicy(policy(), bench.now)
     bench.replicator.drain(false, bench.now)
     for (const peer of ['a1', 'a2']) bench.says(peer, { policies: [policy().bytes], committed: bits(0, 1) }, { labels: { zone: 'a' } })
-    bench.says('b1', {}, { labels: { zone: 'b' } })
+    if (elsewhere) bench.says('b1', {}, { labels: { zone: 'b' } })
     return bench
   }
   /** This node promises its part as well, and the proofs of the others are in. */
@@ -263,6 +263,17 @@ describe('the replicator', () => {
     for (let i = 0; i < 1_000; i++) { bench.tick(); keep(bench) }
     assert.equal(bench.notes.filter(note => note.type === 'released').length, 2, 'one of each shard, and no more')
     assert.equal(bench.take('offer').filter(({ to }) => to !== 'b1').length, 0)
+  })
+
+  it('lets go of it also when it hears of the other zone with the copy that was made there', () => {
+    const bench = crowded(true, false)
+    settle(bench)
+    bench.replicator.model({ cid: 'm', shardBytes: [10 * MiB, 10 * MiB], held: [0, 1], kept: false }, bench.now)
+    bench.tick()
+    assert.ok(promised(bench, 0))
+    bench.says('b1', { committed: bits(0, 1) }, { labels: { zone: 'b' } })
+    for (let i = 0; i < 1_500 && (promised(bench, 0) || promised(bench, 1)); i++) { bench.tick(); keep(bench) }
+    assert.deepEqual(bench.replicator.shards('m', bench.now)?.map(({ replicas }) => replicas), [3, 3])
   })
 
   it('keeps what is published here, and a surplus that no spread made', () => {
