@@ -23,7 +23,7 @@ export function tuneForBulk (): void {
 const OLD_GARBAGE_BYTES_MAX = 1 * MiB
 const OLD_GARBAGE_SHARE_MAX = 0.1
 const LOOK_MS = 500
-/** Of a process's time: where much more than bytes is moved, or cores are short, V8's own limit has to do. */
+/** Of the time: where cores are short a collection takes long, and V8's own limit has to do. */
 const COLLECTING_SHARE_MAX = 0.01
 /** A larger heap takes too long to collect in one go, and a few MiB more do not show beside it: V8 knows best. */
 const HELD_BYTES_MAX = 64 * MiB
@@ -33,22 +33,22 @@ const HELD_BYTES_MAX = 64 * MiB
  * (docs/decisions/0002-garbage.md). The young generation would double, and double again, whenever a moment's survivors are
  * many: 13 MiB more at some point of a long load, and no faster. And what was promoted and died is left lying until the heap
  * has tripled (tuneForBulk), which bytes outside the heap want and it does not: 1 to 2 MiB for each GiB that is moved. A
- * collection of such a heap takes some 15 ms, and is due every two GiB; with hundreds of messages a second it would be due every two seconds.
+ * collection of such a heap takes some 15 ms, and is due every two GiB. With hundreds of messages a second it would be due every two seconds, and take 100 to 200 ms where cores are short.
  */
 export function holdHeap (): void {
   setFlagsFromString('--semi-space-growth-factor=1')
   setFlagsFromString('--expose-gc')
   const collect = runInNewContext('gc') as (options: { type: 'major' }) => void
   let live = 0 // until the first look: who waits for the start need not wait for a collection
-  let restedAt = 0
+  let restsUntil = 0
   setInterval(() => {
     const now = performance.now()
-    if (now < restedAt) return
+    if (now < restsUntil) return
     const bytes = oldSpaceBytes()
     if (live !== 0 && (bytes >= HELD_BYTES_MAX || bytes - live <= Math.max(OLD_GARBAGE_BYTES_MAX, live * OLD_GARBAGE_SHARE_MAX))) return
     collect({ type: 'major' })
     live = oldSpaceBytes()
-    restedAt = now + (performance.now() - now) / COLLECTING_SHARE_MAX
+    restsUntil = now + (performance.now() - now) / COLLECTING_SHARE_MAX
   }, LOOK_MS).unref()
 }
 

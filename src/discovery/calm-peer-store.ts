@@ -1,10 +1,8 @@
 import type { ConsumePeerRecordOptions, Libp2pEvents, Peer, PeerData, PeerId, PeerInfo, PeerQuery, PeerStore, TypedEventTarget } from '@libp2p/interface'
-import { PEERS_TRACKED_MAX, type AbortOptions, type Clock } from '../base/index.ts'
+import { PEERS_REMEMBERED_MAX, PEERS_TRACKED_MAX, type AbortOptions, type Clock } from '../base/index.ts'
 
 /** Addresses that were written are not written again so soon, and what was read and has not changed is not read again. */
 const AGAIN_MS = 60_000
-/** Decoded peers in memory, some kilobytes each. */
-const READ_MAX = 1_024
 
 interface Merged { addresses: string, at: number, peer: Peer }
 interface Read { at: number, peer: Peer }
@@ -29,8 +27,10 @@ export class CalmPeerStore implements PeerStore {
     this.#clock = clock
     for (const type of ['peer:update', 'self:peer:update'] as const) {
       events.addEventListener(type, ({ detail }) => {
+        const key = detail.peer.id.toString()
         this.#changes++
-        this.#read.delete(detail.peer.id.toString())
+        this.#merged.delete(key)
+        this.#read.delete(key)
       })
     }
   }
@@ -56,7 +56,7 @@ export class CalmPeerStore implements PeerStore {
     if (known !== undefined && now - known.at < AGAIN_MS) return known.peer
     const changes = this.#changes
     const peer = await this.#inner.get(id, options)
-    if (changes === this.#changes) note(this.#read, key, { at: now, peer }, READ_MAX)
+    if (changes === this.#changes) note(this.#read, key, { at: now, peer }, PEERS_REMEMBERED_MAX)
     return peer
   }
 

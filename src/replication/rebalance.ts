@@ -43,11 +43,12 @@ export class Rebalance {
     const { settled, peers, draining, now } = this.#context
     const state = view.states[shard]
     if (state === undefined || !settled || peers.brake || draining || view.policy.max <= view.policy.target) return undefined
-    if (seen.replicas < view.policy.target) state.crowded = undefined
-    if (seen.replicas !== view.policy.target || seen.missing.length > 0 || seen.claimed.length > 0) return undefined
+    // Below target nothing is too much; and what is too much in that very domain was not made for a better place.
+    if (seen.replicas < view.policy.target || (seen.replicas > view.policy.target && state.crowded !== undefined && this.#isCrowded(state.crowded, seen))) state.crowded = undefined
+    if (seen.replicas !== view.policy.target || seen.missing.length > 0 || seen.claimed.length > 0 || seen.proven.length === 0) return undefined
     // Remembered also while nobody elsewhere is known here: another holder may find somebody, and this node hears of it when the copy is made.
-    state.crowded = this.#crowded(seen)
-    if (seen.pending.length > 0 || seen.proven.length === 0 || offered > 0) return undefined
+    state.crowded = [1, 0].find(level => this.#isCrowded(level, seen))
+    if (seen.pending.length > 0 || offered > 0) return undefined
     if (this.#moves(view, shard)) this.#move = undefined // nobody took it
     if (state.crowded !== undefined && this.#isRoomElsewhere(state.crowded)) return seen.proven.some(peer => peer.id < this.#context.self.id) ? undefined : { why: 'spread', wanted: 1, dueAt: now, fits: (peer, holders) => distance(peer, holders) >= 2 }
     return this.#roomNeed(view, shard, seen)
@@ -71,11 +72,8 @@ export class Rebalance {
     if (this.#moves(view, shard)) this.#move = undefined
   }
 
-  /** The narrowest level, zone or rack, at which all replicas are in one domain. Who is in one rack is in one zone, too. */
-  #crowded (seen: ShardLook): number | undefined {
-    const holders = [this.#context.self, ...seen.proven]
-    return [1, 0].find(level => inOne(level, holders))
-  }
+  /** All replicas are in one zone (0) or rack (1). Who is in one rack is in one zone, too. */
+  #isCrowded (level: number, seen: ShardLook): boolean { return inOne(level, [this.#context.self, ...seen.proven]) }
 
   /** Somebody who could take a replica is in another domain at one of the levels up to this one. */
   #isRoomElsewhere (crowded: number): boolean {

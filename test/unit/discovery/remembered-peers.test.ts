@@ -87,15 +87,56 @@ describe('peers remembered', () => {
   it('are forgotten when they are deleted, also while they are being written', async () => {
     await store.put(keyOf(1), bytes('one'))
     clock.fire()
-    await store.delete(keyOf(1))
+    const reading = store.get(keyOf(1))
+    await Promise.all([store.delete(keyOf(1)), store.get(keyOf(1)).catch(() => undefined), reading])
     await assert.rejects(async () => await store.get(keyOf(1)), { name: 'NotFoundError' })
     assert.ok(!await onDisk(keyOf(1)))
   })
 
-  it('are bounded in memory, and none is lost', async () => {
-    for (let peer = 0; peer < 3_000; peer++) await store.put(keyOf(peer), bytes(`peer ${peer}`))
-    assert.ok(await onDisk(keyOf(0)), 'too many to keep unwritten')
-    for (const peer of [0, 1_500, 2_999]) assert.equal(text(await store.get(keyOf(peer))), `peer ${peer}`)
+  it('are as they were last when the same store is opened again', async () => {
+    await store.put(keyOf(1), bytes('before'))
+    await store.close()
+    await store.open()
+    assert.equal(text(await store.get(keyOf(1))), 'before')
+    await store.put(keyOf(1), bytes('after'))
+    assert.equal(text(await store.get(keyOf(1))), 'after')
+    await store.close()
+    await inner.open()
+    assert.equal(text(await inner.get(keyOf(1))), 'after')
+  })
+
+  it('are written with what changed while it closes', async () => {
+    await store.put(keyOf(1), bytes('old'))
+    const closing = store.close()
+    await store.put(keyOf(1), bytes('new'))
+    await closing
+    assert.equal(clock.due.size, 0)
+    await inner.open()
+    assert.equal(text(await inner.get(keyOf(1))), 'new')
+  })
+
+  it('are bounded in memory, at once or one by one, and none is lost', async () => {
+    const peers = Array.from({ length: 3_000 }, (_, peer) => peer)
+    await Promise.all(peers.map(async peer => await store.put(keyOf(peer), bytes(`peer ${peer}`))))
+    assert.ok(await onDisk(keyOf(2_999)), 'too many to keep unwritten')
+    clock.fire()
+    for (const peer of peers) await store.put(keyOf(3_000 + peer), bytes(`peer ${3_000 + peer}`))
+    for (const peer of [0, 1_500, 2_999, 5_999]) assert.equal(text(await store.get(keyOf(peer))), `peer ${peer}`)
+    await store.close()
+    await inner.open()
+    for (const peer of [0, 1_023, 3_000, 5_999]) assert.equal(text(await inner.get(keyOf(peer))), `peer ${peer}`)
+  })
+
+  it('hold on to no memory but their own', async () => {
+    const slab = new Uint8Array(64 * 1024)
+    slab.set(bytes('small'))
+    await store.put(keyOf(1), slab.subarray(0, 5))
+    slab.fill(0)
+    const kept = await store.get(keyOf(1))
+    assert.equal(text(kept), 'small')
+    assert.equal(kept.buffer.byteLength, 5)
+    await store.put(keyOf(2), slab)
+    assert.ok(await onDisk(keyOf(2)), 'what is large goes to the disk')
   })
 
   it('are kept when the disk takes nothing, and written when it does again', async () => {

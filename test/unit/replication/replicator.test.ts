@@ -293,6 +293,28 @@ describe('the replicator', () => {
     assert.ok(promised(bench, 0), 'four of three to five')
   })
 
+  it('keeps a surplus that somebody made in another zone for reasons of his own', () => {
+    /** The others say what they have, and then one in zone b that he has it, too; says how many there are in the end. */
+    const replicas = (others: string[], change: (bench: Bench) => void, target = 3): number => {
+      const bench = new Bench({ trimEveryMs: 0 }, { zone: 'a' })
+      bench.has(true)
+      const first = policy({ target, min: Math.min(2, target) })
+      bench.replicator.setPolicy(first, bench.now)
+      for (const peer of others) bench.says(peer, { policies: [first.bytes], committed: bits(0, 1) }, { labels: { zone: 'a' } })
+      settle(bench)
+      bench.replicator.model({ cid: 'm', shardBytes: [10 * MiB, 10 * MiB], held: [0, 1], kept: false }, bench.now)
+      settle(bench)
+      change(bench)
+      settle(bench)
+      bench.says('b1', { committed: bits(0, 1) }, { labels: { zone: 'b' } })
+      for (let i = 0; i < 1_500; i++) { bench.tick(); keep(bench) }
+      return bench.replicator.shards('m', bench.now)?.[0]?.replicas ?? 0
+    }
+    assert.equal(replicas(['a1', 'a2'], bench => { bench.replicator.setPolicy(policy({ target: 2, sequence: 2 }), bench.now) }), 4, 'the target was lowered before')
+    assert.equal(replicas(['a1', 'a2', 'a3'], () => undefined), 5, 'there were more than enough in zone a')
+    assert.equal(replicas([], bench => { bench.says('a1', { policies: [], committed: bits(0, 1) }, { labels: { zone: 'a' } }) }, 1), 3, 'one is enough, and always in one zone')
+  })
+
   it('does not let go when nobody of the other zone promises', () => {
     const bench = crowded(true)
     bench.says('a3', { policies: [policy().bytes], committed: bits() }, { labels: { zone: 'a' } })
