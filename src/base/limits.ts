@@ -62,7 +62,7 @@ export const PEER_BYTES_IN_FLIGHT_MAX = 64 * MiB
 export const LOAD_PEERS_MAX = 32
 /** Entries of any one in-memory table about peers. */
 export const PEERS_TRACKED_MAX = 10_000
-/** Peers whose entries of libp2p's peer store are in memory, as bytes and decoded: about 1 and some KiB each. */
+/** Peers whose entries of libp2p's peer store are in memory, some KiB each. */
 export const PEERS_REMEMBERED_MAX = 1_024
 /** Inventory streams a node keeps open as a server. */
 export const INVENTORY_STREAMS_MAX = 1_024

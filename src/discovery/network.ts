@@ -21,7 +21,6 @@ import { limitedProtector, type LinkLimiter } from './link-limiter.ts'
 import { MemoryDatastore } from './memory-datastore.ts'
 import { componentLogger } from './network-logger.ts'
 import { ProviderRecords } from './provider-records.ts'
-import { RememberedPeers } from './remembered-peers.ts'
 import { checkSwarmKey } from './swarm-key.ts'
 import { swarmKeyProtector } from './swarm-key-protector.ts'
 
@@ -82,7 +81,7 @@ export async function createNetwork (init: NetworkInit): Promise<Network> {
   if (directory !== undefined) await mkdir(join(directory, 'libp2p'), { recursive: true, mode: 0o700 })
   const privateKey = init.privateKey ?? await loadIdentity(directory)
   const records = new ProviderRecords({
-    inner: directory === undefined ? new MemoryDatastore() : new RememberedPeers(new LevelDatastore(join(directory, 'libp2p')), { clock, logger: init.logger }),
+    inner: directory === undefined ? new MemoryDatastore() : new LevelDatastore(join(directory, 'libp2p')),
     self: peerIdFromPrivateKey(privateKey),
     recordsMax: directory === undefined ? DHT_RECORDS_IN_MEMORY_MAX : DHT_RECORDS_MAX,
     random

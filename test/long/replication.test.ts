@@ -42,10 +42,10 @@ describe(`replication, nine processes and 512 MiB (seed ${SEED})`, function () {
     await rot(at, rotten, root, seededRandom(SEED + 1), 1_000)
   })
   it('moves a copy of each shard to a node that joins in a zone of its own, and is never below target, nor when that one loses its ledger', async () => {
-    // Who was told no asks again after a minute or two, then after twice that: on a clock four times as fast. A restart is to be over within the grace.
+    // Who was told no asks again after a minute or two, then after twice that: on a clock four times as fast.
     const joined: Size = {
       ...size, nodes: 3, modelBytes: 24 * MiB, patienceMs: 300_000, clockTimes: 4,
-      replication: { ...QUICK, suspectMs: 12_000, downMs: 16_000, graceTwoCopiesMs: 2_000, graceDefaultMs: 40_000, brakeWindowMs: 10_000 }
+      replication: { ...QUICK, suspectMs: 12_000, downMs: 16_000, graceTwoCopiesMs: 2_000, graceDefaultMs: 10_000, brakeWindowMs: 10_000 }
     }
     const at = await placed(root, joined, new Swarm(root, settingsOf(joined), { labels: JOIN_LABELS, clockTimes: 4 }))
     await using _ = at.swarm
