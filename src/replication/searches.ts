@@ -1,10 +1,12 @@
-import { NodeStoppedError, REPLICA_FOUND_MAX, REPLICA_SEARCHES_MAX, REPLICA_SEARCHES_WAITING_MAX, Semaphore, asError, type Clock, type Logger } from '../base/index.ts'
+import type { Libp2p } from '@libp2p/interface'
+import { NodeStoppedError, REPLICA_FOUND_MAX, REPLICA_SEARCHES_MAX, REPLICA_SEARCHES_WAITING_MAX, Semaphore, asError, throwIfAborted, type Clock, type Logger } from '../base/index.ts'
 import type { ContentRouter, Provider } from '../discovery/index.ts'
 import { parseModelCid } from '../model/index.ts'
 
 const SEARCH_MS = 15_000
 
 export interface SearchComponents {
+  network: Pick<Libp2p, 'getPeers' | 'addEventListener' | 'removeEventListener'>
   router: ContentRouter
   clock: Clock
   logger: Logger
@@ -40,6 +42,14 @@ export class Searches {
   }
 
   async #search (model: string): Promise<void> {
+    const isAlone = this.#components.network.getPeers().length === 0
+    let peerIds = await this.#ask(model)
+    // Who could ask nobody has heard nothing: a node that starts is connected a moment later.
+    if (peerIds.length === 0 && isAlone && await this.#connected()) peerIds = await this.#ask(model)
+    this.#found(model, peerIds)
+  }
+
+  async #ask (model: string): Promise<string[]> {
     const { router, clock, learn } = this.#components
     const late = new AbortController()
     const cancel = clock.setTimeout(() => { late.abort(new Error('the search took too long')) }, SEARCH_MS)
@@ -55,6 +65,28 @@ export class Searches {
     } finally {
       cancel()
     }
-    this.#found(model, peerIds)
+    return peerIds
+  }
+
+  /** Whether a peer is connected before the time of a search is over. Throws when this stops. */
+  async #connected (): Promise<boolean> {
+    const { network, clock } = this.#components
+    const { signal } = this.#stopping
+    const connected = await new Promise<boolean>(resolve => {
+      const end = (isConnected: boolean): void => {
+        cancel()
+        network.removeEventListener('peer:connect', onConnect)
+        signal.removeEventListener('abort', onOver)
+        resolve(isConnected)
+      }
+      const onConnect = (): void => { end(true) }
+      const onOver = (): void => { end(false) }
+      const cancel = clock.setTimeout(onOver, SEARCH_MS)
+      network.addEventListener('peer:connect', onConnect)
+      signal.addEventListener('abort', onOver)
+      if (network.getPeers().length > 0) onConnect()
+    })
+    throwIfAborted(signal)
+    return connected
   }
 }

@@ -117,7 +117,7 @@ export class Replication {
       if (ok) this.#tally.pulled(bytes)
       this.#later(now => { this.#replicator.pulled(model, shard, ok, now) })
     })
-    this.#searches = new Searches({ router, clock, logger, learn }, (model, peerIds) => { this.#later(now => { this.#replicator.found(model, peerIds, now) }) })
+    this.#searches = new Searches({ network, router, clock, logger, learn }, (model, peerIds) => { this.#later(now => { this.#replicator.found(model, peerIds, now) }) })
     this.#scrubber = new Scrubber({
       store,
       clock,

@@ -1,0 +1,52 @@
+import assert from 'node:assert/strict'
+import { setTimeout as wait } from 'node:timers/promises'
+import { silentLogger, systemClock } from '../../../src/base/index.ts'
+import { Searches } from '../../../src/replication/searches.ts'
+import { randomCid, until } from '../../compliance/router.ts'
+import { Swarm } from '../discovery/swarm.ts'
+
+const DAG_CBOR = 0x71
+
+describe('searches for who has a model', () => {
+  let swarm: Swarm
+  let searches: Searches
+  let found: string[][]
+  beforeEach(async () => {
+    swarm = new Swarm()
+    await swarm.spawn(3)
+    found = []
+    const { network, router } = swarm.node(0)
+    searches = new Searches({ network, router, clock: systemClock, logger: silentLogger, learn: async () => { await Promise.resolve() } }, (_model, peerIds) => { found.push(peerIds) })
+  })
+  afterEach(async () => {
+    await searches.stop()
+    await swarm.stop()
+  })
+
+  it('that begin before anybody is connected say nothing until somebody is', async () => {
+    const cid = randomCid(DAG_CBOR)
+    await swarm.connect([swarm.node(1), swarm.node(2)])
+    swarm.node(1).router.announce([cid], { urgent: true })
+    await until(() => swarm.node(1).router.status().announced, count => count > 0)
+    searches.find(cid.toString())
+    await wait(100)
+    assert.deepEqual(found, [], 'who has asked nobody knows of nobody')
+    await swarm.connect([swarm.node(2), swarm.node(0)])
+    await until(() => found.length, count => count > 0)
+    assert.deepEqual(found, [[swarm.node(1).peerId]])
+  })
+
+  it('end when the node stops, also while they wait for a connection', async () => {
+    searches.find(randomCid(DAG_CBOR).toString())
+    await wait(50)
+    await searches.stop()
+    assert.deepEqual(found, [])
+  })
+
+  it('say that nobody has it when those who are connected do not', async () => {
+    await swarm.connect()
+    searches.find(randomCid(DAG_CBOR).toString())
+    await until(() => found.length, count => count > 0)
+    assert.deepEqual(found, [[]])
+  })
+})
