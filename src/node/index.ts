@@ -64,9 +64,11 @@ export async function createNode (init: NodeInit = {}): Promise<ShoalNode> {
   try {
     if (directory !== undefined) await mkdir(directory, { recursive: true, mode: 0o700 })
 
+    const hashThreads = settings.transfer.hashThreads ?? (directory === undefined ? 0 : hashThreadsFor(availableParallelism()))
+    const storage = { ...settings.storage, sharedSlots: hashThreads > 0 }
     const store = init.store ?? (directory === undefined
-      ? createMemoryStore({ clock, random, logger: logger.child({ component: 'storage' }), settings: settings.storage })
-      : createFileStore({ directory, clock, random, logger: logger.child({ component: 'storage' }), settings: settings.storage }))
+      ? createMemoryStore({ clock, random, logger: logger.child({ component: 'storage' }), settings: storage })
+      : createFileStore({ directory, clock, random, logger: logger.child({ component: 'storage' }), settings: storage }))
     await store.start()
     started.push(async () => { await store.stop() })
 
@@ -94,7 +96,7 @@ export async function createNode (init: NodeInit = {}): Promise<ShoalNode> {
     }
     started.push(async () => { await network.stop() })
 
-    const exchange = createExchange({ network, store, clock, random, logger: logger.child({ component: 'exchange' }), linkLimiter: init.linkLimiter }, { ...settings.transfer, hashThreads: settings.transfer.hashThreads ?? (directory === undefined ? 0 : hashThreadsFor(availableParallelism())), lane: { ...settings.lane, listen: settings.listen } })
+    const exchange = createExchange({ network, store, clock, random, logger: logger.child({ component: 'exchange' }), linkLimiter: init.linkLimiter }, { ...settings.transfer, hashThreads, lane: { ...settings.lane, listen: settings.listen } })
     await exchange.start()
     started.push(async () => { await exchange.stop() })
 

@@ -44,7 +44,7 @@ export class BlockStore implements ModelStore {
     this.#bytes = bytes
     this.#init = init
     this.events = new Emitter(error => { init.logger.error({ error: asError(error).message }, 'a listener of the store threw') })
-    this.slots = new SlotPool(init.settings.slots, { shared: true }) // what arrives may be hashed by other threads
+    this.slots = new SlotPool(init.settings.slots, { shared: init.settings.sharedSlots ?? false })
   }
 
   async start (): Promise<void> {

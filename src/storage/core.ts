@@ -11,6 +11,8 @@ export interface StoreSettings {
   quota: number | undefined
   directIo: 'auto' | 'on' | 'off'
   slots: number
+  /** Other threads will hash what lies in the slots. Shared memory is slower to copy into. */
+  sharedSlots?: boolean
   syncBytes: number
   syncIntervalMs: number
 }

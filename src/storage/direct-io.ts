@@ -2,7 +2,7 @@ import { open, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { ConfigError, DiskError, PAGE_BYTES, asError, systemCode, type Logger } from '../base/index.ts'
 import type { Edge, Edges } from './edges.ts'
-import { writeFully, type HandlePool } from './handles.ts'
+import { writeFully, writeOnce, type HandlePool } from './handles.ts'
 import { SlotPool, type Slot } from './slots.ts'
 
 /** Below this a block goes through the page cache whole: a small direct write costs more than the copy it saves. */
@@ -96,7 +96,7 @@ export class BlockWriter {
   async #inside (path: string, offset: number, bytes: Uint8Array): Promise<void> {
     let written = 0
     try {
-      written = await this.#handles.use(path, 'direct', async handle => (await handle.write(bytes, 0, bytes.length, offset)).bytesWritten)
+      written = await this.#handles.use(path, 'direct', async handle => await writeOnce(handle, bytes, offset))
     } catch (error) {
       if (!REFUSED.has(systemCode(error) ?? '')) throw error
       if (this.#direct) this.#logger.warn({ path, error: asError(error).message }, 'a direct write was refused; from now on blocks are written through the page cache')

@@ -53,7 +53,7 @@ export class DiskBytes implements ByteStore {
 
   get catalogPath (): string { return this.#layout.catalog }
   get directIo (): boolean { return this.#writer.direct }
-  pathOf (key: string): string { return join(this.#layout.files, key) }
+  pathOf (key: string): string { return `${this.#layout.files}/${key}` } // asked for at each block, and join() normalizes
   directoryOf (cid: string): string { return join(this.#layout.models, cid) }
 
   async start (): Promise<void> {

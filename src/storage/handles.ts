@@ -1,4 +1,4 @@
-import { constants } from 'node:fs'
+import { constants, read, write } from 'node:fs'
 import { open, type FileHandle } from 'node:fs/promises'
 import { DiskError } from '../base/index.ts'
 
@@ -118,12 +118,28 @@ export class HandlePool {
   }
 }
 
+/**
+ * One write, which may be short; says how many bytes it was. Like FileHandle.write and read, for a third of what those cost in JavaScript:
+ * the caller holds a lease, so the descriptor stays open.
+ */
+export async function writeOnce (handle: FileHandle, bytes: Uint8Array, offset: number): Promise<number> {
+  return await new Promise((resolve, reject) => {
+    write(handle.fd, bytes, 0, bytes.length, offset, (error, count) => { if (error === null) resolve(count); else reject(error) })
+  })
+}
+
+async function readOnce (handle: FileHandle, into: Uint8Array, offset: number): Promise<number> {
+  return await new Promise((resolve, reject) => {
+    read(handle.fd, into, 0, into.length, offset, (error, count) => { if (error === null) resolve(count); else reject(error) })
+  })
+}
+
 /** A write may be short, at a quota or a size limit; the next one then says why. */
 export async function writeFully (handle: FileHandle, bytes: Uint8Array, offset: number): Promise<void> {
   for (let done = 0; done < bytes.length;) {
-    const { bytesWritten } = await handle.write(bytes, done, bytes.length - done, offset + done)
-    if (bytesWritten === 0) throw new DiskError(`a write of ${bytes.length - done} bytes at ${offset + done} wrote nothing`)
-    done += bytesWritten
+    const written = await writeOnce(handle, done === 0 ? bytes : bytes.subarray(done), offset + done)
+    if (written === 0) throw new DiskError(`a write of ${bytes.length - done} bytes at ${offset + done} wrote nothing`)
+    done += written
   }
 }
 
@@ -131,9 +147,9 @@ export async function writeFully (handle: FileHandle, bytes: Uint8Array, offset:
 export async function readFully (handle: FileHandle, into: Uint8Array, offset: number): Promise<number> {
   let done = 0
   while (done < into.length) {
-    const { bytesRead } = await handle.read(into, done, into.length - done, offset + done)
-    if (bytesRead === 0) break
-    done += bytesRead
+    const count = await readOnce(handle, done === 0 ? into : into.subarray(done), offset + done)
+    if (count === 0) break
+    done += count
   }
   return done
 }

@@ -3,6 +3,7 @@ import {
   CONTROL_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX, LANE_FRAME_PAYLOAD_BYTES_MAX, INVENTORY_ADDRESS_BYTES_MAX, INVENTORY_PEERS_MAX, INVENTORY_PEER_ADDRESSES_MAX, ProtocolError, asError
 } from '../base/index.ts'
 import { decodeCid } from '../model/index.ts'
+import { packHead, packRequests, unpackHead, unpackRequests } from './hot-messages.ts'
 import { decodeControl, encodeControl, encodeFrame, readUint32, writeUint32, type FrameRules } from './wire.ts'
 
 /**
@@ -58,10 +59,18 @@ export const inventoryClientRules: FrameRules = { bodyBytesMax: type => type ===
 
 /** For REQUEST and REQUEST_LATER. */
 export function encodeRequests (type: number, wanted: WantedBlock[]): Uint8Array[] {
-  return inParts(wanted, REQUESTS_PER_FRAME).map(part => encodeControl(type, part))
+  return inParts(wanted, REQUESTS_PER_FRAME).map(part => {
+    const packed = packRequests(part)
+    return packed === undefined ? encodeControl(type, part) : encodeFrame(type, packed)
+  })
 }
 
 export function decodeRequests (body: Uint8Array): WantedBlock[] {
+  const requests = checked(() => unpackRequests(body))
+  if (requests !== undefined) {
+    for (const { id } of requests) requestId(id)
+    return requests
+  }
   return list(decodeControl(body)).map(entry => {
     const { id, cid } = fields(entry, ['id', 'cid'])
     return { id: requestId(id), cid: link(cid) }
@@ -78,11 +87,12 @@ export function decodeIds (body: Uint8Array): number[] {
 }
 
 export function encodeHead (id: number, size: number): Uint8Array {
-  return encodeControl(HEAD, { id, size })
+  const packed = packHead({ id, size })
+  return packed === undefined ? encodeControl(HEAD, { id, size }) : encodeFrame(HEAD, packed)
 }
 
 export function decodeHead (body: Uint8Array): { id: number, size: number } {
-  const { id, size } = fields(decodeControl(body), ['id', 'size'])
+  const { id, size } = unpackHead(body) ?? fields(decodeControl(body), ['id', 'size'])
   return { id: requestId(id), size: whole(size, 1) }
 }
 
@@ -188,8 +198,13 @@ function requestId (value: unknown): number {
 function link (value: unknown): CID {
   const cid = CID.asCID(value)
   if (cid === null) throw new ProtocolError('a message without a link where one belongs')
+  return checked(() => decodeCid(cid.bytes))
+}
+
+/** For what decodes CIDs: whoever sends one that is none breaks the rules. */
+function checked<T> (decode: () => T): T {
   try {
-    return decodeCid(cid.bytes)
+    return decode()
   } catch (error) {
     throw new ProtocolError(`a message with a link to something else than a block or metadata: ${asError(error).message}`, { cause: error })
   }

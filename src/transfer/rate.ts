@@ -1,5 +1,7 @@
 /** Memory of a rate: after this long, what was before counts for a third. */
 const MEMORY_MS = 2_000
+/** Less time than this is added to the next. */
+const STEP_MS = 1
 
 /**
  * Bytes per second, lately: an average whose weights fade exponentially. Right from the first second on, because it is
@@ -31,7 +33,7 @@ export class RateMeter {
 
   #fade (now: number): void {
     const elapsed = now - this.#at
-    if (elapsed <= 0) return
+    if (elapsed < STEP_MS) return
     this.#at = now
     const factor = Math.exp(-elapsed / MEMORY_MS)
     this.#weighted *= factor

@@ -20,6 +20,8 @@ const PIPELINE_MS = 1_000
 const PIECE_BYTES = 256 * KiB
 /** A block that has been on its way for this long shows how fast it comes, but for a piece that may be about to. */
 const PACE_MS = 300
+/** A queue of so many is filled up when a quarter of it has come, not a block at a time: each request is a message, and a turn of both sides. */
+const LONG_QUEUE = 8
 const STALL_MS_MIN = 1_000
 const STALL_MS_MAX = 2_500
 /** A peer that lost a block by stalling is asked again after so long at the earliest, if others can be; twice as long each time. */
@@ -72,8 +74,18 @@ export class SchedulerPeer {
   hasRoom (now: number): boolean {
     if (this.idle) return true
     if (this.queue.length >= REQUESTS_IN_FLIGHT_MAX || this.owed + BLOCK_BYTES_MAX > PEER_BYTES_IN_FLIGHT_MAX) return false
+    return this.owed < this.#owedMax(now)
+  }
+
+  /** Is it time to fill its queue up? */
+  runsLow (now: number): boolean {
+    if (this.queue.length < LONG_QUEUE) return true
+    return this.queue.length <= REQUESTS_IN_FLIGHT_MAX * 3 / 4 && this.owed <= Math.min(this.#owedMax(now), PEER_BYTES_IN_FLIGHT_MAX) * 3 / 4
+  }
+
+  #owedMax (now: number): number {
     const rate = this.rate(now)
-    return this.owed < (rate === undefined ? this.#window : Math.min(this.#window, rate * PIPELINE_MS / 1000))
+    return rate === undefined ? this.#window : Math.min(this.#window, rate * PIPELINE_MS / 1000)
   }
 
   /** Owes something and has sent nothing for several times as long as the next piece should take. */

@@ -205,7 +205,8 @@ export class Scheduler {
 
   /** Each peer gets one block after the other until none has room or nothing is left; those left over help others. */
   #fill (peers: SchedulerPeer[], now: number): void {
-    let left = peers.filter(peer => peer.blocks.count > 0)
+    const isHurried = this.#urgent.size > 0 || this.#blocks.free.size === 0
+    let left = peers.filter(peer => peer.blocks.count > 0 && (isHurried || peer.runsLow(now)))
     while (left.length > 0) {
       const next: SchedulerPeer[] = []
       for (const peer of left) {

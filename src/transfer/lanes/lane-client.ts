@@ -40,7 +40,7 @@ export async function openLane ({ host, offer, certificate, shared, signal }: La
     onread: {
       // Asked for anew after each record, once its callback has returned.
       buffer: () => input.place?.() ?? scratch,
-      callback: (length: number, buffer: Uint8Array) => input.take(length === buffer.length ? buffer : buffer.subarray(0, length))
+      callback: (length: number, buffer: Uint8Array) => input.take(buffer, length)
     }
   }
   const socket = connect(options)
@@ -74,8 +74,8 @@ export async function openLane ({ host, offer, certificate, shared, signal }: La
     const welcome = encodeWelcome()
     let said = Buffer.alloc(0)
     input = {
-      take: chunk => {
-        said = Buffer.concat([said, chunk])
+      take: (memory, length) => {
+        said = Buffer.concat([said, memory.subarray(0, length)])
         if (said.length < welcome.length) return true
         if (said.equals(welcome)) {
           forget()

@@ -165,7 +165,7 @@ export class LaneServer {
         return true
       }
     }
-    socket.on('data', (chunk: Uint8Array) => { if (!input.take(chunk)) socket.pause() })
+    socket.on('data', (chunk: Uint8Array) => { if (!input.take(chunk, chunk.length)) socket.pause() })
   }
 
   #welcome (socket: TLSSocket, { peerId }: Ticket): LaneInput | undefined {

@@ -19,14 +19,17 @@ const SLOW_QUEUE_BYTES_MAX = 64 * KiB
 const SLOW_DATA: DataShape = { frameBytesMax: FRAME_PAYLOAD_BYTES_MAX, sendBytesMax: FRAME_PAYLOAD_BYTES_MAX }
 /** A peer whose last record was shorter than this is in no hurry, and no memory is set aside for its next one. */
 const PLACED_BYTES_MIN = 8 * KiB
-/** Records that are put where they belong are told of together, so many bytes or so long at most: a record of 16 KiB is too little to call ten functions for. */
+/**
+ * Records that are put where they belong are told of so many bytes together, unless the last of that took longer than TOLD_MS: a
+ * record of 16 KiB is too little to call ten functions for.
+ */
 const TOLD_BYTES = 64 * KiB
 const TOLD_MS = 10
 
 /** Where a socket's bytes go: the handshake's reader first, then the stream's. */
 export interface LaneInput {
-  /** Takes a chunk that is the caller's again afterwards; false: no more for now. */
-  take: (chunk: Uint8Array) => boolean
+  /** Takes the first `length` bytes of memory that is the caller's again afterwards; false: no more for now. */
+  take: (memory: Uint8Array, length: number) => boolean
   /** Where the next chunk should be put; undefined: anywhere. */
   place?: () => Uint8Array | undefined
 }
@@ -59,6 +62,8 @@ export class LaneStream implements FrameStream, LaneInput {
   #filled = 0
   #told = 0
   #toldAt = 0
+  /** Records come so slowly that each is told of. */
+  #slowly = false
   /** The last chunk was a large one. */
   #busy = false
   #settling: Array<() => void> = []
@@ -124,18 +129,17 @@ export class LaneStream implements FrameStream, LaneInput {
   get shape (): DataShape { return this.#slow ? SLOW_DATA : LANE_DATA }
   get lent (): boolean { return this.#lent }
 
-  take (chunk: Uint8Array): boolean {
+  take (memory: Uint8Array, length: number): boolean {
     if (this.#closed) return false
-    this.#busy = chunk.length >= PLACED_BYTES_MIN
-    if (!this.#isNext(chunk)) {
+    this.#busy = length >= PLACED_BYTES_MIN
+    if (!this.#isNext(memory)) {
       this.#endRun()
-      this.#reader.lend(chunk)
+      this.#reader.lend(length === memory.length ? memory : memory.subarray(0, length))
     } else {
-      this.#filled += chunk.length
-      const now = this.#clock.monotonic()
-      if (!this.#busy || this.#filled - this.#told >= TOLD_BYTES || this.#filled === this.#run?.length || now - this.#toldAt > TOLD_MS) this.#tell(now)
+      this.#filled += length
+      if (this.#slowly || !this.#busy || this.#filled - this.#told >= TOLD_BYTES || this.#filled === this.#run?.length) this.#tell()
     }
-    if (this.#limiter !== undefined && !this.#limiter.receive.force(chunk.length)) this.#throttle(this.#limiter)
+    if (this.#limiter !== undefined && !this.#limiter.receive.force(length)) this.#throttle(this.#limiter)
     return this.#flowing
   }
 
@@ -153,9 +157,9 @@ export class LaneStream implements FrameStream, LaneInput {
     return this.#filled === 0 ? this.#run : this.#run?.subarray(this.#filled)
   }
 
-  /** The chunk lies where the run goes on. */
-  #isNext (chunk: Uint8Array): boolean {
-    return this.#run !== undefined && chunk.buffer === this.#run.buffer && chunk.byteOffset === this.#run.byteOffset + this.#filled
+  /** This memory begins where the run goes on. */
+  #isNext (memory: Uint8Array): boolean {
+    return this.#run !== undefined && memory.buffer === this.#run.buffer && memory.byteOffset === this.#run.byteOffset + this.#filled
   }
 
   #endRun (): void {
@@ -164,9 +168,11 @@ export class LaneStream implements FrameStream, LaneInput {
   }
 
   /** Hands on what is here of the run; the reader copies what it cannot read now. */
-  #tell (now = this.#clock.monotonic()): void {
-    this.#toldAt = now
+  #tell (): void {
     if (this.#run === undefined || this.#told === this.#filled) return
+    const now = this.#clock.monotonic()
+    this.#slowly = now - this.#toldAt > TOLD_MS
+    this.#toldAt = now
     const bytes = this.#run.subarray(this.#told, this.#filled)
     this.#told = this.#filled
     this.#reader.lend(bytes)
