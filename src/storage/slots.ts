@@ -24,7 +24,7 @@ export class Slot {
 
   prepare (fileOffset: number, length: number): Uint8Array {
     if (length > BLOCK_BYTES_MAX) throw new RangeError(`a slot holds ${BLOCK_BYTES_MAX} bytes, not ${length}`)
-    this.lead = fileOffset % PAGE_BYTES
+    this.lead = Math.trunc(fileOffset % PAGE_BYTES) // trunc: offsets come as doubles, and the field is a small integer
     this.bytes = this.slab.subarray(this.lead, this.lead + length)
     return this.bytes
   }

@@ -1,4 +1,4 @@
-import type { Random } from '../base/index.ts'
+import { DOUBLE_ZERO, type Random } from '../base/index.ts'
 import { RarityMap } from './rarity.ts'
 
 const UNWANTED = 0
@@ -13,8 +13,8 @@ export class BlockStates {
   readonly #sizes: Uint32Array
   readonly #states: Uint8Array
   #missing = 0
-  #wantedBytes = 0
-  #freeBytes = 0
+  #wantedBytes = DOUBLE_ZERO
+  #freeBytes = DOUBLE_ZERO
 
   constructor (sizes: Uint32Array, random: Random) {
     this.#sizes = sizes

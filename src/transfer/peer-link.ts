@@ -44,7 +44,7 @@ export class PeerLink {
   #cancelPause: (() => void) | undefined
   #filling: { id: number, reception: BlockReception, since: number } | undefined
   #unreported = 0
-  #reportedAt = 0
+  #reportedAt = -Infinity
   #retired = false
   #closed = false
 

@@ -1,3 +1,5 @@
+import { DOUBLE_ZERO } from '../base/index.ts'
+
 /** Memory of a rate: after this long, what was before counts for a third. */
 const MEMORY_MS = 2_000
 /** Less time than this is added to the next. */
@@ -8,14 +10,14 @@ const STEP_MS = 1
  * divided by the weight that there was time to gather.
  */
 export class RateMeter {
-  #weighted = 0
-  #weight = 0
+  #weighted = DOUBLE_ZERO
+  #weight = DOUBLE_ZERO
   #at: number
-  #total = 0
+  #total = DOUBLE_ZERO
 
   constructor (now: number) { this.#at = now }
 
-  get total (): number { return this.#total }
+  get total (): number { return this.#total + 0 }
 
   add (bytes: number, now: number): void {
     this.#fade(now)

@@ -81,7 +81,7 @@ export class BlockReception implements Reception {
   #filled = 0
   #hashed = 0
   #reported = 0
-  #reportedAt = 0
+  #reportedAt = -Infinity
   /** Bytes the head said. */
   #size = 0
   #checking = false

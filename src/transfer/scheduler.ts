@@ -55,7 +55,7 @@ export class Scheduler {
   #turn = 0
   /** Blocks that changed peers in this plan: once is enough, else two peers could hand them to and fro for ever. */
   readonly #moved = new Set<number>()
-  #plannedAt = 0
+  #plannedAt = -Infinity
   #out: SchedulerAction[] = []
 
   constructor (init: SchedulerInit) {
