@@ -12,7 +12,7 @@ export const at = (path: string): string => fileURLToPath(new URL(`../../${path}
  */
 export async function bundle (programs: Record<string, string>, directory: string): Promise<void> {
   const { outputFiles } = await build({
-    entryPoints: { ...programs, 'sha256-worker': at('src/node/sha256-worker.ts'), 'hash-worker': at('src/transfer/hash-worker.ts') },
+    entryPoints: { ...programs, 'sha256-worker': at('src/node/sha256-worker.ts'), 'hash-worker': at('src/transfer/hash-worker.ts'), 'lane-thread': at('src/transfer/lanes/lane-thread.ts') },
     bundle: true,
     // What a command does not need is not read.
     splitting: true,

@@ -58,6 +58,7 @@ const KEYS = {
   'transfer.hashThreads': optional(whole(0, 8)),
   'lane.enabled': flag,
   'lane.port': optional(whole(0, 65_535)),
+  'lane.threads': optional(whole(0, 8)),
   'lane.bytesPerSecond.up': optional(size(64 * KiB)),
   'lane.bytesPerSecond.down': optional(size(64 * KiB)),
   'lane.bytesPerSecond.perPeer': optional(size(64 * KiB)),

@@ -26,7 +26,7 @@ import { Leftovers } from '../origin/index.ts'
 import { checkLabels } from '../replication/messages.ts'
 import { ShardsByModel } from '../replication/model-shards.ts'
 import { Replication } from '../replication/service.ts'
-import { createExchange, hashThreadsFor } from '../transfer/index.ts'
+import { createExchange, hashThreadsFor, laneThreadsFor } from '../transfer/index.ts'
 import { Announcer } from './announcer.ts'
 import { Descriptions } from './describe.ts'
 import { Links } from './links.ts'
@@ -65,6 +65,7 @@ export async function createNode (init: NodeInit = {}): Promise<ShoalNode> {
     if (directory !== undefined) await mkdir(directory, { recursive: true, mode: 0o700 })
 
     const hashThreads = settings.transfer.hashThreads ?? (directory === undefined ? 0 : hashThreadsFor(availableParallelism()))
+    const laneThreads = settings.lane.threads ?? (directory === undefined ? 0 : laneThreadsFor(availableParallelism()))
     const storage = { ...settings.storage, sharedSlots: hashThreads > 0 }
     const store = init.store ?? (directory === undefined
       ? createMemoryStore({ clock, random, logger: logger.child({ component: 'storage' }), settings: storage })
@@ -96,7 +97,7 @@ export async function createNode (init: NodeInit = {}): Promise<ShoalNode> {
     }
     started.push(async () => { await network.stop() })
 
-    const exchange = createExchange({ network, store, clock, random, logger: logger.child({ component: 'exchange' }), linkLimiter: init.linkLimiter }, { ...settings.transfer, hashThreads, lane: { ...settings.lane, listen: settings.listen } })
+    const exchange = createExchange({ network, store, clock, random, logger: logger.child({ component: 'exchange' }), linkLimiter: init.linkLimiter }, { ...settings.transfer, hashThreads, lane: { ...settings.lane, threads: laneThreads, listen: settings.listen } })
     await exchange.start()
     started.push(async () => { await exchange.stop() })
 

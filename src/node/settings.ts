@@ -39,7 +39,7 @@ export const defaultSettings: NodeSettings = {
     backgroundRates: [],
     hashThreads: undefined
   },
-  lane: { enabled: true, port: undefined },
+  lane: { enabled: true, port: undefined, threads: undefined },
   replication: defaultReplication,
   network: { maxConnections: 300, inboundPerSecond: 5, openSwarm: false },
   origin: { upstream: undefined }

@@ -357,7 +357,12 @@ export interface NodeSettings {
     hashThreads: number | undefined
   }
   /** How bytes of blocks travel beside libp2p: see transfer/lanes. */
-  lane: { enabled: boolean, port: number | undefined }
+  lane: {
+    enabled: boolean
+    port: number | undefined
+    /** Threads that keep the sockets of lanes. Undefined: as many as help (transfer/lanes/lane-threads.ts), none for a node in memory. */
+    threads: number | undefined
+  }
   /** `donateBytes` comes from `storage.donate`. */
   replication: Omit<ReplicationSettings, 'donateBytes'>
   network: { maxConnections: number, inboundPerSecond: number, openSwarm: boolean }

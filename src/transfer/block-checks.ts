@@ -10,11 +10,11 @@ const THREADS_MAX = 8
 const CORES_PER_THREAD = 4
 
 /**
- * Threads that help a node with so many cores: none on a few, which its other threads and its neighbours keep busy (two cores, seeder
- * and loader on them: 0.76 GiB/s with one and without).
+ * Threads that help a node with so many cores. One does on two already, with the seeder on them too: 0.97 instead of 0.93 GiB/s, at no
+ * more CPU (docs/decisions/0007-lanes.md).
  */
 export function hashThreadsFor (cores: number): number {
-  return Math.min(THREADS_MAX, Math.floor(cores / CORES_PER_THREAD))
+  return cores < 2 ? 0 : Math.min(THREADS_MAX, Math.max(1, Math.floor(cores / CORES_PER_THREAD)))
 }
 
 /**

@@ -10,6 +10,7 @@ import { PeerExchange } from './exchange.ts'
 import type { Exchange, ExchangeComponents, ExchangeSettings } from './types.ts'
 
 export { hashThreadsFor } from './block-checks.ts'
+export { laneThreadsFor } from './lanes/lane-threads.ts'
 export { openStream, type DialOptions } from './dial.ts'
 export { framesOver, type FrameStream, type FrameStreamHandler, type OpenFrames } from './frame-stream.ts'
 export { BLOCK_PROTOCOL, INVENTORY_PROTOCOL } from './messages.ts'

@@ -42,7 +42,7 @@ async function streams (transport: 'memory' | 'tcp'): Promise<TransportEnds> {
 }
 
 /** `bytesPerSecond`: each end's own cap, both ways. */
-async function lanes (bytesPerSecond?: number): Promise<TransportEnds> {
+async function lanes ({ bytesPerSecond, threads }: { bytesPerSecond?: number, threads?: number } = {}): Promise<TransportEnds> {
   const { client, server } = await networks('tcp')
   let accept: ((open: OpenFrames) => void) | undefined
   const [asking, offering] = [client, server].map(network => new Lanes({
@@ -52,7 +52,7 @@ async function lanes (bytesPerSecond?: number): Promise<TransportEnds> {
     logger: silentLogger,
     ...(bytesPerSecond === undefined ? {} : { linkLimiter: createLinkLimiter({ sendBytesPerSecond: bytesPerSecond, receiveBytesPerSecond: bytesPerSecond, clock: systemClock }) })
   }, {
-    enabled: true, port: 0, listen: ['/ip4/127.0.0.1/tcp/0']
+    enabled: true, port: 0, threads, listen: ['/ip4/127.0.0.1/tcp/0']
   }, {
     accept: (_peerId, open) => { accept?.(open); return accept !== undefined },
     isBanned: () => false
@@ -78,5 +78,8 @@ transportCompliance('libp2p stream, memory', { create: async () => await streams
 transportCompliance('libp2p stream, TCP', { create: async () => await streams('tcp') })
 transportCompliance('lane', { create: async () => await lanes(), attackMs: 300 })
 const checks = new BlockChecks(1, silentLogger)
-transportCompliance('lane, capped, blocks checked by a thread', { create: async () => await lanes(200 * MiB), attackMs: 100, checks })
+transportCompliance('lane, capped, blocks checked by a thread', { create: async () => await lanes({ bytesPerSecond: 200 * MiB }), attackMs: 100, checks })
+// They lend no memory: what they receive lies in a ring of their own.
+transportCompliance('lane, kept by threads', { create: async () => await lanes({ threads: 2 }) })
+transportCompliance('lane, kept by a thread, capped', { create: async () => await lanes({ threads: 1, bytesPerSecond: 200 * MiB }) })
 after(async () => { await checks.stop() })

@@ -13,12 +13,16 @@ const SMALL_BYTES = 8 * KiB
  */
 export class BufferPool {
   readonly #free: Uint8Array[] = []
+  readonly #isShared: boolean
+
+  /** `shared`: other threads are given what is sent, without a copy. */
+  constructor (options: { shared?: boolean } = {}) { this.#isShared = options.shared ?? false }
 
   get free (): number { return this.#free.length }
 
   take (bytes: number): Uint8Array {
     if (bytes <= SMALL_BYTES || bytes > SEND_BUFFER_BYTES) return new Uint8Array(bytes)
-    const buffer = this.#free.pop() ?? Buffer.allocUnsafeSlow(SEND_BUFFER_BYTES)
+    const buffer = this.#free.pop() ?? (this.#isShared ? new Uint8Array(new SharedArrayBuffer(SEND_BUFFER_BYTES)) : Buffer.allocUnsafeSlow(SEND_BUFFER_BYTES))
     return bytes === SEND_BUFFER_BYTES ? buffer : buffer.subarray(0, bytes)
   }
 

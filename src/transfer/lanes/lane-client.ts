@@ -2,9 +2,8 @@ import { timingSafeEqual } from 'node:crypto'
 import type { OnReadOpts } from 'node:net'
 import { connect, type ConnectionOptions, type TLSSocket } from 'node:tls'
 import { KiB, PeerGoneError, abortReason } from '../../base/index.ts'
-import type { OpenFrames } from '../frame-stream.ts'
 import { fingerprintOf, type LaneCertificate } from './certificate.ts'
-import { LaneStream, type LaneInput, type LaneShared } from './lane-stream.ts'
+import type { LaneInput } from './lane-socket.ts'
 import { LANE_ALPN, encodeHello, encodeWelcome, type LaneOffer } from './messages.ts'
 import { serverName } from './tickets.ts'
 import { tlsOptions } from './tls-options.ts'
@@ -16,15 +15,15 @@ export interface LaneClientInit {
   host: string
   offer: LaneOffer
   certificate: LaneCertificate
-  shared: LaneShared
   signal: AbortSignal
 }
 
 /**
  * Opens TLS to where the offer says, sees that whoever answers holds the certificate that was promised over the
- * authenticated connection, and shows the ticket. Throws PeerGoneError, or the signal's reason; the socket is closed then.
+ * authenticated connection, and shows the ticket. `attach` says where its bytes go, which come only when asked for. Throws
+ * PeerGoneError, or the signal's reason; the socket is closed then.
  */
-export async function openLane ({ host, offer, certificate, shared, signal }: LaneClientInit): Promise<{ socket: TLSSocket, open: OpenFrames }> {
+export async function openLane ({ host, offer, certificate, signal }: LaneClientInit): Promise<{ socket: TLSSocket, attach: (input: LaneInput) => void }> {
   let input: LaneInput = { take: () => true }
   const scratch = new Uint8Array(READ_BUFFER_BYTES)
   const options: ConnectionOptions & { onread: OnReadOpts } = {
@@ -89,12 +88,5 @@ export async function openLane ({ host, offer, certificate, shared, signal }: La
       }
     }
   })
-  return {
-    socket,
-    open: (rules, handler) => {
-      const lane = new LaneStream(socket, shared, rules, handler)
-      input = lane
-      return lane
-    }
-  }
+  return { socket, attach: next => { input = next } }
 }

@@ -1,10 +1,10 @@
-import type { TLSSocket } from 'node:tls'
 import { FRAME_PAYLOAD_BYTES_MAX, KiB, LANE_FRAME_PAYLOAD_BYTES_MAX, PeerGoneError, asError, type Clock } from '../../base/index.ts'
 import { FrameReader } from '../frame-reader.ts'
 import type { FrameStream, FrameStreamHandler } from '../frame-stream.ts'
 import { DATA_HEAD_BYTES, packData, writeDataHead, type DataShape, type FrameRules } from '../wire.ts'
 import type { LinkLimiter } from '../../discovery/index.ts'
 import type { BufferPool } from './buffer-pool.ts'
+import type { LaneInput, LaneSocket } from './lane-socket.ts'
 
 /** From here on the stream is blocked: what waits here cannot be taken back when it is cancelled. The kernel's buffer keeps the wire busy. */
 const QUEUE_BYTES_MAX = 256 * KiB
@@ -16,6 +16,8 @@ const LANE_DATA: DataShape = { frameBytesMax: LANE_FRAME_PAYLOAD_BYTES_MAX, send
 /** Where that takes longer than this to leave, smaller pieces: others get their turn, and less is on its way that may be cancelled. */
 const SLOW_WRITE_MS = 20
 const SLOW_QUEUE_BYTES_MAX = 64 * KiB
+/** Of a socket that another thread keeps: while it is told of one write the next is there. */
+const WRITES_ELSEWHERE = 2
 const SLOW_DATA: DataShape = { frameBytesMax: FRAME_PAYLOAD_BYTES_MAX, sendBytesMax: FRAME_PAYLOAD_BYTES_MAX }
 /** A peer whose last record was shorter than this is in no hurry, and no memory is set aside for its next one. */
 const PLACED_BYTES_MIN = 8 * KiB
@@ -23,16 +25,8 @@ const PLACED_BYTES_MIN = 8 * KiB
  * Records that are put where they belong are told of so many bytes together, unless the last of that took longer than TOLD_MS: a
  * record of 16 KiB is too little to call ten functions for.
  */
-const TOLD_BYTES = 64 * KiB
+const TOLD_BYTES = 256 * KiB
 const TOLD_MS = 10
-
-/** Where a socket's bytes go: the handshake's reader first, then the stream's. */
-export interface LaneInput {
-  /** Takes the first `length` bytes of memory that is the caller's again afterwards; false: no more for now. */
-  take: (memory: Uint8Array, length: number) => boolean
-  /** Where the next chunk should be put; undefined: anywhere. */
-  place?: () => Uint8Array | undefined
-}
 
 /** What all lanes of a node share. */
 export interface LaneShared {
@@ -44,10 +38,10 @@ export interface LaneShared {
 
 /**
  * A TLS socket as a FrameStream. One write is under way at a time: several at once would be copied into one by Node, and
- * a single one is encrypted from where it lies. It takes a socket whose handshakes are over and whose `input` it becomes.
+ * a single one is encrypted from where it lies. Two where another thread keeps the socket, and there all that is sent is copied first. It takes a socket whose handshakes are over and whose `input` it becomes.
  */
 export class LaneStream implements FrameStream, LaneInput {
-  readonly #socket: TLSSocket
+  readonly #socket: LaneSocket
   readonly #handler: FrameStreamHandler
   readonly #reader: FrameReader
   readonly #pool: BufferPool
@@ -55,35 +49,38 @@ export class LaneStream implements FrameStream, LaneInput {
   readonly #limiter: LinkLimiter | undefined
   readonly #queue: Uint8Array[] = []
   #queuedBytes = 0
-  /** Where the socket puts what comes next, if that is memory of the sink's. */
-  #lent = false
+  /** Where the socket puts what comes next, if that is memory of the sink's: the rest of `#run`. */
+  #lent: Uint8Array | undefined
   /** Memory of the sink's for the rest of a frame, of which the first `#filled` bytes are here and the first `#told` are told. */
   #run: Uint8Array | undefined
   #filled = 0
   #told = 0
-  #toldAt = 0
+  #toldAt = -Infinity
   /** Records come so slowly that each is told of. */
   #slowly = false
   /** The last chunk was a large one. */
   #busy = false
   #settling: Array<() => void> = []
-  #writing = false
+  readonly #writesMax: number
+  /** Writes that are under way, or held back by a cap. */
+  #writes = 0
   #wasBlocked = false
-  #mayWrite = true
   #slow = false
-  #cancelSend: (() => void) | undefined
+  /** Ends what waits for the cap. */
+  readonly #waits = new Set<() => void>()
   #cancelReceive: (() => void) | undefined
   #closed = false
 
-  constructor (socket: TLSSocket, { pool, clock, limiter }: LaneShared, rules: FrameRules, handler: FrameStreamHandler) {
+  constructor (socket: LaneSocket, { pool, clock, limiter }: LaneShared, rules: FrameRules, handler: FrameStreamHandler) {
     this.#socket = socket
+    this.#writesMax = socket.elsewhere === true ? WRITES_ELSEWHERE : 1
     this.#pool = pool
     this.#clock = clock
     this.#limiter = limiter
     this.#handler = handler
     this.#reader = new FrameReader(rules, handler, error => { this.#end(error) })
     socket.once('close', () => {
-      this.#lent = false
+      this.#lent = undefined
       this.#run = undefined
       this.#settle()
       this.#onClose()
@@ -93,7 +90,7 @@ export class LaneStream implements FrameStream, LaneInput {
     if (socket.destroyed) queueMicrotask(this.#onClose)
   }
 
-  get blocked (): boolean { return this.#queuedBytes >= (this.#slow ? SLOW_QUEUE_BYTES_MAX : QUEUE_BYTES_MAX) }
+  get blocked (): boolean { return this.#queuedBytes >= this.#writesMax * (this.#slow ? SLOW_QUEUE_BYTES_MAX : QUEUE_BYTES_MAX) }
 
   allocate (bytes: number): Uint8Array { return this.#pool.take(bytes) }
 
@@ -101,7 +98,7 @@ export class LaneStream implements FrameStream, LaneInput {
     if (this.#closed) return false
     this.#queue.push(frames)
     this.#queuedBytes += frames.length
-    if (!this.#writing) this.#write()
+    if (this.#writes < this.#writesMax) this.#write()
     if (!this.blocked) return true
     this.#wasBlocked = true
     return false
@@ -113,7 +110,7 @@ export class LaneStream implements FrameStream, LaneInput {
    */
   sendData (type: number, id: number, source: Uint8Array, offset: number): number {
     const { shape } = this
-    const isFree = !this.#closed && !this.#writing && this.#queue.length === 0 && this.#socket.writableLength === 0
+    const isFree = !this.#closed && this.#socket.elsewhere !== true && this.#writes === 0 && this.#queue.length === 0 && this.#socket.writableLength === 0
     if (!isFree || offset < DATA_HEAD_BYTES) {
       const { frames, bytes } = packData(type, id, source, offset, shape, length => this.allocate(length))
       this.send(frames)
@@ -127,12 +124,12 @@ export class LaneStream implements FrameStream, LaneInput {
   }
 
   get shape (): DataShape { return this.#slow ? SLOW_DATA : LANE_DATA }
-  get lent (): boolean { return this.#lent }
+  get lent (): boolean { return this.#lent !== undefined }
 
   take (memory: Uint8Array, length: number): boolean {
     if (this.#closed) return false
     this.#busy = length >= PLACED_BYTES_MIN
-    if (!this.#isNext(memory)) {
+    if (memory !== this.#lent) {
       this.#endRun()
       this.#reader.lend(length === memory.length ? memory : memory.subarray(0, length))
     } else {
@@ -145,7 +142,7 @@ export class LaneStream implements FrameStream, LaneInput {
 
   /** Asked after each chunk: the memory it gave before is not in use any more. */
   place (): Uint8Array | undefined {
-    this.#lent = false
+    this.#lent = undefined
     if (this.#settling.length > 0 || !this.#busy || this.#closed || this.#reader.held) this.#endRun()
     if (this.#settling.length > 0) this.#settle()
     if (!this.#busy || this.#closed || this.#reader.held) return undefined
@@ -153,13 +150,7 @@ export class LaneStream implements FrameStream, LaneInput {
       this.#run = this.#reader.place()
       this.#filled = this.#told = 0
     }
-    this.#lent = this.#run !== undefined
-    return this.#filled === 0 ? this.#run : this.#run?.subarray(this.#filled)
-  }
-
-  /** This memory begins where the run goes on. */
-  #isNext (memory: Uint8Array): boolean {
-    return this.#run !== undefined && memory.buffer === this.#run.buffer && memory.byteOffset === this.#run.byteOffset + this.#filled
+    return this.#lent = this.#filled === 0 ? this.#run : this.#run?.subarray(this.#filled)
   }
 
   #endRun (): void {
@@ -180,7 +171,7 @@ export class LaneStream implements FrameStream, LaneInput {
 
   /** What was set aside for the next record stays so until that record, or the socket's end: the socket was told its address. */
   settle (done: () => void): void {
-    if (this.#lent) this.#settling.push(done)
+    if (this.lent) this.#settling.push(done)
     else done()
   }
 
@@ -219,15 +210,15 @@ export class LaneStream implements FrameStream, LaneInput {
   #write (): void {
     const next = this.#next()
     if (next === undefined) return
-    this.#writing = true
+    this.#writes++
     const beganAt = this.#clock.monotonic()
-    this.#mayWrite = this.#limiter?.send.force(next.length) ?? true
+    const mayGoOn = this.#limiter?.send.force(next.length) ?? true
     this.#socket.write(next, error => {
       this.#queuedBytes -= next.length
       this.#pool.give(next)
       if (error !== null && error !== undefined) { this.#end(error); return }
       if (this.#closed) return
-      this.#writeOn(() => { this.#took(next.length, this.#clock.monotonic() - beganAt) })
+      this.#writeOn(mayGoOn, () => { this.#took(next.length, this.#clock.monotonic() - beganAt) })
       if (this.#wasBlocked && !this.blocked) {
         this.#wasBlocked = false
         this.#handler.drained()
@@ -242,20 +233,19 @@ export class LaneStream implements FrameStream, LaneInput {
     if (this.blocked) this.#wasBlocked = true
   }
 
-  /** The last write is over: the next one, as soon as the cap allows it. */
-  #writeOn (over: () => void): void {
-    if (this.#mayWrite) {
+  /** A write is over: the next one, as soon as the cap allows it. */
+  #writeOn (mayGoOn: boolean, over: () => void): void {
+    const goOn = (): void => {
       over()
-      this.#writing = false
+      this.#writes--
       this.#write()
-      return
     }
-    this.#cancelSend = this.#limiter?.send.wait(() => {
-      this.#cancelSend = undefined
-      over()
-      this.#writing = false
-      this.#write()
+    if (mayGoOn || this.#limiter === undefined) { goOn(); return }
+    const cancel = this.#limiter.send.wait(() => {
+      this.#waits.delete(cancel)
+      goOn()
     })
+    this.#waits.add(cancel)
   }
 
   /** The next bytes to write: one buffer, or several short ones made one. */
@@ -291,7 +281,7 @@ export class LaneStream implements FrameStream, LaneInput {
 
   #forget (): void {
     this.#closed = true
-    this.#cancelSend?.()
+    for (const cancel of this.#waits) cancel()
     this.#cancelReceive?.()
     this.#reader.close()
     for (const frames of this.#queue.splice(0)) this.#pool.give(frames)

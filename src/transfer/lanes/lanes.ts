@@ -1,4 +1,3 @@
-import type { TLSSocket } from 'node:tls'
 import type { Connection, Libp2p, Stream } from '@libp2p/interface'
 import { peerIdFromString } from '@libp2p/peer-id'
 import { multiaddr } from '@multiformats/multiaddr'
@@ -11,7 +10,9 @@ import { BufferPool } from './buffer-pool.ts'
 import { createLaneCertificate, type LaneCertificate } from './certificate.ts'
 import { openLane } from './lane-client.ts'
 import { LaneServer, type AcceptLane } from './lane-server.ts'
-import type { LaneShared } from './lane-stream.ts'
+import type { LaneInput, LaneSocket } from './lane-socket.ts'
+import { LaneStream, type LaneShared } from './lane-stream.ts'
+import { LaneThreads } from './lane-threads.ts'
 import { LANE, LANE_PROTOCOL, decodeAsk, decodeLane, encodeAsk, encodeLane, encodeNoLane, laneClientRules, laneServerRules, type LaneOffer } from './messages.ts'
 
 export interface LanesComponents { network: Libp2p, clock: Clock, random: Random, logger: Logger, linkLimiter?: LinkLimiter | undefined }
@@ -21,6 +22,8 @@ export interface LaneSettings {
   enabled: boolean
   /** TCP port for lanes; undefined: the one after the first TCP port that is listened on. One that is taken, or 0: any free one. */
   port: number | undefined
+  /** Threads that keep the sockets of lanes; 0 or undefined: the main one does. */
+  threads?: number | undefined
   /** The multiaddrs that libp2p was told to listen on: lanes listen on the same hosts. */
   listen: string[]
 }
@@ -56,14 +59,15 @@ export class Lanes {
   readonly #hooks: LanesHooks
   readonly #laneless = new Map<string, Laneless>()
   /** Those this side opened. */
-  readonly #opened = new Map<string, Set<TLSSocket>>()
+  readonly #opened = new Map<string, Set<LaneSocket>>()
   #certificate: LaneCertificate | undefined
   #server: LaneServer | undefined
+  #threads: LaneThreads | undefined
 
   constructor (components: LanesComponents, settings: LaneSettings, hooks: LanesHooks) {
     this.#components = components
     this.#settings = settings
-    this.#shared = { pool: new BufferPool(), clock: components.clock, limiter: components.linkLimiter }
+    this.#shared = { pool: new BufferPool({ shared: (settings.threads ?? 0) > 0 }), clock: components.clock, limiter: components.linkLimiter }
     this.#hooks = hooks
   }
 
@@ -76,7 +80,9 @@ export class Lanes {
     const { hosts, port } = listenedOn(this.#settings.listen)
     if (!this.#settings.enabled || hosts.length === 0) return
     const certificate = this.#certificate = createLaneCertificate()
-    this.#server = new LaneServer({ ...this.#components, certificate, shared: this.#shared }, { hosts, port: this.#settings.port ?? (port === 0 ? 0 : port + 1) }, this.#hooks.accept)
+    const threads = this.#settings.threads ?? 0
+    this.#threads = threads > 0 ? new LaneThreads(threads, certificate, this.#components.logger) : undefined
+    this.#server = new LaneServer({ ...this.#components, certificate, shared: this.#shared, threads: this.#threads }, { hosts, port: this.#settings.port ?? (port === 0 ? 0 : port + 1) }, this.#hooks.accept)
     await this.#server.start()
     await network.handle(LANE_PROTOCOL, (stream, connection) => { this.#asked(stream, connection) }, {
       maxInboundStreams: LANE_ASK_STREAMS_PER_PEER_MAX, maxOutboundStreams: LANE_ASK_STREAMS_PER_PEER_MAX
@@ -91,6 +97,7 @@ export class Lanes {
     await network.unhandle(LANE_PROTOCOL)
     for (const peerId of this.#opened.keys()) this.drop(peerId)
     await this.#server.stop()
+    await this.#threads?.stop()
   }
 
   /** Whether a lane to this peer is worth asking for now: it can be reached by TCP, and has not refused lately. */
@@ -118,8 +125,13 @@ export class Lanes {
     try {
       const offer = await this.#ask(connection, certificate, either)
       if (offer === undefined) throw new PeerGoneError('the peer has no lanes')
-      const { socket, open } = await openLane({ host, offer, certificate, shared: this.#shared, signal: either })
+      const { socket, attach } = await this.#connect(host, offer, certificate, either)
       this.#keep(peerId, socket)
+      const open: OpenFrames = (rules, handler) => {
+        const lane = new LaneStream(socket, this.#shared, rules, handler)
+        attach(lane)
+        return lane
+      }
       return { open, abort: () => { socket.destroy() } }
     } catch (error) {
       throwIfAborted(signal)
@@ -128,6 +140,12 @@ export class Lanes {
     } finally {
       cancel()
     }
+  }
+
+  async #connect (host: string, offer: LaneOffer, certificate: LaneCertificate, signal: AbortSignal): Promise<{ socket: LaneSocket, attach: (input: LaneInput) => void }> {
+    if (this.#threads === undefined) return await openLane({ host, offer, certificate, signal })
+    const socket = await this.#threads.open(host, offer, signal)
+    return { socket, attach: input => { socket.attach(input) } }
   }
 
   #way (peerId: string): { connection: Connection, host: string } | undefined {
@@ -161,7 +179,7 @@ export class Lanes {
 
   readonly #onDisconnect = (event: CustomEvent<{ toString: () => string }>): void => { this.drop(event.detail.toString()) }
 
-  #keep (peerId: string, socket: TLSSocket): void {
+  #keep (peerId: string, socket: LaneSocket): void {
     const sockets = this.#opened.get(peerId) ?? new Set()
     this.#opened.set(peerId, sockets.add(socket))
     socket.once('close', () => {

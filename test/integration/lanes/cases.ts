@@ -49,12 +49,12 @@ export async function assertHeld (peer: TestPeer, sample: Sample): Promise<void>
 }
 
 /** Loads over lanes that are cut at random bytes, by several loaders at once, until there were so many cuts. Each load ends complete and right. */
-export async function loadWhileCut (seed: number, cuts: number, loaders: number): Promise<{ loads: number, cuts: number }> {
+export async function loadWhileCut (seed: number, cuts: number, loaders: number, laneThreads?: number): Promise<{ loads: number, cuts: number }> {
   const random: Random = seededRandom(seed)
   const bytes = 12 * MiB
   await using peers = new Peers()
   const roads: Remote[] = []
-  for (let i = 0; i < loaders; i++) roads.push(await Remote.add(peers, { cutAfter: () => randomInt(random, bytes) }))
+  for (let i = 0; i < loaders; i++) roads.push(await Remote.add(peers, { cutAfter: () => randomInt(random, bytes) }, { laneThreads }))
   const before = descriptors()
   let loads = 0
   const stopping: Array<Promise<void>> = []
@@ -64,7 +64,7 @@ export async function loadWhileCut (seed: number, cuts: number, loaders: number)
       for (let round = 0; total() < cuts; round++) {
         const sample = modelOf(seed + number * 10_000 + round, bytes, round % 4 === 3 ? undefined : 1 * MiB)
         await holdAll(road.peer.store, sample)
-        const loader = await peers.add({ transport: 'tcp', lane: true, slots: 3 })
+        const loader = await peers.add({ transport: 'tcp', lane: true, laneThreads, slots: 3 })
         await road.connect(loader)
         const fetch = await startFetch(loader, sample, [road.peer])
         fetch.events.on('starved', () => { fetch.addPeer(road.peer.id) }) // as a node does that looks for providers again
@@ -95,9 +95,9 @@ function beside (...peers: TestPeer[]): { descriptors: number, resources: number
 }
 
 /** So many loads of a small model, each over a connection and a lane of its own; nothing is left of any. Returns RSS in bytes after each. */
-export async function loadSmall (seed: number, count: number, collect: () => void = () => undefined): Promise<number[]> {
+export async function loadSmall (seed: number, count: number, collect: () => void = () => undefined, laneThreads?: number): Promise<number[]> {
   await using peers = new Peers()
-  const [seeder, loader] = await peers.addMany(2, { transport: 'tcp', lane: true })
+  const [seeder, loader] = await peers.addMany(2, { transport: 'tcp', lane: true, laneThreads })
   assert(seeder !== undefined && loader !== undefined)
   const rss: number[] = []
   let before = beside()

@@ -22,6 +22,8 @@ export interface PeersInit {
   linkLimiter?: LinkLimiter
   /** Lanes: on a free port, or on this one. Over TCP only; default none. */
   lane?: boolean | number
+  /** Threads that keep them. */
+  laneThreads?: number | undefined
   /** It answers so late when it is asked for a lane. */
   laneAfterMs?: number
 }
@@ -43,7 +45,7 @@ export class Peers implements AsyncDisposable {
 
   async add (init: PeersInit = {}): Promise<TestPeer> {
     const { network, store } = await this.#host(init)
-    const { lane = false, laneAfterMs } = init
+    const { lane = false, laneThreads, laneAfterMs } = init
     if (laneAfterMs !== undefined) {
       const handle = network.handle.bind(network)
       network.handle = async (protocol, handler, options) => {
@@ -52,7 +54,7 @@ export class Peers implements AsyncDisposable {
     }
     const exchange = createExchange({ network, store, clock: systemClock, random: seededRandom(++made), logger: init.logger ?? silentLogger, linkLimiter: init.linkLimiter }, {
       ...exchangeSettings,
-      ...(lane === false ? {} : { lane: { enabled: true, port: lane === true ? 0 : lane, listen: ['/ip4/127.0.0.1/tcp/0'] } }),
+      ...(lane === false ? {} : { lane: { enabled: true, port: lane === true ? 0 : lane, threads: laneThreads, listen: ['/ip4/127.0.0.1/tcp/0'] } }),
       ...init.settings
     })
     await exchange.start()
