@@ -109,7 +109,7 @@ function makeCid (codec: number, digest: Uint8Array): CID {
  */
 export function decodeCid (bytes: Uint8Array): CID {
   checkCidBytes(bytes)
-  return viewCid(bytes.slice())
+  return viewCid(new Uint8Array(bytes)) // a Buffer's slice() is a view
 }
 
 /** decodeCid without the copy, for bytes that are ours and stay as they are. */

@@ -22,6 +22,8 @@ export class SmallImport implements ImportTarget {
   #opening: Promise<FileHandle> | undefined
   #written = 0
   #synced: Promise<void> | undefined
+  /** Writes that are under way: its descriptor stays open until they are over. */
+  readonly #writing = new Set<Promise<void>>()
 
   constructor (init: SmallImportInit) {
     this.path = init.path
@@ -29,7 +31,13 @@ export class SmallImport implements ImportTarget {
   }
 
   async write (offset: number, slot: Slot): Promise<void> {
-    await writeFully(await this.#open(), slot.bytes, offset)
+    const writing = writeFully(await this.#open(), slot.bytes, offset)
+    this.#writing.add(writing)
+    try {
+      await writing
+    } finally {
+      this.#writing.delete(writing)
+    }
     this.#written += slot.bytes.length
   }
 
@@ -49,6 +57,7 @@ export class SmallImport implements ImportTarget {
 
   async discard (): Promise<void> {
     if (!this.#init.letGo()) return
+    await Promise.allSettled(this.#writing)
     if (this.#synced === undefined) await this.#opening?.then(async handle => { await handle.close() }).catch(() => undefined) // what it had to tell was told
     else await this.#synced.catch(() => undefined)
     await rm(this.path, { force: true })

@@ -1,7 +1,7 @@
 import { timingSafeEqual } from 'node:crypto'
 import type { Socket } from 'node:net'
 import { createSecureContext, createServer, type Server, type TLSSocket } from 'node:tls'
-import { LANES_PENDING_MAX, LANE_HANDSHAKE_MS, type Clock } from '../../base/index.ts'
+import { LANE_HANDSHAKE_MS, type Clock } from '../../base/index.ts'
 import { fingerprintOf, type LaneCertificate } from './certificate.ts'
 import type { LaneInput } from './lane-socket.ts'
 import { LANE_ALPN, encodeHello, encodeWelcome } from './messages.ts'
@@ -22,6 +22,8 @@ export interface TicketOffice {
 export interface LaneDoorInit {
   clock: Clock
   certificate: LaneCertificate
+  /** Places for those that have shown no ticket. */
+  pendingMax: number
   office: TicketOffice
   /** Somebody showed this ticket. Where the socket's bytes go from now on; undefined: away with it. */
   enter: (ticket: Ticket, socket: TLSSocket) => LaneInput | undefined
@@ -100,8 +102,8 @@ export class LaneDoor {
   }
 
   #arrived (socket: Socket): void {
-    const { clock } = this.#init
-    const [longest] = this.#pending.size >= LANES_PENDING_MAX ? this.#pending.values() : []
+    const { clock, pendingMax } = this.#init
+    const [longest] = this.#pending.size >= pendingMax ? this.#pending.values() : []
     longest?.forget()
     longest?.socket.destroy()
     const key = endsOf(socket)

@@ -1,4 +1,4 @@
-import { LANE_TICKET_MS, asError, systemCode, type Clock, type Logger, type Random } from '../../base/index.ts'
+import { LANES_PENDING_MAX, LANE_TICKET_MS, asError, systemCode, type Clock, type Logger, type Random } from '../../base/index.ts'
 import type { OpenFrames } from '../frame-stream.ts'
 import type { LaneCertificate } from './certificate.ts'
 import { LaneDoor } from './lane-door.ts'
@@ -45,12 +45,13 @@ export class LaneServer {
     this.#accept = accept
     this.#tickets = new Tickets(clock, random)
     const enter = (ticket: Ticket, socket: LaneSocket): LaneInput | undefined => this.#enter(ticket, socket)
-    this.#door = new LaneDoor({ clock, certificate, office: this.#tickets, enter })
+    this.#door = new LaneDoor({ clock, certificate, pendingMax: LANES_PENDING_MAX, office: this.#tickets, enter })
     threads?.serve({ office: this.#tickets, enter })
   }
 
   /** 0 before start(), and when no address could be listened on. */
   get port (): number { return this.#components.threads?.listening === false ? 0 : this.#port }
+  /** Those at this thread's own door. */
   get pending (): number { return this.#door.pending }
   get tickets (): number { return this.#tickets.size }
   get lanes (): number {

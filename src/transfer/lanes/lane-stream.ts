@@ -64,6 +64,8 @@ export class LaneStream implements FrameStream, LaneInput {
   readonly #writesMax: number
   /** Writes that are under way, or held back by a cap. */
   #writes = 0
+  /** When the last one was over. */
+  #leftAt = -Infinity
   #wasBlocked = false
   #slow = false
   /** Ends what waits for the cap. */
@@ -218,7 +220,9 @@ export class LaneStream implements FrameStream, LaneInput {
       this.#pool.give(next)
       if (error !== null && error !== undefined) { this.#end(error); return }
       if (this.#closed) return
-      this.#writeOn(mayGoOn, () => { this.#took(next.length, this.#clock.monotonic() - beganAt) })
+      const from = Math.max(beganAt, this.#leftAt)
+      this.#leftAt = this.#clock.monotonic()
+      this.#writeOn(mayGoOn, () => { this.#took(next.length, this.#clock.monotonic() - from) })
       if (this.#wasBlocked && !this.blocked) {
         this.#wasBlocked = false
         this.#handler.drained()

@@ -14,7 +14,7 @@ import type { Ticket } from './tickets.ts'
  */
 const port = parentPort
 if (port === null) throw new Error('this file is the program of a thread')
-const { certificate } = workerData as LaneThreadInit
+const { certificate, pendingMax, isAlone } = workerData as LaneThreadInit
 const tell = (message: FromLaneThread): void => { port.postMessage(message) }
 
 /** The main thread is told of so many bytes together, or of what has come when nothing more does. */
@@ -27,6 +27,8 @@ class Relay implements LaneInput {
   readonly #ring: RingFiller
   #pieces: Piece[] = []
   #untold = 0
+  /** Nothing is read from the socket until the main thread says that there is room; records that are decrypted already come all the same. */
+  #stopped = false
   #cancelTell: (() => void) | undefined
 
   constructor (lane: number, socket: TLSSocket, ringBytes: number) {
@@ -61,7 +63,8 @@ class Relay implements LaneInput {
     } else {
       this.#filled(length)
     }
-    return this.#ring.mayRead()
+    this.#stopped ||= !this.#ring.mayRead()
+    return !this.#stopped
   }
 
   /** Told of when the kernel has taken it: the main thread has two under way at most. */
@@ -71,7 +74,9 @@ class Relay implements LaneInput {
   }
 
   room (): void {
-    if (this.#ring.mayRead()) this.#socket.resume() // a piece may be too little
+    if (!this.#ring.mayRead()) return // a piece may be too little
+    this.#stopped = false
+    this.#socket.resume()
   }
   destroy (): void { this.#socket.destroy() }
 
@@ -116,6 +121,7 @@ const ask = async (type: 'claim' | 'take', name: string): Promise<Ticket | boole
 const door = new LaneDoor({
   clock: systemClock,
   certificate,
+  pendingMax,
   office: {
     claim: async name => await ask('claim', name) === true,
     take: async name => {
@@ -148,7 +154,7 @@ async function open (lane: number, host: string, offer: Extract<ToLaneThread, { 
 port.on('message', (message: ToLaneThread) => {
   switch (message.type) {
     case 'listen':
-      door.listen(message.host, message.port, true).then(listened => { tell({ type: 'listening', ask: message.ask, port: listened }) }, error => {
+      door.listen(message.host, message.port, !isAlone).then(listened => { tell({ type: 'listening', ask: message.ask, port: listened }) }, error => {
         tell({ type: 'deaf', ask: message.ask, message: asError(error).message, code: systemCode(error) })
       })
       break

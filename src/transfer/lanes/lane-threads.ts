@@ -1,6 +1,7 @@
-import { EventEmitter } from 'node:events'
+import { EventEmitter, once } from 'node:events'
+import { createServer } from 'node:net'
 import { Worker } from 'node:worker_threads'
-import { PeerGoneError, abortReason, asError, type Logger } from '../../base/index.ts'
+import { LANES_PENDING_MAX, PeerGoneError, abortReason, asError, type Logger } from '../../base/index.ts'
 import type { LaneCertificate } from './certificate.ts'
 import type { TicketOffice } from './lane-door.ts'
 import type { LaneInput, LaneSocket } from './lane-socket.ts'
@@ -31,11 +32,14 @@ export interface LaneHost {
  */
 export class LaneThreads {
   readonly #threads: LaneThread[]
+  readonly #logger: Logger
   #host: LaneHost | undefined
 
   constructor (size: number, certificate: LaneCertificate, logger: Logger) {
     const { key, cert, fingerprint } = certificate
-    this.#threads = Array.from({ length: Math.min(size, THREADS_MAX) }, () => new LaneThread({ certificate: { key, cert, fingerprint } }, () => this.#host, error => {
+    const length = Math.min(size, THREADS_MAX)
+    this.#logger = logger
+    this.#threads = Array.from({ length }, () => new LaneThread({ certificate: { key, cert, fingerprint }, pendingMax: Math.ceil(LANES_PENDING_MAX / length), isAlone: length === 1 }, () => this.#host, error => {
       logger.error({ error: error.message }, 'a lane thread failed; its lanes have ended')
     }))
   }
@@ -48,10 +52,21 @@ export class LaneThreads {
 
   serve (host: LaneHost): void { this.#host = host }
 
-  /** All listen there, on the port that the first one gets. Throws what listening throws. */
+  /** All listen there, on the port that the first one gets. Throws what listening throws when none can. */
   async listen (host: string, port: number): Promise<number> {
-    let listened = port
-    for (const thread of this.#threads) if (!thread.failed) listened = await thread.listen(host, listened)
+    // Those who share a port would share it with another process that does the same.
+    const free = this.#threads.length > 1 ? await findFree(host, port) : port
+    let listened: number | undefined
+    let failure: unknown = new PeerGoneError('no lane thread is left')
+    for (const thread of this.#threads.filter(({ failed }) => !failed)) {
+      try {
+        listened = await thread.listen(host, listened ?? free)
+      } catch (error) {
+        failure = error
+        this.#logger.warn({ host, port: listened ?? free, error: asError(error).message }, 'a lane thread cannot listen')
+      }
+    }
+    if (listened === undefined) throw failure
     return listened
   }
 
@@ -81,6 +96,8 @@ export class RemoteSocket extends EventEmitter<{ close: [], end: [], error: [Err
   readonly #writing: Array<(error?: Error | null) => void> = []
   #paused = false
   #feeding = false
+  /** It is over in its thread, and pieces of it are left here. */
+  #over: { message: string | undefined } | undefined
 
   constructor (post: (message: { type: 'room' | 'destroy' } | { type: 'write', bytes: Uint8Array }) => void, ring?: SharedArrayBuffer) {
     super()
@@ -89,9 +106,10 @@ export class RemoteSocket extends EventEmitter<{ close: [], end: [], error: [Err
     this.on('error', () => undefined) // 'close' follows
   }
 
+  /** Its bytes come from the next microtask on: whoever opens a lane is not ready for them yet. */
   attach (input: LaneInput): void {
     this.#input = input
-    this.#feed()
+    queueMicrotask(() => { this.#feed() })
   }
 
   write (bytes: Uint8Array, done: (error?: Error | null) => void): void {
@@ -113,6 +131,7 @@ export class RemoteSocket extends EventEmitter<{ close: [], end: [], error: [Err
     this.destroyed = true
     this.#pieces.length = 0
     this.#post({ type: 'destroy' })
+    if (this.#over !== undefined) this.#finish(this.#over)
   }
 
   opened (ring: SharedArrayBuffer): void { this.#ring = new RingEmptier(ring) }
@@ -126,6 +145,14 @@ export class RemoteSocket extends EventEmitter<{ close: [], end: [], error: [Err
   written (): void { this.#writing.shift()?.(null) }
 
   ended (message: string | undefined): void {
+    const over = { message }
+    // What came before its end is still to be taken, by who takes nothing just now.
+    if (!this.destroyed && this.#input !== undefined && this.#pieces.length > 0) this.#over = over
+    else this.#finish(over)
+  }
+
+  #finish ({ message }: { message: string | undefined }): void {
+    this.#over = undefined
     this.destroyed = true
     const error = new PeerGoneError(message ?? 'the lane has ended')
     for (const done of this.#writing.splice(0)) done(error)
@@ -145,6 +172,7 @@ export class RemoteSocket extends EventEmitter<{ close: [], end: [], error: [Err
     } finally {
       this.#feeding = false
     }
+    if (this.#over !== undefined && this.#pieces.length === 0) this.#finish(this.#over)
   }
 
   #next (): Piece | undefined { return this.#paused || this.destroyed || this.#input === undefined ? undefined : this.#pieces[0] }
@@ -229,6 +257,7 @@ class LaneThread {
   }
 
   #told (message: FromLaneThread): void {
+    if (this.failed) return // its end overtook it
     switch (message.type) {
       case 'listening':
         this.listening = true
@@ -250,7 +279,7 @@ class LaneThread {
       }
       case 'opened': {
         const socket = this.#sockets.get(message.lane)
-        if (socket === undefined) break
+        if (socket === undefined || socket.destroyed) break // nobody wants it any more; its end comes
         socket.opened(message.ring)
         this.#opening.get(message.lane)?.resolve(socket)
         break
@@ -280,4 +309,15 @@ class LaneThread {
     this.#sockets.clear()
     if (!this.#stopped) this.#failed(error)
   }
+}
+
+/** This port, or any for 0, if nobody else listens there. Throws what listening throws. */
+async function findFree (host: string, port: number): Promise<number> {
+  const server = createServer()
+  server.listen({ host, port, ipv6Only: host.includes(':') })
+  await once(server, 'listening')
+  const address = server.address()
+  server.close()
+  await once(server, 'close')
+  return typeof address === 'object' && address !== null ? address.port : port
 }

@@ -82,7 +82,7 @@ export class Lanes {
     const certificate = this.#certificate = createLaneCertificate()
     const threads = this.#settings.threads ?? 0
     this.#threads = threads > 0 ? new LaneThreads(threads, certificate, this.#components.logger) : undefined
-    this.#server = new LaneServer({ ...this.#components, certificate, shared: this.#shared, threads: this.#threads }, { hosts, port: this.#settings.port ?? (port === 0 ? 0 : port + 1) }, this.#hooks.accept)
+    this.#server = new LaneServer({ ...this.#components, certificate, shared: this.#shared, threads: this.#threads }, { hosts, port: this.#settings.port ?? (port === 0 ? 0 : port + 1) }, (peerId, open) => this.#isConnected(peerId) && this.#hooks.accept(peerId, open))
     await this.#server.start()
     await network.handle(LANE_PROTOCOL, (stream, connection) => { this.#asked(stream, connection) }, {
       maxInboundStreams: LANE_ASK_STREAMS_PER_PEER_MAX, maxOutboundStreams: LANE_ASK_STREAMS_PER_PEER_MAX
@@ -187,8 +187,10 @@ export class Lanes {
       if (sockets.size === 0 && this.#opened.get(peerId) === sockets) this.#opened.delete(peerId)
     })
     // It may have ended while the lane was opened.
-    if (this.#components.network.getConnections(peerIdFromString(peerId)).length === 0) socket.destroy()
+    if (!this.#isConnected(peerId)) socket.destroy()
   }
+
+  #isConnected (peerId: string): boolean { return this.#components.network.getConnections(peerIdFromString(peerId)).length > 0 }
 
   async #ask (connection: Connection, certificate: LaneCertificate, signal: AbortSignal): Promise<LaneOffer | undefined> {
     const stream = await connection.newStream(LANE_PROTOCOL, { signal })

@@ -54,7 +54,7 @@ export class RingFiller extends Ring {
     return { at, length, upto: this.#upto }
   }
 
-  /** False: no more for now. Whoever empties it will tell when it is emptier: ask again then. */
+  /** False: no more for now. Whoever empties it will tell when it is emptier: ask again then, and not before. */
   mayRead (): boolean {
     if (this.#room >= MARGIN_BYTES) return true
     Atomics.store(this.state, WAITING, 1)

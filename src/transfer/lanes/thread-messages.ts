@@ -29,4 +29,10 @@ export type FromLaneThread =
   /** It is over; nothing more comes of it. */
   | { type: 'ended', lane: number, message: string | undefined }
 
-export interface LaneThreadInit { certificate: LaneCertificate }
+export interface LaneThreadInit {
+  certificate: LaneCertificate
+  /** Connections that have shown no ticket. */
+  pendingMax: number
+  /** There is no other: nobody shares its port. */
+  isAlone: boolean
+}

@@ -1,16 +1,19 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { connect as connectTls } from 'node:tls'
 import type { Worker } from 'node:worker_threads'
 import { MiB, silentLogger, systemClock, systemRandom } from '../../../src/base/index.ts'
 import { BufferPool } from '../../../src/transfer/lanes/buffer-pool.ts'
 import { createLaneCertificate } from '../../../src/transfer/lanes/certificate.ts'
 import { LaneServer } from '../../../src/transfer/lanes/lane-server.ts'
 import { LaneThreads, laneThreadsFor } from '../../../src/transfer/lanes/lane-threads.ts'
-import { encodeHello } from '../../../src/transfer/lanes/messages.ts'
+import { LANE_ALPN, encodeHello } from '../../../src/transfer/lanes/messages.ts'
+import { serverName } from '../../../src/transfer/lanes/tickets.ts'
 import { blockServerRules } from '../../../src/transfer/messages.ts'
 import { seedOf } from '../../compliance/store-fixtures.ts'
 import { Peers, connect, eventually, holdAll, startFetch } from '../transfer/peers.ts'
 import { assertHeld, connectionsAt, loadSmall, loadWhileCut, modelOf, part, transportOf } from './cases.ts'
-import { certificate, knock, knockPlain } from './offers.ts'
+import { ask, certificate, knock, knockPlain } from './offers.ts'
 
 const seed = seedOf()
 
@@ -86,6 +89,42 @@ describe(`lanes that threads keep (seed ${seed})`, function () {
       assert.equal(server.offer('late', certificate.fingerprint), undefined, 'nobody listens, and a lane was offered')
     })
   })
+
+  it('share no port with those of another node', async () => {
+    const own = createLaneCertificate()
+    const all = [2, 2, 1].map(size => new LaneThreads(size, own, silentLogger))
+    try {
+      const servers: LaneServer[] = []
+      for (const threads of all) {
+        const server = new LaneServer({ clock: systemClock, random: systemRandom, logger: silentLogger, certificate: own, shared: { pool: new BufferPool(), clock: systemClock, limiter: undefined }, threads }, { hosts: ['127.0.0.1', '127.0.0.2'], port: servers[0]?.port ?? 0 }, () => false)
+        servers.push(server)
+        await server.start()
+      }
+      assert.equal(new Set(servers.map(({ port }) => port)).size, 3)
+      assert(servers.every(({ port }) => port > 0))
+    } finally {
+      for (const threads of all) await threads.stop()
+    }
+  })
+
+  for (const laneThreads of [undefined, 2]) {
+    it(`let nobody in whose connection ended between ticket and secret (${laneThreads ?? 'no'} threads)`, async () => {
+      await using peers = new Peers()
+      const [server, asker] = await peers.addMany(2, { transport: 'tcp', lane: true, laneThreads })
+      assert(server !== undefined && asker !== undefined)
+      await connect(asker, server)
+      const offer = await ask(asker, server.id)
+      assert(offer !== undefined)
+      const socket = connectTls({ host: '127.0.0.1', port: offer.port, servername: serverName(offer.name), ALPNProtocols: [LANE_ALPN], key: certificate.key, cert: certificate.cert, rejectUnauthorized: false, minVersion: 'TLSv1.3' })
+      socket.on('error', () => undefined)
+      await once(socket, 'secureConnect')
+      await new Promise(resolve => { setTimeout(resolve, 100) }) // the ticket is taken
+      await part(asker, server)
+      socket.write(encodeHello(offer.secret))
+      socket.resume()
+      await eventually('it is sent away', () => socket.destroyed, 2_000)
+    })
+  }
 
   it('load what peers of all kinds hold, from threads and to threads, at a cap and without', async () => {
     await using peers = new Peers()
