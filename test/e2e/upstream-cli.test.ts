@@ -65,7 +65,10 @@ describe('a Hub and the command line', function () {
     const answer = await second
     assert.deepEqual([answer.status, Buffer.from(await answer.arrayBuffer()).equals(files['model.safetensors'])], [200, true])
     assert.ok(hub.fileBytes <= 2.05 * total, `${hub.fileBytes} of ${total}`)
-    assert.match(await two.run('links'), /^org\/model +main +bafy/m)
+    // A reader has its bytes as they come; the model is published, and linked, when all of them have.
+    let shown = await two.run('links')
+    for (const until = performance.now() + 10_000; performance.now() < until && shown.startsWith('no links yet');) shown = await two.run('links')
+    assert.match(shown, /^org\/model +main +bafy/m)
     const links = JSON.parse(await two.run('links', '--json')) as Array<{ revision: string, origin: { commit: string } }>
     for (const { revision } of links) assert.match(await two.run('unlink', `org/model@${revision}`), /^unlinked org\/model/)
   })
