@@ -4,8 +4,6 @@ import type { Assignment, SchedulerPeer } from './scheduler-peer.ts'
 
 /** Of all wanted bytes, so much may be fetched twice to end sooner, or one block; stalled peers are replaced beyond that too. */
 const DUPLICATE_SHARE = 0.005
-/** And so many times as much, and one block, where a load would seem to hang. */
-const HANGING_TIMES = 1.5
 /** Peers that one block is asked for from, when one after the other stalls or crawls. */
 const FETCHERS_MAX = 4
 
@@ -61,12 +59,14 @@ export class Assignments {
 
   /**
    * May so much of what comes be thrown away, if that brings a block `savedMs` sooner? A load that waits for its last blocks for
-   * longer than WAIT_MS_MAX seems to hang: that is worth half as much and a block more, and what stalled peers had sent is not held against it.
+   * longer than WAIT_MS_MAX seems to hang: that is worth a block more, of models so small that one block is all that may come twice
+   * too, within one percent; and what stalled peers had sent is not held against it.
    */
   mayWaste (bytes: number, savedMs: number, wantedBytes: number): boolean {
     const share = wantedBytes * DUPLICATE_SHARE
+    const ordinary = Math.max(share, BLOCK_BYTES_MAX)
     return savedMs > WAIT_MS_MAX
-      ? this.#wastedBytes - this.#stalledBytes + bytes <= share * HANGING_TIMES + BLOCK_BYTES_MAX
-      : this.#wastedBytes + bytes <= Math.max(share, BLOCK_BYTES_MAX)
+      ? this.#wastedBytes - this.#stalledBytes + bytes <= Math.min(ordinary, 2 * share) + BLOCK_BYTES_MAX
+      : this.#wastedBytes + bytes <= ordinary
   }
 }
