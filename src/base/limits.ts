@@ -118,6 +118,8 @@ export const DHT_RECORDS_IN_MEMORY_MAX = 2_000_000
 export const DHT_RECORDS_PER_PEER_MAX = 2_000_000
 /** One entry of the DHT's datastore: a peer with its addresses, keys and tags has 1 or 2 KiB. */
 export const DHT_ENTRY_BYTES_MAX = 64 * KiB
+/** Peers named in answers that are not parsed again; some 2 KiB each. */
+export const DHT_CONTACTS_REMEMBERED_MAX = 1_024
 /** Peers considered and asked in one lookup: an honest one asks about 25. */
 export const DHT_LOOKUP_CANDIDATES_MAX = 512
 export const DHT_LOOKUP_ASKED_MAX = 128
@@ -208,13 +210,13 @@ export const REPLICA_SEARCHES_WAITING_MAX = 1_024
 /** Providers one search tells the replicator of. */
 export const REPLICA_FOUND_MAX = 64
 
-/** A lane's ticket is good for one connection within this time: four round trips of the slowest link, and a busy process. */
-export const LANE_TICKET_MS = 10_000
+/** A lane's ticket is good for one connection within this time: four round trips of the slowest link, and a process that is busy with forty others. */
+export const LANE_TICKET_MS = 20_000
 export const LANE_TICKETS_MAX = 1_024
 /** One peer asks for one lane at a time; a few more for those that were cut. */
 export const LANE_TICKETS_PER_PEER_MAX = 8
 /** From a connection to the lane port until its ticket is shown. Strangers cost a descriptor for so long. */
-export const LANE_HANDSHAKE_MS = 3_000
+export const LANE_HANDSHAKE_MS = 8_000
 /** Connections in that state; beyond, the longest waiting goes. */
 export const LANES_PENDING_MAX = 64
 /** Send buffers of 256 KiB that are kept when nothing is sent: what two busy lanes use. */

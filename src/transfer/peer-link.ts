@@ -1,4 +1,4 @@
-import { HashMismatchError, KiB, PeerGoneError, ProtocolError, type Clock } from '../base/index.ts'
+import { HashMismatchError, KiB, PeerGoneError, PeerTimeoutError, ProtocolError, type Clock } from '../base/index.ts'
 import type { SlotPool } from '../storage/slots.ts'
 import type { BlockChecks } from './block-checks.ts'
 import { FramedBlockTransport, type BlockTransport, type BlockTransportHandler } from './block-transport.ts'
@@ -10,7 +10,7 @@ export interface PeerLinkComponents { slots: SlotPool, clock: Clock, checks?: Bl
 export interface PeerLinkHooks {
   /** Block and metadata bytes came, wanted or not. Returns for how many milliseconds to take no more (a download cap). */
   received: (bytes: number) => number
-  /** Ended from the other side: ProtocolError and HashMismatchError are its fault. */
+  /** Ended from the other side, or PeerTimeoutError: it kept a slot that others waited for. ProtocolError and HashMismatchError are its fault. */
   closed: (error: Error) => void
   /** It has sent wrong bytes, which was found out when the link had ended already. */
   wrong?: (error: HashMismatchError) => void
@@ -132,7 +132,7 @@ export class PeerLink {
 
   /** A slot is where the lane's next bytes go: only the lane's end frees it. */
   #giveUp (): void {
-    const error = new PeerGoneError(`${this.peerId} sent nothing for too long while others waited for its slot`)
+    const error = new PeerTimeoutError(`${this.peerId} sent nothing for too long while others waited for its slot`)
     this.#transport.abort(error)
     this.#end(error)
   }
@@ -232,7 +232,8 @@ export class PeerLink {
     if (this.#closed) return
     this.#retired = false
     this.#fail()
-    this.#hooks.closed(error instanceof ProtocolError || error instanceof HashMismatchError ? error : new PeerGoneError(error.message, { cause: error }))
+    const isKnown = error instanceof ProtocolError || error instanceof HashMismatchError || error instanceof PeerTimeoutError
+    this.#hooks.closed(isKnown ? error : new PeerGoneError(error.message, { cause: error }))
   }
 
   #fail (): void {

@@ -1,6 +1,6 @@
 import type { Libp2p } from '@libp2p/interface'
 import {
-  HashMismatchError, NodeStoppedError, PeerGoneError, ProtocolError, sleep, throwIfAborted, withSignal, type Clock, type Logger
+  HashMismatchError, NodeStoppedError, PeerGoneError, PeerTimeoutError, ProtocolError, throwIfAborted, withSignal, type Clock, type Logger
 } from '../base/index.ts'
 import type { SlotPool } from '../storage/slots.ts'
 import type { BlockChecks } from './block-checks.ts'
@@ -135,7 +135,7 @@ export class PeerLinks {
       received: bytes => this.#received(peerId, bytes, entry.cap),
       wrong: error => { this.#hooks.violation(peerId, error.message) },
       closed: error => {
-        if (transport === 'lane') this.#components.lanes.ended(peerId, link.delivered)
+        if (transport === 'lane') this.#components.lanes.ended(peerId, { delivered: link.delivered, slow: error instanceof PeerTimeoutError })
         if (entry.link === link) this.#ended(peerId, entry, error)
         if (error instanceof ProtocolError || error instanceof HashMismatchError) this.#hooks.violation(peerId, error.message)
       }
@@ -152,10 +152,8 @@ export class PeerLinks {
     const { signal } = this.#stopping
     const dial = { clock, timeoutMs: this.#settings.requestTimeoutMs, signal }
     await openConnection(network, peerId, dial) // a lane stands beside one
-    const opening = lanes.open(peerId, signal)
-    const over = new AbortController()
-    const patience = sleep(clock, lanes.patienceMs(peerId), AbortSignal.any([signal, over.signal]))
-    const lane = await Promise.race([opening, patience]).finally(() => { over.abort() })
+    const { lane: opening, slow } = lanes.open(peerId, signal)
+    const lane = await Promise.race([opening, slow])
     if (lane !== undefined) return { frames: lane.open, transport: 'lane', abort: lane.abort }
     const streaming = openStream(network, peerId, BLOCK_PROTOCOL, dial)
     const sooner = await Promise.race([opening, streaming.then(() => undefined, async () => await opening)])
@@ -232,7 +230,7 @@ export class PeerLinks {
     const now = clock.monotonic()
     for (const [peerId, entry] of this.#entries) {
       for (const link of [entry.retired, entry.link]) if (slots.waiting > 0) link?.giveUpSlowSlot(now)
-      if (entry.transport === 'stream' && entry.link !== undefined && !entry.upgrading && entry.users.size > 0 && lanes.mayOpen(peerId)) this.#upgrade(peerId, entry, lanes.open(peerId, this.#stopping.signal))
+      if (entry.transport === 'stream' && entry.link !== undefined && !entry.upgrading && entry.users.size > 0 && lanes.mayOpen(peerId)) this.#upgrade(peerId, entry, lanes.open(peerId, this.#stopping.signal).lane)
     }
   }
 }

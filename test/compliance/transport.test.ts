@@ -62,7 +62,7 @@ async function lanes ({ bytesPerSecond, threads }: { bytesPerSecond?: number, th
   return {
     open: async accepts => {
       accept = accepts
-      const lane = await asking?.open(peerIdFromString(server.peerId.toString()).toString(), new AbortController().signal)
+      const lane = await asking?.open(peerIdFromString(server.peerId.toString()).toString(), new AbortController().signal).lane
       if (lane === undefined) throw new Error('no lane')
       return lane.open
     },

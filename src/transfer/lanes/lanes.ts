@@ -34,16 +34,29 @@ export interface LanesHooks {
   isBanned: (peerId: string) => boolean
 }
 
-/** A lane that does not open within this and four round trips is not waited for: the stream serves until it opens. */
+/** A lane that does not open within this and four round trips of its offer is not waited for: the stream serves until it opens. */
 const PATIENCE_MS = 500
-/** One that has not opened by then will not. Both sides may be busy with a hundred others. */
+/** An offer that was long in coming says that one of both is busy: so many times as long is waited. A stream would be no sooner there. */
+const PATIENCE_OFFERS = 2
+const PATIENCE_MS_MAX = 3_000
+/** One that has not opened by then, or by so many times what its offer took, will not. */
 const OPEN_MS = 5_000
+const OPEN_OFFERS = 20
+const OPEN_MS_MAX = 20_000
 /** A peer without a lane is asked again after this, doubled each time in a row up to the longest. */
 const RETRY_MS = 30_000
 const RETRY_MS_MAX = 10 * 60_000
 
 /** One that is open, and how to end it before anybody uses it. */
 export interface Lane { open: OpenFrames, abort: () => void }
+
+/** One that is being opened. */
+export interface OpeningLane {
+  /** Undefined when none can be had, which is remembered for a while. Rejects with the signal's reason only. */
+  lane: Promise<Lane | undefined>
+  /** Resolves when it is not to be waited for: the stream may serve until it opens. */
+  slow: Promise<void>
+}
 
 interface Laneless { until: number, forMs: number }
 
@@ -107,39 +120,53 @@ export class Lanes {
     return (known === undefined || known.until <= this.#components.clock.monotonic()) && this.#way(peerId) !== undefined
   }
 
-  /** Milliseconds after which to do without a lane for now. */
-  patienceMs (peerId: string): number { return PATIENCE_MS + 4 * (this.#way(peerId)?.connection.rtt ?? 0) }
+  /** A lane to a peer that there is a connection to. It opens or fails in 40 seconds at most, and on quiet hosts in five. */
+  open (peerId: string, signal: AbortSignal): OpeningLane {
+    const { clock } = this.#components
+    const late = new AbortController()
+    const slow = Promise.withResolvers<undefined>()
+    const wait = (patienceMs: number, openMs: number): () => void => {
+      const cancels = [
+        clock.setTimeout(() => { slow.resolve(undefined) }, patienceMs),
+        clock.setTimeout(() => { late.abort(new PeerTimeoutError(`no lane within ${openMs} ms`)) }, openMs)
+      ]
+      return () => { for (const cancel of cancels) cancel() }
+    }
+    const askedAt = clock.monotonic()
+    let cancel = wait(PATIENCE_MS_MAX, OPEN_MS_MAX)
+    const offered = (roundTripMs: number): void => {
+      cancel()
+      const offerMs = clock.monotonic() - askedAt
+      cancel = wait(
+        Math.min(PATIENCE_MS_MAX, Math.max(PATIENCE_MS + 4 * roundTripMs, PATIENCE_OFFERS * offerMs)),
+        Math.min(OPEN_MS_MAX, Math.max(OPEN_MS, OPEN_OFFERS * offerMs))
+      )
+    }
+    const lane = this.#open(peerId, AbortSignal.any([signal, late.signal]), offered).catch(error => {
+      throwIfAborted(signal)
+      this.#none(peerId, asError(error))
+      return undefined
+    }).finally(() => { cancel() })
+    return { lane, slow: slow.promise }
+  }
 
-  /**
-   * A lane to a peer that there is a connection to, in five seconds at most; undefined when none can be had, which is
-   * remembered for a while. Throws the signal's reason only.
-   */
-  async open (peerId: string, signal: AbortSignal): Promise<Lane | undefined> {
+  /** Undefined: it is not worth trying. Throws what opening throws. */
+  async #open (peerId: string, signal: AbortSignal, offered: (roundTripMs: number) => void): Promise<Lane | undefined> {
     const certificate = this.#certificate
     const way = this.mayOpen(peerId) ? this.#way(peerId) : undefined
     if (certificate === undefined || way === undefined) return undefined
     const { connection, host } = way
-    const late = new AbortController()
-    const cancel = this.#components.clock.setTimeout(() => { late.abort(new PeerTimeoutError(`no lane within ${OPEN_MS} ms`)) }, OPEN_MS)
-    const either = AbortSignal.any([signal, late.signal])
-    try {
-      const offer = await this.#ask(connection, certificate, either)
-      if (offer === undefined) throw new PeerGoneError('the peer has no lanes')
-      const { socket, attach } = await this.#connect(host, offer, certificate, either)
-      this.#keep(peerId, socket)
-      const open: OpenFrames = (rules, handler) => {
-        const lane = new LaneStream(socket, this.#shared, rules, handler)
-        attach(lane)
-        return lane
-      }
-      return { open, abort: () => { socket.destroy() } }
-    } catch (error) {
-      throwIfAborted(signal)
-      this.#none(peerId, asError(error))
-      return undefined
-    } finally {
-      cancel()
+    const offer = await this.#ask(connection, certificate, signal)
+    if (offer === undefined) throw new PeerGoneError('the peer has no lanes')
+    offered(connection.rtt ?? 0)
+    const { socket, attach } = await this.#connect(host, offer, certificate, signal)
+    this.#keep(peerId, socket)
+    const open: OpenFrames = (rules, handler) => {
+      const lane = new LaneStream(socket, this.#shared, rules, handler)
+      attach(lane)
+      return lane
     }
+    return { open, abort: () => { socket.destroy() } }
   }
 
   async #connect (host: string, offer: LaneOffer, certificate: LaneCertificate, signal: AbortSignal): Promise<{ socket: LaneSocket, attach: (input: LaneInput) => void }> {
@@ -154,9 +181,13 @@ export class Lanes {
     return connection === undefined || host === undefined ? undefined : { connection, host }
   }
 
-  /** A lane to this peer ended from the other side. One that delivered nothing is as good as none: the stream may serve. */
-  ended (peerId: string, delivered: boolean): void {
+  /**
+   * A lane to this peer ended from the other side, or because it was too slow. One that delivered nothing is as good as
+   * none: the stream may serve. But a peer may be only busy, where a stream would be slower still: it may be slow once.
+   */
+  ended (peerId: string, { delivered, slow }: { delivered: boolean, slow: boolean }): void {
     if (delivered) this.#laneless.delete(peerId)
+    else if (slow && !this.#laneless.has(peerId)) this.#remember(peerId, { until: this.#components.clock.monotonic(), forMs: RETRY_MS / 2 })
     else this.#none(peerId, new PeerGoneError('it ended before anything had come over it'))
   }
 
@@ -165,10 +196,14 @@ export class Lanes {
     const known = this.#laneless.get(peerId)
     const forMs = known === undefined ? RETRY_MS : Math.min(RETRY_MS_MAX, 2 * known.forMs)
     logger.info({ peerId, error: error.message, againInMs: forMs }, 'no lane to this peer; its stream serves')
+    this.#remember(peerId, { until: clock.monotonic() + forMs, forMs })
+  }
+
+  #remember (peerId: string, laneless: Laneless): void {
     const [oldest] = this.#laneless.size >= LANELESS_PEERS_MAX ? this.#laneless.keys() : []
     if (oldest !== undefined) this.#laneless.delete(oldest)
     this.#laneless.delete(peerId)
-    this.#laneless.set(peerId, { until: clock.monotonic() + forMs, forMs })
+    this.#laneless.set(peerId, laneless)
   }
 
   /** Ends all lanes to and from a peer; whoever uses them is told. */

@@ -18,7 +18,7 @@ describe(`lanes on slow links and busy machines (seed ${seed})`, function () {
     await using peers = new Peers()
     const rate = 8 * MiB
     const sample = modelOf(seed, 24 * MiB, MiB)
-    const seeder = await peers.add({ transport: 'tcp', lane: true, laneAfterMs: 1_200, settings: { uploadBytesPerSecond: rate } })
+    const seeder = await peers.add({ transport: 'tcp', lane: true, laneAfterMs: 3_500, settings: { uploadBytesPerSecond: rate } })
     await holdAll(seeder.store, sample)
     const loader = await peers.add({ transport: 'tcp', lane: true })
     await connect(loader, seeder)
@@ -37,7 +37,7 @@ describe(`lanes on slow links and busy machines (seed ${seed})`, function () {
   it('one that opens when nobody asks for anything any more is used by the next load', async () => {
     await using peers = new Peers()
     const [first, second] = [modelOf(seed + 1, MiB, MiB), modelOf(seed + 2, MiB, MiB)]
-    const seeder = await peers.add({ transport: 'tcp', lane: true, laneAfterMs: 1_000 })
+    const seeder = await peers.add({ transport: 'tcp', lane: true, laneAfterMs: 3_500 })
     for (const sample of [first, second]) await holdAll(seeder.store, sample)
     const loader = await peers.add({ transport: 'tcp', lane: true })
     await connect(loader, seeder)
@@ -66,7 +66,7 @@ describe(`lanes on slow links and busy machines (seed ${seed})`, function () {
       await asking.start()
       await offering.start()
       await connect(...hosts)
-      const lane = await asking.open(hosts[1].id, new AbortController().signal)
+      const lane = await asking.open(hosts[1].id, new AbortController().signal).lane
       lane?.open(blockClientRules, { ...rules, drained: () => undefined })
       const frames = served ?? assert.fail('no lane')
       const send = (bytes: number): boolean => frames.send(packData(DATA, 1, new Uint8Array(bytes), 0, frames.shape, length => frames.allocate(length)).frames)
