@@ -2,13 +2,12 @@ import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { noise } from '@chainsafe/libp2p-noise'
 import { identify, type Identify } from '@libp2p/identify'
-import type { ConnectionProtector, Libp2p, PrivateKey, ServiceMap } from '@libp2p/interface'
+import type { ConnectionProtector, Libp2p, Libp2pEvents, PeerStore, PrivateKey, ServiceMap, TypedEventTarget } from '@libp2p/interface'
 import { kadDHT, passthroughMapper, type KadDHT } from '@libp2p/kad-dht'
 import { memory } from '@libp2p/memory'
 import { peerIdFromPrivateKey } from '@libp2p/peer-id'
 import { ping, type Ping } from '@libp2p/ping'
 import { tcp } from '@libp2p/tcp'
-import { yamux } from '@libp2p/yamux'
 import { LevelDatastore } from 'datastore-level'
 import { createLibp2p } from 'libp2p'
 import {
@@ -16,6 +15,7 @@ import {
   asError, systemClock, systemRandom, type Clock, type Logger, type Random
 } from '../base/index.ts'
 import { CalmPeerStore } from './calm-peer-store.ts'
+import { calmYamux } from './calm-yamux.ts'
 import { loadIdentity } from './identity.ts'
 import { limitedProtector, type LinkLimiter } from './link-limiter.ts'
 import { MemoryDatastore } from './memory-datastore.ts'
@@ -37,6 +37,7 @@ const STREAM_WINDOW_BYTES = 256 * KiB
 const STREAM_WINDOW_BYTES_MAX = 2 * MiB
 
 export interface NetworkServices extends ServiceMap {
+  peerStore: CalmPeerStore
   identify: Identify
   ping: Ping
   dht: KadDHT
@@ -96,7 +97,7 @@ export async function createNetwork (init: NetworkInit): Promise<Network> {
     addresses: { listen: init.listen, ...(init.announceAddresses === undefined || init.announceAddresses.length === 0 ? {} : { announce: init.announceAddresses }) },
     transports: [init.transport === 'memory' ? memory() : tcp()],
     connectionEncrypters: [noise()],
-    streamMuxers: [yamux({
+    streamMuxers: [calmYamux({
       maxInboundStreams: STREAMS_PER_CONNECTION_MAX,
       maxOutboundStreams: STREAMS_PER_CONNECTION_MAX,
       streamOptions: {
@@ -117,10 +118,12 @@ export async function createNetwork (init: NetworkInit): Promise<Network> {
     connectionMonitor: { pingInterval: 30_000, pingTimeout: { minTimeout: 20_000 } },
     peerStore: { maxAddressAge: PEER_MEMORY_MS, maxPeerAge: PEER_MEMORY_MS },
     services: {
+      // The first: those that follow find it in the place of libp2p's own.
+      peerStore: ({ peerStore, events }: { peerStore: PeerStore, events: TypedEventTarget<Libp2pEvents> }) => new CalmPeerStore(peerStore, events, clock),
       identify: identify(),
       // The monitor of connections aborts one on which it may open no ping, and the DHT pings as well: on a full link both last long.
       ping: ping({ maxInboundStreams: PING_STREAMS_MAX, maxOutboundStreams: PING_STREAMS_MAX }),
-      dht: (components: Parameters<ReturnType<typeof kadDHT>>[0]) => kadDHT({
+      dht: kadDHT({
         protocol: KAD_PROTOCOL,
         clientMode: false,
         peerInfoMapper: passthroughMapper,
@@ -128,10 +131,11 @@ export async function createNetwork (init: NetworkInit): Promise<Network> {
         allowQueryWithZeroPeers: true,
         // Our own records are never stored (provider-records.ts), so there is nothing to provide again.
         reprovide: { threshold: 0 }
-      })(Object.create(components, { peerStore: { value: new CalmPeerStore(components.peerStore, components.events, clock) } }) as typeof components),
+      }),
       records: () => records
     }
   })
+  network.peerStore = network.services.peerStore
   network.addEventListener('start', () => {
     // libp2p writes a node's own addresses to its peer store a second late, and until then the DHT cannot tell anyone where it is.
     const multiaddrs = network.getMultiaddrs().map(address => address.decapsulate('/p2p'))
