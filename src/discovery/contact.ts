@@ -2,6 +2,7 @@ import type { PeerId } from '@libp2p/interface'
 import { peerIdFromMultihash } from '@libp2p/peer-id'
 import { multiaddr, type Multiaddr } from '@multiformats/multiaddr'
 import * as Digest from 'multiformats/hashes/digest'
+import { DHT_CONTACTS_REMEMBERED_MAX } from '../base/index.ts'
 import { kadIdOfPeer } from './dht-key.ts'
 import type { DhtPeer } from './dht-message.ts'
 
@@ -18,8 +19,28 @@ export function contactOf (peerId: PeerId, multiaddrs: Multiaddr[] = []): Contac
   return { id: peerId.toString(), peerId, kadId: kadIdOfPeer(peerId), multiaddrs }
 }
 
+/**
+ * Those named lately, by what was said of them: twenty peers answer each question with much the same twenty, and to make sense of
+ * one takes a hash, a base58 and some parsing. The oldest go first.
+ */
+const named = new Map<string, Contact>()
+/** An id and 16 addresses have some 1,000 characters. */
+const NAMED_LENGTH_MAX = 2_048
+
 /** A peer named in an answer; undefined when its id is none. Addresses that are none are left out. */
 export function contactFrom (peer: DhtPeer): Contact | undefined {
+  const key = [peer.id, ...peer.multiaddrs].map(bytes => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('base64')).join()
+  const known = named.get(key)
+  if (known !== undefined) return known
+  const contact = parse(peer)
+  if (contact === undefined || key.length > NAMED_LENGTH_MAX) return contact
+  const [oldest] = named.size >= DHT_CONTACTS_REMEMBERED_MAX ? named.keys() : []
+  if (oldest !== undefined) named.delete(oldest)
+  named.set(key, contact)
+  return contact
+}
+
+function parse (peer: DhtPeer): Contact | undefined {
   let peerId: PeerId
   try {
     peerId = peerIdFromMultihash(Digest.decode(peer.id))

@@ -37,6 +37,8 @@ const PASSES_PER_PERIOD = 500
 const GATHER_MS = 100
 const RETRY_FIRST_MS = 1_000
 const RETRY_MAX_MS = 60_000
+/** Whoever is urgently announced to is told in any case, which shows who is there; the next pass through the key space is thorough. */
+const URGENT_QUIET = 6
 /** Hashed and written to the queue before others get the thread again: some milliseconds. */
 const SLICE_KEYS = 500
 /** What is to be noted waits this long for more of it. */
@@ -209,7 +211,8 @@ class DhtRouter implements ContentRouter {
     const digest = dhtDigest(cid)
     const nearest = this.#contacts.nearest(kadIdOfDigest(digest), CLOSEST_PEERS)
     if (nearest.length === 0) return // it is in the queue, which a first peer wakes
-    const ok = await announceOne(this.#sweepComponents(), digest, nearest, this.#stopped.signal)
+    const components = { ...this.#sweepComponents(), closest: async (digest: Uint8Array, signal: AbortSignal) => await this.#closest(digest, signal, URGENT_QUIET) }
+    const ok = await announceOne(components, digest, nearest, this.#stopped.signal)
     if (!ok) { this.#failed++; return }
     this.#announced++
     this.#change({ kind: 'announced', cids: [cid] })
@@ -302,9 +305,10 @@ class DhtRouter implements ContentRouter {
     return { queue, client: this.#client, clock, random, logger, closest: async (digest, signal) => await this.#closest(digest, signal) }
   }
 
-  async #closest (digest: Uint8Array, signal: AbortSignal): Promise<Contact[]> {
+  async #closest (digest: Uint8Array, signal: AbortSignal, quiet = Infinity): Promise<Contact[]> {
     const target = kadIdOfDigest(digest)
     return await lookup({
+      quiet,
       target,
       seeds: this.#contacts.nearest(target, CLOSEST_PEERS),
       self: this.#self,

@@ -17,6 +17,11 @@ export interface LookupInit {
   /** Asks one peer for those it knows nearest. A rejection leaves the peer out. */
   ask: (contact: Contact, signal: AbortSignal) => Promise<Contact[]>
   signal: AbortSignal
+  /**
+   * It is also over when so many answers in a row told of nobody nearer: the nearest known are taken as they are, some unasked.
+   * For whom it is enough that most of them are right and alive. Missing: all are asked.
+   */
+  quiet?: number
 }
 
 interface Candidate { contact: Contact, state: 'new' | 'asked' | 'answered' | 'failed' }
@@ -40,15 +45,21 @@ export async function lookup (init: LookupInit): Promise<Contact[]> {
   }
   add(init.seeds)
 
+  const quietMax = init.quiet ?? Infinity
   const over = new AbortController()
   const signal = AbortSignal.any([init.signal, over.signal])
   const underWay = new Set<Promise<void>>()
   let asked = 0
+  /** Answers in a row that told of nobody nearer. */
+  let quiet = 0
   const ask = async (candidate: Candidate): Promise<void> => {
     candidate.state = 'asked'
     try {
-      add(await init.ask(candidate.contact, signal))
+      const contacts = await init.ask(candidate.contact, signal)
+      const before = nearest.slice(0, CLOSEST_PEERS)
+      add(contacts)
       candidate.state = 'answered'
+      quiet = nearest.slice(0, CLOSEST_PEERS).every((near, i) => near === before[i]) ? quiet + 1 : 0
     } catch {
       candidate.state = 'failed' // gone, full or broken: the lookup goes around it
       nearest = nearest.filter(other => other !== candidate)
@@ -58,7 +69,7 @@ export async function lookup (init: LookupInit): Promise<Contact[]> {
     for (;;) {
       throwIfAborted(init.signal)
       const wanted = nearest.slice(0, CLOSEST_PEERS)
-      if (wanted.every(candidate => candidate.state === 'answered')) break
+      if (wanted.every(candidate => candidate.state === 'answered') || quiet >= quietMax) break
       const next = wanted.find(candidate => candidate.state === 'new')
       if (next !== undefined && underWay.size < ASKED_AT_ONCE && asked < DHT_LOOKUP_ASKED_MAX) {
         asked++
@@ -72,5 +83,5 @@ export async function lookup (init: LookupInit): Promise<Contact[]> {
   } finally {
     over.abort()
   }
-  return nearest.filter(candidate => candidate.state === 'answered').slice(0, CLOSEST_PEERS).map(candidate => candidate.contact)
+  return nearest.filter(candidate => candidate.state === 'answered' || quiet >= quietMax).slice(0, CLOSEST_PEERS).map(candidate => candidate.contact)
 }

@@ -41,6 +41,8 @@ const SEARCH_AGAIN_MS = 2_000
  */
 const SEARCH_MORE_FIRST_MS = 500
 const SEARCH_MORE_MAX_MS = 15_000
+/** So many that told what they have are enough not to be in a hurry. */
+const PEERS_ENOUGH = 4
 
 /**
  * All loads of this node. Callers that load the same model share one fetch: each waits with its own signal, progress
@@ -262,7 +264,9 @@ class SharedLoad implements SharedFetch {
     for (const peerId of this.#asked) fetch.addPeer(peerId)
     this.#starvedSince = undefined
     this.#searchMoreMs = SEARCH_MORE_FIRST_MS
-    this.#search()
+    // Whoever gave the manifest most likely has the rest, and who has nothing is searched past at once (`starved`).
+    if (this.#asked.size > 0) this.#searchIn(SEARCH_MORE_FIRST_MS)
+    else this.#search()
     return fetch
   }
 
@@ -360,22 +364,34 @@ class SharedLoad implements SharedFetch {
     return wanted
   }
 
+  /** Searches then, or, with enough peers, when it is time for who began meanwhile. */
+  #searchIn (waitMs: number): void {
+    this.#cancelSearch = this.#components.clock.setTimeout(() => {
+      const isHelped = this.#starvedSince === undefined && (this.#fetch?.stats().connectedPeers ?? 0) >= PEERS_ENOUGH
+      if (!isHelped || waitMs >= SEARCH_MORE_MAX_MS) this.#search()
+      else this.#searchIn(this.#searchMoreMs = SEARCH_MORE_MAX_MS)
+    }, waitMs)
+  }
+
   /** Looks for providers and adds them to the fetch, again and again while it lasts, sooner while it starves. */
   #search (): void {
     if (this.#fetch === undefined || this.#searching || this.#stopping.signal.aborted) return
     this.#searching = true
     this.#cancelSearch()
     const { clock, logger } = this.#components
+    // Who is found while others deliver has most likely begun to load just now, and finds this node, too.
+    const isUrgent = this.#starvedSince !== undefined || this.#fetch.stats().fetchedBytes === 0
     const run = async (): Promise<void> => {
       for await (const peerId of candidates(this.#components, this.#cid, this.#asked, this.#stopping.signal)) {
         this.#asked.add(peerId)
-        this.#fetch?.addPeer(peerId)
+        if (isUrgent) this.#fetch?.addPeer(peerId)
+        else this.#fetch?.expectPeer(peerId)
       }
     }
     run().catch(error => { logger.debug({ cid: this.#key, error: asError(error).message }, 'search for providers failed') }).finally(() => {
       this.#searching = false
       if (this.#fetch === undefined) return
-      const waitMs = this.#starvedSince === undefined ? this.#searchMoreMs : SEARCH_AGAIN_MS
+            const waitMs = this.#starvedSince === undefined ? this.#searchMoreMs : SEARCH_AGAIN_MS
       this.#searchMoreMs = Math.min(SEARCH_MORE_MAX_MS, this.#searchMoreMs * 2)
       this.#cancelSearch = clock.setTimeout(() => { this.#search() }, waitMs)
     })

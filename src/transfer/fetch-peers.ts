@@ -1,3 +1,4 @@
+import { peerIdFromString } from '@libp2p/peer-id'
 import { LOAD_PEERS_WAITING_MAX, PeerTimeoutError } from '../base/index.ts'
 import type { Slot } from '../storage/slots.ts'
 import { learnAddresses } from './dial.ts'
@@ -26,6 +27,8 @@ const RETRIES_MAX = 6
 const RETRY_SOON_MS = 100
 /** While others wait for a place: one that gave nothing for this long makes room, and is tried again after as long. */
 const USELESS_MS = 10_000
+/** Two that have found each other do not both dial: the one with the lesser id waits so long to be called, the other twice as long. */
+const CALL_MS = 2_000
 /** Delivered within this time: active. */
 const ACTIVE_MS = 3_000
 
@@ -38,6 +41,8 @@ export class FetchPeers {
   readonly #byHandle = new Map<number, FetchPeer>()
   /** When each may be tried (again), in monotonic milliseconds. */
   readonly #waiting = new Map<string, number>()
+  /** Those that will probably call, and when they are dialled if they have not. */
+  readonly #expected = new Map<string, number>()
   readonly #tries = new Map<string, number>()
   /** Went away before: what they may turn out to have nobody waits for. */
   readonly #failed = new Set<string>()
@@ -80,9 +85,17 @@ export class FetchPeers {
   add (peerId: string): void {
     if (this.#stopped || this.#peers.has(peerId) || this.#components.records.isBanned(peerId)) return
     this.#tries.delete(peerId)
+    this.#expected.delete(peerId)
     const now = this.#components.clock.monotonic()
     if (this.#waiting.has(peerId) || this.#peers.size >= this.#init.peersMax) this.#wait(peerId, this.#waiting.get(peerId) ?? now)
     else this.#start(peerId)
+  }
+
+  expect (peerId: string): void {
+    const { network, clock } = this.#components
+    if (this.#stopped || this.#peers.has(peerId) || this.#waiting.has(peerId) || this.#expected.has(peerId)) return
+    if (network.getConnections(peerIdFromString(peerId)).length > 0 || this.#expected.size >= LOAD_PEERS_WAITING_MAX) { this.add(peerId); return }
+    this.#expected.set(peerId, clock.monotonic() + (network.peerId.toString() < peerId ? CALL_MS : 2 * CALL_MS))
   }
 
   act (actions: SchedulerAction[]): void {
@@ -104,6 +117,7 @@ export class FetchPeers {
       scheduler.setScore(handle, peer.record.score.value(now))
       scheduler.heard(handle, peer.heardAt(now))
     }
+    for (const [peerId, at] of this.#expected) if (at <= now) this.add(peerId)
     if (this.#waiting.size === 0) return
     if (this.#peers.size >= this.#init.peersMax) this.#makeRoom(now)
     for (const [peerId, at] of this.#waiting) {
@@ -115,6 +129,7 @@ export class FetchPeers {
   /** For a peer that was banned. */
   drop (peerId: string, reason: string): void {
     this.#waiting.delete(peerId)
+    this.#expected.delete(peerId)
     const peer = this.#peers.get(peerId)
     if (peer !== undefined) this.#let(peer, reason)
   }
@@ -122,6 +137,7 @@ export class FetchPeers {
   stop (): void {
     this.#stopped = true
     this.#waiting.clear()
+    this.#expected.clear()
     const now = this.#components.clock.monotonic()
     this.tick(now) // the last word on who has what
     for (const peer of this.#peers.values()) peer.close()

@@ -105,6 +105,10 @@ export class RunningFetch implements ModelFetch {
     if (this.#ended === undefined && peerId !== this.#components.network.peerId.toString()) this.#peers.add(peerId)
   }
 
+  expectPeer (peerId: string): void {
+    if (this.#ended === undefined && peerId !== this.#components.network.peerId.toString()) this.#peers.expect(peerId)
+  }
+
   /** For a peer that was banned. */
   dropPeer (peerId: string, reason: string): void { this.#peers.drop(peerId, reason) }
 

@@ -123,6 +123,8 @@ export interface ModelFetch {
   readonly ended: boolean
   /** Opens the peer's inventory (dialling it if need be) and fetches from it what it has. Idempotent; never throws. */
   addPeer: (peerId: string) => void
+  /** One that has probably found this node just as well: it is dialled only if it does not call within seconds. */
+  expectPeer: (peerId: string) => void
   /** Widens the wanted files. `onDemand`: of these only what is asked for by `want` and `read`. */
   addFiles: (files: number[], options?: { onDemand?: boolean }) => void
   /** Keeps it from ending when nothing is missing for a moment, until the returned function is called. */
