@@ -32,7 +32,8 @@ export function contactFrom (peer: DhtPeer): Contact | undefined {
   const key = [peer.id, ...peer.multiaddrs].map(bytes => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('base64')).join()
   const known = named.get(key)
   if (known !== undefined) return known
-  const contact = parse(peer)
+  // What is kept must not be a part of the whole answer, which it would keep with it.
+  const contact = parse({ id: Uint8Array.from(peer.id), multiaddrs: peer.multiaddrs.map(bytes => Uint8Array.from(bytes)) })
   if (contact === undefined || key.length > NAMED_LENGTH_MAX) return contact
   const [oldest] = named.size >= DHT_CONTACTS_REMEMBERED_MAX ? named.keys() : []
   if (oldest !== undefined) named.delete(oldest)

@@ -18,8 +18,8 @@ export interface LookupInit {
   ask: (contact: Contact, signal: AbortSignal) => Promise<Contact[]>
   signal: AbortSignal
   /**
-   * It is also over when so many answers in a row told of nobody nearer: the nearest known are taken as they are, some unasked.
-   * For whom it is enough that most of them are right and alive. Missing: all are asked.
+   * It is also over when so many of the nearest, asked since somebody nearer was last heard of, told of nobody nearer still: the
+   * nearest known are taken as they are, some unasked. For whom it is enough that most of them are right and alive. Missing: all are asked.
    */
   quiet?: number
 }
@@ -50,16 +50,23 @@ export async function lookup (init: LookupInit): Promise<Contact[]> {
   const signal = AbortSignal.any([init.signal, over.signal])
   const underWay = new Set<Promise<void>>()
   let asked = 0
-  /** Answers in a row that told of nobody nearer. */
+  /** Of the nearest, how many told of nobody nearer; and how many had been asked when somebody last did. */
   let quiet = 0
+  let nearerAt = 0
   const ask = async (candidate: Candidate): Promise<void> => {
     candidate.state = 'asked'
+    const number = asked
     try {
       const contacts = await init.ask(candidate.contact, signal)
       const before = nearest.slice(0, CLOSEST_PEERS)
       add(contacts)
       candidate.state = 'answered'
-      quiet = nearest.slice(0, CLOSEST_PEERS).every((near, i) => near === before[i]) ? quiet + 1 : 0
+      if (nearest.slice(0, CLOSEST_PEERS).some((near, i) => near !== before[i])) {
+        quiet = 0
+        nearerAt = asked
+      } else if (number > nearerAt && before.includes(candidate)) {
+        quiet++
+      }
     } catch {
       candidate.state = 'failed' // gone, full or broken: the lookup goes around it
       nearest = nearest.filter(other => other !== candidate)

@@ -41,7 +41,7 @@ const SEARCH_AGAIN_MS = 2_000
  */
 const SEARCH_MORE_FIRST_MS = 500
 const SEARCH_MORE_MAX_MS = 15_000
-/** So many that told what they have are enough not to be in a hurry. */
+/** So many that have some of it are enough not to be in a hurry. */
 const PEERS_ENOUGH = 4
 
 /**
@@ -366,8 +366,9 @@ class SharedLoad implements SharedFetch {
 
   /** Searches then, or, with enough peers, when it is time for who began meanwhile. */
   #searchIn (waitMs: number): void {
+    this.#cancelSearch()
     this.#cancelSearch = this.#components.clock.setTimeout(() => {
-      const isHelped = this.#starvedSince === undefined && (this.#fetch?.stats().connectedPeers ?? 0) >= PEERS_ENOUGH
+      const isHelped = this.#starvedSince === undefined && (this.#fetch?.stats().readyPeers ?? 0) >= PEERS_ENOUGH
       if (!isHelped || waitMs >= SEARCH_MORE_MAX_MS) this.#search()
       else this.#searchIn(this.#searchMoreMs = SEARCH_MORE_MAX_MS)
     }, waitMs)
@@ -378,7 +379,7 @@ class SharedLoad implements SharedFetch {
     if (this.#fetch === undefined || this.#searching || this.#stopping.signal.aborted) return
     this.#searching = true
     this.#cancelSearch()
-    const { clock, logger } = this.#components
+    const { logger } = this.#components
     // Who is found while others deliver has most likely begun to load just now, and finds this node, too.
     const isUrgent = this.#starvedSince !== undefined || this.#fetch.stats().fetchedBytes === 0
     const run = async (): Promise<void> => {
@@ -391,9 +392,8 @@ class SharedLoad implements SharedFetch {
     run().catch(error => { logger.debug({ cid: this.#key, error: asError(error).message }, 'search for providers failed') }).finally(() => {
       this.#searching = false
       if (this.#fetch === undefined) return
-            const waitMs = this.#starvedSince === undefined ? this.#searchMoreMs : SEARCH_AGAIN_MS
+      this.#searchIn(this.#starvedSince === undefined ? this.#searchMoreMs : SEARCH_AGAIN_MS)
       this.#searchMoreMs = Math.min(SEARCH_MORE_MAX_MS, this.#searchMoreMs * 2)
-      this.#cancelSearch = clock.setTimeout(() => { this.#search() }, waitMs)
     })
   }
 

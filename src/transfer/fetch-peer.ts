@@ -76,6 +76,8 @@ export class FetchPeer {
 
   /** It has told what it has. */
   get ready (): boolean { return this.handle !== undefined }
+  /** It has something, and the way to it is being opened. */
+  get leasing (): boolean { return this.#leasing && this.#lease === undefined && !this.#closing.signal.aborted }
   get link (): PeerLink | undefined { return this.#lease?.link }
   /** When anything last came from it; `now` while this side does not listen. */
   heardAt (now: number): number { return this.#lease === undefined || this.#lease.held ? now : this.#lease.heardAt }

@@ -56,6 +56,13 @@ export class FetchPeers {
     this.#hooks = hooks
   }
 
+  /** Peers that have told what they have of it, and can be asked for it. */
+  get ready (): number {
+    let ready = 0
+    for (const peer of this.#peers.values()) if (peer.ready) ready++
+    return ready
+  }
+
   /** Peers that told what they have. */
   get connected (): number {
     let connected = 0
@@ -65,7 +72,7 @@ export class FetchPeers {
 
   /** Some peer may still turn out to have something. */
   get opening (): boolean {
-    for (const peer of this.#peers.values()) if (!peer.ready && peer.inventory?.told !== true && !this.#failed.has(peer.peerId)) return true
+    for (const peer of this.#peers.values()) if (!peer.ready && (peer.leasing || peer.inventory?.told !== true) && !this.#failed.has(peer.peerId)) return true
     return false
   }
 
@@ -83,9 +90,9 @@ export class FetchPeers {
   }
 
   add (peerId: string): void {
+    this.#expected.delete(peerId)
     if (this.#stopped || this.#peers.has(peerId) || this.#components.records.isBanned(peerId)) return
     this.#tries.delete(peerId)
-    this.#expected.delete(peerId)
     const now = this.#components.clock.monotonic()
     if (this.#waiting.has(peerId) || this.#peers.size >= this.#init.peersMax) this.#wait(peerId, this.#waiting.get(peerId) ?? now)
     else this.#start(peerId)

@@ -104,6 +104,8 @@ export interface ModelFetchStats {
   activePeers: number
   /** Peers whose inventory is open. */
   connectedPeers: number
+  /** Of those, the ones that have some of it and can be asked for it. */
+  readyPeers: number
 }
 
 export interface ModelFetchEvents {
