@@ -17,7 +17,7 @@ const ALONE = ['--no-config', '--exit', '--require', 'test/support/bulk.ts', '--
 /** Behind the others: test files, and nice values. The simulator's clock is its own; a kill may come when it likes. */
 const BEHIND = [
   { path: 'test/e2e/kill.test.ts', nice: 10 },
-  { path: 'test/sim/sim.test.ts', nice: 10 }
+  { path: 'test/sim/sim.test.ts', nice: 15 }
 ]
 
 /** Runs to the end; what it says is kept unless it is `live`. */
