@@ -80,4 +80,22 @@ describe(`lanes on slow links and busy machines (seed ${seed})`, function () {
       await Promise.all([asking.stop(), offering.stop()])
     }
   })
+
+  it('one that delivered nothing while others waited for its slot may be opened once more at once; a second time it is as good as none', async () => {
+    await using peers = new Peers()
+    const { network } = await peers.addBare({ transport: 'tcp' })
+    const other = await peers.addBare({ transport: 'tcp' })
+    const lanes = new Lanes({ network, clock: systemClock, random: seededRandom(seed), logger: silentLogger }, { enabled: true, port: 0, listen: ['/ip4/127.0.0.1/tcp/0'] }, { accept: () => true, isBanned: () => false })
+    try {
+      await lanes.start()
+      await connect({ network }, other)
+      const mayAfter = (delivered: boolean, slow: boolean): boolean => {
+        lanes.ended(other.id, { delivered, slow })
+        return lanes.mayOpen(other.id)
+      }
+      assert.deepEqual([mayAfter(false, true), mayAfter(false, true), mayAfter(true, true), mayAfter(false, false)], [true, false, true, false])
+    } finally {
+      await lanes.stop()
+    }
+  })
 })
