@@ -35,19 +35,20 @@ const INDEXES_AT_ONCE = REQUESTS_IN_FLIGHT_MAX / 2
  * asked in any way, so that "nobody has it" can say how many that were.
  */
 export async function * candidates (components: FindComponents, cid: CID, asked: Set<string>, signal: AbortSignal): AsyncGenerator<string> {
-  const { exchange, peers, router, random } = components
-  const seen = new Set<string>()
-  for (const peerId of shuffle(random, peers.connected()).slice(0, NEIGHBOURS_ASKED_MAX)) {
-    if (exchange.isBanned(peerId)) continue
-    seen.add(peerId)
-    yield peerId
-  }
+  const { exchange, peers, router } = components
+  const seen = new Set(neighbours(components))
+  yield * seen
   for await (const provider of router.findProviders(cid, { signal, onAsked: peerId => { asked.add(peerId) } })) {
     await peers.learn(provider)
     if (seen.has(provider.peerId) || exchange.isBanned(provider.peerId)) continue
     seen.add(provider.peerId)
     yield provider.peerId
   }
+}
+
+/** Of the connected peers, those to ask first: it costs no search, and neighbours often load the same. */
+export function neighbours ({ exchange, peers, random }: FindComponents): string[] {
+  return shuffle(random, peers.connected()).slice(0, NEIGHBOURS_ASKED_MAX).filter(peerId => !exchange.isBanned(peerId))
 }
 
 /** How far the search for a model has come: each of those who wait for it gives up by it, in its own time. */

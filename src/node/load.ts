@@ -4,7 +4,7 @@ import { NodeStoppedError, NoProviderError, UsageError, abortReason, asError, th
 import { encodeFileIndex, parseModelCid, type Encoded, type Manifest, type Model } from '../model/index.ts'
 import type { ModelStore, StoredModel } from '../storage/store.ts'
 import type { ModelFetch, ModelFetchStats } from '../transfer/types.ts'
-import { Finding, candidates, findModel, type FindComponents } from './find-model.ts'
+import { Finding, candidates, findModel, neighbours, type FindComponents } from './find-model.ts'
 import { OpenShared, endsWell, progressOf, type FetchOptions, type SharedFetch } from './open-model.ts'
 import type { LoadOptions, LoadProgress, NodeSettings, OpenModel, TransferStatus } from './types.ts'
 
@@ -264,6 +264,7 @@ class SharedLoad implements SharedFetch {
     for (const peerId of this.#asked) fetch.addPeer(peerId)
     this.#starvedSince = undefined
     this.#searchMoreMs = SEARCH_MORE_FIRST_MS
+    this.#hint(neighbours(this.#components))
     // Whoever gave the manifest most likely has the rest, and who has nothing is searched past at once (`starved`).
     if (this.#asked.size > 0) this.#searchIn(SEARCH_MORE_FIRST_MS)
     else this.#search()

@@ -58,6 +58,20 @@ describe('node', function () {
     assert.equal((await a?.add(source.path))?.newBytes, 0)
   })
 
+  it('loads from all of its neighbours from the start', async () => {
+    await using cluster = new Cluster({ transport: 'tcp', settings: { transfer: { peerBytesPerSecond: 24 * MiB } } })
+    await using source = await temporaryDirectory('source')
+    await writeTree(source.path, Object.fromEntries(Array.from({ length: 8 }, (_, i) => [`${i}.bin`, MiB])))
+    const [a, b, c] = await cluster.spawn(3)
+    assert.ok(a !== undefined && b !== undefined && c !== undefined)
+    await cluster.connect()
+    const { cid } = await a.add(source.path)
+    await c.add(source.path)
+    // A third of a second from one of them: no search for more has begun by then.
+    const { peers } = await b.load(cid)
+    assert.deepEqual(Object.keys(peers).sort(), [a.peerId, c.peerId].sort())
+  })
+
   it('loads only what is included, and the rest later', async () => {
     await using cluster = new Cluster({ transport: 'tcp' })
     await using source = await temporaryDirectory('source')
