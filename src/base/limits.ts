@@ -284,5 +284,7 @@ export const ORIGIN_WITNESSES = 4
 export const ORIGIN_TOLD_MAX = 8
 /** Models of one revision that peers named and nobody gave, remembered with how often: each costs a search before it counts. */
 export const ORIGIN_MISSING_MAX = 64
+/** Models of some files of a revision, published while the rest comes: each is a manifest, an announcement and 60 bytes of an answer. */
+export const ORIGIN_INSTALMENTS_MAX = 64
 /** Providers of a model's name that are asked in one search. */
 export const ORIGIN_PROVIDERS_MAX = 32

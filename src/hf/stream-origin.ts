@@ -1,6 +1,6 @@
 /**
- * A file of a model that is on its way from the upstream. On the node that fetches it goes out as soon as it is whole and its hash
- * was compared, while the rest of the model still comes; elsewhere when the model is there. Until then, a reader who would give up
+ * A file of a model that is on its way from the upstream. It goes out as soon as it is whole and its hash was compared, while the rest of
+ * the model still comes; where another node fetches, as soon as that one has published it. Until then, a reader who would give up
  * after ten silent seconds gets its first bytes in drops, as far as anybody has them; they are compared with what the file turns
  * out to be before the rest goes out, so nobody gets a file that is whole and wrong.
  */
@@ -25,7 +25,7 @@ const COMPARE_BYTES = 64 * 1024
 /** A peer that has another model, or lost it, is no reason to fail while there are others. */
 const TRIES = 4
 
-/** The model that has the file, or the file alone, which the fetch of this node goes on without. */
+/** The model that has the file, or the file alone, which is there before its model. */
 type Source = { cid: string } | { arrived: ArrivedFile }
 
 /** Throws what cannot be mended; whether that can be told depends on `headersSent`. */

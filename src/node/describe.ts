@@ -103,9 +103,9 @@ export class Descriptions {
 function describe (cid: string, manifest: Manifest, indexes: readonly FileIndex[]): ModelDescription {
   return {
     cid,
-    files: manifest.files.map(({ path, size }, position) => {
+    files: manifest.files.map(({ path, size, index }, position) => {
       const { sha256, gitSha1 } = indexes[position] ?? {}
-      return { path, size, sha256: hex(sha256), gitSha1: gitSha1 === undefined ? undefined : hex(gitSha1) }
+      return { path, size, sha256: hex(sha256), gitSha1: gitSha1 === undefined ? undefined : hex(gitSha1), index: index.toString() }
     })
   }
 }

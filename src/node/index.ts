@@ -27,6 +27,7 @@ import { checkLabels } from '../replication/messages.ts'
 import { ShardsByModel } from '../replication/model-shards.ts'
 import { Replication } from '../replication/service.ts'
 import { createExchange, hashThreadsFor, laneThreadsFor } from '../transfer/index.ts'
+import { Adds } from './adds.ts'
 import { Announcer } from './announcer.ts'
 import { Descriptions } from './describe.ts'
 import { Links } from './links.ts'
@@ -149,6 +150,7 @@ export async function createNode (init: NodeInit = {}): Promise<ShoalNode> {
       labels: settings.labels,
       ledgerFile: directory === undefined ? undefined : join(directory, 'replication.sqlite')
     })
+    const adds = new Adds({ store, announcer, replication, clock, events }, settings.replication)
     started.push(async () => { await replication.stop() })
     await replication.start()
     announcer.start()
@@ -167,11 +169,12 @@ export async function createNode (init: NodeInit = {}): Promise<ShoalNode> {
           learn: async provider => { await peers.learn(provider) },
           store,
           loads,
+          adds,
           descriptions,
           links,
           node: () => node
         }, { upstream: settings.origin.upstream, leftovers })
-    const node = new Node({ network, store, router, exchange, peers, loads, descriptions, links, announcer, replication, origin, leftovers, clock, logger: logger.child({ component: 'node' }) }, { settings, swarmKey, events })
+    const node = new Node({ network, store, router, exchange, peers, loads, adds, descriptions, links, announcer, replication, origin, leftovers, clock, logger: logger.child({ component: 'node' }) }, { settings, swarmKey, events })
     started.push(async () => { await origin?.stop() })
     await origin?.start()
     return node

@@ -9,16 +9,16 @@ import type { Replication } from '../replication/service.ts'
 import type { ShardStatus } from '../replication/types.ts'
 import type { GcResult, ModelStore, RemoveResult, StoredFile, StoredModel, VerifyProgress, VerifyResult } from '../storage/store.ts'
 import type { Exchange } from '../transfer/types.ts'
+import type { Adds } from './adds.ts'
 import type { Announcer } from './announcer.ts'
 import type { Descriptions } from './describe.ts'
 import type { Links } from './links.ts'
 import type { Loads } from './load.ts'
 import type { PeerBook } from './peer-book.ts'
 import { problemsOf } from './problems.ts'
-import { publish, type PublishOptions } from './publish.ts'
 import { drainAll, policyFor, untilReplicated } from './replicate.ts'
 import type {
-  AddResult, DescribeOptions, DrainOptions, DrainResult, LoadOptions, LoadResult, ModelDescription, ModelDetails, ModelLink, ModelSummary, NodeEvents, NodeSettings, NodeStatus, OpenModel, PeerStatus, PinOptions, ReplicationProgress, ShoalNode,
+  AddOptions, AddResult, DescribeOptions, DrainOptions, DrainResult, LoadOptions, LoadResult, ModelDescription, ModelDetails, ModelLink, ModelSummary, NodeEvents, NodeSettings, NodeStatus, OpenModel, PeerStatus, PinOptions, ReplicationProgress, ShoalNode,
   TransferStatus, WholeFile
 } from './types.ts'
 import { version } from './version.ts'
@@ -30,6 +30,7 @@ export interface NodeComponents {
   exchange: Exchange
   peers: PeerBook
   loads: Loads
+  adds: Adds
   descriptions: Descriptions
   links: Links
   announcer: Announcer
@@ -56,7 +57,6 @@ export class Node implements ShoalNode {
   readonly #startedAt: number
   readonly #startedMonotonic: number
   readonly #stopping = new AbortController()
-  readonly #adding = new Set<Promise<unknown>>()
   #stopped: Promise<void> | undefined
   #blocksLost = 0
 
@@ -82,26 +82,9 @@ export class Node implements ShoalNode {
 
   get origin (): Origin | undefined { return this.#components.origin }
 
-  async add (path: string, options: PublishOptions = {}): Promise<AddResult> {
+  async add (path: string, options: AddOptions = {}): Promise<AddResult> {
     this.#check()
-    const { store, announcer, replication, clock } = this.#components
-    const policy = policyFor(options.replicas, this.#settings.replication)
-    const signal = this.#signal(options.signal)
-    const adding = publish({ store, clock }, path, { ...options, signal })
-    this.#adding.add(adding)
-    try {
-      const result = await adding
-      const model = this.#model(result.cid)
-      announcer.model(model)
-      announcer.files(model)
-      // Added once more without a word of replicas: what was said before stands.
-      const stands = options.replicas === undefined && (replication.policyOf(model.cid)?.target ?? 0) > 0
-      if (policy !== undefined && !stands) await replication.setPolicy(model.cid, policy)
-      this.events.emit('model:added', { cid: result.cid })
-      return result
-    } finally {
-      this.#adding.delete(adding)
-    }
+    return await this.#components.adds.add(path, { ...options, signal: this.#signal(options.signal) })
   }
 
   async load (cid: string, options: LoadOptions = {}): Promise<LoadResult> {
@@ -148,7 +131,7 @@ export class Node implements ShoalNode {
   }
 
   models (): ModelSummary[] {
-    return this.#components.store.models().map(summary)
+    return this.#userModels().map(summary)
   }
 
   async show (cid: string): Promise<ModelDetails> {
@@ -237,8 +220,7 @@ export class Node implements ShoalNode {
 
   async gc (options: { dryRun?: boolean } = {}): Promise<GcResult> {
     this.#check()
-    // What an add has stored belongs to no model until the add is done: it must not look like a leftover.
-    await Promise.allSettled(this.#adding)
+    await this.#components.adds.settled() // or what they stored would look like leftovers
     const { store, leftovers } = this.#components
     const before = new Map(store.models().map(model => [model.cid, model]))
     const result = await store.gc(options)
@@ -290,7 +272,7 @@ export class Node implements ShoalNode {
   async status (): Promise<NodeStatus> {
     const { store, router, clock, loads, replication, origin } = this.#components
     const report = replication.report()
-    const models = store.models()
+    const models = this.#userModels()
     const status: Omit<NodeStatus, 'problems'> = {
       peerId: this.peerId,
       version,
@@ -326,7 +308,7 @@ export class Node implements ShoalNode {
 
   /** From the outside in: first nobody new, then open work, then the network, and at last what was written is recorded. */
   async #stop (): Promise<void> {
-    const { announcer, replication, loads, descriptions, exchange, router, peers, network, origin, store, logger } = this.#components
+    const { announcer, replication, loads, adds, descriptions, exchange, router, peers, network, origin, store, logger } = this.#components
     this.#stopping.abort(new NodeStoppedError('the node is stopping'))
     announcer.stop()
     descriptions.stop()
@@ -334,7 +316,7 @@ export class Node implements ShoalNode {
       ['origin', async () => { await origin?.stop() }],
       ['replication', async () => { await replication.stop() }],
       ['loads', async () => { await loads.stop() }],
-      ['adds', async () => await Promise.allSettled(this.#adding)],
+      ['adds', async () => { await adds.settled() }],
       ['exchange', async () => { await exchange.stop() }],
       ['peers', async () => { await peers.stop() }],
       ['router', async () => { await router.stop() }],
@@ -347,6 +329,12 @@ export class Node implements ShoalNode {
       })
     }
     await store.stop()
+  }
+
+  /** Without what is a part of another one that is on its way. */
+  #userModels (): StoredModel[] {
+    const { store, origin } = this.#components
+    return store.models().filter(({ cid }) => origin?.isInstalment(cid) !== true)
   }
 
   #model (text: string): StoredModel {

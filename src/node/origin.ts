@@ -1,10 +1,11 @@
 import { mkdtemp } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { MiB, ModelNotFoundError, asError, throwIfAborted, type AbortOptions, type Clock, type Logger, type Random } from '../base/index.ts'
+import { MiB, ModelInUseError, ModelNotFoundError, asError, throwIfAborted, type AbortOptions, type Clock, type Logger, type Random } from '../base/index.ts'
 import { Leftovers, Origin } from '../origin/index.ts'
-import type { Hints, OriginComponents } from '../origin/index.ts'
+import type { ArrivedFile, Hints, OriginComponents } from '../origin/index.ts'
 import type { ModelStore, StoredFile } from '../storage/store.ts'
+import type { Adds } from './adds.ts'
 import type { Descriptions } from './describe.ts'
 import type { Links } from './links.ts'
 import type { Loads } from './load.ts'
@@ -17,9 +18,10 @@ export interface OriginWiring extends Pick<OriginComponents, 'network' | 'router
   logger: Logger
   store: ModelStore
   loads: Loads
+  adds: Adds
   descriptions: Descriptions
   links: Links
-  /** The node that all this becomes part of: it publishes and removes. */
+  /** The node that all this becomes part of: it removes. */
   node: () => Node
 }
 
@@ -28,12 +30,16 @@ const PIECE_BYTES = 1 * MiB
 
 /** The origin over the parts of a node. Without a directory models come to one of the system's temporary ones. */
 export async function createOrigin (wiring: OriginWiring, { upstream, leftovers: given }: { upstream: string, leftovers: Leftovers | undefined }): Promise<Origin> {
-  const { store, loads, descriptions, links, node } = wiring
+  const { store, loads, adds, descriptions, links, node } = wiring
   const leftovers = given ?? new Leftovers(wiring, await mkdtemp(join(tmpdir(), 'shoal-origin-')))
   return new Origin({
     ...wiring,
     makeRoom: async (bytes, what) => { await store.makeRoom(bytes, what) },
-    publish: async (path, options) => await node().add(path, options),
+    addInstalment: async (path, options) => await adds.addInstalment(path, options),
+    combine: async (cids, options) => await adds.combine(cids, options),
+    adopt: async (cid, options) => { (await loads.open(cid, { rangesOnly: true, ...options })).close() },
+    openWhole: (cid, path) => openWhole(store, cid, path),
+    hold: cid => store.holdModel(cid),
     describe: async (cid, options) => await descriptions.describe(cid, options),
     read: (cid, path, options) => readFile(loads, cid, path, options),
     readSome: async (cid, path, { offset, length }, options) => {
@@ -59,12 +65,14 @@ export async function createOrigin (wiring: OriginWiring, { upstream, leftovers:
     discard: async cid => {
       const held = store.model(cid)
       // A peer's word about what somebody added or keeps here is no reason to take it away.
-      if (held === undefined || held.published || held.pinned || links.list().some(link => link.cid === cid)) return
+      if (held === undefined || held.published || held.pinned || links.list().some(link => link.cid === cid)) return true
       try {
         await node().remove(cid)
       } catch (error) {
-        if (!(error instanceof ModelNotFoundError)) wiring.logger.warn({ cid, error: asError(error).message }, 'a model that is another than a peer said could not be removed')
+        if (error instanceof ModelInUseError) return false
+        if (!(error instanceof ModelNotFoundError)) wiring.logger.warn({ cid, error: asError(error).message }, 'a model that nobody needs could not be removed')
       }
+      return true
     },
     names: repo => (repo === undefined ? links.list() : links.of(repo)).flatMap(({ repo, revision, cid, origin }) => origin === undefined ? [] : [{ repo, revision, cid, ...origin }]),
     link: async ({ repo, revision, cid, commit, restricted }) => {
@@ -73,6 +81,18 @@ export async function createOrigin (wiring: OriginWiring, { upstream, leftovers:
       if (there === undefined || there.origin !== undefined) await links.put({ repo, revision }, cid, { commit, restricted })
     }
   }, { upstream, userAgent: `shoal/${version}`, self: wiring.network.peerId.toString(), leftovers, isTemporary: given === undefined })
+}
+
+function openWhole (store: ModelStore, cid: string, path: string): ArrivedFile | undefined {
+  const model = store.model(cid)
+  const file = model?.files[model.manifest.value.files.findIndex(entry => entry.path === path)]
+  if (file?.present.full !== true) return undefined
+  const letGo = store.holdModel(cid)
+  return {
+    size: file.index.size,
+    read: async (offset, into) => { await store.readRange(file, offset, into.length, into) },
+    close: async () => { letGo() }
+  }
 }
 
 /** As the store has it: what reads it compares it again. */

@@ -3,7 +3,7 @@ import { availableParallelism } from 'node:os'
 import { createHash, type Hash } from 'node:crypto'
 import { pipe } from 'it-pipe'
 import type { CID } from 'multiformats/cid'
-import { GIT_SHA1_SIZE_MAX, LimitExceededError, MODEL_INDEX_BYTES_MAX, MiB, SourceChangedError, UnreadableSourceError, asError, systemCode, throwIfAborted, type Clock } from '../base/index.ts'
+import { GIT_SHA1_SIZE_MAX, LimitExceededError, MODEL_INDEX_BYTES_MAX, MiB, ModelNotFoundError, SourceChangedError, UnreadableSourceError, asError, systemCode, throwIfAborted, type Clock } from '../base/index.ts'
 import { encodeFileIndex, encodeManifest, hashBlock, planBlocks, type Encoded, type FileIndex, type ManifestFile } from '../model/index.ts'
 import { SlotPool, type FileGuard, type FileImport, type ModelStore, type Slot } from '../storage/index.ts'
 import { Sha256Thread } from './sha256-pool.ts'
@@ -13,6 +13,10 @@ import type { AddOptions, AddResult } from './types.ts'
 export interface PublishOptions extends AddOptions {
   /** Called with each source file when its bytes are in the store, and durable. */
   onStored?: (path: string) => Promise<void>
+  /** Called with the model CID before the store has the model. */
+  onNamed?: (cid: string) => void
+  /** Default true. False: it may be evicted like what was loaded. */
+  published?: boolean
 }
 
 export interface PublishComponents { store: ModelStore, clock: Clock }
@@ -74,16 +78,7 @@ export async function publish (components: PublishComponents, path: string, opti
     throw error
   }
 
-  const indexBytes = results.reduce((sum, { index }) => sum + index.bytes.length, 0)
-  if (indexBytes > MODEL_INDEX_BYTES_MAX) {
-    throw new LimitExceededError(`the file indexes of ${path} have ${indexBytes} bytes, and no node loads more than ${MODEL_INDEX_BYTES_MAX}; add it in parts`)
-  }
-  const manifest = encodeManifest({ version: 1, files: results.map(result => result.entry) })
-  const model = { manifest, indexes: results.map(result => result.index) }
-  const cid = manifest.cid.toString()
-  const stored = await components.store.putModel(model, { published: true, signal: options.signal })
-  // Withdrawn meanwhile: a file in place that changed, or a disk that lost it.
-  if (!stored.complete) throw new SourceChangedError(`parts of ${path} were lost while it was added; add it again`)
+  const cid = await name(components, path, results, options)
   return {
     model: cid,
     cid,
@@ -94,6 +89,39 @@ export async function publish (components: PublishComponents, path: string, opti
     seconds: (components.clock.monotonic() - started) / 1000,
     warnings: tree.warnings
   }
+}
+
+/** The model of all files of these models, whose blocks are here. Nothing is read or copied. Throws ModelNotFoundError, and as publish(). */
+export async function combine (components: PublishComponents, cids: readonly string[], options: Pick<PublishOptions, 'signal'> = {}): Promise<string> {
+  const files = new Map<string, NamedFile>()
+  for (const cid of cids) {
+    const model = components.store.model(cid)
+    if (model === undefined) throw new ModelNotFoundError(`this node does not hold ${cid}, a part of the model that is put together`)
+    for (const [position, entry] of model.manifest.value.files.entries()) {
+      const file = model.files[position]
+      if (file !== undefined) files.set(entry.path, { entry, index: encodeFileIndex(file.index) })
+    }
+  }
+  return await name(components, `the model of ${cids.length} parts`, [...files.values()], options)
+}
+
+type NamedFile = Pick<FileResult, 'entry' | 'index'>
+
+/** Names the files by a manifest, and puts the model into the store. */
+async function name ({ store }: PublishComponents, what: string, files: readonly NamedFile[], { published = true, onNamed, signal }: PublishOptions): Promise<string> {
+  const indexBytes = files.reduce((sum, { index }) => sum + index.bytes.length, 0)
+  if (indexBytes > MODEL_INDEX_BYTES_MAX) {
+    throw new LimitExceededError(`the file indexes of ${what} have ${indexBytes} bytes, and no node loads more than ${MODEL_INDEX_BYTES_MAX}; add it in parts`)
+  }
+  // In the order of the manifest.
+  const sorted = [...files].sort((a, b) => (a.entry.path < b.entry.path ? -1 : 1))
+  const manifest = encodeManifest({ version: 1, files: sorted.map(({ entry }) => entry) })
+  const cid = manifest.cid.toString()
+  onNamed?.(cid)
+  const stored = await store.putModel({ manifest, indexes: sorted.map(({ index }) => index) }, { published, signal })
+  // Withdrawn meanwhile: a file in place that changed, or a disk that lost it.
+  if (!stored.complete) throw new SourceChangedError(`parts of ${what} were lost while it was added; add it again`)
+  return cid
 }
 
 /** Publishes large files one after the other, or small ones beside each other, with its own slots and its own hash thread, made when first needed. */

@@ -168,6 +168,8 @@ export interface DescribedFile {
   sha256: string
   /** Hex; what git names the content by. Undefined for large files, and for models that were published without it. */
   gitSha1: string | undefined
+  /** The file index CID, which names the bytes; not of what only an upstream names. */
+  index?: string
 }
 
 export interface DescribeOptions extends AbortOptions {

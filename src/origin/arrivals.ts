@@ -2,33 +2,65 @@ import { open } from 'node:fs/promises'
 import { DiskError, systemCode, throwIfAborted } from '../base/index.ts'
 import type { ArrivedFile } from './types.ts'
 
+/** A file in an instalment. */
+export interface InstalmentFile {
+  readonly cid: string
+  /** Its file index CID, and the peer that named the model; undefined of one that was published here. */
+  readonly index: string | undefined
+  readonly from: string | undefined
+  /** Its bytes, with the upstream's hash. */
+  readonly compared: boolean
+}
+
 /**
- * Files of one model that are whole on this disk and are what the upstream says, while the rest of it is on its way: readers here need
- * not wait for that. An open file stays readable when publishing takes its name away.
+ * Files of one model that are there while the rest of it is on its way, on this disk or in an instalment: readers need not wait for that.
+ * An open file stays readable when publishing takes its name away.
  */
 export class Arrivals {
-  /** Places by path. */
-  readonly #here = new Map<string, string>()
+  readonly #here = new Map<string, InstalmentFile | { place: string }>()
   readonly #waiting = new Set<() => void>()
 
-  /** Its hash was compared just now. */
-  add (path: string, place: string): void {
-    this.#here.set(path, place)
-    for (const wake of this.#waiting) wake()
+  /** Whole at this place on this disk, and its hash was compared just now. */
+  onDisk (path: string, place: string): void { this.#set(path, { place }) }
+
+  /** To here, if it was compared. */
+  moved (path: string, place: string): void { if (this.#here.has(path)) this.#set(path, { place }) }
+
+  /** What was compared is not replaced by what was not. */
+  inModel (path: string, file: InstalmentFile): void {
+    const known = this.#here.get(path)
+    if (known === undefined || file.compared || ('cid' in known && !known.compared)) this.#set(path, file)
+  }
+
+  /** Nobody gives this instalment, or it is another one. */
+  drop (cid: string): void {
+    for (const [path, known] of this.#here) if ('cid' in known && known.cid === cid) this.#here.delete(path)
+  }
+
+  /** Where it can be loaded from, or is. */
+  instalment (path: string): InstalmentFile | undefined {
+    const known = this.#here.get(path)
+    return known !== undefined && 'cid' in known ? known : undefined
   }
 
   /** The fetch is over: what came of it is in the store, or was left for the next. */
   clear (): void { this.#here.clear() }
 
-  /** When it is here; of what comes another way, never. Throws the signal's reason. The caller closes it. */
-  async take (path: string, signal: AbortSignal): Promise<ArrivedFile> {
+  /** When it is there; of what comes another way, never. Throws the signal's reason. The caller closes a file. */
+  async take (path: string, signal: AbortSignal): Promise<ArrivedFile | InstalmentFile> {
     for (;;) {
       throwIfAborted(signal)
-      const place = this.#here.get(path)
-      const file = place === undefined ? undefined : await opened(place)
+      const known = this.#here.get(path)
+      if (known !== undefined && 'cid' in known) return known
+      const file = known === undefined ? undefined : await opened(known.place)
       if (file !== undefined) return file
-      if (this.#here.get(path) === place) await this.#change(signal)
+      if (this.#here.get(path) === known) await this.#change(signal)
     }
+  }
+
+  #set (path: string, known: InstalmentFile | { place: string }): void {
+    this.#here.set(path, known)
+    for (const wake of this.#waiting) wake()
   }
 
   async #change (signal: AbortSignal): Promise<void> {

@@ -2,20 +2,22 @@ import type { Libp2p } from '@libp2p/interface'
 import type { AbortOptions, Clock, Logger, ProgressOptions, Random } from '../base/index.ts'
 import type { ContentRouter, Provider } from '../discovery/router.ts'
 import type { KnownName } from './access.ts'
-import type { UpstreamFile } from './types.ts'
+import type { ArrivedFile, UpstreamFile } from './types.ts'
 
 /** What is found in a model's manifest and indexes. */
 export interface DescribedModel {
   cid: string
-  files: ReadonlyArray<{ path: string, size: number, sha256: string, gitSha1: string | undefined }>
+  /** `index`: the file index CID, which names the bytes, when it is known. */
+  files: ReadonlyArray<{ path: string, size: number, sha256: string, gitSha1: string | undefined, index?: string }>
 }
-
-export interface AddResult { cid: string }
 
 export interface PublishOptions extends AbortOptions, ProgressOptions<{ bytesDone: number }> {
   /** Called with each file that is not needed any more. */
   onStored: (path: string) => Promise<void>
 }
+
+/** Adds a directory as a model that is nobody's, and is not evicted until `letGo` is called. */
+export type AddInstalment = (directory: string, options: PublishOptions) => Promise<{ cid: string, letGo: () => void }>
 
 /** Peers that said to have the model: asked before anybody is searched for. In a large swarm that just began it is announced nowhere yet. */
 export interface Hints { from?: readonly string[] }
@@ -34,8 +36,15 @@ export interface OriginComponents {
   isBanned: (peerId: string) => boolean
   learn: (provider: Provider) => Promise<void>
   makeRoom: (bytes: number, what: string) => Promise<void>
-  /** Adds a directory. */
-  publish: (directory: string, options: PublishOptions) => Promise<AddResult>
+  addInstalment: AddInstalment
+  /** Publishes the model of all files of these, which are here. */
+  combine: (cids: readonly string[], options: AbortOptions) => Promise<{ cid: string }>
+  /** Makes it a model of this store, with the blocks that are here in others; nothing is loaded. */
+  adopt: (cid: string, options: AbortOptions & Hints) => Promise<void>
+  /** A file of a model that is whole here; undefined when it is not. */
+  openWhole: (cid: string, path: string) => ArrivedFile | undefined
+  /** Until the returned function is called it is not evicted. */
+  hold: (cid: string) => () => void
   describe: Describe
   /** Loads one file and gives it, piece by piece. */
   read: (cid: string, path: string, options: AbortOptions & Hints) => AsyncIterable<Uint8Array>
@@ -43,8 +52,8 @@ export interface OriginComponents {
   readSome: (cid: string, path: string, range: { offset: number, length: number }, options: AbortOptions & Hints) => Promise<Uint8Array>
   /** How much of a model is on this disk, or in place. */
   held: (cid: string) => 'whole' | 'part' | undefined
-  /** Takes a model away that turned out to be another one, unless it has other uses here. */
-  discard: (cid: string) => Promise<void>
+  /** Takes a model away that nobody needs, unless it has other uses here. False: somebody reads it just now. */
+  discard: (cid: string) => Promise<boolean>
   /** Names that were fetched here before: all, or those of one repository. */
   names: (repo?: string) => KnownName[]
   /** A file with this content that is whole here, in another model; undefined when there is none. */

@@ -3,11 +3,12 @@
  *
  *     parts/<hash>    what came of a file so far, under the name of its content
  *     files/<path>    the files that are whole, and are what the upstream says
+ *     staging/<path>  those that are being published (instalments.ts)
  *
  * What is here when it is cut off, by whomever, is gone on with later. Nothing is published from here before all is right.
  */
 import { constants } from 'node:fs'
-import { link, mkdir, open, rm, stat, type FileHandle } from 'node:fs/promises'
+import { link, mkdir, open, rm, rmdir, stat, type FileHandle } from 'node:fs/promises'
 import type { Hash } from 'node:crypto'
 import { dirname, join } from 'node:path'
 import {
@@ -26,6 +27,8 @@ export interface DownloadInit {
   caller: Caller
   /** Where it comes to; made when it is not there. */
   directory: string
+  /** Files that need not come: they are published already. */
+  published: ReadonlySet<string>
   /** This file is whole at this place, and its hash was compared. */
   arrived: (path: string, place: string) => void
   signal: AbortSignal
@@ -66,7 +69,7 @@ export class Download {
   }
 
   /** The directory that is whole when run() resolves. */
-  get files (): string { return join(this.#init.directory, 'files') }
+  get files (): string { return placesOf(this.#init.directory).files }
   get bytesTotal (): number { return bytesOf(this.#init.model) }
   get bytesDone (): number {
     let bytes = 0
@@ -111,7 +114,7 @@ export class Download {
     const part = this.#byPath.get(path)
     if (part === undefined || offset >= part.bytes) return undefined
     const bytes = Buffer.alloc(Math.min(length, part.bytes - offset))
-    for (const place of [this.#partPath(part), join(this.files, path)]) {
+    for (const place of [this.#partPath(part), join(this.files, path), join(placesOf(this.#init.directory).staging, path)]) {
       const handle = await open(place, 'r').catch(() => undefined)
       if (handle === undefined) continue
       try {
@@ -124,16 +127,14 @@ export class Download {
     return undefined
   }
 
-  async remove (): Promise<void> {
-    await rm(this.#init.directory, { recursive: true, force: true })
-  }
+  async remove (): Promise<void> { await removeDownload(this.#init.directory) }
 
   #partPath (part: Part): string { return join(this.#init.directory, 'parts', contentOf(part.file)) }
 
   /** What an earlier attempt has left. */
   async #look (part: Part): Promise<void> {
     const size = async (path: string): Promise<number | undefined> => (await ifThere(stat(path)))?.size
-    const whole = await Promise.all(part.paths.map(async path => await size(join(this.files, path)) === part.file.size))
+    const whole = await Promise.all(part.paths.map(async path => this.#init.published.has(path) || await size(join(this.files, path)) === part.file.size))
     part.whole = whole.every(Boolean)
     part.bytes = part.whole ? part.file.size : await size(this.#partPath(part)) ?? 0
   }
@@ -240,6 +241,17 @@ export class Download {
     part.whole = true
     for (const path of part.paths) this.#init.arrived(path, join(this.files, path))
   }
+}
+
+/** Where files are that are whole, and those that are being published. */
+export function placesOf (directory: string): { files: string, staging: string } {
+  return { files: join(directory, 'files'), staging: join(directory, 'staging') }
+}
+
+/** What came so far; not what is noted of it beside. */
+export async function removeDownload (directory: string): Promise<void> {
+  for (const part of ['parts', 'files', 'staging']) await rm(join(directory, part), { recursive: true, force: true })
+  await rmdir(directory).catch(() => undefined) // there is more, or nothing
 }
 
 /** Undefined: no use to try again. */

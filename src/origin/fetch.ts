@@ -1,25 +1,24 @@
-import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { OutOfSpaceError, UpstreamMismatchError, asError, sleep, throwIfAborted, type Clock, type Logger } from '../base/index.ts'
-import type { AddResult, Describe, DescribedModel, LocalFiles, PublishOptions } from './components.ts'
+import { OutOfSpaceError, asError, sleep, throwIfAborted, type Clock, type Logger } from '../base/index.ts'
+import { checkClaim, checkDescription } from './check-description.ts'
 import { yieldsTo, type Claim } from './claims.ts'
-import { Download } from './download.ts'
+import type { LocalFiles, OriginComponents } from './components.ts'
+import { Download, placesOf } from './download.ts'
+import { Instalments, type InstalmentsComponents } from './instalments.ts'
 import type { KnownModel } from './known-model.ts'
 import type { OriginSwarm } from './swarm.ts'
 import type { Caller, OriginFetch } from './types.ts'
-import { bytesOf, contentOf } from './upstream-model.ts'
+import { bytesOf } from './upstream-model.ts'
 import type { Upstream } from './upstream.ts'
 
-export interface FetchComponents {
+export interface FetchComponents extends InstalmentsComponents, Pick<OriginComponents, 'combine'> {
   upstream: Upstream
   swarm: OriginSwarm
   clock: Clock
   logger: Logger
   /** Makes room for so many bytes. Throws QuotaExceededError, OutOfSpaceError. */
   makeRoom: (bytes: number, what: string) => Promise<void>
-  publish: (directory: string, options: PublishOptions) => Promise<AddResult>
   local: LocalFiles
-  describe: Describe
 }
 
 export interface FetchInit {
@@ -28,8 +27,8 @@ export interface FetchInit {
   directory: string
   self: string
   progress: OriginFetch
-  /** What this node says of itself from now on; `peek` gives what is here of a file. */
-  claim: (claim: Claim | undefined, download: Download | undefined) => void
+  /** What this node says of itself from now on; `download` gives what is here of a file, and `instalments` what others can load. */
+  claim: (claim: Claim | undefined, here?: { download: Download, instalments: Instalments }) => void
   signal: AbortSignal
 }
 
@@ -46,8 +45,6 @@ export class YieldedError extends Error {
 /** Between two words to those who remember: a claim is void after CLAIM_MS. */
 const TELL_FIRST_MS = 1_000
 const TELL_MS = 3_000
-/** A model that nobody describes in this time is taken for gone: clients wait 10 s for a head. */
-const DESCRIBE_MS = 8_000
 /** Every so often also to those who are found by the model's name. */
 const DEEP_EVERY = 4
 
@@ -59,13 +56,24 @@ export async function fetchModel (components: FetchComponents, init: FetchInit):
   const { known, caller, progress, signal: given } = init
   const over = new AbortController()
   const signal = AbortSignal.any([given, over.signal])
-  const download = new Download(components, { model: known.model, caller, directory: join(init.directory, known.key), arrived: (path, place) => { known.arrivals.add(path, place) }, signal })
-  let cutBytes = 0
+  const directory = join(init.directory, known.key)
+  const instalments = new Instalments(components, { known, ...placesOf(directory), signal })
+  const download = new Download(components, {
+    model: known.model,
+    caller,
+    directory,
+    published: instalments.paths,
+    arrived: (path, place) => {
+      known.arrivals.onDisk(path, place)
+      instalments.arrived(path)
+    },
+    signal
+  })
   const isPublishing = (): boolean => progress.phase === 'publishing'
   const tell = async (deep: boolean): Promise<void> => {
     progress.bytesDone = download.bytesDone
     // Twice: what came, and what was cut into blocks, which takes its time of a large model.
-    init.claim({ peerId: init.self, state: 'fetching', cid: undefined, bytesDone: download.bytesDone + cutBytes, bytesTotal: 2 * download.bytesTotal }, download)
+    init.claim({ peerId: init.self, state: 'fetching', cid: undefined, bytesDone: download.bytesDone + instalments.bytesDone, bytesTotal: 2 * download.bytesTotal }, { download, instalments })
     const { claims: said } = await components.swarm.look(known.key, known.name, { deep, signal })
     // It is all here by now, and what is cut into blocks already would have to come again.
     if (isPublishing()) return
@@ -94,51 +102,37 @@ export async function fetchModel (components: FetchComponents, init: FetchInit):
     }
   }
   progress.phase = 'fetching'
+  let isFull = false
   let telling: Promise<void> = Promise.resolve()
+  let publishing: Promise<void> = Promise.resolve()
   try {
     await tell(false)
-    await components.makeRoom(bytesOf(known.model), `${known.repo} from the upstream`)
+    await instalments.resume()
+    await components.makeRoom(bytesOf(known.model) - instalments.bytesDone, `${known.repo} from the upstream`)
     telling = keepTelling()
     telling.catch(error => { over.abort(error) })
+    publishing = instalments.run()
+    publishing.catch(error => { over.abort(error) })
     await download.run()
     progress.phase = 'publishing'
-    const { cid } = await components.publish(download.files, { signal, onProgress: ({ bytesDone }) => { cutBytes = bytesDone }, onStored: async path => { await rm(path, { force: true }) } })
+    instalments.end()
+    await publishing
+    const { cid } = await components.combine(instalments.cids, { signal })
     checkDescription(known, await components.describe(cid, { signal }), 'this disk')
     await download.remove()
     return cid
   } catch (error) {
     // What is there is gone on with next time; not where it takes the last room.
-    if (error instanceof OutOfSpaceError) await download.remove().catch(removal => { components.logger.warn({ error: asError(removal).message }, 'what was begun from the upstream could not be removed') })
+    isFull = error instanceof OutOfSpaceError || over.signal.reason instanceof OutOfSpaceError
+    if (isFull) await download.remove().catch(removal => { components.logger.warn({ error: asError(removal).message }, 'what was begun from the upstream could not be removed') })
     throwIfAborted(given)
     throw over.signal.aborted ? over.signal.reason : error
   } finally {
-    known.arrivals.clear()
-    init.claim(undefined, undefined)
+    init.claim(undefined)
     over.abort(new YieldedError({ peerId: init.self, state: 'want', cid: undefined, bytesDone: 0, bytesTotal: 0 }))
-    await telling.catch(() => undefined)
-  }
-}
-
-/** The model that a peer says to have, as far as its description goes. Throws UpstreamMismatchError, NoProviderError. */
-export async function checkClaim ({ describe }: { describe: Describe }, known: KnownModel, { cid, peerId }: Claim, signal: AbortSignal): Promise<string> {
-  if (cid === undefined) throw new TypeError(`a claim without a model from ${peerId}`)
-  checkDescription(known, await describe(cid, { signal, from: [peerId], providerTimeoutMs: DESCRIBE_MS }), peerId)
-  return cid
-}
-
-/**
- * Whether a model says of itself what the upstream says of this revision: the same files, of the same sizes, with the same hashes
- * where it has them. Its bytes are another matter. Throws UpstreamMismatchError.
- */
-export function checkDescription ({ model, commit }: KnownModel, described: DescribedModel, from: string): void {
-  const wrong = (path: string, found: string, told: string): UpstreamMismatchError =>
-    new UpstreamMismatchError(`${path} of ${model.repo} at ${commit.slice(0, 12)} is ${found} in ${described.cid} from ${from}, and ${told} at the upstream`)
-  const files = new Map(described.files.map(file => [file.path, file]))
-  if (files.size !== model.files.length) throw wrong('the list of files', `${files.size} long`, `${model.files.length} long`)
-  for (const file of model.files) {
-    const found = files.get(file.path)
-    if (found?.size !== file.size) throw wrong(file.path, found === undefined ? 'missing' : `of ${found.size} bytes`, `of ${file.size} bytes`)
-    const hash = file.sha256 === undefined ? found.gitSha1 : found.sha256
-    if (hash !== undefined && hash !== contentOf(file)) throw wrong(file.path, hash, contentOf(file))
+    await Promise.allSettled([telling, publishing])
+    known.arrivals.clear()
+    instalments.release()
+    if (isFull) await components.book.retire(known.key, 0)
   }
 }

@@ -1,7 +1,8 @@
 import { asError, sleep, throwIfAborted, type Clock, type Logger } from '../base/index.ts'
 import { CLAIM_MS, decide, type Claim } from './claims.ts'
 import type { Describe } from './components.ts'
-import { YieldedError, checkClaim } from './fetch.ts'
+import { checkClaim } from './check-description.ts'
+import { YieldedError } from './fetch.ts'
 import type { KnownModel } from './known-model.ts'
 import type { OriginSwarm } from './swarm.ts'
 import type { OriginFetch } from './types.ts'
@@ -21,6 +22,8 @@ export interface FindInit {
   progress: OriginFetch
   /** What this node says of itself; undefined: nothing any more. */
   claim: (claim: Claim | undefined) => void
+  /** This peer fetches it. */
+  follows: (peerId: string) => void
   signal: AbortSignal
 }
 
@@ -87,6 +90,7 @@ export async function findModel (components: FindComponents, init: FindInit): Pr
         case 'follow': {
           const { peerId, bytesDone } = decision.claim
           Object.assign(progress, { phase: 'waiting', peerId, bytesDone: Math.min(bytesDone, progress.bytesTotal) })
+          init.follows(peerId)
           if (watch.stuckMs(decision.claim, now) > STUCK_MS) {
             known.distrusted.set(peerId, clock.monotonic() + STUCK_DISTRUST_MS)
             goOnWithout(peerId, new Error(`it received nothing for ${STUCK_MS / 1_000} s`))

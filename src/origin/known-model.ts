@@ -4,6 +4,7 @@ import * as Digest from 'multiformats/hashes/digest'
 import { NoProviderError, ORIGIN_MISSING_MAX, UPSTREAM_FILES_KNOWN_MAX, UpstreamMismatchError } from '../base/index.ts'
 import { Arrivals } from './arrivals.ts'
 import type { Claim } from './claims.ts'
+import type { DescribedModel } from './components.ts'
 import type { SharedWork } from './shared-work.ts'
 import type { Caller, UpstreamFile, UpstreamModel } from './types.ts'
 import { contentOf } from './upstream-model.ts'
@@ -36,17 +37,24 @@ export class KnownModel {
   findingFor: Caller | undefined
   /** Why it could not be had a moment ago. */
   failed: { error: Error, until: number } | undefined
-  /** Of a fetch by this node. */
+  /** Of a fetch that runs, by this node or a peer. */
   readonly arrivals = new Arrivals()
+  /** Peers whose instalments were others than they said: none of theirs is loaded. */
+  readonly liars = new Set<string>()
   /** By the model CID and the path. */
   readonly verifying = new Map<string, SharedWork<void>>()
   /** The model was in this store before a peer named it, for another reason. */
   wasHere = false
+  /** The peer that fetches it, while it is followed. */
+  fetcher: readonly string[] = []
   /** Peers that said to have it. */
   holders: readonly string[] = []
   #cid: string | undefined
   /** Files of that model whose bytes were compared here with the upstream's word, hash by hash. */
   readonly #verified = new Set<string>()
+  /** File indexes by path: those whose bytes are what the upstream says, in whatever model they are, and those of the model that a peer named. */
+  readonly #compared = new Map<string, string>()
+  #named = new Map<string, string>()
 
   constructor (model: UpstreamModel) {
     this.#model = model
@@ -70,13 +78,24 @@ export class KnownModel {
     for (const other of this.model.files) if (contentOf(other) === contentOf(file) && other.size === file.size) this.#verified.add(other.path)
   }
 
-  /** A peer named it: what was compared of another model says nothing about this one. */
-  hint (cid: string, { wasHere, from }: { wasHere: boolean, from: readonly string[] }): void {
+  /** A file with this index was read, and is what the upstream says. */
+  compared (path: string, index: string): void {
+    this.#compared.set(path, index)
+    if (this.#named.get(path) === index) this.#verified.add(path)
+  }
+
+  /** A peer named it: what was compared of another model says nothing about this one, but for files that have the same index. */
+  hint ({ cid, files }: DescribedModel, { wasHere, from }: { wasHere: boolean, from: readonly string[] }): void {
     this.holders = from
     if (this.#cid === cid) return
     this.forget()
     this.#cid = cid
     this.wasHere = wasHere
+    for (const { path, index } of files) {
+      if (index === undefined) continue
+      this.#named.set(path, index)
+      if (this.#compared.get(path) === index) this.#verified.add(path)
+    }
   }
 
   /** What the upstream says today: a repository may be gated, or opened, long after a commit. */
@@ -137,6 +156,7 @@ export class KnownModel {
     this.#cid = undefined
     this.sure = false
     this.#verified.clear()
+    this.#named = new Map()
   }
 
   get busy (): boolean { return this.finding?.ended === false || this.verifying.size > 0 }

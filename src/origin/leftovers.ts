@@ -27,6 +27,8 @@ export class Leftovers {
   readonly #logger: Logger
   readonly #inUse = new Map<string, number>()
   readonly #removing = new Map<string, Promise<void>>()
+  /** What belongs to it elsewhere goes first. */
+  beforeRemoval: (key: string) => Promise<void> = async () => undefined
 
   constructor ({ clock, logger }: { clock: Clock, logger: Logger }, directory: string) {
     this.directory = directory
@@ -76,7 +78,7 @@ export class Leftovers {
 
   async #remove (key: string, path: string): Promise<boolean> {
     if (this.#inUse.has(key)) return false // since it was looked at
-    const removing = rm(path, { recursive: true, force: true })
+    const removing = this.beforeRemoval(key).then(async () => { await rm(path, { recursive: true, force: true }) })
     this.#removing.set(key, removing.catch(() => undefined))
     try {
       await removing

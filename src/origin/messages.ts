@@ -1,5 +1,5 @@
 import { encode } from '@ipld/dag-cbor'
-import { ORIGIN_CLAIMS_MAX, ORIGIN_MESSAGE_BYTES_MAX, ORIGIN_PEEK_BYTES_MAX, PATH_BYTES_MAX, ProtocolError, asError } from '../base/index.ts'
+import { ORIGIN_CLAIMS_MAX, ORIGIN_INSTALMENTS_MAX, ORIGIN_MESSAGE_BYTES_MAX, ORIGIN_PEEK_BYTES_MAX, PATH_BYTES_MAX, ProtocolError, asError } from '../base/index.ts'
 import { parseModelCid } from '../model/index.ts'
 import { decodeControl, encodeFrame, type FrameRules } from '../transfer/index.ts'
 import type { Claim, ClaimState } from './claims.ts'
@@ -11,9 +11,11 @@ export const ASK = 1
 export const CLAIMS = 2
 export const PEEK = 3
 export const BYTES = 4
+export const LIST = 5
+export const INSTALMENTS = 6
 
-export const QUESTION_RULES: FrameRules = { bodyBytesMax: type => (type === ASK || type === PEEK ? ORIGIN_MESSAGE_BYTES_MAX : undefined) }
-export const ANSWER_RULES: FrameRules = { bodyBytesMax: type => (type === CLAIMS ? ORIGIN_MESSAGE_BYTES_MAX : type === BYTES ? ORIGIN_PEEK_BYTES_MAX : undefined) }
+export const QUESTION_RULES: FrameRules = { bodyBytesMax: type => (type === ASK || type === PEEK || type === LIST ? ORIGIN_MESSAGE_BYTES_MAX : undefined) }
+export const ANSWER_RULES: FrameRules = { bodyBytesMax: type => (type === CLAIMS || type === INSTALMENTS ? ORIGIN_MESSAGE_BYTES_MAX : type === BYTES ? ORIGIN_PEEK_BYTES_MAX : undefined) }
 
 const STATES: readonly ClaimState[] = ['want', 'fetching', 'have']
 /** An Ed25519 peer id in base58: what every node's identity is. */
@@ -60,6 +62,29 @@ export function decodePeek (body: Uint8Array): PeekMessage {
 
 export function encodeBytes (bytes: Uint8Array): Uint8Array {
   return encodeFrame(BYTES, bytes)
+}
+
+export function encodeList (key: string): Uint8Array {
+  return encodeFrame(LIST, encode({ key }))
+}
+
+/** The key. Throws ProtocolError. */
+export function decodeList (body: Uint8Array): string {
+  return readKey(exactly(decodeControl(body), ['key']).key)
+}
+
+export function encodeInstalments (cids: readonly string[]): Uint8Array {
+  return encodeFrame(INSTALMENTS, encode(cids.slice(0, ORIGIN_INSTALMENTS_MAX)))
+}
+
+/** Model CIDs. Throws ProtocolError. */
+export function decodeInstalments (body: Uint8Array): string[] {
+  const value = decodeControl(body)
+  if (!Array.isArray(value) || value.length > ORIGIN_INSTALMENTS_MAX) throw new ProtocolError(`something else where at most ${ORIGIN_INSTALMENTS_MAX} model CIDs belong`)
+  return value.map((cid: unknown) => {
+    if (typeof cid !== 'string') throw new ProtocolError('something else where a model CID belongs')
+    return readCid(cid)
+  })
 }
 
 function forWire ({ peerId, state, cid, bytesDone, bytesTotal }: Claim): object {

@@ -4,17 +4,21 @@ import {
   NoProviderError, NodeStoppedError, ORIGIN_PEEK_BYTES_MAX, Semaphore, UPSTREAM_FETCHES_MAX, UpstreamMismatchError, UpstreamRefusedError, asError, throwIfAborted
 } from '../base/index.ts'
 import { Access, type KnownName } from './access.ts'
+import type { InstalmentFile } from './arrivals.ts'
 import type { Claim } from './claims.ts'
 import type { OriginComponents } from './components.ts'
-import type { Download } from './download.ts'
+import { removeDownload, type Download } from './download.ts'
 import { fetchModel } from './fetch.ts'
 import { findModel } from './find.ts'
+import { Following } from './following.ts'
 import { Found } from './found.ts'
+import { InstalmentBook, LINGER_MS as INSTALMENT_LINGER_MS } from './instalment-book.ts'
+import type { Instalments } from './instalments.ts'
 import { KnownModel, KnownModels, keyOf } from './known-model.ts'
 import type { Leftovers } from './leftovers.ts'
 import { SharedWork } from './shared-work.ts'
 import { OriginSwarm } from './swarm.ts'
-import type { Caller, ModelOrigin, OriginCounters, OriginFetch, OriginModel, OriginStatus } from './types.ts'
+import type { ArrivedFile, Caller, ModelOrigin, OriginCounters, OriginFetch, OriginModel, OriginStatus, UpstreamFile } from './types.ts'
 import { bytesOf, checkHash, hashFor } from './upstream-model.ts'
 import { Upstream } from './upstream.ts'
 
@@ -27,6 +31,9 @@ export interface OriginInit {
   /** It goes with this node. */
   isTemporary: boolean
 }
+
+/** Of a running fetch. */
+interface Here { download: Download, instalments: Instalments }
 
 /** Clients wait 10 s for a head. */
 const DESCRIBE_MS = 8_000
@@ -48,7 +55,11 @@ export class Origin implements ModelOrigin {
   readonly #access: Access
   readonly #known = new KnownModels()
   readonly #claims = new Map<string, Claim>()
-  readonly #downloads = new Map<string, Download>()
+  /** What is here of running fetches, by key. */
+  readonly #here = new Map<string, Here>()
+  readonly #book: InstalmentBook
+  /** Somebody asked for the instalments of these, and may be loading them. */
+  readonly #followed = new Set<string>()
   readonly #fetches = new Map<KnownModel, OriginFetch>()
   readonly #telling = new Set<Promise<void>>()
   readonly #slots = new Semaphore(UPSTREAM_FETCHES_MAX)
@@ -61,7 +72,18 @@ export class Origin implements ModelOrigin {
     const { clock, random, logger } = components
     const { signal } = this.#stopping
     this.#upstream = new Upstream({ url: init.upstream, userAgent: init.userAgent, clock, counters: this.#counters })
-    this.#swarm = new OriginSwarm(components, { claimOf: key => this.#claimOf(key), peek: async ({ key, path, offset, length }) => await this.#downloads.get(key)?.peek(path, offset, length) })
+    this.#swarm = new OriginSwarm(components, {
+      claimOf: key => this.#claimOf(key),
+      peek: async ({ key, path, offset, length }) => await this.#here.get(key)?.download.peek(path, offset, length),
+      instalmentsOf: key => {
+        const here = this.#here.get(key)
+        if (here === undefined) return []
+        this.#followed.add(key)
+        return here.instalments.cids
+      }
+    })
+    this.#book = new InstalmentBook({ clock, logger, directory: init.leftovers.directory, discard: components.discard, signal })
+    init.leftovers.beforeRemoval = async key => { await this.#book.retire(key, 0) }
     this.#access = new Access({
       upstream: this.#upstream,
       known: this.#known,
@@ -78,9 +100,13 @@ export class Origin implements ModelOrigin {
   async start (): Promise<void> {
     const { leftovers } = this.#init
     await mkdir(leftovers.directory, { recursive: true, mode: 0o700 })
+    await this.#book.load()
     await leftovers.sweep()
     await this.#swarm.start()
-    for (const name of this.#components.names()) this.#have(name)
+    for (const name of this.#components.names()) {
+      this.#have(name)
+      if (this.#components.held(name.cid) === 'whole') await this.#book.retire(keyOf(name), 0)
+    }
   }
 
   async stop (): Promise<void> {
@@ -88,17 +114,21 @@ export class Origin implements ModelOrigin {
     await this.#swarm.stop()
     await Promise.all(this.#telling)
     await Promise.all([...this.#fetches.keys()].map(async known => { await known.finding?.over() }))
+    await this.#book.stop()
     this.#upstream.stop()
     if (this.#init.isTemporary) await rm(this.#init.leftovers.directory, { recursive: true, force: true })
   }
 
   status (): OriginStatus {
     for (const [known, fetch] of this.#fetches) {
-      const download = this.#downloads.get(known.key)
-      if (download !== undefined) fetch.bytesDone = download.bytesDone
+      const here = this.#here.get(known.key)
+      if (here !== undefined) fetch.bytesDone = here.download.bytesDone
     }
     return { upstream: this.#upstream.url, fetches: [...this.#fetches.values()].map(fetch => ({ ...fetch })), counters: structuredClone(this.#counters) }
   }
+
+  /** A part of a model that is on its way, and no model of its own. */
+  isInstalment (cid: string): boolean { return this.#book.has(cid) }
 
   async resolve (repo: string, revision: string, caller: Caller): Promise<OriginModel> {
     throwIfAborted(this.#stopping.signal)
@@ -155,14 +185,48 @@ export class Origin implements ModelOrigin {
     const { cid } = known
     if (cid === undefined) throw new NoProviderError(`${known.repo} has to be found first`)
     if (known.isVerified(cid, path)) return
+    await this.#shared(known, cid, path, signal, async signal => { await this.#verify(known, revision, { cid, path, signal }) })
+  }
+
+  /** Many want the same file: it is compared once. */
+  async #shared (known: KnownModel, cid: string, path: string, signal: AbortSignal, compare: (signal: AbortSignal) => Promise<void>): Promise<void> {
     const name = `${cid}/${path}`
     let work = known.verifying.get(name)
     if (work === undefined || work.ended) {
-      work = new SharedWork({ clock: this.#components.clock, lingerMs: LINGER_MS, signal: this.#stopping.signal }, async signal => { await this.#verify(known, revision, { cid, path, signal }) })
+      work = new SharedWork({ clock: this.#components.clock, lingerMs: LINGER_MS, signal: this.#stopping.signal }, compare)
       known.verifying.set(name, work)
       void work.over().then(() => { known.verifying.delete(name) })
     }
     await work.join(signal)
+  }
+
+  /** Of Found: the file is there before its model is, and its bytes are what the upstream says. */
+  async arrival (known: KnownModel, revision: string, path: string, signal: AbortSignal): Promise<ArrivedFile> {
+    for (;;) {
+      const place = await known.arrivals.take(path, signal)
+      if (!('cid' in place)) return place
+      const { cid } = place
+      if (place.compared) {
+        const file = this.#components.openWhole(cid, path)
+        if (file !== undefined) return file
+        known.arrivals.drop(cid) // evicted, or removed
+        continue
+      }
+      try {
+        await this.#shared(known, cid, path, signal, async signal => { await this.#compareInstalment(known, revision, path, place, signal) })
+      } catch (error) {
+        throwIfAborted(signal)
+        known.arrivals.drop(cid) // it comes with the model
+        if (error instanceof UpstreamMismatchError) {
+          known.refused.add(cid)
+          if (place.from !== undefined) known.liars.add(place.from)
+          if (await this.#components.discard(cid)) await this.#book.drop(known.key, cid)
+        } else {
+          known.miss(cid, this.#components.clock.monotonic())
+        }
+        this.#components.logger.warn({ repo: known.repo, path, cid, peerId: place.from, error: asError(error).message }, 'a file that a peer has published of a model that it fetches could not be had')
+      }
+    }
   }
 
   /** Of Found: some bytes to go on with, compared with nothing yet. */
@@ -170,8 +234,10 @@ export class Origin implements ModelOrigin {
     const { signal } = given
     const length = Math.min(given.length, ORIGIN_PEEK_BYTES_MAX)
     if (known.cid !== undefined) return await this.#components.readSome(known.cid, path, { offset, length }, { signal, from: known.holders })
-    const here = this.#downloads.get(known.key)
-    if (here !== undefined) return await here.peek(path, offset, length)
+    const instalment = known.arrivals.instalment(path)
+    if (instalment !== undefined) return await this.#components.readSome(instalment.cid, path, { offset, length }, { signal, from: known.fetcher })
+    const here = this.#here.get(known.key)
+    if (here !== undefined) return await here.download.peek(path, offset, length)
     const peerId = this.#fetches.get(known)?.peerId
     return peerId === undefined ? undefined : await this.#swarm.peek(peerId, { key: known.key, path, offset, length }, signal)
   }
@@ -194,36 +260,49 @@ export class Origin implements ModelOrigin {
   async #find (known: KnownModel, revision: string, { caller, signal, keep }: { caller: Caller, signal: AbortSignal, keep: (keep: boolean) => void }): Promise<string> {
     const { clock, logger } = this.#components
     const { self, leftovers: { directory } } = this.#init
+    known.arrivals.clear()
+    this.#book.begin(known.key)
+    this.#followed.delete(known.key)
     const progress: OriginFetch = { repo: known.repo, commit: known.commit, phase: 'asking', peerId: undefined, startedAt: clock.now(), bytesDone: 0, bytesTotal: bytesOf(known.model) }
-    const claim = (claim: Claim | undefined, download?: Download): void => {
+    const claim = (claim: Claim | undefined, here?: Here): void => {
       if (claim === undefined) this.#claims.delete(known.key)
       else this.#claims.set(known.key, claim)
-      if (download === undefined) this.#downloads.delete(known.key)
-      else this.#downloads.set(known.key, download)
+      if (here === undefined) this.#here.delete(known.key)
+      else this.#here.set(known.key, here)
     }
     this.#fetches.set(known, progress)
+    const over = new AbortController()
+    const following = new Following({ ...this.#components, swarm: this.#swarm }, known, AbortSignal.any([signal, over.signal]))
     try {
       const fetch = async (): Promise<string> => await this.#slots.run(async () => {
         // It goes on to its end, whoever leaves: it is fetched for all.
         keep(true)
         progress.peerId = undefined
         try {
-          return await fetchModel({ ...this.#components, upstream: this.#upstream, swarm: this.#swarm }, { known, caller, directory, self, progress, claim, signal })
+          return await fetchModel({ ...this.#components, upstream: this.#upstream, swarm: this.#swarm, book: this.#book }, { known, caller, directory, self, progress, claim, signal })
         } finally {
           keep(false)
         }
       }, signal)
-      const { cid, fetched, from } = await findModel({ ...this.#components, swarm: this.#swarm, fetch }, { known, self, progress, claim, signal })
+      const follows = (peerId: string): void => {
+        known.fetcher = [peerId]
+        following.look(peerId)
+      }
+      const { cid, fetched, from } = await findModel({ ...this.#components, swarm: this.#swarm, fetch }, { known, self, progress, claim, follows, signal })
+      await this.#book.drop(known.key, cid) // the only one is the model
       if (fetched) {
         known.fetched(cid)
         this.#counters.fetched++
         await this.#link(known, revision)
         logger.info({ repo: known.repo, commit: known.commit, cid }, 'fetched from the upstream and published')
       } else {
-        known.hint(cid, { wasHere: this.#components.held(cid) !== undefined, from })
+        const described = await this.#components.describe(cid, { signal })
+        known.hint(described, { wasHere: this.#components.held(cid) !== undefined, from })
         this.#counters.shared++
-        await rm(join(directory, known.key), { recursive: true, force: true })
+        await removeDownload(join(directory, known.key))
+        await this.#adopt(known, revision, signal)
       }
+      if (this.#components.held(cid) !== undefined) await this.#book.retire(known.key, fetched && !this.#followed.has(known.key) ? 0 : INSTALMENT_LINGER_MS)
       return cid
     } catch (error) {
       if (!signal.aborted) {
@@ -235,6 +314,10 @@ export class Origin implements ModelOrigin {
       }
       throw error
     } finally {
+      over.abort(new NodeStoppedError('nobody is followed any more'))
+      await following.over()
+      known.arrivals.clear()
+      known.fetcher = []
       this.#fetches.delete(known)
       this.#tell(known.key)
       if (!this.#claims.has(known.key)) this.#components.router.withdraw([known.name])
@@ -242,12 +325,9 @@ export class Origin implements ModelOrigin {
   }
 
   async #verify (known: KnownModel, revision: string, { cid, path, signal }: { cid: string, path: string, signal: AbortSignal }): Promise<void> {
-    const file = known.model.files.find(file => file.path === path)
-    if (file === undefined) throw new TypeError(`${path} is no file of ${known.repo}`)
-    const hash = hashFor(file)
-    for await (const bytes of this.#components.read(cid, path, { signal, from: known.holders })) hash.update(bytes)
+    const file = fileOf(known, path)
     try {
-      checkHash(known.model, file, hash, cid)
+      await this.#compare(known, file, { cid, from: known.holders, signal })
     } catch (error) {
       if (error instanceof UpstreamMismatchError && known.cid === cid) {
         this.#components.logger.warn({ repo: known.repo, cid, error: error.message }, 'a peer took another model for this one')
@@ -259,6 +339,45 @@ export class Origin implements ModelOrigin {
     }
     if (known.cid !== cid) return
     known.verify(file)
+    await this.#linkWhole(known, revision)
+  }
+
+  async #compareInstalment (known: KnownModel, revision: string, path: string, { cid, index, from }: InstalmentFile, signal: AbortSignal): Promise<void> {
+    // It may be a model of somebody here, by chance.
+    if (this.#components.held(cid) === undefined) await this.#book.add(known.key, cid, 'others')
+    await this.#compare(known, fileOf(known, path), { cid, from: known.fetcher, signal })
+    if (index !== undefined) known.compared(path, index)
+    if (known.cid === undefined) {
+      known.arrivals.inModel(path, { cid, index, from, compared: true })
+      return
+    }
+    // The model was found meanwhile.
+    await this.#linkWhole(known, revision)
+    await this.#book.retire(known.key, INSTALMENT_LINGER_MS)
+  }
+
+  /** Loads a file, and throws UpstreamMismatchError when its bytes are not what the upstream says. */
+  async #compare (known: KnownModel, file: UpstreamFile, { cid, from, signal }: { cid: string, from: readonly string[], signal: AbortSignal }): Promise<void> {
+    const hash = hashFor(file)
+    for await (const bytes of this.#components.read(cid, file.path, { signal, from })) hash.update(bytes)
+    checkHash(known.model, file, hash, cid)
+  }
+
+  /** What came of it before it was there goes into the model, which is whole, perhaps, by now. */
+  async #adopt (known: KnownModel, revision: string, signal: AbortSignal): Promise<void> {
+    const { cid } = known
+    if (cid === undefined || this.#book.isEmpty(known.key)) return
+    try {
+      await this.#components.adopt(cid, { signal, from: known.holders })
+    } catch (error) {
+      throwIfAborted(signal)
+      this.#components.logger.info({ repo: known.repo, cid, error: asError(error).message }, 'what came of a model before it was there stays beside it')
+    }
+    await this.#linkWhole(known, revision)
+  }
+
+  /** Once all of it was compared. */
+  async #linkWhole (known: KnownModel, revision: string): Promise<void> {
     if (known.sure || !known.isWhole) return
     known.sure = true
     await this.#link(known, revision)
@@ -311,4 +430,11 @@ export class Origin implements ModelOrigin {
       files: files.map(({ path, size, sha256, gitSha1 }) => gitSha1 === undefined ? { path, size, oid: sha256.slice(0, 40), sha256 } : { path, size, oid: gitSha1, sha256: undefined })
     })
   }
+}
+
+/** Throws TypeError. */
+function fileOf (known: KnownModel, path: string): UpstreamFile {
+  const file = known.model.files.find(file => file.path === path)
+  if (file === undefined) throw new TypeError(`${path} is no file of ${known.repo}`)
+  return file
 }

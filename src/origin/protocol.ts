@@ -4,7 +4,10 @@ import {
 } from '../base/index.ts'
 import { framesOver, openStream, type FrameStream } from '../transfer/index.ts'
 import type { Claim } from './claims.ts'
-import { ANSWER_RULES, ASK, ORIGIN_PROTOCOL, QUESTION_RULES, decodeAsk, decodeClaims, decodePeek, encodeAsk, encodeBytes, encodeClaims, encodePeek, type AskMessage, type PeekMessage } from './messages.ts'
+import {
+  ANSWER_RULES, ASK, BYTES, CLAIMS, INSTALMENTS, LIST, ORIGIN_PROTOCOL, QUESTION_RULES, decodeAsk, decodeClaims, decodeInstalments, decodeList, decodePeek, encodeAsk, encodeBytes, encodeClaims, encodeInstalments,
+  encodeList, encodePeek, type AskMessage, type PeekMessage
+} from './messages.ts'
 
 export interface OriginProtocolComponents {
   network: Libp2p
@@ -18,6 +21,8 @@ export interface OriginAnswers {
   asked: (from: string, message: AskMessage) => Claim[]
   /** What is here of a file that is on its way; nothing when that is nothing. */
   peeked: (message: PeekMessage) => Promise<Uint8Array | undefined>
+  /** The instalments of a model that this node is fetching. */
+  listed: (key: string) => readonly string[]
 }
 
 /** Longer than it takes to dial; a peer that does not answer in this time does not count. */
@@ -66,17 +71,22 @@ export class OriginProtocol {
 
   /** Throws PeerGoneError, PeerTimeoutError, ProtocolError, and what libp2p throws. */
   async ask (peerId: string, message: AskMessage, signal: AbortSignal): Promise<Claim[]> {
-    return decodeClaims(await this.#question(peerId, encodeAsk(message), signal))
+    return decodeClaims(await this.#question(peerId, encodeAsk(message), CLAIMS, signal))
   }
 
   /** Empty when nothing is there. Throws as ask(). */
   async peek (peerId: string, message: PeekMessage, signal: AbortSignal): Promise<Uint8Array> {
-    const bytes = await this.#question(peerId, encodePeek(message), signal)
+    const bytes = await this.#question(peerId, encodePeek(message), BYTES, signal)
     if (bytes.length > message.length) throw new ProtocolError(`${peerId} sent more than it was asked for`)
     return bytes
   }
 
-  async #question (peerId: string, question: Uint8Array, given: AbortSignal): Promise<Uint8Array> {
+  /** Throws as ask(). */
+  async instalments (peerId: string, key: string, signal: AbortSignal): Promise<string[]> {
+    return decodeInstalments(await this.#question(peerId, encodeList(key), INSTALMENTS, signal))
+  }
+
+  async #question (peerId: string, question: Uint8Array, answer: number, given: AbortSignal): Promise<Uint8Array> {
     const { network, clock } = this.#components
     const late = new AbortController()
     const cancel = clock.setTimeout(() => { late.abort(new PeerTimeoutError(`${peerId} did not answer within ${ANSWER_MS} ms`)) }, ANSWER_MS)
@@ -84,7 +94,7 @@ export class OriginProtocol {
     try {
       const stream = await openStream(network, peerId, ORIGIN_PROTOCOL, { clock, timeoutMs: ANSWER_MS, signal })
       throwIfAborted(signal)
-      return await answerOver(stream, question, signal)
+      return await answerOver(stream, question, answer, signal)
     } catch (error) {
       throwIfAborted(signal)
       throw error
@@ -114,6 +124,10 @@ export class OriginProtocol {
           frames.send(encodeClaims(this.#answers.asked(peerId, decodeAsk(Uint8Array.from(body), peerId))))
           return
         }
+        if (type === LIST) {
+          frames.send(encodeInstalments(this.#answers.listed(decodeList(Uint8Array.from(body)))))
+          return
+        }
         this.#answers.peeked(decodePeek(Uint8Array.from(body))).catch(error => {
           logger.debug({ peerId, error: asError(error).message }, 'what is on its way could not be read')
           return undefined
@@ -131,7 +145,7 @@ export class OriginProtocol {
   }
 }
 
-async function answerOver (stream: Stream, question: Uint8Array, signal: AbortSignal): Promise<Uint8Array> {
+async function answerOver (stream: Stream, question: Uint8Array, expected: number, signal: AbortSignal): Promise<Uint8Array> {
   return await new Promise((resolve, reject) => {
     const end = (settle: () => void): void => {
       signal.removeEventListener('abort', onAbort)
@@ -140,7 +154,8 @@ async function answerOver (stream: Stream, question: Uint8Array, signal: AbortSi
     }
     const onAbort = (): void => { end(() => { reject(abortReason(signal)) }) }
     const frames = framesOver(stream)(ANSWER_RULES, {
-      frame: (_type, body) => {
+      frame: (type, body) => {
+        if (type !== expected) throw new ProtocolError('the answer to another question')
         const answer = Uint8Array.from(body)
         end(() => { resolve(answer) })
       },

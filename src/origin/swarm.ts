@@ -20,6 +20,7 @@ export interface OriginSwarmHooks {
   /** This node's own claim. */
   claimOf: (key: string) => Claim | undefined
   peek: (message: PeekMessage) => Promise<Uint8Array | undefined>
+  instalmentsOf: (key: string) => readonly string[]
 }
 
 export interface LookOptions {
@@ -64,7 +65,8 @@ export class OriginSwarm {
         const own = hooks.claimOf(key)
         return [...own === undefined ? [] : [own], ...this.#table.of(key, now, from)]
       },
-      peeked: async message => await hooks.peek(message)
+      peeked: async message => await hooks.peek(message),
+      listed: key => hooks.instalmentsOf(key)
     })
   }
 
@@ -164,6 +166,16 @@ export class OriginSwarm {
     } catch (error) {
       this.#components.logger.debug({ peerId, error: asError(error).message }, 'a peer gave nothing of what it fetches')
       return undefined
+    }
+  }
+
+  /** The models of some files each that a peer has published while it fetches. Empty when it does not say. */
+  async instalments (peerId: string, key: string, signal: AbortSignal): Promise<string[]> {
+    try {
+      return await this.#protocol.instalments(peerId, key, signal)
+    } catch (error) {
+      this.#components.logger.debug({ peerId, error: asError(error).message }, 'a peer did not say what it has published of a model that it fetches')
+      return []
     }
   }
 

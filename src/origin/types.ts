@@ -61,7 +61,7 @@ export type RequestResult = 'ok' | 'refused' | 'busy' | 'failed'
 /** The length of a commit's name. */
 export const COMMIT = /^[0-9a-f]{40}$/
 
-/** A file that came from the upstream and is what it says, in a model that is still on its way. */
+/** A file that is what the upstream says, of a model that is still on its way. It stays readable until it is closed. */
 export interface ArrivedFile {
   readonly size: number
   /** Fills `into` from `offset`. Throws DiskError and what the file system throws. */
@@ -86,7 +86,10 @@ export interface OriginModel {
   find: (signal: AbortSignal) => Promise<string>
   /** After find(): loads the file and compares its bytes. Throws UpstreamMismatchError, and what loading throws; find it again then. */
   verify: (path: string, signal: AbortSignal) => Promise<void>
-  /** Meanwhile: the whole file, once this node has fetched it and compared its hash; never when it comes another way. Throws the signal's reason. */
+  /**
+   * Meanwhile: the whole file, once it is here and its hash was compared; never when it comes with the model. Throws the signal's reason. The
+   * caller closes it.
+   */
   arrival: (path: string, signal: AbortSignal) => Promise<ArrivedFile>
   /** Meanwhile: some bytes of the file, if any are near, that nobody has compared with its hash yet. */
   peek: (path: string, offset: number, options: { length: number, signal: AbortSignal }) => Promise<Uint8Array | undefined>

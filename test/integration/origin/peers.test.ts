@@ -1,19 +1,18 @@
 import assert from 'node:assert/strict'
-import { createHash, randomBytes } from 'node:crypto'
+import { randomBytes } from 'node:crypto'
 import { execFileSync } from 'node:child_process'
 import { mkdir, open, readFile, readdir, rm, writeFile } from 'node:fs/promises'
 import { get as httpGet } from 'node:http'
 import { join } from 'node:path'
-import { MiB, silentLogger, systemClock, systemRandom, type Clock, type Logger } from '../../../src/base/index.ts'
+import { MiB, silentLogger, systemClock, type Clock, type Logger } from '../../../src/base/index.ts'
 import { createHfServer } from '../../../src/hf/index.ts'
 import { encodeFileIndex, encodeManifest, hashBlock } from '../../../src/model/index.ts'
-import { defaultSettings } from '../../../src/node/index.ts'
 import type { OriginModel, ShoalNode } from '../../../src/node/types.ts'
 import { OriginProtocol } from '../../../src/origin/protocol.ts'
-import { SlotPool, createFileStore } from '../../../src/storage/index.ts'
 import { Cluster } from '../../support/cluster.ts'
 import { temporaryDirectory } from '../../support/files.ts'
 import { HostilePeer } from '../../support/hostile-peer.ts'
+import { lie } from '../../support/lie.ts'
 import { Hub } from '../../support/hub.ts'
 
 const FILES = { 'config.json': Buffer.from('{"model_type":"llama"}'), 'model.safetensors': randomBytes(4 * MiB + 3) }
@@ -92,42 +91,6 @@ describe('origin: peers', function () {
     assert.deepEqual(await readdir(join(directory.path, 'origin')), [])
   })
 
-  /** A model with these files; `told` are the bytes whose hashes its indexes name. In a data directory whose links say that it is a/b. */
-  const lie = async (directory: string, commit: string, files: Record<string, { told: Buffer, held: Buffer }>): Promise<string> => {
-    const store = createFileStore({ directory, clock: systemClock, random: systemRandom, logger: silentLogger, settings: defaultSettings.storage })
-    await store.start()
-    const slots = new SlotPool(1)
-    const indexes = []
-    const entries = []
-    for (const [path, { told, held }] of Object.entries(files)) {
-      const target = await store.importFile(held.length)
-      const blocks = []
-      const sizes = []
-      for (let at = 0; at < held.length; at += 4 * MiB) {
-        const piece = held.subarray(at, at + 4 * MiB)
-        const slot = await new Promise<Parameters<typeof target.write>[1]>(resolve => { slots.acquire(resolve) })
-        slot.prepare(at, piece.length).set(piece)
-        await target.write(at, slot)
-        slot.release()
-        blocks.push(hashBlock(piece))
-        sizes.push(piece.length)
-      }
-      const index = encodeFileIndex({
-        version: 1, size: held.length, sha256: createHash('sha256').update(told).digest(), chunker: 'fixed', blocks, sizes,
-        gitSha1: held.length > MiB ? undefined : createHash('sha1').update(`blob ${told.length}\0`).update(told).digest()
-      })
-      await target.commit(index)
-      indexes.push(index)
-      entries.push({ path, size: held.length, index: index.cid })
-    }
-    const manifest = encodeManifest({ version: 1, files: entries })
-    await store.putModel({ manifest, indexes }, { published: true })
-    await store.stop()
-    const cid = manifest.cid.toString()
-    await writeFile(join(directory, 'links.json'), JSON.stringify({ version: 1, links: [{ repo: 'a/b', revision: 'main', cid, linkedAt: 0, origin: { commit, restricted: false } }] }))
-    return cid
-  }
-
   for (const [what, files] of [
     ['other files', { 'config.json': { told: Buffer.from('{}'), held: Buffer.from('{}') } }],
     ['the right hashes over other bytes', {
@@ -189,7 +152,7 @@ describe('origin: peers', function () {
     const cid = encodeManifest({ version: 1, files: [{ path: 'f', size: 1, index: index.cid }] }).cid.toString()
     const protocol = new OriginProtocol({ network: liar.network, clock: systemClock, logger: silentLogger, isBanned: () => false }, {
       asked: () => lies ? [{ peerId: liar.id, state: 'have', cid, bytesDone: 0, bytesTotal: 0 }] : [],
-      peeked: async () => undefined
+      peeked: async () => undefined, listed: () => []
     })
     await protocol.start()
     try {
@@ -220,7 +183,7 @@ describe('origin: peers', function () {
         told.push(claim?.state ?? 'nothing')
         return hears ? [{ peerId: absent.id, state: 'fetching', cid: undefined, bytesDone: ++bytesDone, bytesTotal: 2 * TOTAL }] : []
       },
-      peeked: async () => undefined
+      peeked: async () => undefined, listed: () => []
     })
     await protocol.start()
     try {
