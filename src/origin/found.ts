@@ -24,8 +24,8 @@ export class Found implements OriginModel {
 
   isVerified (cid: string, path: string): boolean { return this.#known.isVerified(cid, path) }
   async find (signal: AbortSignal): Promise<string> { return await this.#origin.cidOf(this.#known, this.#revision, this.#caller, signal) }
-  async verify (path: string, signal: AbortSignal): Promise<void> { await this.#origin.verify(this.#known, this.#revision, path, signal) }
-  async arrival (path: string, signal: AbortSignal): Promise<ArrivedFile> { return await this.#origin.arrival(this.#known, this.#revision, path, signal) }
+  async verify (path: string, signal: AbortSignal): Promise<void> { await this.#origin.comparisons.verify(this.#known, this.#revision, path, signal) }
+  async arrival (path: string, signal: AbortSignal): Promise<ArrivedFile> { return await this.#origin.comparisons.arrival(this.#known, this.#revision, path, signal) }
   async peek (path: string, offset: number, options: { length: number, signal: AbortSignal }): Promise<Uint8Array | undefined> { return await this.#origin.peek(this.#known, path, offset, options) }
   lose (cid: string): void { this.#origin.lose(this.#known, cid) }
 }

@@ -1,11 +1,11 @@
 import { join } from 'node:path'
 import { mkdir, rm } from 'node:fs/promises'
 import {
-  NoProviderError, NodeStoppedError, ORIGIN_PEEK_BYTES_MAX, Semaphore, UPSTREAM_FETCHES_MAX, UpstreamMismatchError, UpstreamRefusedError, asError, throwIfAborted
+  NodeStoppedError, ORIGIN_PEEK_BYTES_MAX, Semaphore, UPSTREAM_FETCHES_MAX, UpstreamMismatchError, UpstreamRefusedError, asError, throwIfAborted
 } from '../base/index.ts'
 import { Access, type KnownName } from './access.ts'
-import type { InstalmentFile } from './arrivals.ts'
 import type { Claim } from './claims.ts'
+import { Comparisons } from './comparisons.ts'
 import type { OriginComponents } from './components.ts'
 import { removeDownload, type Download } from './download.ts'
 import { fetchModel } from './fetch.ts'
@@ -18,8 +18,8 @@ import { KnownModel, KnownModels, keyOf } from './known-model.ts'
 import type { Leftovers } from './leftovers.ts'
 import { SharedWork } from './shared-work.ts'
 import { OriginSwarm } from './swarm.ts'
-import type { ArrivedFile, Caller, ModelOrigin, OriginCounters, OriginFetch, OriginModel, OriginStatus, UpstreamFile } from './types.ts'
-import { bytesOf, checkHash, hashFor } from './upstream-model.ts'
+import type { Caller, ModelOrigin, OriginCounters, OriginFetch, OriginModel, OriginStatus } from './types.ts'
+import { bytesOf } from './upstream-model.ts'
 import { Upstream } from './upstream.ts'
 
 export interface OriginInit {
@@ -58,6 +58,8 @@ export class Origin implements ModelOrigin {
   /** What is here of running fetches, by key. */
   readonly #here = new Map<string, Here>()
   readonly #book: InstalmentBook
+  /** Of Found. */
+  readonly comparisons: Comparisons
   /** Somebody asked for the instalments of these, and may be loading them. */
   readonly #followed = new Set<string>()
   readonly #fetches = new Map<KnownModel, OriginFetch>()
@@ -83,6 +85,7 @@ export class Origin implements ModelOrigin {
       }
     })
     this.#book = new InstalmentBook({ clock, logger, directory: init.leftovers.directory, discard: components.discard, signal })
+    this.comparisons = new Comparisons({ ...components, book: this.#book, linkWhole: async (known, revision) => { await this.#linkWhole(known, revision) }, signal })
     init.leftovers.beforeRemoval = async key => { await this.#book.retire(key, 0) }
     this.#access = new Access({
       upstream: this.#upstream,
@@ -180,55 +183,6 @@ export class Origin implements ModelOrigin {
     return work
   }
 
-  /** Of Found: the file is whole here, and its bytes are what the upstream says. */
-  async verify (known: KnownModel, revision: string, path: string, signal: AbortSignal): Promise<void> {
-    const { cid } = known
-    if (cid === undefined) throw new NoProviderError(`${known.repo} has to be found first`)
-    if (known.isVerified(cid, path)) return
-    await this.#shared(known, cid, path, signal, async signal => { await this.#verify(known, revision, { cid, path, signal }) })
-  }
-
-  /** Many want the same file: it is compared once. */
-  async #shared (known: KnownModel, cid: string, path: string, signal: AbortSignal, compare: (signal: AbortSignal) => Promise<void>): Promise<void> {
-    const name = `${cid}/${path}`
-    let work = known.verifying.get(name)
-    if (work === undefined || work.ended) {
-      work = new SharedWork({ clock: this.#components.clock, lingerMs: LINGER_MS, signal: this.#stopping.signal }, compare)
-      known.verifying.set(name, work)
-      void work.over().then(() => { known.verifying.delete(name) })
-    }
-    await work.join(signal)
-  }
-
-  /** Of Found: the file is there before its model is, and its bytes are what the upstream says. */
-  async arrival (known: KnownModel, revision: string, path: string, signal: AbortSignal): Promise<ArrivedFile> {
-    for (;;) {
-      const place = await known.arrivals.take(path, signal)
-      if (!('cid' in place)) return place
-      const { cid } = place
-      if (place.compared) {
-        const file = this.#components.openWhole(cid, path)
-        if (file !== undefined) return file
-        known.arrivals.drop(cid) // evicted, or removed
-        continue
-      }
-      try {
-        await this.#shared(known, cid, path, signal, async signal => { await this.#compareInstalment(known, revision, path, place, signal) })
-      } catch (error) {
-        throwIfAborted(signal)
-        known.arrivals.drop(cid) // it comes with the model
-        if (error instanceof UpstreamMismatchError) {
-          known.refused.add(cid)
-          if (place.from !== undefined) known.liars.add(place.from)
-          if (await this.#components.discard(cid)) await this.#book.drop(known.key, cid)
-        } else {
-          known.miss(cid, this.#components.clock.monotonic())
-        }
-        this.#components.logger.warn({ repo: known.repo, path, cid, peerId: place.from, error: asError(error).message }, 'a file that a peer has published of a model that it fetches could not be had')
-      }
-    }
-  }
-
   /** Of Found: some bytes to go on with, compared with nothing yet. */
   async peek (known: KnownModel, path: string, offset: number, given: { length: number, signal: AbortSignal }): Promise<Uint8Array | undefined> {
     const { signal } = given
@@ -289,6 +243,7 @@ export class Origin implements ModelOrigin {
         following.look(peerId)
       }
       const { cid, fetched, from } = await findModel({ ...this.#components, swarm: this.#swarm, fetch }, { known, self, progress, claim, follows, signal })
+      const wasHere = this.#components.held(cid) !== undefined && !this.#book.has(cid)
       await this.#book.drop(known.key, cid) // the only one is the model
       if (fetched) {
         known.fetched(cid)
@@ -297,7 +252,7 @@ export class Origin implements ModelOrigin {
         logger.info({ repo: known.repo, commit: known.commit, cid }, 'fetched from the upstream and published')
       } else {
         const described = await this.#components.describe(cid, { signal })
-        known.hint(described, { wasHere: this.#components.held(cid) !== undefined, from })
+        known.hint(described, { wasHere, from })
         this.#counters.shared++
         await removeDownload(join(directory, known.key))
         await this.#adopt(known, revision, signal)
@@ -324,54 +279,16 @@ export class Origin implements ModelOrigin {
     }
   }
 
-  async #verify (known: KnownModel, revision: string, { cid, path, signal }: { cid: string, path: string, signal: AbortSignal }): Promise<void> {
-    const file = fileOf(known, path)
-    try {
-      await this.#compare(known, file, { cid, from: known.holders, signal })
-    } catch (error) {
-      if (error instanceof UpstreamMismatchError && known.cid === cid) {
-        this.#components.logger.warn({ repo: known.repo, cid, error: error.message }, 'a peer took another model for this one')
-        known.forget()
-        known.refused.add(cid)
-        if (!known.wasHere) await this.#components.discard(cid)
-      }
-      throw error
-    }
-    if (known.cid !== cid) return
-    known.verify(file)
-    await this.#linkWhole(known, revision)
-  }
-
-  async #compareInstalment (known: KnownModel, revision: string, path: string, { cid, index, from }: InstalmentFile, signal: AbortSignal): Promise<void> {
-    // It may be a model of somebody here, by chance.
-    if (this.#components.held(cid) === undefined) await this.#book.add(known.key, cid, 'others')
-    await this.#compare(known, fileOf(known, path), { cid, from: known.fetcher, signal })
-    if (index !== undefined) known.compared(path, index)
-    if (known.cid === undefined) {
-      known.arrivals.inModel(path, { cid, index, from, compared: true })
-      return
-    }
-    // The model was found meanwhile.
-    await this.#linkWhole(known, revision)
-    await this.#book.retire(known.key, INSTALMENT_LINGER_MS)
-  }
-
-  /** Loads a file, and throws UpstreamMismatchError when its bytes are not what the upstream says. */
-  async #compare (known: KnownModel, file: UpstreamFile, { cid, from, signal }: { cid: string, from: readonly string[], signal: AbortSignal }): Promise<void> {
-    const hash = hashFor(file)
-    for await (const bytes of this.#components.read(cid, file.path, { signal, from })) hash.update(bytes)
-    checkHash(known.model, file, hash, cid)
-  }
-
   /** What came of it before it was there goes into the model, which is whole, perhaps, by now. */
   async #adopt (known: KnownModel, revision: string, signal: AbortSignal): Promise<void> {
     const { cid } = known
-    if (cid === undefined || this.#book.isEmpty(known.key)) return
-    try {
-      await this.#components.adopt(cid, { signal, from: known.holders })
-    } catch (error) {
-      throwIfAborted(signal)
-      this.#components.logger.info({ repo: known.repo, cid, error: asError(error).message }, 'what came of a model before it was there stays beside it')
+    if (cid !== undefined && !this.#book.isEmpty(known.key)) {
+      try {
+        await this.#components.adopt(cid, { signal, from: known.holders })
+      } catch (error) {
+        throwIfAborted(signal)
+        this.#components.logger.info({ repo: known.repo, cid, error: asError(error).message }, 'what came of a model before it was there stays beside it')
+      }
     }
     await this.#linkWhole(known, revision)
   }
@@ -430,11 +347,4 @@ export class Origin implements ModelOrigin {
       files: files.map(({ path, size, sha256, gitSha1 }) => gitSha1 === undefined ? { path, size, oid: sha256.slice(0, 40), sha256 } : { path, size, oid: gitSha1, sha256: undefined })
     })
   }
-}
-
-/** Throws TypeError. */
-function fileOf (known: KnownModel, path: string): UpstreamFile {
-  const file = known.model.files.find(file => file.path === path)
-  if (file === undefined) throw new TypeError(`${path} is no file of ${known.repo}`)
-  return file
 }

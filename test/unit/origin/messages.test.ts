@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { encode } from '@ipld/dag-cbor'
-import { decodeAsk, decodeClaims, decodePeek, encodeAsk, encodeClaims, encodePeek } from '../../../src/origin/messages.ts'
+import { decodeAsk, decodeClaims, decodeInstalments, decodeList, decodePeek, encodeAsk, encodeClaims, encodeInstalments, encodeList, encodePeek } from '../../../src/origin/messages.ts'
 import type { Claim } from '../../../src/origin/claims.ts'
 import { readModel } from '../../../src/origin/upstream-model.ts'
 
@@ -18,6 +18,9 @@ describe('origin: messages', () => {
     assert.deepEqual(decodeAsk(body(encodeAsk({ key: KEY, claim: undefined })), PEER), { key: KEY, claim: undefined })
     assert.deepEqual(decodeClaims(body(encodeClaims([have, { ...have, peerId: OTHER, state: 'fetching', cid: undefined }]))), [have, { ...have, peerId: OTHER, state: 'fetching', cid: undefined }])
     assert.deepEqual(decodePeek(body(encodePeek({ key: KEY, path: 'a/b', offset: 7, length: 9 }))), { key: KEY, path: 'a/b', offset: 7, length: 9 })
+    assert.equal(decodeList(body(encodeList(KEY))), KEY)
+    assert.deepEqual(decodeInstalments(body(encodeInstalments([CID, CID]))), [CID, CID])
+    assert.equal(decodeInstalments(body(encodeInstalments(Array.from({ length: 100 }, () => CID)))).length, 64)
   })
 
   const wire = { peerId: PEER, state: 'have', cid: CID, bytesDone: 0, bytesTotal: 0 }
@@ -35,6 +38,15 @@ describe('origin: messages', () => {
     assert.throws(() => decodeClaims(encode(Array.from({ length: 17 }, () => wire))), { name: 'ProtocolError' })
     assert.throws(() => decodePeek(encode({ key: KEY, path: 'a', offset: 0, length: 65_537 })), { name: 'ProtocolError' })
     assert.throws(() => decodePeek(encode({ key: KEY, path: 'a'.repeat(2_000), offset: 0, length: 1 })), { name: 'ProtocolError' })
+  })
+
+  for (const [what, value] of [['too many', Array.from({ length: 65 }, () => CID)], ['no list', { 0: CID }], ['no CID', ['bafy']], ['a number', [7]]] as const) {
+    it(`are refused: instalments that are ${what}`, () => { assert.throws(() => decodeInstalments(encode(value)), { name: 'ProtocolError' }) })
+  }
+
+  it('are refused: a question for what has no key', () => {
+    assert.throws(() => decodeList(encode({ key: 'x' })), { name: 'ProtocolError' })
+    assert.throws(() => decodeList(encode({ key: KEY, more: 1 })), { name: 'ProtocolError' })
   })
 })
 
