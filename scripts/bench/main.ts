@@ -16,6 +16,7 @@ import { benchFanOut } from './fan-out.ts'
 import { benchHf } from './hf.ts'
 import { machine, median, print, quantile, type Row } from './lib.ts'
 import { benchLoad, benchMemory } from './load.ts'
+import { benchOrigin } from './origin.ts'
 import { benchReplication } from './replication.ts'
 import { benchSnapshot } from './snapshot.ts'
 
@@ -65,6 +66,7 @@ const benches: Record<string, (directory: string) => Promise<Row[]>> = {
   },
   hf: async directory => await benchHf({ directory, bytes: quick ? GiB / 2 : 2 * GiB, rounds, log }),
   snapshot: async directory => await benchSnapshot({ directory, bytes: quick ? GiB / 4 : GiB, rounds, log }),
+  origin: async directory => await benchOrigin({ directory, bytes: quick ? 128 * MiB : 256 * MiB, files: 16, hosts: 4, fileBytesPerSecond: 3 * MiB, rounds, log }),
   replication: async directory => await benchReplication({ directory, bytes: quick ? GiB / 2 : 2 * GiB, rounds, log }),
   control: async () => benchControlTraffic([20, 60, 150], log),
   fanout: async directory => await benchFanOut({ directory, bytes: quick ? 64 * MiB : 512 * MiB, linkBytesPerSecond: 16 * MiB, loaders: 8, rounds, log }),
