@@ -8,7 +8,7 @@ import { dhtDigest, kadIdOfDigest, kadIdOfPeer } from './dht-key.ts'
 import { findProviders } from './find-providers.ts'
 import { CLOSEST_PEERS, lookup } from './lookup.ts'
 import type { Network } from './network.ts'
-import type { ContentRouter, FindOptions, Provider, RouterStatus } from './router.ts'
+import type { AnnounceOptions, ContentRouter, FindOptions, Provider, RouterStatus } from './router.ts'
 import { Sweep, announceOne, type SweepComponents } from './sweep.ts'
 
 export interface DhtRouterInit {
@@ -97,14 +97,14 @@ class DhtRouter implements ContentRouter {
     this.#queue = undefined
   }
 
-  announce (cids: Iterable<CID>, options: { urgent?: boolean } = {}): void {
+  announce (cids: Iterable<CID>, options: AnnounceOptions = {}): void {
     const list = Array.from(cids)
     this.#change({ kind: 'announce', cids: list })
     if (options.urgent !== true) return
     for (const cid of list.slice(0, ANNOUNCE_URGENT_MAX)) {
       const key = cid.toString()
       if (this.#urgent.size >= ANNOUNCE_URGENT_MAX || this.#urgent.has(key) || this.#queue === undefined) continue
-      const announcing = this.#announceUrgently(cid).finally(() => { this.#urgent.delete(key) })
+      const announcing = this.#announceUrgently(cid, options.thorough === true ? Infinity : URGENT_QUIET).finally(() => { this.#urgent.delete(key) })
       this.#urgent.set(key, announcing)
       this.#background(announcing)
     }
@@ -207,11 +207,11 @@ class DhtRouter implements ContentRouter {
     if (whole > 0 && this.#keysCame) this.#wake?.()
   }
 
-  async #announceUrgently (cid: CID): Promise<void> {
+  async #announceUrgently (cid: CID, quiet: number): Promise<void> {
     const digest = dhtDigest(cid)
     const nearest = this.#contacts.nearest(kadIdOfDigest(digest), CLOSEST_PEERS)
     if (nearest.length === 0) return // it is in the queue, which a first peer wakes
-    const components = { ...this.#sweepComponents(), closest: async (digest: Uint8Array, signal: AbortSignal) => await this.#closest(digest, signal, URGENT_QUIET) }
+    const components = { ...this.#sweepComponents(), closest: async (digest: Uint8Array, signal: AbortSignal) => await this.#closest(digest, signal, quiet) }
     const ok = await announceOne(components, digest, nearest, this.#stopped.signal)
     if (!ok) { this.#failed++; return }
     this.#announced++

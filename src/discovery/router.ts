@@ -27,6 +27,13 @@ export interface RouterStatus {
   sweptAt: number | undefined
 }
 
+export interface AnnounceOptions {
+  /** Before all others, and at once. */
+  urgent?: boolean
+  /** To all the nearest peers, however long those take to find: somebody decides by it, and not only looks for a provider more. Of urgent ones; others always are. */
+  thorough?: boolean
+}
+
 /**
  * Who has what, in the whole swarm. Two implementations: the DHT (discovery/dht-router.ts) and one in memory for
  * simulation (discovery/memory-router.ts); one compliance suite runs on both. Knows nothing of models: keys are CIDs.
@@ -34,8 +41,8 @@ export interface RouterStatus {
 export interface ContentRouter {
   start: () => Promise<void>
   stop: () => Promise<void>
-  /** Keeps `cids` announced from now on. Returns at once: the queue is durable and worked off in the background. `urgent` ones go first and at once. */
-  announce: (cids: Iterable<CID>, options?: { urgent?: boolean }) => void
+  /** Keeps `cids` announced from now on. Returns at once: the queue is durable and worked off in the background. */
+  announce: (cids: Iterable<CID>, options?: AnnounceOptions) => void
   /** Resolves when no urgent announcement of `cid` is on its way: who searches from now on finds this node, if it went well. Throws the signal's reason. */
   sent: (cid: CID, options?: AbortOptions) => Promise<void>
   /** Stops refreshing `cids`. What is out there expires by itself. */

@@ -129,7 +129,8 @@ export class OriginSwarm {
     const { router, clock } = this.#components
     const late = new AbortController()
     const cancel = clock.setTimeout(() => { late.abort(new NodeStoppedError('announcing took long enough')) }, SEARCH_MS)
-    router.announce([name], { urgent: true })
+    // Two that begin together find each other by it, or the model is fetched twice.
+    router.announce([name], { urgent: true, thorough: true })
     try {
       await router.sent(name, { signal: AbortSignal.any([given, late.signal]) })
     } catch {
