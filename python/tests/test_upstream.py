@@ -18,6 +18,7 @@ from models import same_files, write_files
 from tqdm.auto import tqdm
 
 TOKEN = "hf_" + "AllowedToReadIt" * 2
+NAMES = {"config.json": b"{}", "assets/模型 图 (1).png": b"\x89PNG" * 30_000, "with space.txt": b"a\n", "ünïcode.safetensors": b"\1" * 70_000}
 
 
 class Hub:
@@ -52,7 +53,17 @@ class Upstream:
 @pytest.fixture(scope="module")
 def upstream(start_daemon: StartDaemon, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upstream]:
     source = write_files(tmp_path_factory.mktemp("upstream"), 201, megabytes=4)
-    hub = Hub([{"repo": "org/open", "directory": str(source)}, {"repo": "org/gated", "directory": str(source), "gated": True, "tokens": [TOKEN]}])
+    named = tmp_path_factory.mktemp("names")
+    for name, content in NAMES.items():
+        (named / name).parent.mkdir(exist_ok=True)
+        (named / name).write_bytes(content)
+    hub = Hub(
+        [
+            {"repo": "org/open", "directory": str(source)},
+            {"repo": "org/gated", "directory": str(source), "gated": True, "tokens": [TOKEN]},
+            {"repo": "org/names", "directory": str(named)},
+        ]
+    )
     sets = {"hf.listen": "127.0.0.1:0", "hf.upstream": hub.url, "log.level": "debug", "replication.min": 0, "replication.target": 0}
     first = start_daemon("upstream-1", sets=sets)
     others = [start_daemon(f"upstream-{number}", sets=sets, join=first.invite()) for number in (2, 3)]
@@ -81,6 +92,12 @@ def test_three_nodes_at_once_cost_one_copy(upstream: Upstream, tmp_path: Path) -
     status = upstream.nodes[0].shoal("status")
     assert status["origin"]["upstream"] == upstream.hub.url
     assert any(link["repo"] == "org/open" and link["origin"]["commit"] == upstream.hub.commits[0] for link in upstream.nodes[0].shoal("links"))
+
+
+def test_names_that_no_model_can_hold(upstream: Upstream, tmp_path: Path) -> None:
+    for number, node in enumerate(upstream.nodes):
+        snapshot = Path(snapshot_download("org/names", endpoint=endpoint(node), cache_dir=tmp_path / str(number)))
+        assert {str(file.relative_to(snapshot)): file.read_bytes() for file in snapshot.rglob("*") if file.is_file()} == NAMES
 
 
 def test_what_the_hub_says(upstream: Upstream, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import { commitsOf, ggufFor, modelInfo, pathsInfo, refsOf, treeOf, withCommit } 
 import { answerFor } from './ranges.ts'
 import { resolvedBy, type Repos, type Resolved } from './repos.ts'
 import { streamOrigin } from './stream-origin.ts'
-import { streamFile } from './stream.ts'
+import { streamFile, streamPieces } from './stream.ts'
 
 export interface Call {
   node: ShoalNode
@@ -144,6 +144,7 @@ async function file (call: Call, asked: Asked & { kind: 'file' }): Promise<void>
     response.writeHead(status, headers)
   }
   if (from.kind === 'model') await streamFile(call, { cid: from.cid, path: found.path, range }, response, begin, call.signal)
+  else if (from.model.foreign.some(({ path }) => path === found.path)) await streamPieces(call, from.model.pass(found.path, range, call.signal), { response, begin, signal: call.signal })
   else await streamOrigin(call, from.model, { path: found.path, range }, { response, begin, signal: call.signal })
 }
 
@@ -161,10 +162,14 @@ function fileAt ({ files }: ModelDescription, path: string): DescribedFile | und
   return undefined
 }
 
-/** Paths of models hold nothing that would have to be quoted (model/path.ts). */
+/** Paths of models hold nothing that would have to be quoted (model/path.ts); foreign ones do (RFC 6266, appendix D). */
 function disposition (path: string): string {
   const name = path.slice(path.lastIndexOf('/') + 1)
-  return `attachment; filename*=UTF-8''${encodeURIComponent(name)}; filename="${name}";`
+  return `attachment; filename*=UTF-8''${encodeURIComponent(name).replace(/['()*]/g, escaped)}; filename="${name.replace(/[^\x20-\x7e]|["\\%]/gu, '_')}";`
+}
+
+function escaped (character: string): string {
+  return `%${character.charCodeAt(0).toString(16).toUpperCase()}`
 }
 
 /** Whoever can reach this endpoint may read, so any token is good; without one, clients expect to be refused. */

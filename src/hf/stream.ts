@@ -67,6 +67,19 @@ export async function streamWhole (components: StreamComponents, { read }: Pick<
   return await new Body(components, to.response, to.signal).copy(range, read, to.begin)
 }
 
+/** Pieces as they come from elsewhere. Throws what they do. */
+export async function streamPieces (components: StreamComponents, pieces: AsyncIterable<Uint8Array>, to: { response: ServerResponse, begin: () => void, signal: AbortSignal }): Promise<void> {
+  const body = new Body(components, to.response, to.signal)
+  let begun = false
+  for await (const piece of pieces) {
+    if (!begun) to.begin()
+    begun = true
+    await body.write(piece)
+  }
+  if (!begun) to.begin()
+  body.end()
+}
+
 class Body {
   readonly #components: StreamComponents
   readonly #response: ServerResponse
@@ -104,7 +117,7 @@ class Body {
         }
         if (done === 0) begin()
         if (done + bytes.length < length) next = ahead(done + bytes.length)
-        await this.#write(bytes)
+        await this.write(bytes)
         done += bytes.length
       } catch (error) {
         if (next !== undefined) {
@@ -159,11 +172,11 @@ class Body {
           if (!isSoon) this.#response.flushHeaders() // the reader waits for a sign of life
         }
         kept = await this.#meanwhile(piece, kept)
-        if (kept.length > 0) await this.#write(kept)
+        if (kept.length > 0) await this.write(kept)
         const [, next] = ahead
         const keep = next === undefined || next.isReady ? 0 : Math.min(RESERVE_BYTES, piece.bytes.length)
         const goes = piece.bytes.length - keep
-        if (goes > 0) await this.#write(piece.bytes.subarray(0, goes))
+        if (goes > 0) await this.write(piece.bytes.subarray(0, goes))
         kept = Buffer.from(piece.bytes.subarray(goes))
         this.#components.buffers.give(piece.buffer)
         ahead.shift()
@@ -185,7 +198,7 @@ class Body {
     if (isReady) return kept
     for (let left = kept; ; left = left.subarray(DROP_BYTES)) {
       if (await this.#within(ready, DROP_EVERY_MS)) return left
-      if (left.length > 0) await this.#write(left.subarray(0, DROP_BYTES))
+      if (left.length > 0) await this.write(left.subarray(0, DROP_BYTES))
     }
   }
 
@@ -201,7 +214,7 @@ class Body {
   }
 
   /** Resolves when the kernel has taken them: the buffer may be used again. */
-  async #write (bytes: Uint8Array): Promise<void> {
+  async write (bytes: Uint8Array): Promise<void> {
     const { clock } = this.#components
     const signal = this.#signal
     if (signal.aborted) throw new AbortError('the reader is gone')

@@ -74,7 +74,7 @@ export class Access {
     const learn = async (what: string): Promise<KnownModel> => {
       const model = await upstream.model(repo, what, caller, signal)
       const found = known.keep(model)
-      found.restrict(model.restricted)
+      found.learn(model)
       await learned(found)
       return found
     }

@@ -20,6 +20,7 @@ export class Found implements OriginModel {
   get commit (): string { return this.#known.commit }
   get restricted (): boolean { return this.#known.model.restricted }
   get files (): OriginModel['files'] { return this.#known.model.files }
+  get foreign (): OriginModel['foreign'] { return this.#known.model.foreign }
   get cid (): string | undefined { return this.#known.cid }
 
   isVerified (cid: string, path: string): boolean { return this.#known.isVerified(cid, path) }
@@ -27,5 +28,6 @@ export class Found implements OriginModel {
   async verify (path: string, signal: AbortSignal): Promise<void> { await this.#origin.comparisons.verify(this.#known, this.#revision, path, signal) }
   async arrival (path: string, signal: AbortSignal): Promise<ArrivedFile> { return await this.#origin.comparisons.arrival(this.#known, this.#revision, path, signal) }
   async peek (path: string, offset: number, options: { length: number, signal: AbortSignal }): Promise<Uint8Array | undefined> { return await this.#origin.peek(this.#known, path, offset, options) }
+  pass (path: string, range: { offset: number, length: number }, signal: AbortSignal): AsyncIterable<Uint8Array> { return this.#origin.pass(this.#known, path, range, this.#caller, signal) }
   lose (cid: string): void { this.#origin.lose(this.#known, cid) }
 }

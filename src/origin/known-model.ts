@@ -98,9 +98,9 @@ export class KnownModel {
     }
   }
 
-  /** What the upstream says today: a repository may be gated, or opened, long after a commit. */
-  restrict (restricted: boolean): void {
-    if (this.#model.restricted !== restricted) this.#model = { ...this.#model, restricted }
+  /** What the upstream says today: a repository may be gated, or opened, long after a commit; and what no model holds only the upstream knows. */
+  learn ({ restricted, foreign }: UpstreamModel): void {
+    if (this.#model.restricted !== restricted || this.#model.foreign.length !== foreign.length) this.#model = { ...this.#model, restricted, foreign }
   }
 
   /** Whether this claim may be right. */

@@ -19,7 +19,7 @@ import type { Leftovers } from './leftovers.ts'
 import { SharedWork } from './shared-work.ts'
 import { OriginSwarm } from './swarm.ts'
 import type { Caller, ModelOrigin, OriginCounters, OriginFetch, OriginModel, OriginStatus } from './types.ts'
-import { bytesOf } from './upstream-model.ts'
+import { bytesOf, checkHash, hashFor } from './upstream-model.ts'
 import { Upstream } from './upstream.ts'
 
 export interface OriginInit {
@@ -196,6 +196,28 @@ export class Origin implements ModelOrigin {
     return peerId === undefined ? undefined : await this.#swarm.peek(peerId, { key: known.key, path, offset, length }, signal)
   }
 
+  /** Of Found: a file that is in no model, as it comes. */
+  async * pass ({ model }: KnownModel, path: string, { offset, length }: { offset: number, length: number }, caller: Caller, signal: AbortSignal): AsyncGenerator<Uint8Array> {
+    const file = model.foreign.find(file => file.path === path)
+    if (file === undefined) throw new TypeError(`${path} is no foreign file of ${model.repo}`)
+    const end = offset + length
+    const { from, body } = await this.#upstream.read(model, file, { offset, end }, caller, AbortSignal.any([signal, this.#stopping.signal]))
+    const hash = offset === 0 && end === file.size ? hashFor(file) : undefined
+    let at = from
+    let kept: Uint8Array | undefined
+    for await (const bytes of body) {
+      // An upstream that knows no ranges gives all of it.
+      const piece = bytes.subarray(Math.min(bytes.length, Math.max(0, offset - at)), Math.max(0, Math.min(bytes.length, end - at)))
+      at += bytes.length
+      hash?.update(piece)
+      if (kept !== undefined && kept.length > 0) yield kept
+      kept = piece
+      if (at >= end && hash === undefined) break
+    }
+    if (hash !== undefined) checkHash(model, file, hash, this.#upstream.url)
+    if (kept !== undefined && kept.length > 0) yield kept
+  }
+
   /** Of Found: nobody has it any more. */
   lose (known: KnownModel, cid: string): void {
     if (known.cid !== cid) return
@@ -250,6 +272,8 @@ export class Origin implements ModelOrigin {
         this.#counters.fetched++
         await this.#link(known, revision)
         logger.info({ repo: known.repo, commit: known.commit, cid }, 'fetched from the upstream and published')
+        const { foreign } = known.model
+        if (foreign.length > 0) logger.warn({ repo: known.repo, files: foreign.slice(0, 4).map(({ path }) => path), count: foreign.length, bytes: bytesOf({ files: foreign }) }, 'these files have names that no model can hold, and come from the upstream to each who asks')
       } else {
         const described = await this.#components.describe(cid, { signal })
         known.hint(described, { wasHere, from })
@@ -330,7 +354,7 @@ export class Origin implements ModelOrigin {
   }
 
   #have ({ repo, commit, cid }: KnownName): void {
-    const known = this.#known.get(repo, commit) ?? new KnownModel({ repo, commit, restricted: true, files: [] })
+    const known = this.#known.get(repo, commit) ?? new KnownModel({ repo, commit, restricted: true, files: [], foreign: [] })
     const key = keyOf({ repo, commit })
     this.#claims.set(key, { peerId: this.#init.self, state: 'have', cid, bytesDone: 0, bytesTotal: 0 })
     this.#tell(key)
@@ -344,6 +368,7 @@ export class Origin implements ModelOrigin {
       repo,
       commit,
       restricted,
+      foreign: [],
       files: files.map(({ path, size, sha256, gitSha1 }) => gitSha1 === undefined ? { path, size, oid: sha256.slice(0, 40), sha256 } : { path, size, oid: gitSha1, sha256: undefined })
     })
   }

@@ -7,6 +7,8 @@ export interface UpstreamModel {
   restricted: boolean
   /** Sorted by path. */
   files: readonly UpstreamFile[]
+  /** Those whose names no model can hold (not ASCII, or with spaces): not in the model, and given from the upstream to each who asks. Sorted by path. */
+  foreign: readonly UpstreamFile[]
 }
 
 export interface UpstreamFile {
@@ -75,6 +77,8 @@ export interface OriginModel {
   readonly commit: string
   readonly restricted: boolean
   readonly files: readonly UpstreamFile[]
+  /** Not in the model, and at the upstream alone. */
+  readonly foreign: readonly UpstreamFile[]
   /** Once it is in the swarm. */
   readonly cid: string | undefined
   /** This file's bytes in this model were compared with the upstream's hash. */
@@ -93,6 +97,11 @@ export interface OriginModel {
   arrival: (path: string, signal: AbortSignal) => Promise<ArrivedFile>
   /** Meanwhile: some bytes of the file, if any are near, that nobody has compared with its hash yet. */
   peek: (path: string, offset: number, options: { length: number, signal: AbortSignal }) => Promise<Uint8Array | undefined>
+  /**
+   * Of a foreign file, from the upstream, for this caller; of one that is asked for as a whole, the last piece comes when its hash was compared. Throws
+   * UpstreamError and its kin, UpstreamMismatchError.
+   */
+  pass: (path: string, range: { offset: number, length: number }, signal: AbortSignal) => AsyncIterable<Uint8Array>
   /** Nobody in the swarm gives this model any more: it is found anew. */
   lose: (cid: string) => void
 }

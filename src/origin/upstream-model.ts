@@ -1,13 +1,13 @@
 import { createHash, type Hash } from 'node:crypto'
 import { LimitExceededError, MANIFEST_FILES_MAX, UpstreamError, UpstreamMismatchError } from '../base/index.ts'
-import { checkPaths, printable } from '../model/index.ts'
+import { checkForeignPath, checkPath, checkPaths, printable } from '../model/index.ts'
 import { COMMIT, type UpstreamFile, type UpstreamModel } from './types.ts'
 
 const SHA256 = /^[0-9a-f]{64}$/
 
 /**
  * The answer to `GET /api/models/{repo}/revision/{rev}?blobs=true`, checked in full. Throws UpstreamError when it makes no
- * sense, InvalidPathError or LimitExceededError when no model can hold these files.
+ * sense, InvalidPathError or LimitExceededError when no model can hold any of these files, or one leads elsewhere.
  */
 export function readModel (repo: string, answer: unknown): UpstreamModel {
   const wrong = (what: string): UpstreamError => new UpstreamError(`the upstream's answer about ${repo} makes no sense: ${what}`)
@@ -16,7 +16,7 @@ export function readModel (repo: string, answer: unknown): UpstreamModel {
   if (typeof sha !== 'string' || !COMMIT.test(sha)) throw wrong('it has no commit')
   if (!Array.isArray(siblings)) throw wrong('it lists no files')
   if (siblings.length > MANIFEST_FILES_MAX) throw new LimitExceededError(`${repo} has ${siblings.length} files; a model holds at most ${MANIFEST_FILES_MAX}`)
-  const files = siblings.map((sibling: unknown): UpstreamFile => {
+  const all = siblings.map((sibling: unknown): UpstreamFile => {
     if (!isRecord(sibling) || typeof sibling.rfilename !== 'string') throw wrong('a file has no name')
     const { rfilename: path, size, blobId: oid, lfs } = sibling
     if (typeof size !== 'number' || !Number.isSafeInteger(size) || size < 0) throw wrong(`the size of ${printable(path)} is missing`)
@@ -25,10 +25,26 @@ export function readModel (repo: string, answer: unknown): UpstreamModel {
     if (!isRecord(lfs) || typeof lfs.sha256 !== 'string' || !SHA256.test(lfs.sha256) || lfs.size !== size) throw wrong(`the LFS pointer of ${printable(path)} is no SHA-256 with the file's size`)
     return { path, size, oid, sha256: lfs.sha256 }
   })
+  all.sort((a, b) => (a.path < b.path ? -1 : 1))
+  const files: UpstreamFile[] = []
+  const foreign: UpstreamFile[] = []
+  for (const file of all) (isForeign(file.path) ? foreign : files).push(file)
+  if (foreign.some(({ path }, at) => path === foreign[at - 1]?.path)) throw wrong('it names a file twice')
+  if (files.length === 0 && all[0] !== undefined) checkPath(all[0].path)
   checkPaths(files.map(({ path }) => path))
-  files.sort((a, b) => (a.path < b.path ? -1 : 1))
   const open = (gated === false || gated === undefined || gated === null) && answer.private !== true
-  return { repo, commit: sha, restricted: !open, files }
+  return { repo, commit: sha, restricted: !open, files, foreign }
+}
+
+/** Throws InvalidPathError for what is no path at all. */
+function isForeign (path: string): boolean {
+  try {
+    checkPath(path)
+    return false
+  } catch {
+    checkForeignPath(path)
+    return true
+  }
 }
 
 /** What names the content of a file: two files with the same are fetched once. */
@@ -49,7 +65,7 @@ export function checkHash ({ repo, commit }: UpstreamModel, file: UpstreamFile, 
   throw new UpstreamMismatchError(`${file.path} of ${repo} at ${commit.slice(0, 12)} has the ${kind} ${found} as it came from ${from}, and the upstream says ${contentOf(file)}; nothing of it is published`)
 }
 
-export function bytesOf ({ files }: UpstreamModel): number {
+export function bytesOf ({ files }: Pick<UpstreamModel, 'files'>): number {
   return files.reduce((sum, { size }) => sum + size, 0)
 }
 

@@ -61,6 +61,37 @@ describe('origin: one node and a Hub', function () {
     assert.ok(node.models()[0]?.complete)
   })
 
+  it('passes on files whose names no model can hold', async () => {
+    const png = randomBytes(200_000)
+    const name = '模型/图 "1".png'
+    const url = `/acme/tiny/resolve/main/${name.split('/').map(encodeURIComponent).join('/')}`
+    const commit = hub.push('acme/tiny', { ...FILES, [name]: png, 'two words.txt': Buffer.from('two\n'), 'nö': Buffer.alloc(0) })
+    const tree = await (await get('/api/models/acme/tiny/tree/main?recursive=true')).json() as Array<{ type: string, path: string }>
+    assert.deepEqual(tree.flatMap(({ type, path }) => type === 'file' ? [path] : []).sort(), [...Object.keys(FILES), name, 'two words.txt', 'nö'].sort())
+    const head = await get(url, { method: 'HEAD' })
+    assert.deepEqual([head.status, head.headers.get('content-length'), head.headers.get('x-repo-commit')], [200, String(png.length), commit])
+    assert.ok(head.headers.get('content-disposition')?.includes('filename*=UTF-8\'\'%E5%9B%BE%20%221%22.png; filename="_ _1_.png"'), head.headers.get('content-disposition') ?? '')
+    assert.ok(Buffer.from(await (await get(url)).arrayBuffer()).equals(png))
+    const part = await get(url, { headers: { range: 'bytes=1000-70999' } })
+    assert.deepEqual([part.status, Buffer.from(await part.arrayBuffer()).equals(png.subarray(1_000, 71_000))], [206, true])
+    hub.faults.noRanges = true
+    assert.ok(Buffer.from(await (await get(url, { headers: { range: 'bytes=199999-' } })).arrayBuffer()).equals(png.subarray(199_999)))
+    hub.faults.noRanges = false
+    assert.deepEqual([await (await get('/acme/tiny/resolve/main/two%20words.txt')).text(), (await get('/acme/tiny/resolve/main/n%C3%B6')).status], ['two\n', 200])
+    hub.faults.wrong = name
+    await assert.rejects((await get(url)).arrayBuffer(), 'the last piece of a file that is another one goes out to nobody')
+    delete hub.faults.wrong
+    assert.equal(hub.fileBytes < 1_500_000, true)
+    // The rest is a model like any.
+    assert.equal((await get('/acme/tiny/resolve/main/config.json')).status, 200)
+    await published()
+    assert.deepEqual((await node.show(node.models()[0]?.cid ?? '')).fileList.map(({ path }) => path), Object.keys(FILES).sort())
+    // With the upstream away nobody has them.
+    hub.faults.down = { status: 503 }
+    assert.ok((await get(url)).status >= 500)
+    assert.equal((await get('/acme/tiny/resolve/main/config.json')).status, 200)
+  })
+
   it('gives a file as soon as it is whole, while the rest is on its way', async () => {
     hub.push('acme/tiny', FILES)
     hub.faults.bytesPerSecond = 2 * MiB

@@ -56,7 +56,7 @@ describe('origin: what an upstream says', () => {
 
   it('is read', () => {
     assert.deepEqual(readModel('a/b', { sha, gated: 'auto', siblings: [{ ...file, rfilename: 'z' }, { rfilename: 'b', size: 0, blobId: sha, lfs: null }] }), {
-      repo: 'a/b', commit: sha, restricted: true, files: [{ path: 'b', size: 0, oid: sha, sha256: undefined }, { path: 'z', size: 3, oid: '2'.repeat(40), sha256: '3'.repeat(64) }]
+      repo: 'a/b', commit: sha, restricted: true, files: [{ path: 'b', size: 0, oid: sha, sha256: undefined }, { path: 'z', size: 3, oid: '2'.repeat(40), sha256: '3'.repeat(64) }], foreign: []
     })
     assert.equal(readModel('a/b', { sha, gated: false, private: true, siblings: [] }).restricted, true)
     assert.equal(readModel('a/b', { sha, gated: false, private: false, siblings: [] }).restricted, false)
@@ -68,6 +68,19 @@ describe('origin: what an upstream says', () => {
     ['another size in LFS', { sha, siblings: [{ ...file, size: 4 }] }], ['no hash in LFS', { sha, siblings: [{ ...file, lfs: { size: 3 } }] }]
   ]
   for (const [what, answer] of nonsense) it(`is refused: ${what}`, () => { assert.throws(() => readModel('a/b', answer), { name: 'UpstreamError' }) })
+
+  it('is read: files that no model can hold are apart', () => {
+    const named = (...names: string[]): ReturnType<typeof readModel> => readModel('a/b', { sha, siblings: names.map(rfilename => ({ ...file, rfilename })) })
+    const { files, foreign } = named('z.bin', '模型/图 (1).png', 'ä.bin', 'a.bin')
+    assert.deepEqual([files.map(({ path }) => path), foreign.map(({ path }) => path)], [['a.bin', 'z.bin'], ['ä.bin', '模型/图 (1).png']])
+    assert.throws(() => named('ä', 'b', 'ä'), { name: 'UpstreamError' })
+    // Nothing is left for a model.
+    assert.throws(() => named('ä.bin'), { name: 'InvalidPathError' })
+  })
+
+  for (const path of ['ä/../x', 'ä//b', '/ä', 'ä\\b', 'ä\n', 'ä\u2028', `ä${'b'.repeat(1_100)}`, `ä${'/b'.repeat(40)}`]) {
+    it(`is refused, beside others: ${JSON.stringify(path)}`, () => { assert.throws(() => readModel('a/b', { sha, siblings: [file, { ...file, rfilename: path }] }), { name: 'InvalidPathError' }) })
+  }
 
   for (const path of ['../x', '/etc/passwd', 'a\\b', 'a//b', 'b\0', 'ä.bin']) {
     it(`is refused: ${JSON.stringify(path)}`, () => { assert.throws(() => readModel('a/b', { sha, siblings: [{ ...file, rfilename: path }] }), { name: 'InvalidPathError' }) })
