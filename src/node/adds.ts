@@ -37,7 +37,11 @@ export class Adds {
   async addInstalment (path: string, options: PublishOptions): Promise<{ cid: string, letGo: () => void }> {
     let letGo = (): void => undefined
     try {
-      const { cid } = await this.#run(publish(this.#components, path, { ...options, published: false, onNamed: cid => { letGo = this.#components.store.holdModel(cid) } }))
+      const onNamed = async (cid: string): Promise<void> => {
+        letGo = this.#components.store.holdModel(cid)
+        await options.onNamed?.(cid)
+      }
+      const { cid } = await this.#run(publish(this.#components, path, { ...options, published: false, onNamed }))
       this.#announce(cid)
       return { cid, letGo }
     } catch (error) {

@@ -60,13 +60,12 @@ export class Announcer {
     const { store, router } = this.#components
     this.#announced.delete(model.cid)
     const shared = new Set(store.models().filter(other => other.cid !== model.cid).flatMap(other => other.files))
+    const going = [...new Set(model.files)].filter(file => !shared.has(file))
     const kept = new Set<string>()
-    for (const file of shared) for (let i = 0; i < file.index.blocks.length; i++) kept.add(file.index.blocks.keyAt(i) ?? '')
+    // All blocks of this node, which may be many: not for a model whose files all stay.
+    if (going.length > 0) for (const file of shared) for (let i = 0; i < file.index.blocks.length; i++) kept.add(file.index.blocks.keyAt(i) ?? '')
     router.withdraw([model.manifest.cid])
-    for (const file of new Set(model.files)) {
-      if (shared.has(file)) continue
-      router.withdraw(fileKeys(file.index, this.#shardsOf(file)).filter(cid => !kept.has(cidKey(cid))))
-    }
+    for (const file of going) router.withdraw(fileKeys(file.index, this.#shardsOf(file)).filter(cid => !kept.has(cidKey(cid))))
   }
 
   #removed (cid: string): void {

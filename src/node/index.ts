@@ -16,9 +16,9 @@
  *
  * docs/examples/two-nodes.ts runs this. Many nodes may live in one process; nothing is shared between them.
  */
-import { availableParallelism } from 'node:os'
+import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { mkdir } from 'node:fs/promises'
+import { mkdir, mkdtemp } from 'node:fs/promises'
 import { ConfigError, Emitter, REPLICAS_MAX, asError, silentLogger, systemClock, systemRandom } from '../base/index.ts'
 import { createDhtRouter, createNetwork, loadIdentity, loadSwarmKey } from '../discovery/index.ts'
 import { createFileStore, createMemoryStore } from '../storage/index.ts'
@@ -33,7 +33,7 @@ import { Descriptions } from './describe.ts'
 import { Links } from './links.ts'
 import { Loads } from './load.ts'
 import { Node } from './node.ts'
-import { createOrigin } from './origin.ts'
+import { createOrigin, discardModel } from './origin.ts'
 import { PeerBook } from './peer-book.ts'
 import { pullShard } from './replicate.ts'
 import { resolveSettings } from './settings.ts'
@@ -156,15 +156,20 @@ export async function createNode (init: NodeInit = {}): Promise<ShoalNode> {
     announcer.start()
     peers.start()
     // There may be some of an upstream that is no longer set.
-    const leftovers = directory === undefined ? undefined : new Leftovers({ clock, logger: logger.child({ component: 'origin' }) }, join(directory, 'origin'))
-    const origin = settings.origin.upstream === undefined
+    const { upstream } = settings.origin
+    const isTemporary = directory === undefined
+    const place = isTemporary ? upstream === undefined ? undefined : await mkdtemp(join(tmpdir(), 'shoal-origin-')) : join(directory, 'origin')
+    const originLogger = logger.child({ component: 'origin' })
+    const discard = async (cid: string): Promise<boolean> => await discardModel({ store, announcer, loads, links, logger: originLogger }, cid)
+    const leftovers = place === undefined ? undefined : new Leftovers({ clock, logger: originLogger, discard }, place)
+    const origin = upstream === undefined || leftovers === undefined
       ? undefined
-      : await createOrigin({
+      : createOrigin({
           network,
           router,
           clock,
           random,
-          logger: logger.child({ component: 'origin' }),
+          logger: originLogger,
           isBanned: peerId => exchange.isBanned(peerId),
           learn: async provider => { await peers.learn(provider) },
           store,
@@ -172,10 +177,12 @@ export async function createNode (init: NodeInit = {}): Promise<ShoalNode> {
           adds,
           descriptions,
           links,
-          node: () => node
-        }, { upstream: settings.origin.upstream, leftovers })
+          discard
+        }, { upstream, leftovers, isTemporary })
     const node = new Node({ network, store, router, exchange, peers, loads, adds, descriptions, links, announcer, replication, origin, leftovers, clock, logger: logger.child({ component: 'node' }) }, { settings, swarmKey, events })
     started.push(async () => { await origin?.stop() })
+    started.push(async () => { await leftovers?.instalments.stop() })
+    await leftovers?.instalments.load()
     await origin?.start()
     return node
   } catch (error) {

@@ -16,6 +16,7 @@ import type { Links } from './links.ts'
 import type { Loads } from './load.ts'
 import type { PeerBook } from './peer-book.ts'
 import { problemsOf } from './problems.ts'
+import { removeModel } from './removal.ts'
 import { drainAll, policyFor, untilReplicated } from './replicate.ts'
 import type {
   AddOptions, AddResult, DescribeOptions, DrainOptions, DrainResult, LoadOptions, LoadResult, ModelDescription, ModelDetails, ModelLink, ModelSummary, NodeEvents, NodeSettings, NodeStatus, OpenModel, PeerStatus, PinOptions, ReplicationProgress, ShoalNode,
@@ -36,7 +37,7 @@ export interface NodeComponents {
   announcer: Announcer
   replication: Replication
   origin: Origin | undefined
-  /** Of fetches from an upstream. */
+  /** Of fetches from an upstream, if there ever were any. */
   leftovers: Leftovers | undefined
   clock: Clock
   logger: Logger
@@ -98,7 +99,10 @@ export class Node implements ShoalNode {
 
   async open (cid: string, options: LoadOptions = {}): Promise<OpenModel> {
     this.#check()
-    return await this.#components.loads.open(cid, options)
+    const { loads, leftovers } = this.#components
+    const model = await loads.open(cid, options)
+    await leftovers?.instalments.isModel(model.cid)
+    return model
   }
 
   async describe (cid: string, options: DescribeOptions = {}): Promise<ModelDescription> {
@@ -165,18 +169,7 @@ export class Node implements ShoalNode {
 
   async remove (cid: string): Promise<RemoveResult> {
     this.#check()
-    const { store, announcer, loads } = this.#components
-    const model = this.#model(cid)
-    await loads.settled(model.cid)
-    // Told last when it came, told first when it goes; if the store refuses, it is announced again.
-    announcer.withdraw(model)
-    try {
-      return await store.removeModel(model.cid)
-    } catch (error) {
-      announcer.model(model)
-      announcer.files(model)
-      throw error
-    }
+    return await removeModel(this.#components, this.#model(cid))
   }
 
   async pin (cid: string, options: PinOptions = {}): Promise<void> {
@@ -308,12 +301,15 @@ export class Node implements ShoalNode {
 
   /** From the outside in: first nobody new, then open work, then the network, and at last what was written is recorded. */
   async #stop (): Promise<void> {
-    const { announcer, replication, loads, adds, descriptions, exchange, router, peers, network, origin, store, logger } = this.#components
+    const { announcer, replication, loads, adds, descriptions, exchange, router, peers, network, origin, leftovers, store, logger } = this.#components
     this.#stopping.abort(new NodeStoppedError('the node is stopping'))
     announcer.stop()
     descriptions.stop()
     const steps: Array<[string, () => Promise<unknown>]> = [
-      ['origin', async () => { await origin?.stop() }],
+      ['origin', async () => {
+        await origin?.stop()
+        await leftovers?.instalments.stop()
+      }],
       ['replication', async () => { await replication.stop() }],
       ['loads', async () => { await loads.stop() }],
       ['adds', async () => { await adds.settled() }],
@@ -333,8 +329,9 @@ export class Node implements ShoalNode {
 
   /** Without what is a part of another one that is on its way. */
   #userModels (): StoredModel[] {
-    const { store, origin } = this.#components
-    return store.models().filter(({ cid }) => origin?.isInstalment(cid) !== true)
+    const { store, leftovers, links } = this.#components
+    const linked = new Set(links.list().map(({ cid }) => cid))
+    return store.models().filter(({ cid, pinned, published }) => pinned || published || linked.has(cid) || leftovers?.instalments.has(cid) !== true)
   }
 
   #model (text: string): StoredModel {

@@ -1,15 +1,12 @@
-import { mkdtemp } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { MiB, ModelInUseError, ModelNotFoundError, asError, throwIfAborted, type AbortOptions, type Clock, type Logger, type Random } from '../base/index.ts'
-import { Leftovers, Origin } from '../origin/index.ts'
-import type { ArrivedFile, Hints, OriginComponents } from '../origin/index.ts'
+import { Origin } from '../origin/index.ts'
+import type { ArrivedFile, Hints, OriginComponents, OriginInit } from '../origin/index.ts'
 import type { ModelStore, StoredFile } from '../storage/store.ts'
 import type { Adds } from './adds.ts'
 import type { Descriptions } from './describe.ts'
 import type { Links } from './links.ts'
 import type { Loads } from './load.ts'
-import type { Node } from './node.ts'
+import { removeModel, type RemovalComponents } from './removal.ts'
 import { version } from './version.ts'
 
 export interface OriginWiring extends Pick<OriginComponents, 'network' | 'router' | 'isBanned' | 'learn'> {
@@ -21,17 +18,32 @@ export interface OriginWiring extends Pick<OriginComponents, 'network' | 'router
   adds: Adds
   descriptions: Descriptions
   links: Links
-  /** The node that all this becomes part of: it removes. */
-  node: () => Node
+  discard: (cid: string) => Promise<boolean>
 }
 
 /** Read at once while a file is compared with its hash. */
 const PIECE_BYTES = 1 * MiB
 
-/** The origin over the parts of a node. Without a directory models come to one of the system's temporary ones. */
-export async function createOrigin (wiring: OriginWiring, { upstream, leftovers: given }: { upstream: string, leftovers: Leftovers | undefined }): Promise<Origin> {
-  const { store, loads, adds, descriptions, links, node } = wiring
-  const leftovers = given ?? new Leftovers(wiring, await mkdtemp(join(tmpdir(), 'shoal-origin-')))
+/** Takes a model away that nobody needs, unless it has other uses here. False: somebody reads it just now, or it cannot be removed. */
+export async function discardModel (components: RemovalComponents & { links: Links, logger: Logger }, cid: string): Promise<boolean> {
+  const { store, links, logger } = components
+  const held = store.model(cid)
+  // A peer's word about what somebody added or keeps here is no reason to take it away.
+  if (held === undefined || held.published || held.pinned || links.list().some(link => link.cid === cid)) return true
+  if (store.isHeld(cid)) return false
+  try {
+    await removeModel(components, held, { onlyCached: true })
+    return true
+  } catch (error) {
+    if (error instanceof ModelNotFoundError) return true
+    if (!(error instanceof ModelInUseError)) logger.warn({ cid, error: asError(error).message }, 'a model that nobody needs could not be removed')
+    return false
+  }
+}
+
+/** The origin over the parts of a node. */
+export function createOrigin (wiring: OriginWiring, init: Pick<OriginInit, 'upstream' | 'leftovers' | 'isTemporary'>): Origin {
+  const { store, loads, adds, descriptions, links, discard } = wiring
   return new Origin({
     ...wiring,
     makeRoom: async (bytes, what) => { await store.makeRoom(bytes, what) },
@@ -62,25 +74,14 @@ export async function createOrigin (wiring: OriginWiring, { upstream, leftovers:
       const model = store.model(cid)
       return model === undefined ? undefined : model.complete ? 'whole' : 'part'
     },
-    discard: async cid => {
-      const held = store.model(cid)
-      // A peer's word about what somebody added or keeps here is no reason to take it away.
-      if (held === undefined || held.published || held.pinned || links.list().some(link => link.cid === cid)) return true
-      try {
-        await node().remove(cid)
-      } catch (error) {
-        if (error instanceof ModelInUseError) return false
-        if (!(error instanceof ModelNotFoundError)) wiring.logger.warn({ cid, error: asError(error).message }, 'a model that nobody needs could not be removed')
-      }
-      return true
-    },
+    discard,
     names: repo => (repo === undefined ? links.list() : links.of(repo)).flatMap(({ repo, revision, cid, origin }) => origin === undefined ? [] : [{ repo, revision, cid, ...origin }]),
     link: async ({ repo, revision, cid, commit, restricted }) => {
       // What a user linked stays as it is.
       const there = links.get({ repo, revision })
       if (there === undefined || there.origin !== undefined) await links.put({ repo, revision }, cid, { commit, restricted })
     }
-  }, { upstream, userAgent: `shoal/${version}`, self: wiring.network.peerId.toString(), leftovers, isTemporary: given === undefined })
+  }, { ...init, userAgent: `shoal/${version}`, self: wiring.network.peerId.toString() })
 }
 
 function openWhole (store: ModelStore, cid: string, path: string): ArrivedFile | undefined {

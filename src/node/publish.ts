@@ -14,7 +14,7 @@ export interface PublishOptions extends AddOptions {
   /** Called with each source file when its bytes are in the store, and durable. */
   onStored?: (path: string) => Promise<void>
   /** Called with the model CID before the store has the model. */
-  onNamed?: (cid: string) => void
+  onNamed?: (cid: string) => Promise<void>
   /** Default true. False: it may be evicted like what was loaded. */
   published?: boolean
 }
@@ -117,7 +117,7 @@ async function name ({ store }: PublishComponents, what: string, files: readonly
   const sorted = [...files].sort((a, b) => (a.entry.path < b.entry.path ? -1 : 1))
   const manifest = encodeManifest({ version: 1, files: sorted.map(({ entry }) => entry) })
   const cid = manifest.cid.toString()
-  onNamed?.(cid)
+  await onNamed?.(cid)
   const stored = await store.putModel({ manifest, indexes: sorted.map(({ index }) => index) }, { published, signal })
   // Withdrawn meanwhile: a file in place that changed, or a disk that lost it.
   if (!stored.complete) throw new SourceChangedError(`parts of ${what} were lost while it was added; add it again`)

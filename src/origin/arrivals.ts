@@ -18,6 +18,7 @@ export interface InstalmentFile {
  */
 export class Arrivals {
   readonly #here = new Map<string, InstalmentFile | { place: string }>()
+  readonly #known = new Set<string>()
   readonly #waiting = new Set<() => void>()
 
   /** Whole at this place on this disk, and its hash was compared just now. */
@@ -32,9 +33,20 @@ export class Arrivals {
     if (known === undefined || file.compared || ('cid' in known && !known.compared)) this.#set(path, file)
   }
 
-  /** Nobody gives this instalment, or it is another one. */
-  drop (cid: string): void {
-    for (const [path, known] of this.#here) if ('cid' in known && known.cid === cid) this.#here.delete(path)
+  /** What these instalments have is known: they need not be looked at again. */
+  knows (cid: string): boolean { return this.#known.has(cid) }
+  learned (cid: string): void { this.#known.add(cid) }
+
+  /** It could not be had from this instalment, which may be looked at again. */
+  drop (path: string, cid: string): void {
+    const known = this.#here.get(path)
+    if (known !== undefined && 'cid' in known && known.cid === cid) this.#here.delete(path)
+    this.#known.delete(cid)
+  }
+
+  /** This instalment is another one than was said: but for what was compared nothing of it is taken. */
+  refuse (cid: string): void {
+    for (const [path, known] of this.#here) if ('cid' in known && known.cid === cid && !known.compared) this.#here.delete(path)
   }
 
   /** Where it can be loaded from, or is. */
@@ -44,7 +56,10 @@ export class Arrivals {
   }
 
   /** The fetch is over: what came of it is in the store, or was left for the next. */
-  clear (): void { this.#here.clear() }
+  clear (): void {
+    this.#here.clear()
+    this.#known.clear()
+  }
 
   /** When it is there; of what comes another way, never. Throws the signal's reason. The caller closes a file. */
   async take (path: string, signal: AbortSignal): Promise<ArrivedFile | InstalmentFile> {

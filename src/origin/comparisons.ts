@@ -53,21 +53,23 @@ export class Comparisons {
       if (place.compared) {
         const file = this.#components.openWhole(cid, path)
         if (file !== undefined) return file
-        known.arrivals.drop(cid) // evicted, or removed
+        known.arrivals.drop(path, cid) // evicted, or removed
         continue
       }
       try {
         await this.#shared(known, cid, path, signal, async signal => { await this.#compareInstalment(known, revision, path, place, signal) })
       } catch (error) {
         throwIfAborted(signal)
-        known.arrivals.drop(cid) // it comes with the model
-        if (error instanceof UpstreamMismatchError) {
+        const isLie = error instanceof UpstreamMismatchError
+        known.arrivals.drop(path, cid) // it comes with the model
+        if (isLie) {
           known.refused.add(cid)
-          if (place.from !== undefined) known.liars.add(place.from)
-          if (await this.#components.discard(cid)) await this.#components.book.drop(known.key, cid)
-        } else {
-          known.miss(cid, this.#components.clock.monotonic())
+          known.arrivals.refuse(cid)
+          const { book, discard } = this.#components
+          // What was here for another reason stays.
+          if (book.holds(known.key, cid) && await discard(cid)) await book.drop(known.key, cid)
         }
+        if (place.from !== undefined) known.strike(place.from, isLie)
         this.#components.logger.warn({ repo: known.repo, path, cid, peerId: place.from, error: asError(error).message }, 'a file that a peer has published of a model that it fetches could not be had')
       }
     }
@@ -92,7 +94,7 @@ export class Comparisons {
   }
 
   async #compareInstalment (known: KnownModel, revision: string, path: string, { cid, index, from }: InstalmentFile, signal: AbortSignal): Promise<void> {
-    // It may be a model of somebody here, by chance.
+    // It may be a model of a user here, by chance.
     if (this.#components.held(cid) === undefined) await this.#components.book.add(known.key, cid, 'others')
     await this.#compare(known, fileOf(known, path), { cid, from: known.fetcher, signal })
     if (index !== undefined) known.compared(path, index)

@@ -14,6 +14,8 @@ export interface DescribedModel {
 export interface PublishOptions extends AbortOptions, ProgressOptions<{ bytesDone: number }> {
   /** Called with each file that is not needed any more. */
   onStored: (path: string) => Promise<void>
+  /** Called with the model CID before the store has it. */
+  onNamed: (cid: string) => Promise<void>
 }
 
 /** Adds a directory as a model that is nobody's, and is not evicted until `letGo` is called. */

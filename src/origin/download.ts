@@ -16,7 +16,7 @@ import {
   asError, sleep, systemCode, throwIfAborted, type Clock, type Logger
 } from '../base/index.ts'
 import type { LocalFiles } from './components.ts'
-import { ifThere } from './leftovers.ts'
+import { ifThere } from './if-there.ts'
 import type { Caller, UpstreamFile, UpstreamModel } from './types.ts'
 import { bytesOf, checkHash, contentOf, hashFor } from './upstream-model.ts'
 import type { Upstream } from './upstream.ts'

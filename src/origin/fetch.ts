@@ -73,14 +73,15 @@ export async function fetchModel (components: FetchComponents, init: FetchInit):
   const tell = async (deep: boolean): Promise<void> => {
     progress.bytesDone = download.bytesDone
     // Twice: what came, and what was cut into blocks, which takes its time of a large model.
-    init.claim({ peerId: init.self, state: 'fetching', cid: undefined, bytesDone: download.bytesDone + instalments.bytesDone, bytesTotal: 2 * download.bytesTotal }, { download, instalments })
+    const bytesDone = download.bytesDone + instalments.bytesDone
+    init.claim({ peerId: init.self, state: 'fetching', cid: undefined, bytesDone, bytesTotal: 2 * download.bytesTotal }, { download, instalments })
     const { claims: said } = await components.swarm.look(known.key, known.name, { deep, signal })
     // It is all here by now, and what is cut into blocks already would have to come again.
     if (isPublishing()) return
     const now = components.clock.monotonic()
     // What was not to be had before is no reason to stop half way: a description is remembered, and outlives its model.
     const others = said.filter(claim => known.listensTo(claim, now) && (claim.cid === undefined || !known.hasMissed(claim.cid)))
-    const other = yieldsTo(known.key, init.self, others, download.bytesDone)
+    const other = yieldsTo(known.key, init.self, others, bytesDone)
     if (other === undefined) return
     if (other.state === 'have') {
       try {
@@ -124,7 +125,6 @@ export async function fetchModel (components: FetchComponents, init: FetchInit):
   } catch (error) {
     // What is there is gone on with next time; not where it takes the last room.
     isFull = error instanceof OutOfSpaceError || over.signal.reason instanceof OutOfSpaceError
-    if (isFull) await download.remove().catch(removal => { components.logger.warn({ error: asError(removal).message }, 'what was begun from the upstream could not be removed') })
     throwIfAborted(given)
     throw over.signal.aborted ? over.signal.reason : error
   } finally {
@@ -133,6 +133,9 @@ export async function fetchModel (components: FetchComponents, init: FetchInit):
     await Promise.allSettled([telling, publishing])
     known.arrivals.clear()
     instalments.release()
-    if (isFull) await components.book.retire(known.key, 0)
+    if (isFull) {
+      await download.remove().catch(removal => { components.logger.warn({ error: asError(removal).message }, 'what was begun from the upstream could not be removed') })
+      await components.book.retire(known.key, 0)
+    }
   }
 }

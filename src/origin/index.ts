@@ -6,6 +6,8 @@
  */
 export type { Hints, OriginComponents } from './components.ts'
 export { keyOf } from './known-model.ts'
-export { LEFTOVER_IDLE_MS, Leftovers, leftoversIn } from './leftovers.ts'
+export { LEFTOVER_IDLE_MS } from './instalment-book.ts'
+export { Leftovers, leftoversIn } from './leftovers.ts'
 export { Origin } from './origin.ts'
+export type { OriginInit } from './origin.ts'
 export type * from './types.ts'

@@ -7,9 +7,9 @@
  */
 import { mkdir, readFile, readdir, rename, rm, rmdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { ORIGIN_INSTALMENTS_MAX, asError, sleep, throwIfAborted, type Clock, type Logger } from '../base/index.ts'
+import { NodeStoppedError, ORIGIN_INSTALMENTS_MAX, asError, sleep, throwIfAborted, type Clock, type Logger } from '../base/index.ts'
 import { parseModelCid } from '../model/index.ts'
-import { ifThere } from './leftovers.ts'
+import { ifThere } from './if-there.ts'
 import { isRecord } from './upstream-model.ts'
 
 export interface InstalmentBookInit {
@@ -19,7 +19,6 @@ export interface InstalmentBookInit {
   directory: string
   /** Removes one from the store, unless it is somebody's by now. False: somebody reads it. */
   discard: (cid: string) => Promise<boolean>
-  signal: AbortSignal
 }
 
 /** own: published here, every file was compared with its hash; others: loaded from a peer that fetches, in whole or in part. */
@@ -27,6 +26,10 @@ interface Notes { own: string[], others: string[] }
 
 /** Others may be loading one, and find the whole model in this time. */
 export const LINGER_MS = 30_000
+/** Clients that were cut off come back in seconds, a node that was restarted in minutes: whoever goes on with it has by then. */
+export const LEFTOVER_IDLE_MS = 3_600_000
+/** Nobody asked for room: a week is long enough to mend a link, or to renew a token. */
+export const LEFTOVER_KEPT_MS = 7 * 86_400_000
 const FILE = 'instalments.json'
 const VERSION = 1
 
@@ -35,6 +38,7 @@ export class InstalmentBook {
   readonly #byKey = new Map<string, Notes>()
   readonly #retiring = new Map<string, AbortController>()
   readonly #running = new Set<Promise<void>>()
+  readonly #stopping = new AbortController()
   #writing: Promise<void> = Promise.resolve()
 
   constructor (init: InstalmentBookInit) { this.#init = init }
@@ -44,11 +48,14 @@ export class InstalmentBook {
     const { directory } = this.#init
     for (const key of await ifThere(readdir(directory)) ?? []) {
       const notes = await this.#read(join(directory, key, FILE))
-      if (notes !== undefined) this.#byKey.set(key, notes)
+      if (notes === undefined) continue
+      this.#byKey.set(key, notes)
+      await this.abandon(key)
     }
   }
 
   async stop (): Promise<void> {
+    this.#stopping.abort(new NodeStoppedError('the node is stopping'))
     await Promise.all(this.#running)
     await this.#writing
   }
@@ -76,15 +83,31 @@ export class InstalmentBook {
     await this.#write(key)
   }
 
+  /** A user wants it for itself: it is one of the models from now on. */
+  async isModel (cid: string): Promise<void> {
+    if (!this.has(cid)) return
+    for (const key of this.#byKey.keys()) await this.drop(key, cid)
+  }
+
+  holds (key: string, cid: string): boolean {
+    const notes = this.#byKey.get(key)
+    return notes !== undefined && (notes.own.includes(cid) || notes.others.includes(cid))
+  }
+
   /** It turned out to be the whole model, or to be none. */
   async drop (key: string, cid: string): Promise<void> {
     const notes = this.#byKey.get(key)
-    if (notes === undefined) return
+    if (notes === undefined || !this.holds(key, cid)) return
     const own = notes.own.filter(other => other !== cid)
     const others = notes.others.filter(other => other !== cid)
     if (own.length + others.length === 0) this.#byKey.delete(key)
     else this.#byKey.set(key, { own, others })
     await this.#write(key)
+  }
+
+  /** Nobody waits for it just now: what was fetched is gone on with within a week, what others gave within an hour. */
+  async abandon (key: string): Promise<void> {
+    await this.retire(key, this.own(key).length > 0 ? LEFTOVER_KEPT_MS : LEFTOVER_IDLE_MS)
   }
 
   /** Removes all of this model, after a while when others may be loading them; those that somebody reads, later. Resolves after the first try. */
@@ -93,16 +116,22 @@ export class InstalmentBook {
     if (this.isEmpty(key)) return
     const over = new AbortController()
     this.#retiring.set(key, over)
-    const signal = AbortSignal.any([over.signal, this.#init.signal])
+    const signal = AbortSignal.any([over.signal, this.#stopping.signal])
     const later = async (ms: number): Promise<void> => {
       await sleep(this.#init.clock, ms, signal)
       if (!await this.#discardAll(key, signal)) await later(LINGER_MS)
     }
-    if (lingerMs === 0 && await this.#discardAll(key, signal)) return
+    if (lingerMs === 0 && await this.#discardAll(key, signal)) {
+      this.#retiring.delete(key)
+      return
+    }
     // The node stops, or it is on its way again: those that are left are noted.
     const running = later(Math.max(lingerMs, LINGER_MS)).catch(error => { if (!signal.aborted) this.#init.logger.warn({ error: asError(error).message }, 'parts of a model that is here as a whole could not be removed') })
     this.#running.add(running)
-    void running.then(() => { this.#running.delete(running) })
+    void running.then(() => {
+      this.#running.delete(running)
+      if (this.#retiring.get(key) === over) this.#retiring.delete(key)
+    })
   }
 
   /** Says whether all are gone. */

@@ -5,7 +5,7 @@ import { checkDescription } from './check-description.ts'
 import type { AddInstalment, Describe, OriginComponents } from './components.ts'
 import type { InstalmentBook } from './instalment-book.ts'
 import type { KnownModel } from './known-model.ts'
-import { ifThere } from './leftovers.ts'
+import { ifThere } from './if-there.ts'
 import { bytesOf } from './upstream-model.ts'
 
 export interface InstalmentsComponents extends Pick<OriginComponents, 'held' | 'hold'> {
@@ -51,6 +51,7 @@ export class Instalments {
   readonly #cids: string[] = []
   readonly #letGo: Array<() => void> = []
   #waitingSince = 0
+  #waitingBytes = 0
   #bytesBefore = 0
   #bytesNow = 0
   #ending = false
@@ -98,6 +99,7 @@ export class Instalments {
   /** The file is whole, stands under its path in `files`, and its hash was compared. */
   arrived (path: string): void {
     if (this.#waiting.size === 0) this.#waitingSince = this.#components.clock.monotonic()
+    if (!this.#waiting.has(path)) this.#waitingBytes += this.#sizes.get(path) ?? 0
     this.#waiting.add(path)
     this.#wake()
   }
@@ -128,8 +130,7 @@ export class Instalments {
       throwIfAborted(this.#init.signal)
       if (this.#ending) return [...this.#sizes.keys()].filter(path => !this.#paths.has(path))
       const waitedMs = this.#waiting.size === 0 ? 0 : clock.monotonic() - this.#waitingSince
-      const bytes = [...this.#waiting].reduce((sum, path) => sum + (this.#sizes.get(path) ?? 0), 0)
-      if (this.#waiting.size > 0 && isDue({ count: this.#cids.length, bytes, waitedMs, bytesTotal: this.#bytesTotal })) return [...this.#waiting]
+      if (this.#waiting.size > 0 && isDue({ count: this.#cids.length, bytes: this.#waitingBytes, waitedMs, bytesTotal: this.#bytesTotal })) return [...this.#waiting]
       await this.#change(waitedMs < EARLY_MS && this.#waiting.size > 0 ? EARLY_MS - waitedMs : undefined)
     }
   }
@@ -150,20 +151,25 @@ export class Instalments {
   }
 
   async #publish (paths: readonly string[]): Promise<void> {
-    const { addInstalment, describe, book } = this.#components
+    const { addInstalment, describe, held, book } = this.#components
     const { known, files, staging, signal } = this.#init
     await rm(staging, { recursive: true, force: true })
     for (const path of paths) {
       const place = join(staging, path)
       await mkdir(dirname(place), { recursive: true, mode: 0o700 })
       await rename(join(files, path), place)
-      this.#waiting.delete(path)
+      if (this.#waiting.delete(path)) this.#waitingBytes -= this.#sizes.get(path) ?? 0
       known.arrivals.moved(path, place)
     }
     this.#waitingSince = this.#components.clock.monotonic()
-    const { cid, letGo } = await addInstalment(staging, { signal, onProgress: ({ bytesDone }) => { this.#bytesNow = bytesDone }, onStored: async path => { await rm(path, { force: true }) } })
+    const { cid, letGo } = await addInstalment(staging, {
+      signal,
+      onProgress: ({ bytesDone }) => { this.#bytesNow = bytesDone },
+      onStored: async path => { await rm(path, { force: true }) },
+      // Before the store has it, or a crash would leave it there for good; not what a user has already.
+      onNamed: async cid => { if (held(cid) === undefined || book.has(cid)) await book.add(known.key, cid, 'own') }
+    })
     try {
-      await book.add(known.key, cid, 'own')
       checkDescription(known, await describe(cid, { signal }), 'this disk', 'some')
     } catch (error) {
       letGo()

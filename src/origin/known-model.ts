@@ -7,11 +7,12 @@ import type { Claim } from './claims.ts'
 import type { DescribedModel } from './components.ts'
 import type { SharedWork } from './shared-work.ts'
 import type { Caller, UpstreamFile, UpstreamModel } from './types.ts'
-import { contentOf } from './upstream-model.ts'
 
 /** A model that nobody gave is not looked for again for so long, and for twice as long each time: clients that were cut off come back in seconds. */
 const MISSING_MS = 30_000
 const MISSING_MAX_MS = 600_000
+/** Failures of instalments of one peer. Each may cost a search of 8 s, or a download. */
+const STRIKES_MAX = 3
 /** Of a peer that had not what it said: it may have been busy. */
 const DISTRUST_MS = 20_000
 const RAW = 0x55
@@ -39,8 +40,8 @@ export class KnownModel {
   failed: { error: Error, until: number } | undefined
   /** Of a fetch that runs, by this node or a peer. */
   readonly arrivals = new Arrivals()
-  /** Peers whose instalments were others than they said: none of theirs is loaded. */
-  readonly liars = new Set<string>()
+  /** How often instalments of a peer could not be had, or were others than it said. */
+  readonly #strikes = new Map<string, number>()
   /** By the model CID and the path. */
   readonly verifying = new Map<string, SharedWork<void>>()
   /** The model was in this store before a peer named it, for another reason. */
@@ -72,10 +73,24 @@ export class KnownModel {
   isVerified (cid: string, path: string): boolean { return this.#cid === cid && this.#verified.has(path) }
   get isWhole (): boolean { return this.model.files.every(({ path }) => this.#verified.has(path)) }
 
-  /** Of `path`, and of all files with the same content. */
-  verify (file: UpstreamFile): void {
+  /** Of `path`, and of all files with the same blocks. That they should have the same content is not enough: who made the model named other blocks, perhaps. */
+  verify ({ path }: UpstreamFile): void {
     if (this.#cid !== undefined) this.#missing.delete(this.#cid)
-    for (const other of this.model.files) if (contentOf(other) === contentOf(file) && other.size === file.size) this.#verified.add(other.path)
+    this.#verified.add(path)
+    const index = this.#named.get(path)
+    if (index === undefined) return
+    for (const [other, named] of this.#named) if (named === index) this.#verified.add(other)
+  }
+
+  /** An instalment of this peer could not be had, or (`isLie`) was another one. */
+  strike (peerId: string, isLie: boolean): void { this.#strikes.set(peerId, isLie ? Infinity : (this.#strikes.get(peerId) ?? 0) + 1) }
+
+  /** Instalments of this peer are worth to be looked at. */
+  takesFrom (peerId: string): boolean { return (this.#strikes.get(peerId) ?? 0) < STRIKES_MAX }
+
+  /** Another attempt: what failed then may be had now. */
+  pardon (): void {
+    for (const [peerId, strikes] of this.#strikes) if (strikes < Infinity) this.#strikes.delete(peerId)
   }
 
   /** A file with this index was read, and is what the upstream says. */

@@ -1,12 +1,10 @@
 /** What fetches that broke off have left on this disk: kept for whoever goes on with it, but not for ever, and not when room is wanted. */
 import { lstat, readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { DiskError, asError, systemCode, type Clock, type Logger } from '../base/index.ts'
+import { DiskError, asError, type Clock, type Logger } from '../base/index.ts'
+import { ifThere } from './if-there.ts'
+import { InstalmentBook, LEFTOVER_IDLE_MS, LEFTOVER_KEPT_MS, type InstalmentBookInit } from './instalment-book.ts'
 
-/** Clients that were cut off come back in seconds, a node that was restarted in minutes: whoever goes on with it has by then. */
-export const LEFTOVER_IDLE_MS = 3_600_000
-/** Nobody asked for room: a week is long enough to mend a link, or to renew a token. */
-const LEFTOVER_KEPT_MS = 7 * 86_400_000
 
 export interface Leftover { key: string, path: string, bytes: number }
 
@@ -21,19 +19,22 @@ export async function leftoversIn (directory: string, { now, idleMs, isUsed }: {
   return found
 }
 
+export interface LeftoversInit extends Pick<InstalmentBookInit, 'clock' | 'logger' | 'discard'> {}
+
 export class Leftovers {
   readonly directory: string
   readonly #clock: Clock
   readonly #logger: Logger
   readonly #inUse = new Map<string, number>()
   readonly #removing = new Map<string, Promise<void>>()
-  /** What belongs to it elsewhere goes first. */
-  beforeRemoval: (key: string) => Promise<void> = async () => undefined
+  /** What of them is in the store. */
+  readonly instalments: InstalmentBook
 
-  constructor ({ clock, logger }: { clock: Clock, logger: Logger }, directory: string) {
+  constructor ({ clock, logger, discard }: LeftoversInit, directory: string) {
     this.directory = directory
     this.#clock = clock
     this.#logger = logger
+    this.instalments = new InstalmentBook({ clock, logger, directory, discard })
   }
 
   /** While `work` runs, what is there of this model stays. */
@@ -78,7 +79,7 @@ export class Leftovers {
 
   async #remove (key: string, path: string): Promise<boolean> {
     if (this.#inUse.has(key)) return false // since it was looked at
-    const removing = this.beforeRemoval(key).then(async () => { await rm(path, { recursive: true, force: true }) })
+    const removing = this.instalments.retire(key, 0).then(async () => { await rm(path, { recursive: true, force: true }) })
     this.#removing.set(key, removing.catch(() => undefined))
     try {
       await removing
@@ -113,14 +114,4 @@ async function measure (path: string): Promise<{ bytes: number, newestMs: number
 
 async function namesIn (directory: string): Promise<string[]> {
   return await ifThere(readdir(directory)) ?? []
-}
-
-/** Undefined when there is no such file. */
-export async function ifThere<T> (work: Promise<T>): Promise<T | undefined> {
-  try {
-    return await work
-  } catch (error) {
-    if (systemCode(error) === 'ENOENT') return undefined
-    throw error
-  }
 }

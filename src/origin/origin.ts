@@ -12,7 +12,7 @@ import { fetchModel } from './fetch.ts'
 import { findModel } from './find.ts'
 import { Following } from './following.ts'
 import { Found } from './found.ts'
-import { InstalmentBook, LINGER_MS as INSTALMENT_LINGER_MS } from './instalment-book.ts'
+import { LINGER_MS as INSTALMENT_LINGER_MS, type InstalmentBook } from './instalment-book.ts'
 import type { Instalments } from './instalments.ts'
 import { KnownModel, KnownModels, keyOf } from './known-model.ts'
 import type { Leftovers } from './leftovers.ts'
@@ -84,9 +84,8 @@ export class Origin implements ModelOrigin {
         return here.instalments.cids
       }
     })
-    this.#book = new InstalmentBook({ clock, logger, directory: init.leftovers.directory, discard: components.discard, signal })
+    this.#book = init.leftovers.instalments
     this.comparisons = new Comparisons({ ...components, book: this.#book, linkWhole: async (known, revision) => { await this.#linkWhole(known, revision) }, signal })
-    init.leftovers.beforeRemoval = async key => { await this.#book.retire(key, 0) }
     this.#access = new Access({
       upstream: this.#upstream,
       known: this.#known,
@@ -103,7 +102,6 @@ export class Origin implements ModelOrigin {
   async start (): Promise<void> {
     const { leftovers } = this.#init
     await mkdir(leftovers.directory, { recursive: true, mode: 0o700 })
-    await this.#book.load()
     await leftovers.sweep()
     await this.#swarm.start()
     for (const name of this.#components.names()) {
@@ -117,7 +115,6 @@ export class Origin implements ModelOrigin {
     await this.#swarm.stop()
     await Promise.all(this.#telling)
     await Promise.all([...this.#fetches.keys()].map(async known => { await known.finding?.over() }))
-    await this.#book.stop()
     this.#upstream.stop()
     if (this.#init.isTemporary) await rm(this.#init.leftovers.directory, { recursive: true, force: true })
   }
@@ -129,9 +126,6 @@ export class Origin implements ModelOrigin {
     }
     return { upstream: this.#upstream.url, fetches: [...this.#fetches.values()].map(fetch => ({ ...fetch })), counters: structuredClone(this.#counters) }
   }
-
-  /** A part of a model that is on its way, and no model of its own. */
-  isInstalment (cid: string): boolean { return this.#book.has(cid) }
 
   async resolve (repo: string, revision: string, caller: Caller): Promise<OriginModel> {
     throwIfAborted(this.#stopping.signal)
@@ -281,9 +275,11 @@ export class Origin implements ModelOrigin {
         await removeDownload(join(directory, known.key))
         await this.#adopt(known, revision, signal)
       }
-      if (this.#components.held(cid) !== undefined) await this.#book.retire(known.key, fetched && !this.#followed.has(known.key) ? 0 : INSTALMENT_LINGER_MS)
+      if (this.#components.held(cid) === undefined) await this.#book.abandon(known.key) // it could not be registered
+      else await this.#book.retire(known.key, fetched && !this.#followed.has(known.key) ? 0 : INSTALMENT_LINGER_MS)
       return cid
     } catch (error) {
+      await this.#book.abandon(known.key)
       if (!signal.aborted) {
         this.#counters.failed++
         // A refusal is for this caller alone.
@@ -297,6 +293,7 @@ export class Origin implements ModelOrigin {
       await following.over()
       known.arrivals.clear()
       known.fetcher = []
+      this.#followed.delete(known.key)
       this.#fetches.delete(known)
       this.#tell(known.key)
       if (!this.#claims.has(known.key)) this.#components.router.withdraw([known.name])

@@ -1,5 +1,5 @@
 import { VOLUME_RESERVE_BYTES_MAX, asError, type Clock, type Logger } from '../base/index.ts'
-import type { ModelStore } from '../storage/store.ts'
+import type { ModelStore, StoredFile } from '../storage/store.ts'
 
 const REFRESH_MS = 5_000
 
@@ -29,7 +29,7 @@ export class DiskSpace {
       const { volumeFreeBytes, quotaBytes, heldBytes, writable } = await store.status()
       const onVolume = volumeFreeBytes === undefined ? Number.MAX_SAFE_INTEGER : volumeFreeBytes - VOLUME_RESERVE_BYTES_MAX
       const inQuota = quotaBytes === undefined ? Number.MAX_SAFE_INTEGER : quotaBytes - heldBytes
-      const evictable = store.models().filter(model => !model.pinned && !model.published && !isKept(model.cid)).reduce((sum, model) => sum + model.presentBytes, 0) + spareBytes()
+      const evictable = evictableBytes(store, isKept) + spareBytes()
       this.#freeBytes = writable ? Math.min(Number.MAX_SAFE_INTEGER, Math.max(0, Math.min(onVolume, inQuota) + evictable)) : 0
     } catch (error) {
       this.#freeBytes = 0
@@ -38,4 +38,17 @@ export class DiskSpace {
       this.#measuring = false
     }
   }
+}
+
+/** Of files that stand in no model that stays: evicting the others frees nothing. */
+function evictableBytes (store: ModelStore, isKept: (cid: string) => boolean): number {
+  const staying = new Set<StoredFile>()
+  const going = new Set<StoredFile>()
+  for (const model of store.models()) {
+    const stays = model.pinned || model.published || isKept(model.cid) || store.isHeld(model.cid)
+    for (const file of model.files) (stays ? staying : going).add(file)
+  }
+  let bytes = 0
+  for (const file of going) if (!file.inPlace && !staying.has(file)) bytes += file.presentBytes
+  return bytes
 }

@@ -177,6 +177,7 @@ export class BlockStore implements ModelStore {
   }
 
   holdModel (cid: string): () => void { return this.#running.core.registry.hold(cid) }
+  isHeld (cid: string): boolean { return this.#running.core.registry.isHeld(cid) }
 
   keepModel (cid: string, keep: boolean): void { this.#running.core.registry.keep(cid, keep) }
 
@@ -190,8 +191,8 @@ export class BlockStore implements ModelStore {
     await this.#run(async ({ core, room }) => { await core.structure.run(async () => { await room.make(bytes, what) }) })
   }
 
-  async removeModel (cid: string): Promise<RemoveResult> {
-    return await this.#run(async ({ core, room }) => await core.structure.run(async () => await room.remove(cid)))
+  async removeModel (cid: string, options?: { onlyCached?: boolean }): Promise<RemoveResult> {
+    return await this.#run(async ({ core, room }) => await core.structure.run(async () => await room.remove(cid, options)))
   }
 
   async gc (options: { dryRun?: boolean } = {}): Promise<GcResult> {

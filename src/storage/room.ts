@@ -133,10 +133,10 @@ export class Room {
     return this.#awaited.size === 0 ? keep : new Set([...keep, ...[...this.#awaited.keys()].map(({ key }) => key)])
   }
 
-  async remove (cid: string): Promise<RemoveResult> {
+  async remove (cid: string, { onlyCached = false }: { onlyCached?: boolean } = {}): Promise<RemoveResult> {
     const model = this.#core.registry.models.get(cid)
     if (model === undefined) throw new ModelNotFoundError(`this node does not hold the model ${cid}; see what it holds with: shoal ls`)
-    const [result] = await this.drop([model], undefined, false)
+    const [result] = await this.drop([model], undefined, onlyCached ? 'cached' : 'any')
     if (result === undefined) throw new ModelInUseError(`${cid} is being loaded or read; stop that first, then remove it`)
     return result
   }
@@ -153,14 +153,14 @@ export class Room {
   /**
    * Removes models and the files that only they name: record first, then names, then bytes. Should there be no room to
    * record it, the bytes go first: the next start finds files missing and believes the disk. A model that somebody
-   * holds by now stays, and when evicting one that is kept by now. Says which went.
+   * holds by now stays, and unless it may be any one that is kept (when evicting), pinned or published by now. Says which went.
    */
-  async drop (chosen: ModelRecord[], stay: ReadonlySet<string> = new Set(), evicting = true): Promise<RemoveResult[]> {
+  async drop (chosen: ModelRecord[], stay: ReadonlySet<string> = new Set(), which: 'evictable' | 'cached' | 'any' = 'evictable'): Promise<RemoveResult[]> {
     if (chosen.length === 0) return []
     const { bytes, events, registry, recording } = this.#core
     const { models, files, results } = await recording.run(async () => {
       const keep = this.#kept(stay)
-      const models = chosen.filter(({ cid }) => !registry.isHeld(cid) && !(evicting && registry.isKept(cid)))
+      const models = chosen.filter(({ cid, pinned, published }) => !registry.isHeld(cid) && !(which === 'evictable' && registry.isKept(cid)) && (which === 'any' || !(pinned || published)))
       const files = soleFiles(models, keep)
       const results = resultsOf(models, keep)
       if (models.length > 0) await this.#forget(models, files)

@@ -177,8 +177,9 @@ export interface ModelStore {
   evictParts: (parts: readonly FilePart[], bytes: number) => Promise<number>
   /** Evicts until `bytes` more would fit. Throws QuotaExceededError or OutOfSpaceError, having evicted nothing. */
   makeRoom: (bytes: number, what: string) => Promise<void>
-  /** Throws ModelNotFoundError, and ModelInUseError while it is held. */
-  removeModel: (cid: string) => Promise<RemoveResult>
+  isHeld: (cid: string) => boolean
+  /** Throws ModelNotFoundError, and ModelInUseError while it is held; with `onlyCached` also when it is pinned or published by then. */
+  removeModel: (cid: string, options?: { onlyCached?: boolean }) => Promise<RemoveResult>
   /** Evicts least recently used cached models down to the quota, never pinned, published, kept or held ones; removes leftovers. */
   gc: (options?: { dryRun?: boolean }) => Promise<GcResult>
   verify: (cid: string | undefined, options?: AbortOptions & ProgressOptions<VerifyProgress>) => Promise<VerifyResult>

@@ -164,8 +164,11 @@ describe('origin: a model in instalments', function () {
       await node.connect(liar.address)
       await endpoints([node], async ([url]) => {
         const answer = fetch(`${url}/model-1.safetensors`, { signal })
-        await until('it is loaded, and thrown away', async () => listed > 2 && (await held(node)).length === 0)
-        assert.equal(phaseOf(node), 'waiting')
+        await until('it is loaded', () => node.peers().some(({ peerId, receivedBytes }) => peerId === holder.peerId && receivedBytes >= told.length))
+        await until('it is thrown away', async () => (await held(node)).length === 0)
+        const [asked, said] = [listed, bytesDone]
+        await until('it is followed on', () => bytesDone > said + 2)
+        assert.deepEqual([phaseOf(node), listed], ['waiting', asked], 'who lied is not asked for more')
         lies = false
         assert.ok(Buffer.from(await (await answer).arrayBuffer()).equals(told))
         await until('it is published', () => phaseOf(node) === 'none')

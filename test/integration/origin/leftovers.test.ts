@@ -89,7 +89,7 @@ describe('origin: what a fetch that broke off has left', function () {
 
   it('is not begun on while it is being removed', async () => {
     await using root = await temporaryDirectory('leftovers')
-    const leftovers = new Leftovers({ clock, logger: silentLogger }, root.path)
+    const leftovers = new Leftovers({ clock, logger: silentLogger, discard: async () => true }, root.path)
     for (let i = 0; i < 500; i++) {
       await mkdir(join(root.path, 'key', `d${i}`), { recursive: true })
       await writeFile(join(root.path, 'key', `d${i}`, 'x'), 'x')
