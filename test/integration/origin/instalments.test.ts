@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { mkdir, readFile, readdir } from 'node:fs/promises'
+import { mkdir, readFile, readdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { MiB, silentLogger, systemClock, type Clock } from '../../../src/base/index.ts'
 import { createHfServer } from '../../../src/hf/index.ts'
@@ -88,8 +88,9 @@ describe('origin: a model in instalments', function () {
     assert.equal(hub.fileBytes, TOTAL)
     await until('all have the model', () => nodes.every(node => node.links('a/b').length === 2 && node.models()[0]?.complete === true))
     assert.equal(new Set(nodes.flatMap(node => node.models().map(({ cid }) => cid))).size, 1)
-    await until('the instalments are gone', async () => (await Promise.all(nodes.map(held))).every(models => models.length === 1))
-    for (const node of nodes) assert.deepEqual([await readdir(join(cluster.directory(node), 'origin')), (await node.verify()).bad, (await node.status()).models.bytes], [[], [], TOTAL])
+    const left = async (node: ShoalNode): Promise<number> => (await held(node)).length - 1 + (await readdir(join(cluster.directory(node), 'origin'))).length
+    await until('the instalments are gone', async () => (await Promise.all(nodes.map(left))).every(count => count === 0))
+    for (const node of nodes) assert.deepEqual([(await node.verify()).bad, (await node.status()).models.bytes], [[], TOTAL])
   })
 
   it('is gone on with by a node that was killed, and nothing of it comes twice', async () => {
@@ -140,43 +141,110 @@ describe('origin: a model in instalments', function () {
     })
   })
 
-  it('is not taken from one that has published something else', async () => {
-    await using directory = await temporaryDirectory('liar')
-    await mkdir(directory.path, { recursive: true })
-    const told = FILES['model-1.safetensors']
-    const commit = hub.push('a/b', FILES)
-    const lied = await lie(directory.path, commit, { 'model-1.safetensors': { told, held: randomBytes(told.length) } })
-    // The liar holds it without a name, and says that it fetches.
-    const [holder, node] = await cluster.spawn(2, at => at === 0 ? { dataDirectory: directory.path, settings: { origin: { upstream: undefined } } } : {}) as [ShoalNode, ShoalNode]
-    await using liar = await HostilePeer.start({ swarmKey: cluster.swarmKey, transport: 'tcp' })
-    await liar.network.unhandle([BLOCK_PROTOCOL, INVENTORY_PROTOCOL]) // it has the word of who holds it
-    let bytesDone = 0
-    let lies = true
-    let listed = 0
-    const protocol = new OriginProtocol({ network: liar.network, clock: systemClock, logger: silentLogger, isBanned: () => false }, {
-      asked: () => lies ? [{ peerId: liar.id, state: 'fetching', cid: undefined, bytesDone: ++bytesDone, bytesTotal: 2 * TOTAL }] : [],
-      peeked: async () => undefined,
-      listed: () => { listed++; return [lied] }
-    })
-    await protocol.start()
-    try {
-      await cluster.connect()
-      await node.connect(liar.address)
-      await endpoints([node], async ([url]) => {
-        const answer = fetch(`${url}/model-1.safetensors`, { signal })
-        await until('it is loaded', () => node.peers().some(({ peerId, receivedBytes }) => peerId === holder.peerId && receivedBytes >= told.length))
-        await until('it is thrown away', async () => (await held(node)).length === 0)
-        const [asked, said] = [listed, bytesDone]
-        await until('it is followed on', () => bytesDone > said + 2)
-        assert.deepEqual([phaseOf(node), listed], ['waiting', asked], 'who lied is not asked for more')
-        lies = false
-        assert.ok(Buffer.from(await (await answer).arrayBuffer()).equals(told))
-        await until('it is published', () => phaseOf(node) === 'none')
-        assert.ok(node.models().every(({ cid }) => cid !== lied))
-        assert.deepEqual(holder.models().map(({ cid }) => cid), [lied])
+  for (const isUsers of [false, true]) {
+    it(`is not taken from one that has published something else${isUsers ? ', which a user here has loaded and keeps' : ''}`, async () => {
+      await using directory = await temporaryDirectory('liar')
+      await mkdir(directory.path, { recursive: true })
+      const told = FILES['model-1.safetensors']
+      const commit = hub.push('a/b', FILES)
+      const lied = await lie(directory.path, commit, { 'model-1.safetensors': { told, held: randomBytes(told.length) } })
+      // The liar holds it without a name, and says that it fetches.
+      const [holder, node] = await cluster.spawn(2, at => at === 0 ? { dataDirectory: directory.path, settings: { origin: { upstream: undefined } } } : {}) as [ShoalNode, ShoalNode]
+      await using liar = await HostilePeer.start({ swarmKey: cluster.swarmKey, transport: 'tcp' })
+      await liar.network.unhandle([BLOCK_PROTOCOL, INVENTORY_PROTOCOL]) // it has the word of who holds it
+      let bytesDone = 0
+      let lies = true
+      let listed = 0
+      const protocol = new OriginProtocol({ network: liar.network, clock: systemClock, logger: silentLogger, isBanned: () => false }, {
+        asked: () => lies ? [{ peerId: liar.id, state: 'fetching', cid: undefined, bytesDone: ++bytesDone, bytesTotal: 2 * TOTAL }] : [],
+        peeked: async () => undefined,
+        listed: () => { listed++; return [lied] }
       })
-    } finally {
-      await protocol.stop()
+      await protocol.start()
+      try {
+        await cluster.connect()
+        if (isUsers) await node.load(lied)
+        await node.connect(liar.address)
+        await endpoints([node], async ([url]) => {
+          const answer = fetch(`${url}/model-1.safetensors`, { signal })
+          await until('it is loaded', () => isUsers || node.peers().some(({ peerId, receivedBytes }) => peerId === holder.peerId && receivedBytes >= told.length))
+          if (isUsers) await until('it was read', () => bytesDone > 3)
+          else await until('it is thrown away', async () => (await held(node)).length === 0)
+          const [asked, said] = [listed, bytesDone]
+          await until('it is followed on', () => bytesDone > said + 2)
+          assert.deepEqual([phaseOf(node), listed], ['waiting', asked], 'who lied is not asked for more')
+          lies = false
+          assert.ok(Buffer.from(await (await answer).arrayBuffer()).equals(told))
+          await until('it is published', () => phaseOf(node) === 'none')
+          assert.equal(node.models().some(({ cid }) => cid === lied), isUsers)
+          assert.deepEqual(holder.models().map(({ cid }) => cid), [lied])
+        })
+      } finally {
+        await protocol.stop()
+      }
+    })
+  }
+
+  it('leaves a model alone that a user has loaded and that has the same files', async () => {
+    await using directory = await temporaryDirectory('first')
+    await mkdir(directory.path, { recursive: true })
+    await writeFile(join(directory.path, 'config.json'), FILES['config.json'])
+    const [other, node] = await cluster.spawn(2, at => at === 0 ? { settings: { origin: { upstream: undefined } } } : { clock: times(8) }) as [ShoalNode, ShoalNode]
+    await cluster.connect()
+    const { cid } = await other.add(directory.path)
+    await node.load(cid)
+    hub.push('a/b', FILES)
+    hub.faults.bytesPerSecond = 4 * MiB
+    const seen = new Set<boolean>()
+    const finding = find(node)
+    let over = false
+    void finding.finally(() => { over = true })
+    while (!over) {
+      seen.add(node.models().some(model => model.cid === cid))
+      await new Promise(resolve => setTimeout(resolve, 20))
     }
+    const model = await finding
+    await until('the instalments are gone', async () => (await held(node)).length === 2)
+    assert.deepEqual([[...seen], node.models().map(({ cid }) => cid).sort()], [[true], [cid, model].sort()])
+  })
+
+  it('is known for a part by a node that was killed and has no upstream any more', async () => {
+    let aheadMs = 0
+    const clock = { ...systemClock, now: () => systemClock.now() + aheadMs }
+    const [node] = await cluster.spawn(1) as [ShoalNode]
+    const dataDirectory = cluster.directory(node)
+    hub.push('a/b', FILES)
+    hub.faults.bytesPerSecond = 2 * MiB
+    find(node).catch(() => undefined)
+    await until('some of it is published', async () => (await held(node)).length > 0)
+    await cluster.kill(node)
+    const [again] = await cluster.spawn(1, () => ({ dataDirectory, clock, settings: { origin: { upstream: undefined } } })) as [ShoalNode]
+    assert.ok((await readdir(join(dataDirectory, 'models'))).length > 0)
+    assert.deepEqual(again.models(), [])
+    aheadMs = 7_200_000
+    await again.gc()
+    assert.deepEqual([await readdir(join(dataDirectory, 'models')), await readdir(join(dataDirectory, 'origin'))], [[], []])
+  })
+
+  it('goes after a while from a node whose reader left', async () => {
+    let factor = 8
+    const clock: Clock = { ...systemClock, setTimeout: (work, delayMs) => systemClock.setTimeout(work, delayMs / factor) }
+    const nodes = await cluster.spawn(2, at => at === 0 ? {} : { clock })
+    await cluster.connect()
+    hub.push('a/b', FILES)
+    hub.faults.bytesPerSecond = MiB
+    const fetcher = find(nodes[0] as ShoalNode)
+    await until('one fetches', () => phaseOf(nodes[0] as ShoalNode) === 'fetching')
+    const second = nodes[1] as ShoalNode
+    await endpoints([second], async ([url]) => {
+      const answer = await fetch(`${url}/model-1.safetensors`, { signal })
+      assert.ok(Buffer.from(await answer.arrayBuffer()).equals(FILES['model-1.safetensors']))
+      assert.equal((await held(second)).length, 1)
+    })
+    factor = 8_000 // an hour is half a second from now on
+    await until('it is given up', () => phaseOf(second) === 'none')
+    assert.notEqual(phaseOf(nodes[0] as ShoalNode), 'none')
+    await fetcher
+    await until('nothing is left', async () => (await held(second)).every(cid => second.models().some(model => model.cid === cid)) && (await readdir(join(cluster.directory(second), 'origin'))).length === 0)
   })
 })

@@ -122,6 +122,29 @@ describe('origin: peers', function () {
     })
   }
 
+  it('one that names other blocks for a second file of the same content is not believed in that', async () => {
+    await using directory = await temporaryDirectory('liar')
+    const told = randomBytes(100_000)
+    const files = { 'a.safetensors': told, 'b.safetensors': told }
+    const commit = hub.push('a/b', files)
+    await mkdir(directory.path, { recursive: true })
+    const lied = await lie(directory.path, commit, { 'a.safetensors': { told, held: told }, 'b.safetensors': { told, held: randomBytes(told.length) } })
+    const [, node] = await cluster.spawn(2, at => at === 0 ? { dataDirectory: directory.path } : {}) as [ShoalNode, ShoalNode]
+    await cluster.connect()
+    const server = createHfServer({ node, host: '127.0.0.1', port: 0 })
+    await server.start()
+    try {
+      for (const path of Object.keys(files)) {
+        const answer = await fetch(`${server.url}/a/b/resolve/main/${path}`, { signal })
+        assert.ok(Buffer.from(await answer.arrayBuffer()).equals(told), path)
+      }
+      await until('it is published', () => phaseOf(node) === undefined)
+      assert.ok(node.links('a/b').every(({ cid }) => cid !== lied))
+    } finally {
+      await server.stop()
+    }
+  })
+
   it('a model that somebody added here stays, whatever a peer says that it is', async () => {
     await using own = await temporaryDirectory('own')
     await using liars = await temporaryDirectory('liar')
