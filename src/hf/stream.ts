@@ -141,7 +141,7 @@ class Body {
     const ahead: Piece[] = []
     let asked = range.offset
     let wanted = asked
-    const isWhole = range.length === model.files.find(file => file.path === path)?.size
+    const isWhole = range.length === model.file(path).size
     const read = async (offset: number, into: Buffer): Promise<void> => {
       await model.read(path, offset, into.length, { into, signal })
       // Who has the last byte of a file may ask for it again, or look whether it is here.

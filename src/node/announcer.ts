@@ -49,10 +49,10 @@ export class Announcer {
     this.#components.router.announce([model.manifest.cid], { urgent: true })
   }
 
-  /** The shards and blocks of a model that are here now. */
-  files (model: StoredModel): void {
+  /** The shards and blocks of a model, or of some of its files, that are here now. */
+  files (model: StoredModel, files: Iterable<StoredFile> = new Set(model.files)): void {
     const others = this.#components.exchange.holders(model.cid).filter(holder => holder.complete).length
-    this.#components.router.announce([...new Set(model.files)].flatMap(file => this.#keysOf(file, others)))
+    this.#components.router.announce([...files].flatMap(file => this.#keysOf(file, others)))
   }
 
   /** Before a model is removed: what no other model here shares. */

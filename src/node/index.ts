@@ -119,7 +119,7 @@ export async function createNode (init: NodeInit = {}): Promise<ShoalNode> {
     const loads = new Loads({ store, exchange, router, peers, clock, random, logger: logger.child({ component: 'loads' }) }, settings.transfer, {
       onRegistered: model => { announcer.model(model) },
       onBegun: model => { events.emit('load:started', { cid: model.cid }) },
-      onEnded: model => { announcer.files(model) },
+      onEnded: (model, files) => { announcer.files(model, files) },
       onLoaded: model => { events.emit('model:loaded', { cid: model.cid }) },
       onFailed: (cid, error) => { events.emit('load:failed', { cid, error }) }
     })

@@ -1,11 +1,11 @@
 import picomatch from 'picomatch'
 import type { CID } from 'multiformats/cid'
 import { NodeStoppedError, NoProviderError, UsageError, abortReason, asError, throwIfAborted, withSignal, type AbortOptions, type Clock } from '../base/index.ts'
-import { encodeFileIndex, parseModelCid, type Encoded, type Manifest, type Model } from '../model/index.ts'
-import type { ModelStore, StoredModel } from '../storage/store.ts'
+import { parseModelCid, type Encoded, type Manifest, type Model } from '../model/index.ts'
+import type { ModelStore, StoredFile, StoredModel } from '../storage/store.ts'
 import type { ModelFetch, ModelFetchStats } from '../transfer/types.ts'
 import { Finding, candidates, findModel, neighbours, type FindComponents } from './find-model.ts'
-import { OpenShared, endsWell, progressOf, type FetchOptions, type SharedFetch } from './open-model.ts'
+import { OpenShared, endsWell, positionOf, progressOf, type FetchOptions, type SharedFetch } from './open-model.ts'
 import type { LoadOptions, LoadProgress, NodeSettings, OpenModel, TransferStatus } from './types.ts'
 
 /** Of the parts of this node. */
@@ -27,8 +27,8 @@ export interface LoadHooks {
   onRegistered: (model: StoredModel) => void
   /** Somebody loads it, and not all of it is here. */
   onBegun: (model: StoredModel) => void
-  /** The fetch ended, done or not: what is here now can be announced. */
-  onEnded: (model: StoredModel) => void
+  /** The fetch ended, done or not: what is here now of these files can be announced. */
+  onEnded: (model: StoredModel, files: ReadonlySet<StoredFile>) => void
   onLoaded: (model: StoredModel) => void
   onFailed: (cid: string, error: Error) => void
 }
@@ -41,6 +41,8 @@ const SEARCH_AGAIN_MS = 2_000
  */
 const SEARCH_MORE_FIRST_MS = 500
 const SEARCH_MORE_MAX_MS = 15_000
+/** Means itself: no need to compare it with all files of a model of thousands. */
+const LITERAL = /^[A-Za-z0-9_./-]+$/
 /** So many that have some of it are enough not to be in a hurry. */
 const PEERS_ENOUGH = 4
 
@@ -108,8 +110,8 @@ export class Loads {
 /** What a load needs before its callers can say which files they want. */
 interface Prepared {
   readonly manifest: Encoded<Manifest>
-  /** What the store is given. A model that was found is not kept in memory once it is there. */
-  content: () => Model
+  /** What the store is given; undefined once it is there. */
+  content: Model | undefined
 }
 
 /** One fetch of one model, with everybody who waits for it. */
@@ -129,6 +131,10 @@ class SharedLoad implements SharedFetch {
   readonly #loaders = new Set<object>()
   readonly #readying = new Map<number, Promise<StoredModel>>()
   readonly #asked = new Set<string>()
+  /** By the running fetch. */
+  #fetched = new Set<StoredFile>()
+  /** To the store: what others here had of its blocks is announced with it. */
+  #isNew = false
   #fetch: ModelFetch | undefined
   #letGo: () => void = () => undefined
   #resolveEnded: () => void = () => undefined
@@ -205,7 +211,7 @@ class SharedLoad implements SharedFetch {
       // Many readers may find their blocks gone at once: the file is made ready for all of them.
       let ready = this.#readying.get(file)
       if (ready === undefined) {
-        ready = this.#put({ manifest: model.manifest, content: contentOf(model) }, [file]).finally(() => { this.#readying.delete(file) })
+        ready = this.#put({ manifest: model.manifest, content: undefined }, [file]).finally(() => { this.#readying.delete(file) })
         this.#readying.set(file, ready)
       }
       await ready
@@ -218,6 +224,7 @@ class SharedLoad implements SharedFetch {
     for (;;) {
       throwIfAborted(this.#stopping.signal)
       const fetch = this.#fetch ?? this.#startFetch(model, [], {})
+      this.#note(model, [file])
       try {
         await fetch.want(file, range.offset, range.length, options) // in the same turn: a fetch of which nothing is wanted ends with it
         return
@@ -234,6 +241,7 @@ class SharedLoad implements SharedFetch {
     throwIfAborted(this.#stopping.signal) // nobody would end it
     if (this.#fetch !== undefined) {
       this.#fetch.addFiles(files, { onDemand: options.onDemand ?? false })
+      this.#note(model, files)
       return this.#fetch
     }
     return this.#startFetch(model, files, options)
@@ -241,6 +249,7 @@ class SharedLoad implements SharedFetch {
 
   #startFetch (model: StoredModel, files: number[], { order, onDemand = false }: FetchOptions): ModelFetch {
     const { exchange, logger } = this.#components
+    this.#note(model, files)
     const fetch = this.#fetch = exchange.fetchModel({ model, files, onDemand, isBackground: () => this.#loaders.size === 0, ...(order === undefined ? {} : { order }) })
     const offInterested = exchange.events.on('peer:interested', ({ model: wanted, peerId }) => { if (wanted === this.#key) fetch.addPeer(peerId) })
     const offStarved = fetch.events.on('starved', () => { this.#starved() })
@@ -252,13 +261,13 @@ class SharedLoad implements SharedFetch {
     }
     fetch.done.then(() => {
       finished()
-      this.#hooks.onEnded(model)
+      this.#told(model)
       if (model.complete && this.#wasLoad) this.#hooks.onLoaded(model)
     }, error => {
       finished()
       const reason = this.reason(error)
       logger.info({ cid: this.#key, error: reason.message }, 'load ended early')
-      this.#hooks.onEnded(model)
+      this.#told(model)
       if (this.#wasLoad) this.#hooks.onFailed(this.#key, reason)
     })
     for (const peerId of this.#asked) fetch.addPeer(peerId)
@@ -269,6 +278,20 @@ class SharedLoad implements SharedFetch {
     if (this.#asked.size > 0) this.#searchIn(SEARCH_MORE_FIRST_MS)
     else this.#search()
     return fetch
+  }
+
+  #note (model: StoredModel, files: readonly number[]): void {
+    for (const position of files) {
+      const file = model.files[position]
+      if (file !== undefined) this.#fetched.add(file)
+    }
+  }
+
+  #told (model: StoredModel): void {
+    const files = this.#isNew ? new Set(model.files) : this.#fetched
+    this.#isNew = false
+    this.#fetched = new Set()
+    this.#hooks.onEnded(model, files)
   }
 
   status (): TransferStatus {
@@ -305,7 +328,7 @@ class SharedLoad implements SharedFetch {
       await store.touchModel(this.#key)
       this.#fetchable = !known.complete
       if (!known.complete) this.#hooks.onRegistered(known)
-      return { manifest: known.manifest, content: contentOf(known) }
+      return { manifest: known.manifest, content: undefined }
     }
     this.#finding = new Finding(this.#cid)
     const found = await findModel(this.#components, this.#cid, this.#finding, { signal: this.#stopping.signal, hints: from })
@@ -314,7 +337,7 @@ class SharedLoad implements SharedFetch {
     throwIfAborted(this.#stopping.signal)
     // Held before it is put: eviction for another load must not take it in between.
     this.#letGo = store.holdModel(this.#key)
-    return { manifest: model.manifest, content: () => model }
+    return { manifest: model.manifest, content: model }
   }
 
   /** Waits until the model is found, as long as this caller wants to: the search goes on while others wait. */
@@ -344,12 +367,14 @@ class SharedLoad implements SharedFetch {
   async #put (prepared: Prepared, wanted: number[]): Promise<StoredModel> {
     const known = this.#model
     if (known !== undefined && wanted.every(file => known.files[file]?.present.full === true)) return known
+    const { store } = this.#components
     const { signal } = this.#stopping
-    const model = await this.#components.store.putModel(prepared.content(), { signal, wanted })
+    const model = prepared.content === undefined ? await store.wantFiles(this.#key, { signal, wanted }) : await store.putModel(prepared.content, { signal, wanted })
     throwIfAborted(signal)
+    if (prepared.content !== undefined) this.#isNew = true
+    prepared.content = undefined // the store has it
     if (this.#model === undefined) {
       this.#model = model
-      prepared.content = contentOf(model)
       this.#hooks.onRegistered(model)
     }
     return model
@@ -357,6 +382,10 @@ class SharedLoad implements SharedFetch {
 
   /** Positions of the files whose path matches one of the globs; throws UsageError when none does. */
   #wantedFiles (manifest: Manifest, include: string[] | undefined): number[] {
+    if (include?.length === 1 && LITERAL.test(include[0] ?? '')) {
+      const position = positionOf(manifest, include[0] ?? '')
+      if (position >= 0) return [position]
+    }
     const all = manifest.files.map((_, position) => position)
     if (include === undefined || include.length === 0) return all
     const matches = picomatch(include, { dot: true })
@@ -423,8 +452,4 @@ class SharedLoad implements SharedFetch {
 
 function rangesOf (options: HintedOptions | RangeOptions): RangeOptions | undefined {
   return 'rangesOnly' in options ? options : undefined
-}
-
-function contentOf (model: StoredModel): () => Model {
-  return () => ({ manifest: model.manifest, indexes: model.files.map(file => encodeFileIndex(file.index)) })
 }

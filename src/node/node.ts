@@ -14,6 +14,7 @@ import type { Announcer } from './announcer.ts'
 import type { Descriptions } from './describe.ts'
 import type { Links } from './links.ts'
 import type { Loads } from './load.ts'
+import { positionOf } from './open-model.ts'
 import type { PeerBook } from './peer-book.ts'
 import { problemsOf } from './problems.ts'
 import { removeModel } from './removal.ts'
@@ -114,7 +115,7 @@ export class Node implements ShoalNode {
     this.#check()
     const { store, clock } = this.#components
     const model = store.model(parseModelCid(text).toString())
-    const file = model?.files[positionOf(model, path)]
+    const file = model?.files[positionOf(model.manifest.value, path)]
     if (model === undefined || file?.present.full !== true) return undefined
     if (clock.now() - model.usedAt > USE_AGAIN_MS) store.touchModel(model.cid).catch(() => undefined) // a store that stops just now
     return { size: file.index.size, read: async (offset, into) => { await store.readRange(file, offset, into.length, into) } }
@@ -363,21 +364,6 @@ function summary (model: StoredModel): ModelSummary {
     usedAt: model.usedAt,
     path: model.directory
   }
-}
-
-/** Where the manifest has this path, or -1: it is sorted by code unit. */
-function positionOf ({ manifest }: StoredModel, path: string): number {
-  const { files } = manifest.value
-  let low = 0
-  let high = files.length - 1
-  while (low <= high) {
-    const middle = (low + high) >> 1
-    const found = files[middle]?.path ?? ''
-    if (found === path) return middle
-    if (found < path) low = middle + 1
-    else high = middle - 1
-  }
-  return -1
 }
 
 /** A file's tensors, when it was cut as safetensors and its header is here. */

@@ -6,6 +6,7 @@ import type { Adds } from './adds.ts'
 import type { Descriptions } from './describe.ts'
 import type { Links } from './links.ts'
 import type { Loads } from './load.ts'
+import { positionOf } from './open-model.ts'
 import { removeModel, type RemovalComponents } from './removal.ts'
 import { version } from './version.ts'
 
@@ -86,7 +87,7 @@ export function createOrigin (wiring: OriginWiring, init: Pick<OriginInit, 'upst
 
 function openWhole (store: ModelStore, cid: string, path: string): ArrivedFile | undefined {
   const model = store.model(cid)
-  const file = model?.files[model.manifest.value.files.findIndex(entry => entry.path === path)]
+  const file = model?.files[positionOf(model.manifest.value, path)]
   if (file?.present.full !== true) return undefined
   const letGo = store.holdModel(cid)
   return {
@@ -113,7 +114,7 @@ async function * readFile (loads: Loads, cid: string, path: string, options: Abo
   const model = await loads.open(cid, { include: [path], ...options })
   try {
     await model.done
-    const size = model.files.find(file => file.path === path)?.size ?? 0
+    const { size } = model.file(path)
     const buffer = Buffer.allocUnsafeSlow(Math.min(PIECE_BYTES, size))
     for (let at = 0; at < size; at += buffer.length) {
       const into = buffer.subarray(0, Math.min(buffer.length, size - at))

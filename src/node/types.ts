@@ -124,6 +124,8 @@ export interface LoadResult {
 export interface OpenModel {
   readonly cid: string
   readonly files: readonly OpenFile[]
+  /** One of them. Throws FileNotFoundError. */
+  file: (path: string) => OpenFile
   /** Resolves when all wanted files are complete. */
   readonly done: Promise<LoadResult>
   progress: () => LoadProgress

@@ -56,6 +56,8 @@ export class KnownModel {
   /** File indexes by path: those whose bytes are what the upstream says, in whatever model they are, and those of the model that a peer named. */
   readonly #compared = new Map<string, string>()
   #named = new Map<string, string>()
+  /** The reverse of that. */
+  #pathsOf = new Map<string, string[]>()
 
   constructor (model: UpstreamModel) {
     this.#model = model
@@ -77,9 +79,7 @@ export class KnownModel {
   verify ({ path }: UpstreamFile): void {
     if (this.#cid !== undefined) this.#missing.delete(this.#cid)
     this.#verified.add(path)
-    const index = this.#named.get(path)
-    if (index === undefined) return
-    for (const [other, named] of this.#named) if (named === index) this.#verified.add(other)
+    for (const other of this.#pathsOf.get(this.#named.get(path) ?? '') ?? []) this.#verified.add(other)
   }
 
   /** An instalment of this peer could not be had, or (`isLie`) was another one. */
@@ -109,6 +109,9 @@ export class KnownModel {
     for (const { path, index } of files) {
       if (index === undefined) continue
       this.#named.set(path, index)
+      const paths = this.#pathsOf.get(index)
+      if (paths === undefined) this.#pathsOf.set(index, [path])
+      else paths.push(path)
       if (this.#compared.get(path) === index) this.#verified.add(path)
     }
   }
@@ -172,6 +175,7 @@ export class KnownModel {
     this.sure = false
     this.#verified.clear()
     this.#named = new Map()
+    this.#pathsOf = new Map()
   }
 
   get busy (): boolean { return this.finding?.ended === false || this.verifying.size > 0 }

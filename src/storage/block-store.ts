@@ -168,6 +168,10 @@ export class BlockStore implements ModelStore {
     return await this.#run(async ({ models }) => await models.put(model, options))
   }
 
+  async wantFiles (cid: string, options: AbortOptions & { wanted: number[] }): Promise<StoredModel> {
+    return await this.#run(async ({ models }) => await models.want(cid, options))
+  }
+
   async setPinned (cid: string, pinned: boolean): Promise<void> {
     await this.#run(async ({ models }) => { await models.setPinned(cid, pinned) })
   }

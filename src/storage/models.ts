@@ -24,14 +24,25 @@ export class Models {
   }
 
   async put (content: Model, options: PutModelOptions): Promise<ModelRecord> {
-    throwIfAborted(options.signal)
     const cid = content.manifest.cid.toString()
+    return await this.#change(cid, options, async () => {
+      const known = this.#core.registry.models.get(cid)
+      return known === undefined ? await this.#register(content, options) : await this.#again(known, options)
+    })
+  }
+
+  /** Of one that is here: what it is made of need not be said again, which takes its time of thousands of files. */
+  async want (cid: string, options: PutModelOptions): Promise<ModelRecord> {
+    return await this.#change(cid, options, async () => await this.#again(this.#model(cid), options))
+  }
+
+  async #change (cid: string, options: PutModelOptions, work: () => Promise<ModelRecord>): Promise<ModelRecord> {
+    throwIfAborted(options.signal)
     const letGo = this.#core.registry.hold(cid)
     try {
       const model = await this.#core.structure.run(async () => {
         throwIfAborted(options.signal)
-        const known = this.#core.registry.models.get(cid)
-        return known === undefined ? await this.#register(content, options) : await this.#again(known, options)
+        return await work()
       })
       if (options.published === true) this.#room.named(model.files)
       await this.#reuse(model, options)

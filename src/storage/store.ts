@@ -151,6 +151,8 @@ export interface ModelStore {
    * locally. Idempotent. Makes room first: evicts, then throws QuotaExceededError or OutOfSpaceError.
    */
   putModel: (model: Model, options?: PutModelOptions) => Promise<StoredModel>
+  /** putModel once more, of a model that is here, for more files: they are made ready to be fetched. Throws ModelNotFoundError, and as putModel. */
+  wantFiles: (cid: string, options: AbortOptions & { wanted: number[] }) => Promise<StoredModel>
   setPinned: (cid: string, pinned: boolean) => Promise<void>
   /** Marks it as used now (for least-recently-used eviction). A disk that cannot record that is no error. */
   touchModel: (cid: string) => Promise<void>

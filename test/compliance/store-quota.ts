@@ -72,6 +72,8 @@ export function quotaCompliance (name: string, harness: StoreHarness): void {
         await store.putModel(sample.model, { wanted: [1] })
         const letGo = store.holdModel(sample.cid)
         await assert.rejects(store.putModel(sample.model, { wanted: [0] }), { name: 'QuotaExceededError' })
+        await assert.rejects(store.wantFiles(sample.cid, { wanted: [0] }), { name: 'QuotaExceededError' })
+        await assert.rejects(store.wantFiles('nothing', { wanted: [0] }), { name: 'ModelNotFoundError' })
         letGo()
       })
 
