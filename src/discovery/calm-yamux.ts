@@ -1,5 +1,6 @@
 import type { StreamMuxer } from '@libp2p/interface'
 import { yamux } from '@libp2p/yamux'
+import { asError } from '../base/index.ts'
 
 /** What is used here of a stream of @libp2p/yamux 8; it is not part of its interface, and so everything is looked for first. */
 interface WindowedStream {
@@ -7,16 +8,21 @@ interface WindowedStream {
   recvWindow: number
   recvWindowCapacity: number
   sendWindowUpdate: () => void
+  abort: (error: Error) => void
 }
 
 /** Its StreamState: until then an update also carries the stream's SYN or ACK, and one that is paused says nothing anyway. */
 const ESTABLISHED = 3
 const SYN_SENT = 1
+const INIT = 0
 
 /**
  * Yamux that tells of a window when half of it is used, as its specification has it (github.com/hashicorp/yamux,
  * spec.md, and the Go implementation). js-libp2p's answers each frame of data with one of its own: half of all frames
  * that idle and slow nodes send and decrypt, each under a Noise message and a system call of its own.
+ *
+ * And a stream that is opened while its connection goes ends with it: the message that opens it is sent from a microtask of js-libp2p's, and
+ * what that throws nobody catches, so that the process would end.
  */
 export function calmYamux (init: Parameters<typeof yamux>[0]): ReturnType<typeof yamux> {
   return () => {
@@ -44,12 +50,17 @@ function calm (stream: WindowedStream): void {
   stream.sendWindowUpdate = () => {
     const isEarly = stream.recvWindowCapacity > stream.recvWindow / 2
     if (isEarly && (stream.state === ESTABLISHED || stream.state === SYN_SENT)) return
-    update()
+    if (stream.state !== INIT) { update(); return }
+    try {
+      update()
+    } catch (error) {
+      stream.abort(asError(error))
+    }
   }
 }
 
 function isWindowed (stream: unknown): stream is WindowedStream {
   if (typeof stream !== 'object' || stream === null) return false
-  const { state, recvWindow, recvWindowCapacity, sendWindowUpdate } = stream as Partial<WindowedStream>
-  return typeof state === 'number' && typeof recvWindow === 'number' && typeof recvWindowCapacity === 'number' && typeof sendWindowUpdate === 'function'
+  const { state, recvWindow, recvWindowCapacity, sendWindowUpdate, abort } = stream as Partial<WindowedStream>
+  return typeof state === 'number' && typeof recvWindow === 'number' && typeof recvWindowCapacity === 'number' && typeof sendWindowUpdate === 'function' && typeof abort === 'function'
 }

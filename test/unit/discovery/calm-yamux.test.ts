@@ -51,4 +51,13 @@ describe('calm yamux', () => {
     assert.equal(arrived, 8 * WINDOW)
     assert(back >= 8 && back <= 20, `${back} answers`)
   })
+
+  it('ends a stream that is opened while its connection goes, and not the process', async () => {
+    const [outbound] = multiaddrConnectionPair()
+    const client = calmYamux(init)().createStreamMuxer(outbound)
+    outbound.send = () => { throw new Error('Cannot write to a stream that is closed') }
+    const stream = await client.createStream()
+    await new Promise(resolve => { setImmediate(resolve) }) // what nobody catches would fail this test
+    assert.equal(stream.status, 'aborted')
+  })
 })
