@@ -248,7 +248,8 @@ export const Waited = z.object({ ready: z.literal(true) }).openapi('Waited')
 export const Readiness = z.object({ status: z.enum(['ready', 'stopping']) }).openapi('Readiness')
 
 export const Transfers = z.array(z.object({
-  cid, startedAt: milliseconds1970, progress: LoadProgress, peers: peerBytes, callers: z.int()
+  cid, startedAt: milliseconds1970, progress: LoadProgress, peers: peerBytes, callers: z.int(),
+  partOf: z.string().optional().openapi({ description: 'ORG/NAME: it is some files of this model, which another node is still fetching from the upstream' })
 }).openapi('Transfer'))
 
 export const Peers = z.array(z.object({

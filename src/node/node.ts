@@ -234,7 +234,11 @@ export class Node implements ShoalNode {
   }
 
   transfers (): TransferStatus[] {
-    return this.#components.loads.transfers()
+    const { loads, origin } = this.#components
+    return loads.transfers().map(transfer => {
+      const partOf = origin?.wholeOf(transfer.cid)
+      return partOf === undefined ? transfer : { ...transfer, partOf }
+    })
   }
 
   peers (): PeerStatus[] {

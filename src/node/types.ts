@@ -230,6 +230,8 @@ export interface TransferStatus {
   peers: Record<string, number>
   /** How many callers wait for it. */
   callers: number
+  /** It is some files of this model of the upstream, `ORG/NAME`, which another node is still fetching. */
+  partOf?: string
 }
 
 export interface PeerStatus {

@@ -127,6 +127,12 @@ export class Origin implements ModelOrigin {
     return { upstream: this.#upstream.url, fetches: [...this.#fetches.values()].map(fetch => ({ ...fetch })), counters: structuredClone(this.#counters) }
   }
 
+  /** The repository that is on its way and that this instalment is a part of. */
+  wholeOf (cid: string): string | undefined {
+    for (const { key, repo } of this.#fetches.keys()) if (this.#book.holds(key, cid)) return repo
+    return undefined
+  }
+
   async resolve (repo: string, revision: string, caller: Caller): Promise<OriginModel> {
     throwIfAborted(this.#stopping.signal)
     const known = await this.#access.find(repo, revision, caller)

@@ -11,8 +11,8 @@ export function addPs (program: Command): void {
       const fetches = origin?.fetches ?? []
       const loads = transfers.length === 0
         ? fetches.length === 0 ? ['nothing is loading'] : []
-        : [table(['CID', '>DONE', '>SIZE', '>RATE', '>LEFT', '>PEERS', '>CALLERS'], transfers.map(({ cid, progress, callers }) => [
-          cid,
+        : [table(['CID', '>DONE', '>SIZE', '>RATE', '>LEFT', '>PEERS', '>CALLERS'], transfers.map(({ cid, progress, callers, partOf }) => [
+          partOf === undefined ? cid : `${cid} (of ${partOf})`,
           progress.phase === 'finding' ? 'finding' : percent(progress.bytesDone, progress.bytesTotal),
           size(progress.bytesTotal),
           rate(progress.rate),

@@ -77,8 +77,12 @@ describe('origin: a model in instalments', function () {
         assert.equal(answer.status, 200)
         assert.ok(Buffer.from(await answer.arrayBuffer()).equals(FILES[path]), path)
       }
+      let isTold = false
+      const watch = setInterval(() => { isTold ||= nodes.some(node => node.transfers().some(({ partOf }) => partOf === 'a/b')) }, 5)
       await Promise.all(urls.map(async url => { await get(url, 'config.json') }))
       await Promise.all(urls.flatMap(url => [get(url, 'model-1.safetensors'), get(url, 'model-2.safetensors')]))
+      clearInterval(watch)
+      assert.ok(isTold, 'a load of some files says what they are a part of')
       assert.deepEqual(nodes.map(phaseOf).sort(), ['fetching', 'waiting', 'waiting'])
       assert.ok(hub.fileBytes < TOTAL - 2 * MiB, `${hub.fileBytes} of ${TOTAL}: all has come`)
       // What is there is no model of anybody.
