@@ -1,0 +1,394 @@
+import picomatch from 'picomatch'
+import type { CID } from 'multiformats/cid'
+import { NodeStoppedError, NoProviderError, UsageError, abortReason, asError, throwIfAborted, withSignal, type AbortOptions, type Clock } from '../base/index.ts'
+import type { Encoded, Manifest, Model } from '../model/index.ts'
+import type { ModelStore, StoredFile, StoredModel } from '../storage/store.ts'
+import type { ModelFetch, ModelFetchStats } from '../transfer/types.ts'
+import { Finding, candidates, findModel, neighbours, type FindComponents } from './find-model.ts'
+import { OpenShared, endsWell, positionOf, progressOf, type FetchOptions, type SharedFetch } from './open-model.ts'
+import type { LoadOptions, LoadProgress, NodeSettings, OpenModel, TransferStatus } from './types.ts'
+
+/** Of the parts of this node. */
+export interface HintedOptions extends LoadOptions {
+  /** Peers that are said to have it: asked first. */
+  from?: readonly string[]
+}
+
+/** Of who opens a model to fetch parts of it for the swarm. */
+export interface RangeOptions extends HintedOptions {
+  /** Fetch nothing but the ranges that are waited for. Not shown as a load. */
+  rangesOnly: true
+}
+
+export interface LoadComponents extends FindComponents { store: ModelStore }
+
+export interface LoadHooks {
+  /** The model is registered and its first bytes may come: others can be told at once. Also told of one that only ranges are fetched of. */
+  onRegistered: (model: StoredModel) => void
+  /** Somebody loads it, and not all of it is here. */
+  onBegun: (model: StoredModel) => void
+  /** The fetch ended, done or not: what is here now of these files can be announced. */
+  onEnded: (model: StoredModel, files: ReadonlySet<StoredFile>) => void
+  onLoaded: (model: StoredModel) => void
+  onFailed: (cid: string, error: Error) => void
+}
+
+/** Between two searches for more providers while blocks are lacking that no known peer has. */
+const SEARCH_AGAIN_MS = 2_000
+/**
+ * Between two searches while a load runs well: nodes that began to load meanwhile help too. Soon at first, because many
+ * nodes tend to start on a new model together, then ever more rarely.
+ */
+const SEARCH_MORE_FIRST_MS = 500
+const SEARCH_MORE_MAX_MS = 15_000
+/** Means itself: no need to compare it with all files of a model of thousands. */
+const LITERAL = /^[A-Za-z0-9_./-]+$/
+/** So many that have some of it are enough not to be in a hurry. */
+const PEERS_ENOUGH = 4
+
+/** What a load needs before its callers can say which files they want. */
+interface Prepared {
+  readonly manifest: Encoded<Manifest>
+  /** What the store is given; undefined once it is there. */
+  content: Model | undefined
+}
+
+/** One fetch of one model, with everybody who waits for it. */
+export class SharedLoad implements SharedFetch {
+  /** Resolves when nobody needs it any more. */
+  readonly ended: Promise<void>
+  readonly #components: LoadComponents
+  readonly #settings: NodeSettings['transfer']
+  readonly #hooks: LoadHooks
+  readonly #cid: CID
+  readonly #key: string
+  readonly #startedAt: number
+  readonly #stopping = new AbortController()
+  readonly #prepared: Promise<Prepared>
+  readonly #callers = new Set<object>()
+  /** Those of them who load files: whom events and progress are for. */
+  readonly #loaders = new Set<object>()
+  readonly #readying = new Map<number, Promise<StoredModel>>()
+  readonly #asked = new Set<string>()
+  /** By the running fetch. */
+  #fetched = new Set<StoredFile>()
+  /** To the store: what others here had of its blocks is announced with it. */
+  #isNew = false
+  #fetch: ModelFetch | undefined
+  #letGo: () => void = () => undefined
+  #resolveEnded: () => void = () => undefined
+  #model: StoredModel | undefined
+  /** Undefined when the store knew the model. */
+  #finding: Finding | undefined
+  #searching = false
+  /** Not all of it was here. */
+  #fetchable = true
+  /** Somebody loaded files of it, and not only ranges for the swarm. */
+  #wasLoad = false
+  #searchMoreMs = SEARCH_MORE_FIRST_MS
+  #starvedSince: number | undefined
+  #cancelSearch: () => void = () => undefined
+
+  constructor (components: LoadComponents, settings: NodeSettings['transfer'], hooks: LoadHooks, { cid, from }: { cid: CID, from: readonly string[] }) {
+    this.#components = components
+    this.#settings = settings
+    this.#hooks = hooks
+    this.#cid = cid
+    this.#key = cid.toString()
+    this.#startedAt = components.clock.now()
+    this.ended = new Promise(resolve => { this.#resolveEnded = resolve })
+    for (const peerId of from) this.#asked.add(peerId)
+    this.#prepared = this.#prepare(from)
+    this.#prepared.catch(() => undefined) // each caller awaits it in join()
+  }
+
+  /** Nobody loads it, or there is nothing to fetch: not shown as a transfer. */
+  get idle (): boolean { return this.#loaders.size === 0 || this.#model?.complete === true }
+
+  get ending (): boolean { return this.#stopping.signal.aborted }
+
+  async join (options: HintedOptions | RangeOptions): Promise<OpenModel> {
+    const caller = {}
+    const ranges = rangesOf(options)
+    this.#callers.add(caller)
+    if (ranges === undefined) this.#loaders.add(caller)
+    this.#hint(options.from ?? [])
+    options.onProgress?.(this.#progress(undefined))
+    try {
+      const prepared = await this.#patiently(options)
+      const wanted = ranges === undefined ? this.#wantedFiles(prepared.manifest.value, options.include) : []
+      const model = await withSignal(this.#put(prepared, wanted), options.signal)
+      if (ranges === undefined) this.#begun(model)
+      return new OpenShared(this, caller, model, wanted, options)
+    } catch (error) {
+      await this.leave(caller)
+      throw error
+    }
+  }
+
+  async leave (caller: object): Promise<void> {
+    const was = this.#callers.delete(caller)
+    this.#loaders.delete(caller)
+    if (!was || this.#callers.size > 0) return
+    await this.end(new NodeStoppedError('nobody waits for this load any more'))
+  }
+
+  async end (reason: Error): Promise<void> {
+    if (!this.#stopping.signal.aborted) this.#stopping.abort(reason)
+    this.#cancelSearch()
+    await this.#fetch?.stop()
+    this.#letGo()
+    this.#resolveEnded()
+  }
+
+  get store (): ModelStore { return this.#components.store }
+  get clock (): Clock { return this.#components.clock }
+
+  /** The running fetch, or one of this whole file; undefined when it is all here. */
+  async fetchFor (model: StoredModel, file: number, order: LoadOptions['order']): Promise<ModelFetch | undefined> {
+    if (this.#fetch === undefined) {
+      // Many readers may find their blocks gone at once: the file is made ready for all of them.
+      let ready = this.#readying.get(file)
+      if (ready === undefined) {
+        ready = this.#put({ manifest: model.manifest, content: undefined }, [file]).finally(() => { this.#readying.delete(file) })
+        this.#readying.set(file, ready)
+      }
+      await ready
+    }
+    return this.#fetch ?? this.fetchOf(model, [file], { order })
+  }
+
+  /** Fetches no more than these bytes, beside whatever else is being fetched. Room for them is up to the caller. */
+  async fetchRange (model: StoredModel, file: number, range: { offset: number, length: number }, options: AbortOptions): Promise<void> {
+    for (;;) {
+      throwIfAborted(this.#stopping.signal)
+      const fetch = this.#fetch ?? this.#startFetch(model, [], {})
+      this.#note(model, [file])
+      try {
+        await fetch.want(file, range.offset, range.length, options) // in the same turn: a fetch of which nothing is wanted ends with it
+        return
+      } catch (error) {
+        throwIfAborted(options.signal)
+        if (!fetch.ended || !await endsWell(fetch)) throw error // else it had all that was wanted of it just before this was
+      }
+    }
+  }
+
+  /** The fetch, widened to these files; undefined when they are all here. */
+  fetchOf (model: StoredModel, files: number[], options: FetchOptions): ModelFetch | undefined {
+    if (files.every(file => model.files[file]?.present.full === true)) return undefined
+    throwIfAborted(this.#stopping.signal) // nobody would end it
+    if (this.#fetch !== undefined) {
+      this.#fetch.addFiles(files, { onDemand: options.onDemand ?? false })
+      this.#note(model, files)
+      return this.#fetch
+    }
+    return this.#startFetch(model, files, options)
+  }
+
+  #startFetch (model: StoredModel, files: number[], { order, onDemand = false }: FetchOptions): ModelFetch {
+    const { exchange, logger } = this.#components
+    this.#note(model, files)
+    const fetch = this.#fetch = exchange.fetchModel({ model, files, onDemand, isBackground: () => this.#loaders.size === 0, ...(order === undefined ? {} : { order }) })
+    const offInterested = exchange.events.on('peer:interested', ({ model: wanted, peerId }) => { if (wanted === this.#key) fetch.addPeer(peerId) })
+    const offStarved = fetch.events.on('starved', () => { this.#starved() })
+    const offProgress = fetch.events.on('progress', () => { this.#starvedSince = undefined })
+    const finished = (): void => {
+      offInterested(); offStarved(); offProgress()
+      this.#cancelSearch()
+      if (this.#fetch === fetch) this.#fetch = undefined
+    }
+    fetch.done.then(() => {
+      finished()
+      this.#told(model)
+      if (model.complete && this.#wasLoad) this.#hooks.onLoaded(model)
+    }, error => {
+      finished()
+      const reason = this.reason(error)
+      logger.info({ cid: this.#key, error: reason.message }, 'load ended early')
+      this.#told(model)
+      if (this.#wasLoad) this.#hooks.onFailed(this.#key, reason)
+    })
+    for (const peerId of this.#asked) fetch.addPeer(peerId)
+    this.#starvedSince = undefined
+    this.#searchMoreMs = SEARCH_MORE_FIRST_MS
+    this.#hint(neighbours(this.#components))
+    // Whoever gave the manifest most likely has the rest, and who has nothing is searched past at once (`starved`).
+    if (this.#asked.size > 0) this.#searchIn(SEARCH_MORE_FIRST_MS)
+    else this.#search()
+    return fetch
+  }
+
+  #note (model: StoredModel, files: readonly number[]): void {
+    for (const position of files) {
+      const file = model.files[position]
+      if (file !== undefined) this.#fetched.add(file)
+    }
+  }
+
+  #told (model: StoredModel): void {
+    const files = this.#isNew ? new Set(model.files) : this.#fetched
+    this.#isNew = false
+    this.#fetched = new Set()
+    this.#hooks.onEnded(model, files)
+  }
+
+  status (): TransferStatus {
+    return {
+      cid: this.#key,
+      startedAt: this.#startedAt,
+      progress: this.#progress(this.#fetch?.stats()),
+      peers: this.#fetch?.stats().peers ?? {},
+      callers: this.#callers.size
+    }
+  }
+
+  /** Peers that somebody names. */
+  #hint (peerIds: readonly string[]): void {
+    for (const peerId of peerIds) {
+      this.#asked.add(peerId)
+      this.#fetch?.addPeer(peerId)
+    }
+  }
+
+  /** Told once, when somebody loads files of it. */
+  #begun (model: StoredModel): void {
+    if (this.#wasLoad) return
+    this.#wasLoad = true
+    if (this.#fetchable) this.#hooks.onBegun(model)
+  }
+
+  async #prepare (from: readonly string[]): Promise<Prepared> {
+    const { store } = this.#components
+    const known = store.model(this.#key)
+    if (known !== undefined) {
+      this.#letGo = store.holdModel(this.#key)
+      this.#model = known
+      await store.touchModel(this.#key)
+      this.#fetchable = !known.complete
+      if (!known.complete) this.#hooks.onRegistered(known)
+      return { manifest: known.manifest, content: undefined }
+    }
+    this.#finding = new Finding(this.#cid)
+    const found = await findModel(this.#components, this.#cid, this.#finding, { signal: this.#stopping.signal, hints: from })
+    const { model } = found
+    for (const peerId of found.from) this.#asked.add(peerId)
+    throwIfAborted(this.#stopping.signal)
+    // Held before it is put: eviction for another load must not take it in between.
+    this.#letGo = store.holdModel(this.#key)
+    return { manifest: model.manifest, content: model }
+  }
+
+  /** Waits until the model is found, as long as this caller wants to: the search goes on while others wait. */
+  async #patiently ({ signal, providerTimeoutMs: patienceMs = this.#settings.providerTimeoutMs }: LoadOptions): Promise<Prepared> {
+    const finding = this.#finding
+    if (finding === undefined) return await withSignal(this.#prepared, signal)
+    const { clock } = this.#components
+    const joinedAt = clock.monotonic()
+    const over = new AbortController()
+    let cancel = (): void => undefined
+    const watch = (delayMs: number): void => {
+      cancel = clock.setTimeout(() => {
+        const waitedMs = clock.monotonic() - Math.max(joinedAt, finding.foundAt)
+        if (waitedMs < patienceMs) watch(patienceMs - waitedMs)
+        else over.abort(finding.nobody())
+      }, delayMs)
+    }
+    watch(patienceMs)
+    try {
+      return await withSignal(this.#prepared, signal === undefined ? over.signal : AbortSignal.any([signal, over.signal]))
+    } finally {
+      cancel()
+    }
+  }
+
+  /** The model in the store, with room for these files. Each caller answers for its own: what is refused to one is not refused to all. */
+  async #put (prepared: Prepared, wanted: number[]): Promise<StoredModel> {
+    const known = this.#model
+    if (known !== undefined && wanted.every(file => known.files[file]?.present.full === true)) return known
+    const { store } = this.#components
+    const { signal } = this.#stopping
+    const model = prepared.content === undefined ? await store.wantFiles(this.#key, { signal, wanted }) : await store.putModel(prepared.content, { signal, wanted })
+    throwIfAborted(signal)
+    if (prepared.content !== undefined) this.#isNew = true
+    prepared.content = undefined // the store has it
+    if (this.#model === undefined) {
+      this.#model = model
+      this.#hooks.onRegistered(model)
+    }
+    return model
+  }
+
+  /** Positions of the files whose path matches one of the globs; throws UsageError when none does. */
+  #wantedFiles (manifest: Manifest, include: string[] | undefined): number[] {
+    if (include?.length === 1 && LITERAL.test(include[0] ?? '')) {
+      const position = positionOf(manifest, include[0] ?? '')
+      if (position >= 0) return [position]
+    }
+    const all = manifest.files.map((_, position) => position)
+    if (include === undefined || include.length === 0) return all
+    const matches = picomatch(include, { dot: true })
+    const wanted = all.filter(position => matches(manifest.files[position]?.path ?? ''))
+    if (wanted.length === 0) throw new UsageError(`no file of ${this.#key} matches ${include.join(', ')}; its files are: ${manifest.files.slice(0, 8).map(file => file.path).join(', ')}${manifest.files.length > 8 ? ', ...' : ''}`)
+    return wanted
+  }
+
+  /** Searches then, or, with enough peers, when it is time for who began meanwhile. */
+  #searchIn (waitMs: number): void {
+    this.#cancelSearch()
+    this.#cancelSearch = this.#components.clock.setTimeout(() => {
+      const isHelped = this.#starvedSince === undefined && (this.#fetch?.stats().readyPeers ?? 0) >= PEERS_ENOUGH
+      if (!isHelped || waitMs >= SEARCH_MORE_MAX_MS) this.#search()
+      else this.#searchIn(this.#searchMoreMs = SEARCH_MORE_MAX_MS)
+    }, waitMs)
+  }
+
+  /** Looks for providers and adds them to the fetch, again and again while it lasts, sooner while it starves. */
+  #search (): void {
+    if (this.#fetch === undefined || this.#searching || this.#stopping.signal.aborted) return
+    this.#searching = true
+    this.#cancelSearch()
+    const { logger } = this.#components
+    // Who is found while others deliver has most likely begun to load just now, and finds this node, too.
+    const isUrgent = this.#starvedSince !== undefined || this.#fetch.stats().fetchedBytes === 0
+    const run = async (): Promise<void> => {
+      for await (const peerId of candidates(this.#components, this.#cid, this.#asked, this.#stopping.signal)) {
+        this.#asked.add(peerId)
+        if (isUrgent) this.#fetch?.addPeer(peerId)
+        else this.#fetch?.expectPeer(peerId)
+      }
+    }
+    run().catch(error => { logger.debug({ cid: this.#key, error: asError(error).message }, 'search for providers failed') }).finally(() => {
+      this.#searching = false
+      if (this.#fetch === undefined) return
+      this.#searchIn(this.#starvedSince === undefined ? this.#searchMoreMs : SEARCH_AGAIN_MS)
+      this.#searchMoreMs = Math.min(SEARCH_MORE_MAX_MS, this.#searchMoreMs * 2)
+    })
+  }
+
+  #starved (): void {
+    const { clock } = this.#components
+    const now = clock.monotonic()
+    this.#starvedSince ??= now
+    if (now - this.#starvedSince > this.#settings.stallTimeoutMs) {
+      const done = this.#fetch?.stats()
+      void this.end(new NoProviderError(`nobody has the rest of ${this.#key}: ${done?.bytesDone ?? 0} of ${done?.bytesTotal ?? 0} bytes are here and stay, ${this.#asked.size} peers were asked; load again when a holder is up`))
+      return
+    }
+    this.#search()
+  }
+
+  #progress (stats: ModelFetchStats | undefined): LoadProgress {
+    return progressOf(stats, this.#model)
+  }
+
+  /** Why it ended, for those who wait. */
+  reason (fallback: unknown): Error {
+    const { signal } = this.#stopping
+    return signal.aborted ? abortReason(signal) : asError(fallback)
+  }
+}
+
+function rangesOf (options: HintedOptions | RangeOptions): RangeOptions | undefined {
+  return 'rangesOnly' in options ? options : undefined
+}
