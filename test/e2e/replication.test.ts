@@ -29,8 +29,10 @@ describe(`replication, processes (seed ${SEED})`, function () {
   })
 
   it('moves nothing and fails no load while each node is restarted', async () => {
-    const at = await placed(root, { ...size, nodes: 4 })
+    // Grace as it is by default (60 s with two copies left), on this clock twice as fast and halved: a process that waits for a processor takes 5 s to come back.
+    const graced = { ...size, nodes: 4, replication: { ...replication, graceTwoCopiesMs: 30_000, graceDefaultMs: 60_000 } }
+    const at = await placed(root, graced)
     await using _ = at.swarm
-    await rollingRestart(at, { ...size, nodes: 4 })
+    await rollingRestart(at, graced)
   })
 })
