@@ -265,6 +265,8 @@ export const UPSTREAM_HEAD_BYTES = 256 * KiB
 export const UPSTREAM_HEADS_MAX = 256
 /** Files of upstream models whose metadata is kept in memory, some 400 bytes each. */
 export const UPSTREAM_FILES_KNOWN_MAX = 100_000
+/** Files passed on from the upstream at once, each as slow as its reader: half of the sockets to it, so that questions find one. */
+export const UPSTREAM_PASSED_MAX = 16
 /** Callers who were let in to a model, and names that were looked up, each some 200 bytes. */
 export const UPSTREAM_ANSWERS_KNOWN_MAX = 10_000
 /** One message about who fetches what: 16 claims of some 250 bytes. */

@@ -21,6 +21,13 @@ export class Semaphore {
     }
   }
 
+  /** The same for what ends when the returned function is called. */
+  async enter (signal: AbortSignal): Promise<() => void> {
+    return await new Promise((resolve, reject) => {
+      this.run(async () => { await new Promise<void>(leave => { resolve(leave) }) }, signal).catch(reject)
+    })
+  }
+
   async #turn (signal: AbortSignal): Promise<void> {
     await new Promise<void>((resolve, reject) => {
       const end = (settle: () => void): void => {

@@ -15,6 +15,7 @@ interface WindowedStream {
 const ESTABLISHED = 3
 const SYN_SENT = 1
 const INIT = 0
+const FINISHED = 4
 
 /**
  * Yamux that tells of a window when half of it is used, as its specification has it (github.com/hashicorp/yamux,
@@ -48,6 +49,7 @@ function calmed<M extends StreamMuxer> (muxer: M): M {
 function calm (stream: WindowedStream): void {
   const update = stream.sendWindowUpdate.bind(stream)
   stream.sendWindowUpdate = () => {
+    if (stream.state === FINISHED) return
     const isEarly = stream.recvWindowCapacity > stream.recvWindow / 2
     if (isEarly && (stream.state === ESTABLISHED || stream.state === SYN_SENT)) return
     if (stream.state !== INIT) { update(); return }

@@ -64,7 +64,7 @@ export class Repos {
   /** Throws NoProviderError and others when it is not held here and could not be found in time. */
   async describe ({ from }: Resolved, signal: AbortSignal): Promise<ModelDescription> {
     if (from.kind === 'model') return await this.#node.describe(from.cid, { signal, providerTimeoutMs: DESCRIBE_MS })
-    const { files, foreign } = from.model
+    const { files, foreign = [] } = from.model
     const key = foreign.length === 0 ? files : foreign
     let listed = this.#listed.get(key)
     if (listed === undefined) this.#listed.set(key, listed = { cid: '', files: [...files, ...foreign].sort((a, b) => (a.path < b.path ? -1 : 1)).map(described) })

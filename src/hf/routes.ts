@@ -3,6 +3,7 @@ import { HF_PAGE_ENTRIES_MAX, UPSTREAM_TOKEN_BYTES_MAX, type Clock } from '../ba
 import type { Caller, DescribedFile, ModelDescription, ShoalNode } from '../node/types.ts'
 import type { Asked } from './address.ts'
 import type { Buffers } from './buffers.ts'
+import { canHold } from '../model/index.ts'
 import { HubError } from './errors.ts'
 import { identityOf } from './identity.ts'
 import { commitsOf, ggufFor, modelInfo, pathsInfo, refsOf, treeOf, withCommit } from './listing.ts'
@@ -110,6 +111,8 @@ async function file (call: Call, asked: Asked & { kind: 'file' }): Promise<void>
   const [resolved, model] = await described(call, asked.repo, asked.revision)
   const found = fileAt(model, asked.path)
   if (found === undefined) {
+    const { from } = resolved
+    if (from.kind === 'origin' && from.model.foreign === undefined && !canHold(asked.path)) throw new HubError(504, 'only the upstream knows files of such names, and it is silent; ask again when it is back')
     // With the commit, clients remember that it is not there.
     throw new HubError(404, `there is no file ${JSON.stringify(asked.path.slice(0, 200))} in this revision`, { code: 'EntryNotFound', headers: { 'x-repo-commit': resolved.commit } })
   }
@@ -144,7 +147,7 @@ async function file (call: Call, asked: Asked & { kind: 'file' }): Promise<void>
     response.writeHead(status, headers)
   }
   if (from.kind === 'model') await streamFile(call, { cid: from.cid, path: found.path, range }, response, begin, call.signal)
-  else if (from.model.foreign.some(({ path }) => path === found.path)) await streamPieces(call, from.model.pass(found.path, range, call.signal), { response, begin, signal: call.signal })
+  else if (from.model.foreign?.some(({ path }) => path === found.path) === true) await streamPieces(call, from.model.pass(found.path, range, call.signal), { response, begin, signal: call.signal })
   else await streamOrigin(call, from.model, { path: found.path, range }, { response, begin, signal: call.signal })
 }
 

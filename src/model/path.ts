@@ -29,14 +29,24 @@ export function checkPath (path: string): void {
   }
 }
 
-/** Letters of all kinds, but nothing that ends a line, a name, or leads elsewhere: for names that are shown and compared, and never become a path here. */
-const UNPRINTABLE = /[\p{Cc}\p{Cs}\p{Zl}\p{Zp}\\]/u
+/** Whether checkPath lets it pass. */
+export function canHold (path: string): boolean {
+  try {
+    checkPath(path)
+    return true
+  } catch {
+    return false
+  }
+}
+
+/** Letters of all kinds, but nothing that ends a line, turns the writing around, or is a drive: for names that are shown and compared, and never become a path here. */
+const MISLEADING = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\\]|^[A-Za-z]:/u
 
 /** Throws InvalidPathError unless it is a path below some directory, of whatever letters: one that a model may not hold, and nobody is misled by. */
 export function checkForeignPath (path: string): void {
   const bad = (why: string): InvalidPathError => new InvalidPathError(`the path ${printable(path)} ${why}`)
   if (Buffer.byteLength(path) > PATH_BYTES_MAX) throw bad(`has more than ${PATH_BYTES_MAX} bytes`)
-  if (UNPRINTABLE.test(path)) throw bad('holds a control character or a backslash')
+  if (MISLEADING.test(path)) throw bad('holds a control character or a backslash, or begins with a drive')
   const segments = path.split('/')
   if (segments.length > PATH_DEPTH_MAX || segments.some(segment => segment === '' || segment === '.' || segment === '..')) throw bad('leads nowhere below a directory')
 }

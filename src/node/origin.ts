@@ -37,7 +37,8 @@ export async function discardModel (components: RemovalComponents & { links: Lin
     return true
   } catch (error) {
     if (error instanceof ModelNotFoundError) return true
-    if (!(error instanceof ModelInUseError)) logger.warn({ cid, error: asError(error).message }, 'a model that nobody needs could not be removed')
+    if (error instanceof ModelInUseError) return !store.isHeld(cid) // not read: it has another use by now
+    logger.warn({ cid, error: asError(error).message }, 'a model that nobody needs could not be removed')
     return false
   }
 }

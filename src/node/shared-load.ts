@@ -155,6 +155,7 @@ export class SharedLoad implements SharedFetch {
       }
       await ready
     }
+    this.#note(model, [file])
     return this.#fetch ?? this.fetchOf(model, [file], { order })
   }
 

@@ -60,16 +60,7 @@ export class Comparisons {
         await this.#shared(known, cid, path, signal, async signal => { await this.#compareInstalment(known, revision, path, place, signal) })
       } catch (error) {
         throwIfAborted(signal)
-        const isLie = error instanceof UpstreamMismatchError
         known.arrivals.drop(path, cid) // it comes with the model
-        if (isLie) {
-          known.refused.add(cid)
-          known.arrivals.refuse(cid)
-          const { book, discard } = this.#components
-          // What was here for another reason stays.
-          if (book.holds(known.key, cid) && await discard(cid)) await book.drop(known.key, cid)
-        }
-        if (place.from !== undefined) known.strike(place.from, isLie)
         this.#components.logger.warn({ repo: known.repo, path, cid, peerId: place.from, error: asError(error).message }, 'a file that a peer has published of a model that it fetches could not be had')
       }
     }
@@ -96,7 +87,14 @@ export class Comparisons {
   async #compareInstalment (known: KnownModel, revision: string, path: string, { cid, index, from }: InstalmentFile, signal: AbortSignal): Promise<void> {
     // It may be a model of a user here, by chance.
     if (this.#components.held(cid) === undefined) await this.#components.book.add(known.key, cid, 'others')
-    await this.#compare(known, fileOf(known, path), { cid, from: known.fetcher, signal })
+    try {
+      await this.#compare(known, fileOf(known, path), { cid, from: known.fetcher, signal })
+    } catch (error) {
+      const isLie = error instanceof UpstreamMismatchError
+      if (from !== undefined && (isLie || error instanceof NoProviderError)) known.strike(from, isLie)
+      if (isLie) await this.#refuse(known, cid)
+      throw error
+    }
     if (index !== undefined) known.compared(path, index)
     if (known.cid === undefined) {
       known.arrivals.inModel(path, { cid, index, from, compared: true })
@@ -105,6 +103,14 @@ export class Comparisons {
     // The model was found meanwhile.
     await this.#components.linkWhole(known, revision)
     await this.#components.book.retire(known.key, INSTALMENT_LINGER_MS)
+  }
+
+  /** What was here for another reason stays. */
+  async #refuse (known: KnownModel, cid: string): Promise<void> {
+    const { book, discard } = this.#components
+    known.refused.add(cid)
+    known.arrivals.refuse(cid)
+    if (book.holds(known.key, cid) && await discard(cid)) await book.drop(known.key, cid)
   }
 
   /** Loads a file, and throws UpstreamMismatchError when its bytes are not what the upstream says. */

@@ -107,6 +107,7 @@ export class InstalmentBook {
 
   /** Nobody waits for it just now: what was fetched is gone on with within a week, what others gave within an hour. */
   async abandon (key: string): Promise<void> {
+    if (this.#retiring.has(key)) return // sooner
     await this.retire(key, this.own(key).length > 0 ? LEFTOVER_KEPT_MS : LEFTOVER_IDLE_MS)
   }
 
@@ -121,9 +122,16 @@ export class InstalmentBook {
       await sleep(this.#init.clock, ms, signal)
       if (!await this.#discardAll(key, signal)) await later(LINGER_MS)
     }
-    if (lingerMs === 0 && await this.#discardAll(key, signal)) {
-      this.#retiring.delete(key)
-      return
+    if (lingerMs === 0) {
+      try {
+        if (await this.#discardAll(key, signal)) {
+          this.#retiring.delete(key)
+          return
+        }
+      } catch (error) {
+        if (over.signal.aborted) return // somebody else sees to it, or it is on its way again
+        throw error
+      }
     }
     // The node stops, or it is on its way again: those that are left are noted.
     const running = later(Math.max(lingerMs, LINGER_MS)).catch(error => { if (!signal.aborted) this.#init.logger.warn({ error: asError(error).message }, 'parts of a model that is here as a whole could not be removed') })

@@ -118,7 +118,7 @@ export class KnownModel {
 
   /** What the upstream says today: a repository may be gated, or opened, long after a commit; and what no model holds only the upstream knows. */
   learn ({ restricted, foreign }: UpstreamModel): void {
-    if (this.#model.restricted !== restricted || this.#model.foreign.length !== foreign.length) this.#model = { ...this.#model, restricted, foreign }
+    if (this.#model.restricted !== restricted || this.#model.foreign?.length !== foreign?.length) this.#model = { ...this.#model, restricted, foreign }
   }
 
   /** Whether this claim may be right. */
@@ -207,12 +207,12 @@ export class KnownModels {
     if (before !== undefined) return before
     const known = new KnownModel(model)
     this.#byName.set(`${model.repo}@${model.commit}`, known)
-    this.#files += model.files.length + 1
+    this.#files += model.files.length + (model.foreign?.length ?? 0) + 1
     for (const [name, oldest] of this.#byName) {
       if (this.#files <= UPSTREAM_FILES_KNOWN_MAX || oldest === known) break
       if (oldest.busy) continue
       this.#byName.delete(name)
-      this.#files -= oldest.model.files.length + 1
+      this.#files -= oldest.model.files.length + (model.foreign?.length ?? 0) + 1
     }
     return known
   }

@@ -79,6 +79,11 @@ export class Leftovers {
 
   async #remove (key: string, path: string): Promise<boolean> {
     if (this.#inUse.has(key)) return false // since it was looked at
+    const other = this.#removing.get(key)
+    if (other !== undefined) {
+      await other
+      return false
+    }
     const removing = this.instalments.retire(key, 0).then(async () => { await rm(path, { recursive: true, force: true }) })
     this.#removing.set(key, removing.catch(() => undefined))
     try {

@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import { mkdir, rm } from 'node:fs/promises'
 import {
-  NodeStoppedError, ORIGIN_PEEK_BYTES_MAX, Semaphore, UPSTREAM_FETCHES_MAX, UpstreamMismatchError, UpstreamRefusedError, asError, throwIfAborted
+  NodeStoppedError, ORIGIN_PEEK_BYTES_MAX, Semaphore, UPSTREAM_FETCHES_MAX, UPSTREAM_PASSED_MAX, UpstreamMismatchError, UpstreamRefusedError, asError, throwIfAborted
 } from '../base/index.ts'
 import { Access, type KnownName } from './access.ts'
 import type { Claim } from './claims.ts'
@@ -18,7 +18,7 @@ import { KnownModel, KnownModels, keyOf } from './known-model.ts'
 import type { Leftovers } from './leftovers.ts'
 import { SharedWork } from './shared-work.ts'
 import { OriginSwarm } from './swarm.ts'
-import type { Caller, ModelOrigin, OriginCounters, OriginFetch, OriginModel, OriginStatus } from './types.ts'
+import type { Caller, ModelOrigin, OriginCounters, OriginFetch, OriginModel, OriginStatus, UpstreamFile, UpstreamModel } from './types.ts'
 import { bytesOf, checkHash, hashFor } from './upstream-model.ts'
 import { Upstream } from './upstream.ts'
 
@@ -65,6 +65,7 @@ export class Origin implements ModelOrigin {
   readonly #fetches = new Map<KnownModel, OriginFetch>()
   readonly #telling = new Set<Promise<void>>()
   readonly #slots = new Semaphore(UPSTREAM_FETCHES_MAX)
+  readonly #passing = new Semaphore(UPSTREAM_PASSED_MAX)
   readonly #stopping = new AbortController()
   readonly #counters: OriginCounters = { requests: { ok: 0, refused: 0, busy: 0, failed: 0 }, bytes: 0, fetched: 0, failed: 0, shared: 0 }
 
@@ -116,6 +117,7 @@ export class Origin implements ModelOrigin {
     await Promise.all(this.#telling)
     await Promise.all([...this.#fetches.keys()].map(async known => { await known.finding?.over() }))
     this.#upstream.stop()
+    await this.#book.stop()
     if (this.#init.isTemporary) await rm(this.#init.leftovers.directory, { recursive: true, force: true })
   }
 
@@ -198,10 +200,20 @@ export class Origin implements ModelOrigin {
 
   /** Of Found: a file that is in no model, as it comes. */
   async * pass ({ model }: KnownModel, path: string, { offset, length }: { offset: number, length: number }, caller: Caller, signal: AbortSignal): AsyncGenerator<Uint8Array> {
-    const file = model.foreign.find(file => file.path === path)
+    const file = model.foreign?.find(file => file.path === path)
     if (file === undefined) throw new TypeError(`${path} is no foreign file of ${model.repo}`)
     const end = offset + length
-    const { from, body } = await this.#upstream.read(model, file, { offset, end }, caller, AbortSignal.any([signal, this.#stopping.signal]))
+    const either = AbortSignal.any([signal, this.#stopping.signal])
+    const leave = await this.#passing.enter(either)
+    try {
+      yield * this.#pass(model, file, { offset, end }, caller, either)
+    } finally {
+      leave()
+    }
+  }
+
+  async * #pass (model: UpstreamModel, file: UpstreamFile, { offset, end }: { offset: number, end: number }, caller: Caller, signal: AbortSignal): AsyncGenerator<Uint8Array> {
+    const { from, body } = await this.#upstream.read(model, file, { offset, end }, caller, signal)
     const hash = offset === 0 && end === file.size ? hashFor(file) : undefined
     let at = from
     let kept: Uint8Array | undefined
@@ -273,7 +285,7 @@ export class Origin implements ModelOrigin {
         await this.#link(known, revision)
         logger.info({ repo: known.repo, commit: known.commit, cid }, 'fetched from the upstream and published')
         const { foreign } = known.model
-        if (foreign.length > 0) logger.warn({ repo: known.repo, files: foreign.slice(0, 4).map(({ path }) => path), count: foreign.length, bytes: bytesOf({ files: foreign }) }, 'these files have names that no model can hold, and come from the upstream to each who asks')
+        if (foreign !== undefined && foreign.length > 0) logger.warn({ repo: known.repo, files: foreign.slice(0, 4).map(({ path }) => path), count: foreign.length, bytes: bytesOf({ files: foreign }) }, 'these files have names that no model can hold, and come from the upstream to each who asks')
       } else {
         const described = await this.#components.describe(cid, { signal })
         known.hint(described, { wasHere, from })
@@ -285,6 +297,7 @@ export class Origin implements ModelOrigin {
       else await this.#book.retire(known.key, fetched && !this.#followed.has(known.key) ? 0 : INSTALMENT_LINGER_MS)
       return cid
     } catch (error) {
+      known.arrivals.clear() // nobody begins to load an instalment after this
       await this.#book.abandon(known.key)
       if (!signal.aborted) {
         this.#counters.failed++
@@ -357,7 +370,7 @@ export class Origin implements ModelOrigin {
   }
 
   #have ({ repo, commit, cid }: KnownName): void {
-    const known = this.#known.get(repo, commit) ?? new KnownModel({ repo, commit, restricted: true, files: [], foreign: [] })
+    const known = this.#known.get(repo, commit) ?? new KnownModel({ repo, commit, restricted: true, files: [], foreign: undefined })
     const key = keyOf({ repo, commit })
     this.#claims.set(key, { peerId: this.#init.self, state: 'have', cid, bytesDone: 0, bytesTotal: 0 })
     this.#tell(key)
@@ -371,7 +384,7 @@ export class Origin implements ModelOrigin {
       repo,
       commit,
       restricted,
-      foreign: [],
+      foreign: undefined,
       files: files.map(({ path, size, sha256, gitSha1 }) => gitSha1 === undefined ? { path, size, oid: sha256.slice(0, 40), sha256 } : { path, size, oid: gitSha1, sha256: undefined })
     })
   }

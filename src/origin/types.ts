@@ -7,8 +7,11 @@ export interface UpstreamModel {
   restricted: boolean
   /** Sorted by path. */
   files: readonly UpstreamFile[]
-  /** Those whose names no model can hold (not ASCII, or with spaces): not in the model, and given from the upstream to each who asks. Sorted by path. */
-  foreign: readonly UpstreamFile[]
+  /**
+   * Those whose names no model can hold (not ASCII, or with spaces): not in the model, and given from the upstream to each who asks. Sorted by
+   * path. Undefined while the upstream is silent and the model alone is known.
+   */
+  foreign: readonly UpstreamFile[] | undefined
 }
 
 export interface UpstreamFile {
@@ -77,8 +80,8 @@ export interface OriginModel {
   readonly commit: string
   readonly restricted: boolean
   readonly files: readonly UpstreamFile[]
-  /** Not in the model, and at the upstream alone. */
-  readonly foreign: readonly UpstreamFile[]
+  /** Not in the model, and at the upstream alone. Undefined while that is silent, and nothing is known of them. */
+  readonly foreign: readonly UpstreamFile[] | undefined
   /** Once it is in the swarm. */
   readonly cid: string | undefined
   /** This file's bytes in this model were compared with the upstream's hash. */

@@ -1,6 +1,6 @@
 import { createHash, type Hash } from 'node:crypto'
 import { LimitExceededError, MANIFEST_FILES_MAX, UpstreamError, UpstreamMismatchError } from '../base/index.ts'
-import { checkForeignPath, checkPath, checkPaths, printable } from '../model/index.ts'
+import { canHold, checkForeignPath, checkPath, checkPaths, printable } from '../model/index.ts'
 import { COMMIT, type UpstreamFile, type UpstreamModel } from './types.ts'
 
 const SHA256 = /^[0-9a-f]{64}$/
@@ -38,13 +38,9 @@ export function readModel (repo: string, answer: unknown): UpstreamModel {
 
 /** Throws InvalidPathError for what is no path at all. */
 function isForeign (path: string): boolean {
-  try {
-    checkPath(path)
-    return false
-  } catch {
-    checkForeignPath(path)
-    return true
-  }
+  if (canHold(path)) return false
+  checkForeignPath(path)
+  return true
 }
 
 /** What names the content of a file: two files with the same are fetched once. */

@@ -160,7 +160,7 @@ export class Room {
     const { bytes, events, registry, recording } = this.#core
     const { models, files, results } = await recording.run(async () => {
       const keep = this.#kept(stay)
-      const models = chosen.filter(({ cid, pinned, published }) => !registry.isHeld(cid) && !(which === 'evictable' && registry.isKept(cid)) && (which === 'any' || !(pinned || published)))
+      const models = chosen.filter(({ cid, pinned, published }) => !registry.isHeld(cid) && (which === 'any' || !registry.isKept(cid)) && (which === 'any' || !(pinned || published)))
       const files = soleFiles(models, keep)
       const results = resultsOf(models, keep)
       if (models.length > 0) await this.#forget(models, files)

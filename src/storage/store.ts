@@ -180,7 +180,7 @@ export interface ModelStore {
   /** Evicts until `bytes` more would fit. Throws QuotaExceededError or OutOfSpaceError, having evicted nothing. */
   makeRoom: (bytes: number, what: string) => Promise<void>
   isHeld: (cid: string) => boolean
-  /** Throws ModelNotFoundError, and ModelInUseError while it is held; with `onlyCached` also when it is pinned or published by then. */
+  /** Throws ModelNotFoundError, and ModelInUseError while it is held; with `onlyCached` also when it is pinned, published or kept by then. */
   removeModel: (cid: string, options?: { onlyCached?: boolean }) => Promise<RemoveResult>
   /** Evicts least recently used cached models down to the quota, never pinned, published, kept or held ones; removes leftovers. */
   gc: (options?: { dryRun?: boolean }) => Promise<GcResult>

@@ -29,6 +29,16 @@ describe('origin: one node and a Hub', function () {
     while (node.origin?.status().fetches.length !== 0) await new Promise(resolve => setTimeout(resolve, 5))
   }
 
+  /** The same node once more, which has only its disk. */
+  const restart = async (): Promise<void> => {
+    await server.stop()
+    const dataDirectory = cluster.directory(node)
+    await cluster.kill(node)
+    ;[node] = await cluster.spawn(1, () => ({ dataDirectory })) as [ShoalNode]
+    server = createHfServer({ node, host: '127.0.0.1', port: 0 })
+    await server.start()
+  }
+
   beforeEach(async () => {
     hub = await Hub.start()
     cluster = new Cluster({ transport: 'tcp', settings: { origin: { upstream: hub.url }, replication: { min: 0, target: 0, max: 0 } } })
@@ -86,9 +96,11 @@ describe('origin: one node and a Hub', function () {
     assert.equal((await get('/acme/tiny/resolve/main/config.json')).status, 200)
     await published()
     assert.deepEqual((await node.show(node.models()[0]?.cid ?? '')).fileList.map(({ path }) => path), Object.keys(FILES).sort())
-    // With the upstream away nobody has them.
+    // With the upstream away nobody has them, and nobody remembers that they are not there.
     hub.faults.down = { status: 503 }
     assert.ok((await get(url)).status >= 500)
+    await restart()
+    assert.deepEqual([(await get(url)).status, (await get('/acme/tiny/resolve/main/no.such')).status], [504, 404])
     assert.equal((await get('/acme/tiny/resolve/main/config.json')).status, 200)
   })
 
