@@ -1,9 +1,9 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { HF_PAGE_ENTRIES_MAX, UPSTREAM_TOKEN_BYTES_MAX, type Clock } from '../base/index.ts'
-import type { Caller, DescribedFile, ModelDescription, ShoalNode } from '../node/types.ts'
+import type { Caller, ModelDescription, ShoalNode } from '../node/types.ts'
 import type { Asked } from './address.ts'
 import type { Buffers } from './buffers.ts'
-import { canHold } from '../model/index.ts'
+import { canHold, positionOf } from '../model/index.ts'
 import { HubError } from './errors.ts'
 import { identityOf } from './identity.ts'
 import { commitsOf, ggufFor, modelInfo, pathsInfo, refsOf, treeOf, withCommit } from './listing.ts'
@@ -109,7 +109,7 @@ async function tree (call: Call, asked: Asked & { kind: 'tree' }): Promise<void>
 async function file (call: Call, asked: Asked & { kind: 'file' }): Promise<void> {
   const { request, response } = call
   const [resolved, model] = await described(call, asked.repo, asked.revision)
-  const found = fileAt(model, asked.path)
+  const found = model.files[positionOf(model.files, asked.path)]
   if (found === undefined) {
     const { from } = resolved
     if (from.kind === 'origin' && from.model.foreign === undefined && !canHold(asked.path)) throw new HubError(504, 'only the upstream knows files of such names, and it is silent; ask again when it is back')
@@ -149,20 +149,6 @@ async function file (call: Call, asked: Asked & { kind: 'file' }): Promise<void>
   if (from.kind === 'model') await streamFile(call, { cid: from.cid, path: found.path, range }, response, begin, call.signal)
   else if (from.model.foreign?.some(({ path }) => path === found.path) === true) await streamPieces(call, from.model.pass(found.path, range, call.signal), { response, begin, signal: call.signal })
   else await streamOrigin(call, from.model, { path: found.path, range }, { response, begin, signal: call.signal })
-}
-
-/** Files are sorted by path. */
-function fileAt ({ files }: ModelDescription, path: string): DescribedFile | undefined {
-  let low = 0
-  let high = files.length - 1
-  while (low <= high) {
-    const middle = (low + high) >> 1
-    const file = files[middle]
-    if (file === undefined || file.path === path) return file
-    if (file.path < path) low = middle + 1
-    else high = middle - 1
-  }
-  return undefined
 }
 
 /** Paths of models hold nothing that would have to be quoted (model/path.ts); foreign ones do (RFC 6266, appendix D). */

@@ -78,3 +78,17 @@ export function checkPaths (paths: readonly string[]): void {
     }
   }
 }
+
+/** Where these files have this path, or -1: a manifest is sorted by code unit. */
+export function positionOf (files: ReadonlyArray<{ path: string }>, path: string): number {
+  let low = 0
+  let high = files.length - 1
+  while (low <= high) {
+    const middle = (low + high) >> 1
+    const found = files[middle]?.path ?? ''
+    if (found === path) return middle
+    if (found < path) low = middle + 1
+    else high = middle - 1
+  }
+  return -1
+}

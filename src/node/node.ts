@@ -3,7 +3,7 @@ import {
   ModelNotFoundError, NodeStoppedError, UsageError, asError, systemClock, type AbortOptions, type Clock, type Emitter, type Logger, type ProgressOptions
 } from '../base/index.ts'
 import { encodeInvite, type ContentRouter } from '../discovery/index.ts'
-import { parseModelCid, readSafetensors, shardRuns, type RepoName, type Tensor } from '../model/index.ts'
+import { parseModelCid, positionOf, readSafetensors, shardRuns, type RepoName, type Tensor } from '../model/index.ts'
 import type { Leftovers, Origin } from '../origin/index.ts'
 import type { Replication } from '../replication/service.ts'
 import type { ShardStatus } from '../replication/types.ts'
@@ -14,7 +14,6 @@ import type { Announcer } from './announcer.ts'
 import type { Descriptions } from './describe.ts'
 import type { Links } from './links.ts'
 import type { Loads } from './load.ts'
-import { positionOf } from './open-model.ts'
 import type { PeerBook } from './peer-book.ts'
 import { problemsOf } from './problems.ts'
 import { removeModel } from './removal.ts'
@@ -115,7 +114,7 @@ export class Node implements ShoalNode {
     this.#check()
     const { store, clock } = this.#components
     const model = store.model(parseModelCid(text).toString())
-    const file = model?.files[positionOf(model.manifest.value, path)]
+    const file = model?.files[positionOf(model.manifest.value.files, path)]
     if (model === undefined || file?.present.full !== true) return undefined
     if (clock.now() - model.usedAt > USE_AGAIN_MS) store.touchModel(model.cid).catch(() => undefined) // a store that stops just now
     return { size: file.index.size, read: async (offset, into) => { await store.readRange(file, offset, into.length, into) } }

@@ -1,6 +1,6 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { FileNotFoundError, UsageError, throwIfAborted, withSignal, type AbortOptions, type Clock } from '../base/index.ts'
-import type { Manifest } from '../model/index.ts'
+import { positionOf } from '../model/index.ts'
 import type { ModelStore, StoredFile, StoredModel } from '../storage/store.ts'
 import type { ModelFetch, ModelFetchStats } from '../transfer/types.ts'
 import type { LoadOptions, LoadProgress, LoadResult, OpenFile, OpenModel, ReadOptions } from './types.ts'
@@ -116,7 +116,7 @@ export class OpenShared implements OpenModel {
   }
 
   #position (path: string): number {
-    const position = positionOf(this.#model.manifest.value, path)
+    const position = positionOf(this.#model.manifest.value.files, path)
     if (position < 0) throw new FileNotFoundError(`${this.cid} has no file ${path}; see its files with: shoal show ${this.cid}`)
     return position
   }
@@ -193,20 +193,6 @@ export class OpenShared implements OpenModel {
   async #wantedDone (fetch: ModelFetch): Promise<void> {
     await (this.#options.onDemand === true ? fetch.done : Promise.race([fetch.done, fetch.complete(this.#wanted)]))
   }
-}
-
-/** Where the manifest has this path, or -1: it is sorted by code unit. */
-export function positionOf ({ files }: Manifest, path: string): number {
-  let low = 0
-  let high = files.length - 1
-  while (low <= high) {
-    const middle = (low + high) >> 1
-    const found = files[middle]?.path ?? ''
-    if (found === path) return middle
-    if (found < path) low = middle + 1
-    else high = middle - 1
-  }
-  return -1
 }
 
 export function progressOf (stats: ModelFetchStats | undefined, model: StoredModel | undefined): LoadProgress {

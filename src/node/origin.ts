@@ -1,4 +1,5 @@
 import { MiB, ModelInUseError, ModelNotFoundError, asError, throwIfAborted, type AbortOptions, type Clock, type Logger, type Random } from '../base/index.ts'
+import { positionOf } from '../model/index.ts'
 import { Origin } from '../origin/index.ts'
 import type { ArrivedFile, Hints, OriginComponents, OriginInit } from '../origin/index.ts'
 import type { ModelStore, StoredFile } from '../storage/store.ts'
@@ -6,7 +7,6 @@ import type { Adds } from './adds.ts'
 import type { Descriptions } from './describe.ts'
 import type { Links } from './links.ts'
 import type { Loads } from './load.ts'
-import { positionOf } from './open-model.ts'
 import { removeModel, type RemovalComponents } from './removal.ts'
 import { version } from './version.ts'
 
@@ -88,7 +88,7 @@ export function createOrigin (wiring: OriginWiring, init: Pick<OriginInit, 'upst
 
 function openWhole (store: ModelStore, cid: string, path: string): ArrivedFile | undefined {
   const model = store.model(cid)
-  const file = model?.files[positionOf(model.manifest.value, path)]
+  const file = model?.files[positionOf(model.manifest.value.files, path)]
   if (file?.present.full !== true) return undefined
   const letGo = store.holdModel(cid)
   return {

@@ -1,11 +1,11 @@
 import picomatch from 'picomatch'
 import type { CID } from 'multiformats/cid'
 import { NodeStoppedError, NoProviderError, UsageError, abortReason, asError, throwIfAborted, withSignal, type AbortOptions, type Clock } from '../base/index.ts'
-import type { Encoded, Manifest, Model } from '../model/index.ts'
+import { positionOf, type Encoded, type Manifest, type Model } from '../model/index.ts'
 import type { ModelStore, StoredFile, StoredModel } from '../storage/store.ts'
 import type { ModelFetch, ModelFetchStats } from '../transfer/types.ts'
 import { Finding, candidates, findModel, neighbours, type FindComponents } from './find-model.ts'
-import { OpenShared, endsWell, positionOf, progressOf, type FetchOptions, type SharedFetch } from './open-model.ts'
+import { OpenShared, endsWell, progressOf, type FetchOptions, type SharedFetch } from './open-model.ts'
 import type { LoadOptions, LoadProgress, NodeSettings, OpenModel, TransferStatus } from './types.ts'
 
 /** Of the parts of this node. */
@@ -323,7 +323,7 @@ export class SharedLoad implements SharedFetch {
   /** Positions of the files whose path matches one of the globs; throws UsageError when none does. */
   #wantedFiles (manifest: Manifest, include: string[] | undefined): number[] {
     if (include?.length === 1 && LITERAL.test(include[0] ?? '')) {
-      const position = positionOf(manifest, include[0] ?? '')
+      const position = positionOf(manifest.files, include[0] ?? '')
       if (position >= 0) return [position]
     }
     const all = manifest.files.map((_, position) => position)

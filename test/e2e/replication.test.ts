@@ -2,7 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { MiB, seededRandom } from '../../src/base/index.ts'
-import { QUICK, killRounds, pauses, placed, rollingRestart, type Size } from '../support/replication-cases.ts'
+import { QUICK, killRounds, pauses, placed, rollingRestart, secondsToStart, type Size } from '../support/replication-cases.ts'
 
 const SEED = Number(process.env.SHOAL_SEED ?? Date.now() % 1_000_000)
 
@@ -29,10 +29,10 @@ describe(`replication, processes (seed ${SEED})`, function () {
   })
 
   it('moves nothing and fails no load while each node is restarted', async () => {
-    // Grace as it is by default (60 s with two copies left), on this clock twice as fast and halved: a process that waits for a processor takes 5 s to come back.
-    const graced = { ...size, nodes: 4, replication: { ...replication, graceTwoCopiesMs: 30_000, graceDefaultMs: 60_000 } }
-    const at = await placed(root, graced)
+    // Who comes back five times as slowly as a process starts here just now is still waited for (10 s on this clock): where two cores are full the clock goes slower.
+    const paced = { ...size, nodes: 4, clockTimes: Math.min(2, 2 / await secondsToStart(join(root, 'one'), size)) }
+    const at = await placed(root, paced)
     await using _ = at.swarm
-    await rollingRestart(at, graced)
+    await rollingRestart(at, paced)
   })
 })

@@ -98,6 +98,14 @@ export async function pauses ({ swarm, cid }: Placed, size: Size, briefMs: numbe
   assert(copies.every(count => count >= TARGET && count <= MAX), `copies after its return: ${copies.join(' ')}`)
 }
 
+/** How long a node's process takes to start on this machine, with what else runs. */
+export async function secondsToStart (root: string, size: Size): Promise<number> {
+  await using swarm = new Swarm(root, settingsOf(size))
+  const start = performance.now()
+  await swarm.startAll(1)
+  return (performance.now() - start) / 1_000
+}
+
 /** Each node is stopped in order and started again while others load: nothing is moved, no load fails. */
 export async function rollingRestart ({ swarm, cid }: Placed, size: Size): Promise<void> {
   const loader = await swarm.start(size.nodes)

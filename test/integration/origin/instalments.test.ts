@@ -13,6 +13,7 @@ import { temporaryDirectory } from '../../support/files.ts'
 import { HostilePeer } from '../../support/hostile-peer.ts'
 import { Hub } from '../../support/hub.ts'
 import { lie } from '../../support/lie.ts'
+import { until } from '../../support/until.ts'
 
 const FILES = {
   'config.json': Buffer.from('{"model_type":"llama"}'),
@@ -23,14 +24,6 @@ const FILES = {
 type Path = keyof typeof FILES
 const TOTAL = Object.values(FILES).reduce((sum, { length }) => sum + length, 0)
 const times = (factor: number): Clock => ({ ...systemClock, setTimeout: (work, delayMs) => systemClock.setTimeout(work, delayMs / factor) })
-
-const until = async (what: string, holds: () => boolean | Promise<boolean>): Promise<void> => {
-  const deadline = Date.now() + 30_000
-  while (!await holds()) {
-    assert.ok(Date.now() < deadline, what)
-    await new Promise(resolve => setTimeout(resolve, 20))
-  }
-}
 
 describe('origin: a model in instalments', function () {
   this.timeout(60_000)

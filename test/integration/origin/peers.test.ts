@@ -13,20 +13,13 @@ import { Cluster } from '../../support/cluster.ts'
 import { temporaryDirectory } from '../../support/files.ts'
 import { HostilePeer } from '../../support/hostile-peer.ts'
 import { lie } from '../../support/lie.ts'
+import { until } from '../../support/until.ts'
 import { Hub } from '../../support/hub.ts'
 
 const FILES = { 'config.json': Buffer.from('{"model_type":"llama"}'), 'model.safetensors': randomBytes(4 * MiB + 3) }
 const TOTAL = Object.values(FILES).reduce((sum, { length }) => sum + length, 0)
 const NOBODY = { token: undefined }
 const times = (factor: number): Clock => ({ ...systemClock, setTimeout: (work, delayMs) => systemClock.setTimeout(work, delayMs / factor) })
-
-const until = async (what: string, holds: () => boolean | Promise<boolean>): Promise<void> => {
-  const deadline = Date.now() + 20_000
-  while (!await holds()) {
-    assert.ok(Date.now() < deadline, what)
-    await new Promise(resolve => setTimeout(resolve, 20))
-  }
-}
 
 describe('origin: peers', function () {
   this.timeout(40_000)
