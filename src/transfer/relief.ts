@@ -10,6 +10,10 @@ export const ASSUMED_RATE = 16 * MiB
 export const WAIT_MS_MAX = 5_000
 /** Finishing so much later than the rest is to be the last. */
 const LAGGING = 1.25
+/** A block under way for so long has shown when it will be here, */
+const PROOF_MS = 2_000
+/** and this share of it is soon made up for. */
+const LITTLE = 0.125
 /** One that got nothing for so long loads no more, or nothing that can be waited for. */
 const QUIET_MS = 30_000
 /** Other loaders considered when work is shared out. */
@@ -90,6 +94,20 @@ export function betterLeft (peer: SchedulerPeer, block: number, size: number, { 
     const there = other.etaMs(size, now, 0)
     if (isLast && Math.max(there, endMs) * LAGGING + SOONER_MS < own) return true
     if (peer.blocks.filled && !other.blocks.filled && other.hasRoom(now) && there <= own) return true
+  }
+  return false
+}
+
+/**
+ * Will this block come so late that others will have to fetch it as well? So it is with a peer that crawls: a block of it takes
+ * longer than all the rest. Known early it costs least, but a peer must have had time to show how fast it is.
+ */
+export function isHopeless ({ peer, block, size, received, startedAt }: Assignment, { peers, endMs, now }: Prospect): boolean {
+  if (startedAt === undefined || now - startedAt < PROOF_MS || received > size * LITTLE || peer.stalled(now)) return false
+  const there = peer.etaOfMs(0, now, 0)
+  for (const other of peers) {
+    if (other === peer || !other.blocks.has(block) || other.rate(now) === undefined || other.doubtful(now)) continue
+    if (there > Math.max(other.etaMs(size, now, 0), endMs) * SOONER + WAIT_MS_MAX) return true
   }
   return false
 }

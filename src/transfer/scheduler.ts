@@ -1,7 +1,7 @@
 import { LOAD_BYTES_IN_FLIGHT_MAX, type Random } from '../base/index.ts'
 import { Assignments } from './assignments.ts'
 import { BlockStates } from './block-states.ts'
-import { ASSUMED_RATE, betterLeft, doubted, mayRelieve, mostRelieved, ranking, type Company } from './relief.ts'
+import { ASSUMED_RATE, betterLeft, doubted, isHopeless, mayRelieve, mostRelieved, ranking, WAIT_MS_MAX, type Company } from './relief.ts'
 import { SchedulerPeer, type Assignment } from './scheduler-peer.ts'
 
 export type SchedulerAction =
@@ -195,6 +195,7 @@ export class Scheduler {
     }
     if (this.missing > 0) {
       const peers = this.#inTurn()
+      this.#giveUp(peers, now)
       if (this.#urgent.size > 0) this.#serveUrgent(peers, now)
       this.#fill(peers, now)
     }
@@ -237,7 +238,11 @@ export class Scheduler {
       const blockMs = size / (peer.rate(now) ?? Infinity) * 1000
       if (blockMs > SLOW_BLOCK_MS && (!peer.idle || now - peer.idleSince < blockMs)) return LEFT_TO_OTHERS
     }
-    return betterLeft(peer, block, size, { peers: this.#peers.values(), endMs: this.#endMs(now), now }) ? LEFT_TO_OTHERS : block
+    return this.#isBetterLeft(peer, block, now) ? LEFT_TO_OTHERS : block
+  }
+
+  #isBetterLeft (peer: SchedulerPeer, block: number, now: number): boolean {
+    return betterLeft(peer, block, this.#blocks.size(block), { peers: this.#peers.values(), endMs: this.#endMs(now), now })
   }
 
   /** The block after the one last asked of this peer is as good as this one. */
@@ -261,11 +266,21 @@ export class Scheduler {
     const singles = [...this.#peers.values()].flatMap(other => other.queue.filter(({ block }) => peer.blocks.has(block) && !this.#moved.has(block) &&
       this.#assignments.needsHelp(block, now) && mayRelieve(peer, block, this.#blocks.size(block), this.#company(now))))
     const found = mostRelieved(singles, peer, now)
-    if (found === undefined) return false
+    if (found === undefined || this.#isBetterLeft(peer, found.block, now)) return false
     if (!found.peer.begun(found, now)) { this.#move(found, peer, now); return true }
     if (!peer.idle || !this.#isEndgame || !this.#mayDuplicate(found, peer, now)) return false
     this.#assign(peer, found.block, now)
     return true
+  }
+
+  /** Lets others begin anew what would be the last to come, while little of it is here: at the end more would be thrown away. */
+  #giveUp (peers: SchedulerPeer[], now: number): void {
+    const endMs = this.#endMs(now)
+    for (const peer of peers) {
+      const [current] = peer.queue
+      if (current === undefined || this.#assignments.of(current.block).length > 1 || !isHopeless(current, { peers, endMs, now })) continue
+      if (this.#assignments.mayWaste(current.received, WAIT_MS_MAX, this.#blocks.wantedBytes)) this.#takeBack(current)
+    }
   }
 
   /** Nothing is free that anybody has. */

@@ -19,8 +19,9 @@ describe(`scheduler (seed ${seed})`, () => {
 
   it('finishes in many random worlds, with bounded waste, whoever stalls, lies, corrupts or leaves', () => {
     // The first five waited for their last block from the slowest peer: what stalled peers or slow ones had sent used up
-    // what may come twice, or the only other holders had never been asked. In the next two, silent peers handed it around.
-    for (const worldSeed of [736_029_135, 736_029_571, 736_030_835, 47_515, 364_421, 10_330, 364_716, ...Array.from({ length: 150 }, (_, round) => seed + round)]) {
+    // what may come twice, or the only other holders had never been asked. In the next two, silent peers handed it around. In the
+    // last, five crawled, and half of a block of each was thrown away at the end, until no more might be.
+    for (const worldSeed of [736_029_135, 736_029_571, 736_030_835, 47_515, 364_421, 10_330, 364_716, 5_009_604, ...Array.from({ length: 150 }, (_, round) => seed + round)]) {
       const random = seededRandom(worldSeed)
       const sizes = blockSizes(random, 1 + randomInt(random, 200))
       // Two nodes that stay and hold everything between them; the others do what they like.
@@ -62,16 +63,17 @@ describe(`scheduler (seed ${seed})`, () => {
   })
 
   it('wastes less than 1 % on slow peers', () => {
-    for (let round = 0; round < 20; round++) {
-      const random = seededRandom(seed + round)
+    // In the first two a slow peer relieved the slowest of a block just before the end, and was waited for then.
+    for (const worldSeed of [869, 834_692_146, ...Array.from({ length: 20 }, (_, round) => seed + round)]) {
+      const random = seededRandom(worldSeed)
       const nodes: Behaviour[] = [{ up: 0, loads: true }]
       for (let i = 0; i < 10; i++) nodes.push({ up: (i < 3 ? 100 : 0.5 + 3 * random.next()) * MB, holds: all })
-      const world = new World({ seed: seed + round, sizes: Array.from({ length: 512 }, () => 4 * MB), nodes })
+      const world = new World({ seed: worldSeed, sizes: Array.from({ length: 512 }, () => 4 * MB), nodes })
       assert(world.run(60_000))
       // A block takes a slow peer up to 8 s, longer than the load: whoever holds one at the end is waited for, or what it
-      // sent is thrown away. Either way slow peers cost at most 1.3 times the time without them.
+      // sent is thrown away. Either way slow peers cost next to nothing (1.07 at most in 4,500 worlds).
       const without = world.bytes / (300 * MB) * 1000
-      assert(world.now < without * 1.3, `${world.now} ms where ${without} are possible without them`)
+      assert(world.now < without * 1.15, `world ${worldSeed}: ${world.now} ms where ${without} are possible without them`)
       assert((world.nodes[0]?.wastedBytes ?? 0) < world.bytes * 0.01, `${world.nodes[0]?.wastedBytes} wasted`)
     }
   })
