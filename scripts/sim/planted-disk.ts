@@ -38,7 +38,7 @@ export const diskPlants: readonly Plant[] = [
   },
   {
     name: 'a-lost-ledger-is-no-promise',
-    seed: 29,
+    seed: 102,
     shows: 'nobody evicts what it promised',
     what: 'who lost its ledger has promised nothing, and all it has may go at once',
     faults: ['ledger-loss', 'cache-pressure'],

@@ -3,7 +3,7 @@
  * replays them.
  */
 import { weight, weightedScore } from './rendezvous.ts'
-import { Own, type Claim, type ModelView } from './model-view.ts'
+import { Own, type Claim, type ModelView, type ShardState } from './model-view.ts'
 import { DOMAIN_LEVELS, type Peer, type PeerTable } from './peer-table.ts'
 import type { ReplicationSettings } from './types.ts'
 
@@ -137,9 +137,8 @@ export function needOf (view: ModelView, shard: number, seen: ShardLook, offered
   // Of a last copy one more is asked for whenever those asked have taken far too long.
   const hedged = last && state.pendingSince !== undefined ? Math.min(coming, Math.floor((scene.now - state.pendingSince) / hedgeMs(view.bytes[shard] ?? 0))) : 0
   const lacking = Math.min(policy.target - seen.replicas - seen.claimed.length - coming + hedged, policy.max - seen.replicas - coming)
-  const belowSince = state.belowSince ?? scene.now
   // The last copy gets one companion at once. More wait for those that may come back.
-  const cautious = last && (scene.peers.brake || (seen.missing.length > 0 && scene.now < belowSince + settings.graceTwoCopiesMs))
+  const cautious = last && (scene.peers.brake || (seen.missing.length > 0 && scene.now < graceBegin(seen, state, scene) + settings.graceTwoCopiesMs))
   const wanted = cautious ? Math.min(lacking, 2 - left - coming + hedged) : lacking
   if (wanted <= 0) return undefined
   if (!settled && !scene.draining) return undefined
@@ -155,7 +154,7 @@ export function needOf (view: ModelView, shard: number, seen: ShardLook, offered
   // Who drains hands over by itself; the others only when it does not.
   if (seen.draining.length > 0 && (seen.missing.length === 0 || !last)) rank++
   // Where a brake has held all back, they take turns from its release on, not all at once.
-  const since = Math.max(belowSince + graceOf(seen, view, scene), state.replicasSince, scene.peers.brakeOffAt)
+  const since = Math.max(graceEnd(seen, view, state, scene), state.replicasSince, scene.peers.brakeOffAt)
   const dueAt = Math.max(since + rank * settings.rankDelayMs, view.kept ? -Infinity : state.committedAt + NEWCOMER_MS, doubtedUntil)
   return { why, wanted: isDoubtful ? 1 : Math.min(wanted, now), dueAt: Math.max(dueAt, awaitedUntil, unheard(view, scene) ? scene.now + UNHEARD_MS : -Infinity) }
 }
@@ -187,8 +186,22 @@ function unheard (view: ModelView, { peers, now }: Scene): boolean {
 /** Copies to go by when it is about haste: those that came back a moment ago will have proven themselves in a moment. */
 function leftOf ({ replicas, claimed }: ShardLook): number { return replicas + claimed.length }
 
+/** Until when the missing may come back. */
+export function graceEnd (seen: ShardLook, view: ModelView, state: ShardState | undefined, scene: Scene): number {
+  return graceBegin(seen, state, scene) + graceOf(seen, view, scene)
+}
+
+/**
+ * When it fell below its target; a last copy, when it became the last: where hosts are restarted one after the other, the next one
+ * stops while the one before is up again and has not been heard yet.
+ */
+function graceBegin (seen: ShardLook, state: ShardState | undefined, { now }: Scene): number {
+  const belowSince = state?.belowSince ?? now
+  return leftOf(seen) <= 1 ? Math.max(belowSince, state?.replicasSince ?? belowSince) : belowSince
+}
+
 /** How long the missing may come back. Nobody waits for holders that never were, nor for those that have had their time. */
-export function graceOf (seen: ShardLook, view: ModelView, { settings, peers, now }: Scene): number {
+function graceOf (seen: ShardLook, view: ModelView, { settings, peers, now }: Scene): number {
   const { policy, members } = view
   const { missing } = seen
   const left = leftOf(seen)
@@ -198,7 +211,8 @@ export function graceOf (seen: ShardLook, view: ModelView, { settings, peers, no
   // An orderly stop announces its return. Even beside a last copy it is believed for as long as a silent peer is.
   const orderly = awaited.length > 0 && awaited.every(peer => peer.leaving)
   if (left <= 1) return orderly ? Math.max(settings.graceLastCopyMs, settings.downMs) : settings.graceLastCopyMs
-  if (left >= policy.min && orderly) return settings.graceDefaultMs
+  // Whoever had gone before this node came may have said goodbye to others, who know better how long to wait, and act when it is time.
+  if (left >= policy.min && (orderly || awaited.length === 0)) return settings.graceDefaultMs
   return left === 2 ? settings.graceTwoCopiesMs : settings.graceDefaultMs
 }
 

@@ -1,4 +1,4 @@
-import { graceOf, isProven, look, tellsState, type Scene, type ShardLook } from './planner.ts'
+import { graceEnd, isProven, look, tellsState, type Scene, type ShardLook } from './planner.ts'
 import { Own, type ModelView } from './model-view.ts'
 import { secondsLeft, type RepairWork } from './repair-pace.ts'
 import type { DrainStatus, HolderStatus, ModelReplication, ShardStatus } from './types.ts'
@@ -43,7 +43,7 @@ function addWork (work: RepairWork, view: ModelView, shard: number, { seen, scen
   const waiting = view.policy.target - seen.replicas - seen.claimed.length - seen.pending.length - (left === undefined ? 0 : 1)
   if (waiting <= 0) return
   work.waitingBytes += waiting * bytes
-  work.waitMs = Math.max(work.waitMs, (view.states[shard]?.belowSince ?? now) + graceOf(seen, view, scene) - now)
+  work.waitMs = Math.max(work.waitMs, graceEnd(seen, view, view.states[shard], scene) - now)
 }
 
 /** Only who has the bytes can check a proof: of what is not here, the word of holders that are up has to do. */

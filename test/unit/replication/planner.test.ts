@@ -82,6 +82,34 @@ describe('replica planner', () => {
     assert.equal(setting.need()?.wanted, 2)
   })
 
+  it('waits beside a last copy for all who said goodbye, from the last goodbye on', () => {
+    const setting = new Setting()
+    const state = setting.view.states[0]
+    assert(state !== undefined)
+    // The first is up again and has not been heard; the next one has just stopped.
+    state.belowSince = NOW - 5 * 60_000
+    state.replicasSince = NOW - 300
+    setting.holder('first', { liveness: 'down', leaving: true, heardAt: NOW - 5 * 60_000, downAt: NOW - 5 * 60_000 })
+    setting.holder('next', { leaving: true, heardAt: NOW - 300 })
+    assert.deepEqual([setting.need()?.why, setting.need()?.wanted, setting.need()?.dueAt], ['last-copy', 1, NOW - 300 + settings.downMs])
+    // Who crashes is not waited for.
+    setting.holder('next', { liveness: 'down', leaving: false, heardAt: NOW - settings.downMs, downAt: NOW })
+    const companion = setting.need()
+    assert.deepEqual([companion?.why, companion?.wanted], ['last-copy', 1])
+    assert.ok(companion !== undefined && companion.dueAt <= NOW)
+  })
+
+  it('leaves it to others how long to wait for who had gone before this node came, while enough are left', () => {
+    const setting = new Setting()
+    setting.below(0)
+    setting.holder('there')
+    setting.view.members.set('gone', NOW - 60_000)
+    setting.peer('gone', { liveness: 'down', stateAt: undefined, heardAt: NOW - 60_000, downAt: NOW - 30_000 })
+    assert.ok((setting.need()?.dueAt ?? 0) >= NOW + settings.graceDefaultMs)
+    setting.view.policy = { min: 3, target: 3, max: 5 }
+    assert.ok((setting.need()?.dueAt ?? Infinity) <= NOW + settings.graceTwoCopiesMs + settings.rankDelayMs)
+  })
+
   it('does not wait for who is up and gives no proof as for one that comes back', () => {
     const setting = new Setting()
     const state = setting.view.states[0]
