@@ -1,12 +1,12 @@
 import type { Stream } from '@libp2p/interface'
-import { lpStream } from '@libp2p/utils'
-import { ANNOUNCE_WINDOW_KEYS, DHT_ADDRESSES_PER_PEER_MAX, DHT_MESSAGE_BYTES_MAX, PeerGoneError, ProtocolError, abortReason, asError, type Clock } from '../base/index.ts'
+import { ANNOUNCE_WINDOW_KEYS, DHT_ADDRESSES_PER_PEER_MAX, PeerGoneError, ProtocolError, abortReason, asError, type Clock } from '../base/index.ts'
 import { contactFrom, type Contact } from './contact.ts'
 import { within } from './deadline.ts'
 import { multihashOf } from './dht-key.ts'
 import { MessageType, addProviderWriter, decodeMessage, encodeRequest, type DhtMessage } from './dht-message.ts'
+import { KadStreams, type KadStream } from './kad-streams.ts'
 import { CLOSEST_PEERS } from './lookup.ts'
-import { KAD_PROTOCOL, type Network } from './network.ts'
+import type { Network } from './network.ts'
 
 /** One question, dialling included. A live peer in another continent needs under a second. */
 const ASK_TIMEOUT_MS = 5_000
@@ -22,10 +22,12 @@ export interface Answer {
 export class DhtClient {
   readonly #network: Network
   readonly #clock: Clock
+  readonly #streams: KadStreams
 
   constructor (components: { network: Network, clock: Clock }) {
     this.#network = components.network
     this.#clock = components.clock
+    this.#streams = new KadStreams(components)
   }
 
   /** The peers that `contact` knows nearest to a key. */
@@ -43,33 +45,35 @@ export class DhtClient {
     const multiaddrs = this.#network.getMultiaddrs().slice(0, DHT_ADDRESSES_PER_PEER_MAX).map(address => address.bytes)
     // A peer ignores providers it could not tell anyone how to reach.
     if (multiaddrs.length === 0) throw new ProtocolError('this node has no address to announce')
-    const stream = await within(this.#clock, ASK_TIMEOUT_MS, `connecting to ${contact.id}`, signal, async signal => await this.#open(contact, signal))
-    return new PeerAnnouncer(stream, contact, addProviderWriter({ id: this.#network.peerId.toMultihash().bytes, multiaddrs }), this.#clock)
+    const kept = await within(this.#clock, ASK_TIMEOUT_MS, `connecting to ${contact.id}`, signal, async signal => await this.#streams.take(contact, signal))
+    const write = addProviderWriter({ id: this.#network.peerId.toMultihash().bytes, multiaddrs })
+    return new PeerAnnouncer({ kept, contact, write, clock: this.#clock, done: () => { this.#streams.give(contact, kept) } })
   }
+
+  /** Leaves no timer. It may be used again. */
+  close (): void { this.#streams.close() }
 
   async #ask (contact: Contact, type: number, digest: Uint8Array, signal: AbortSignal): Promise<Answer> {
     return await within(this.#clock, ASK_TIMEOUT_MS, `asking ${contact.id}`, signal, async signal => {
-      const stream = await this.#open(contact, signal)
-      try {
-        const frames = lpStream(stream, { maxDataLength: DHT_MESSAGE_BYTES_MAX, maxBufferSize: 2 * DHT_MESSAGE_BYTES_MAX })
-        await frames.write(encodeRequest(type, multihashOf(digest)), { signal })
-        const message = expectType(decodeMessage((await frames.read({ signal })).subarray()), type, contact)
-        // The answer is what counts; how the stream ends does not.
-        stream.close({ signal: AbortSignal.timeout(ASK_TIMEOUT_MS) }).catch(error => { stream.abort(asError(error)) })
-        // More is not what Kademlia gives, and only keeps a lookup from those who know.
-        return { closer: contactsIn(message.closer.slice(0, CLOSEST_PEERS)), providers: contactsIn(message.providers) }
-      } catch (error) {
-        stream.abort(asError(error))
-        throw error
-      }
+      const message = await this.#answerOf(contact, type, digest, signal)
+      // More is not what Kademlia gives, and only keeps a lookup from those who know.
+      return { closer: contactsIn(message.closer.slice(0, CLOSEST_PEERS)), providers: contactsIn(message.providers) }
     })
   }
 
-  async #open (contact: Contact, signal: AbortSignal): Promise<Stream> {
-    if (contact.multiaddrs.length > 0 && this.#network.getConnections(contact.peerId).length === 0) {
-      await this.#network.peerStore.merge(contact.peerId, { multiaddrs: contact.multiaddrs })
+  async #answerOf (contact: Contact, type: number, digest: Uint8Array, signal: AbortSignal, fresh = false): Promise<DhtMessage> {
+    const kept = await this.#streams.take(contact, signal, fresh)
+    try {
+      await kept.frames.write(encodeRequest(type, multihashOf(digest)), { signal })
+      const message = expectType(decodeMessage((await kept.frames.read({ signal })).subarray()), type, contact)
+      this.#streams.give(contact, kept)
+      return message
+    } catch (error) {
+      kept.stream.abort(asError(error))
+      // The peer may have ended it a moment before.
+      if (!kept.isUsed || signal.aborted) throw error
+      return await this.#answerOf(contact, type, digest, signal, true)
     }
-    return await this.#network.dialProtocol(contact.peerId, KAD_PROTOCOL, { signal })
   }
 }
 
@@ -81,16 +85,19 @@ export class DhtClient {
 export class PeerAnnouncer {
   readonly contact: Contact
   readonly #stream: Stream
-  readonly #frames: ReturnType<typeof lpStream>
+  readonly #frames: KadStream['frames']
   readonly #write: (keys: readonly Uint8Array[]) => Uint8Array
   readonly #clock: Clock
+  readonly #done: () => void
 
-  constructor (stream: Stream, contact: Contact, write: (keys: readonly Uint8Array[]) => Uint8Array, clock: Clock) {
-    this.#stream = stream
-    this.contact = contact
-    this.#frames = lpStream(stream, { maxDataLength: DHT_MESSAGE_BYTES_MAX })
-    this.#write = write
-    this.#clock = clock
+  /** `done` takes the stream back once all is answered. */
+  constructor (init: { kept: KadStream, contact: Contact, write: (keys: readonly Uint8Array[]) => Uint8Array, clock: Clock, done: () => void }) {
+    this.contact = init.contact
+    this.#stream = init.kept.stream
+    this.#frames = init.kept.frames
+    this.#write = init.write
+    this.#clock = init.clock
+    this.#done = init.done
   }
 
   /**
@@ -117,13 +124,8 @@ export class PeerAnnouncer {
     }
   }
 
-  async close (): Promise<void> {
-    try {
-      await this.#stream.close({ signal: AbortSignal.timeout(1_000) })
-    } catch (error) {
-      this.abort(asError(error))
-    }
-  }
+  /** Not after announce() threw: that takes an abort. */
+  close (): void { this.#done() }
 
   abort (error: Error): void { this.#stream.abort(error) }
 

@@ -91,6 +91,7 @@ class DhtRouter implements ContentRouter {
     this.#wake?.()
     this.#contacts.stop()
     await Promise.all(this.#running)
+    this.#client.close()
     this.#init.network.services.records.claim(() => false)
     if (this.#queue !== undefined) this.#applyLast(this.#queue)
     this.#queue?.close()

@@ -81,7 +81,7 @@ export class Sweep {
         low = following(last.kadId)
       }
     } finally {
-      await session.close()
+      session.close()
     }
   }
 }
@@ -123,12 +123,11 @@ class RegionSession {
     return needed.map((count, position) => (takenBy[position] ?? 0) >= count)
   }
 
-  async close (): Promise<void> {
-    if (this.#signal.aborted) {
-      for (const announcer of this.#announcers.values()) announcer.abort(asError(this.#signal.reason))
-      return
+  close (): void {
+    for (const announcer of this.#announcers.values()) {
+      if (this.#signal.aborted) announcer.abort(asError(this.#signal.reason))
+      else announcer.close()
     }
-    await Promise.all(Array.from(this.#announcers.values(), async announcer => { await announcer.close() }))
   }
 
   async #send (contact: Contact, positions: readonly number[], page: readonly QueuedKey[], takenBy: Uint16Array): Promise<void> {
@@ -183,7 +182,7 @@ async function announceTo (components: SweepComponents, digest: Uint8Array, cont
       announcer.abort(asError(error))
       throw error
     }
-    await announcer.close()
+    announcer.close()
     return true
   } catch (error) {
     if (!signal.aborted) components.logger.debug({ peerId: contact.id, error: asError(error).message }, 'a peer did not take an announcement')

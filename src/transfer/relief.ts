@@ -98,12 +98,14 @@ export function betterLeft (peer: SchedulerPeer, block: number, size: number, { 
   return false
 }
 
-/**
- * Will this block come so late that others will have to fetch it as well? So it is with a peer that crawls: a block of it takes
- * longer than all the rest. Known early it costs least, but a peer must have had time to show how fast it is.
- */
-export function isHopeless ({ peer, block, size, received, startedAt }: Assignment, { peers, endMs, now }: Prospect): boolean {
-  if (startedAt === undefined || now - startedAt < PROOF_MS || received > size * LITTLE || peer.stalled(now)) return false
+/** It has been on its way for long enough to show how fast it comes, and little of it is here. */
+export function isYoung ({ size, received, startedAt }: Assignment, now: number): boolean {
+  return startedAt !== undefined && now - startedAt >= PROOF_MS && received <= size * LITTLE
+}
+
+/** Will a block that `isYoung` come so late that others will have to fetch it as well? So it is with a peer that crawls: a block of it takes longer than all the rest. */
+export function isHopeless ({ peer, block, size }: Assignment, { peers, endMs, now }: Prospect): boolean {
+  if (peer.stalled(now)) return false
   const there = peer.etaOfMs(0, now, 0)
   for (const other of peers) {
     if (other === peer || !other.blocks.has(block) || other.rate(now) === undefined || other.doubtful(now)) continue

@@ -1,7 +1,7 @@
 import { LOAD_BYTES_IN_FLIGHT_MAX, type Random } from '../base/index.ts'
 import { Assignments } from './assignments.ts'
 import { BlockStates } from './block-states.ts'
-import { ASSUMED_RATE, betterLeft, doubted, isHopeless, mayRelieve, mostRelieved, ranking, WAIT_MS_MAX, type Company } from './relief.ts'
+import { ASSUMED_RATE, betterLeft, doubted, isHopeless, isYoung, mayRelieve, mostRelieved, ranking, WAIT_MS_MAX, type Company } from './relief.ts'
 import { SchedulerPeer, type Assignment } from './scheduler-peer.ts'
 
 export type SchedulerAction =
@@ -275,10 +275,10 @@ export class Scheduler {
 
   /** Lets others begin anew what would be the last to come, while little of it is here: at the end more would be thrown away. */
   #giveUp (peers: SchedulerPeer[], now: number): void {
-    const endMs = this.#endMs(now)
     for (const peer of peers) {
       const [current] = peer.queue
-      if (current === undefined || this.#assignments.of(current.block).length > 1 || !isHopeless(current, { peers, endMs, now })) continue
+      if (current === undefined || !isYoung(current, now) || this.#assignments.of(current.block).length > 1) continue
+      if (!isHopeless(current, { peers, endMs: this.#endMs(now), now })) continue
       if (this.#assignments.mayWaste(current.received, WAIT_MS_MAX, this.#blocks.wantedBytes)) this.#takeBack(current)
     }
   }
