@@ -1,10 +1,11 @@
-import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from 'prom-client'
+import { Counter, Gauge, Histogram, Registry } from 'prom-client'
 import type { NodeStatus, ShoalNode } from '../node/types.ts'
 import { EndpointTraffic, createEndpointMetrics } from './endpoint-metrics.ts'
 import { createLoadMetrics } from './load-metrics.ts'
 import { setOrRemove, setTo } from './metric-values.ts'
 import { createOriginMetrics } from './origin-metrics.ts'
 import { createPeerMetrics } from './peer-metrics.ts'
+import { createProcessMetrics } from './process-metrics.ts'
 import { createReplicationMetrics } from './replication-metrics.ts'
 
 export interface Metrics {
@@ -43,7 +44,7 @@ export function createMetrics (node: ShoalNode, init: { processMetrics: boolean,
   const replication = createReplicationMetrics(registry, node)
   const origin = createOriginMetrics(registry)
   const endpoint = createEndpointMetrics(registry, init.endpoint ?? new EndpointTraffic())
-  if (init.processMetrics) collectDefaultMetrics({ register: registry, prefix: 'shoal_' })
+  if (init.processMetrics) createProcessMetrics(registry)
 
   const off = node.events.on('volume:state', ({ writable }) => { if (!writable) readOnly.inc() })
   return {

@@ -77,6 +77,20 @@ describe('metrics', () => {
     for (const secret of [cid, loader.peerId, root]) assert.equal(text.includes(secret), false)
   })
 
+  it('tells how late the event loop was since the last scrape', async () => {
+    const lag = async (which: string): Promise<number> => samplesIn(await read()).find(({ name }) => name === `shoal_nodejs_eventloop_lag_${which}_seconds`)?.value ?? NaN
+    await lag('max')
+    await new Promise(resolve => { setTimeout(resolve, 150) })
+    const until = performance.now() + 400
+    while (performance.now() < until);
+    await new Promise(resolve => { setTimeout(resolve, 150) })
+    const late = await lag('max')
+    assert.ok(late >= 0.28 && late < 5, `${late} s`)
+    await new Promise(resolve => { setTimeout(resolve, 250) })
+    assert.ok(await lag('max') < late)
+    assert.ok(await lag('p99') >= 0)
+  })
+
   it('counts what a load did', async () => {
     const samples = samplesIn(await read())
     const value = (name: string, labels: Record<string, string> = {}): number | undefined => samples.find(sample => sample.name === name && Object.entries(labels).every(([label, value]) => sample.labels[label] === value))?.value
