@@ -39,6 +39,9 @@ const RETRY_FIRST_MS = 1_000
 const RETRY_MAX_MS = 60_000
 /** Whoever is urgently announced to is told in any case, which shows who is there; the next pass through the key space is thorough. */
 const URGENT_QUIET = 6
+/** After the first peer came, and again that much later: who joined at the same time knows others by then. */
+const LOOK_AROUND_MS = [5_000, 15_000]
+const LOOK_AROUND_TIMEOUT_MS = 20_000
 /** Hashed and written to the queue before others get the thread again: some milliseconds. */
 const SLICE_KEYS = 500
 /** What is to be noted waits this long for more of it. */
@@ -65,6 +68,8 @@ class DhtRouter implements ContentRouter {
   #wake: (() => void) | undefined
   #keysCame = false
   #peersCame = false
+  /** A first peer came since the start. */
+  #hasMet = false
   #announced = 0
   #failed = 0
   #sweptAt: number | undefined
@@ -73,12 +78,19 @@ class DhtRouter implements ContentRouter {
     this.#init = init
     this.#self = init.network.peerId.toString()
     this.#client = new DhtClient(init)
-    this.#contacts = new Contacts(init.network, () => { this.#peersCame = true; this.#wake?.() })
+    this.#contacts = new Contacts(init.network, () => {
+      this.#peersCame = true
+      this.#wake?.()
+      if (this.#hasMet || this.#queue === undefined) return
+      this.#hasMet = true
+      this.#background(this.#lookAround())
+    })
     this.#phase = fraction(kadIdOfPeer(init.network.peerId))
   }
 
   async start (): Promise<void> {
     this.#stopped = new AbortController()
+    this.#hasMet = false
     const queue = this.#queue ??= new AnnounceQueue(this.#init.queueFile, this.#init.logger)
     this.#init.network.services.records.claim(digest => queue.has(digest))
     await this.#contacts.start()
@@ -217,6 +229,26 @@ class DhtRouter implements ContentRouter {
     if (!ok) { this.#failed++; return }
     this.#announced++
     this.#change({ kind: 'announced', cids: [cid] })
+  }
+
+  /**
+   * Meets those around this node. kad-dht looks for them a second after its start, when a node that starts slowly is connected to nobody yet, or to
+   * one who knows only those that came before, and then not for five minutes.
+   */
+  async #lookAround (): Promise<void> {
+    const { network, clock, logger } = this.#init
+    const { signal } = this.#stopped
+    for (const delayMs of LOOK_AROUND_MS) {
+      try {
+        await sleep(clock, delayMs, signal)
+        // Whom it asks it connects to, which is all that is wanted.
+        const looking = network.services.dht.getClosestPeers(network.peerId.toMultihash().bytes, { signal: AbortSignal.any([signal, AbortSignal.timeout(LOOK_AROUND_TIMEOUT_MS)]) })
+        for await (const _ of looking) if (signal.aborted) return
+      } catch (error) {
+        if (signal.aborted) return
+        logger.debug({ error: asError(error).message }, 'a look around found nothing')
+      }
+    }
   }
 
   /** The one loop: waits until something is due and a peer is there, passes through what is due, and waits longer after failures. */

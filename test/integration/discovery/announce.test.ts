@@ -37,6 +37,14 @@ describe('announcing in the DHT', () => {
     }
   })
 
+  it('meets those around it also when it is connected late, and at the same time as they are', async () => {
+    const swarm = await swarmOf(4)
+    // kad-dht has looked around by then, and looks again in five minutes.
+    await new Promise(resolve => { setTimeout(resolve, 2_000) })
+    await swarm.connect()
+    await until(() => swarm.nodes.map(({ network }) => network.getPeers().length), counts => counts.every(count => count === 3))
+  })
+
   it('waits for a first peer, and is prompt when it comes', async () => {
     const swarm = await swarmOf(2)
     const cids = Array.from({ length: 20 }, () => randomCid())
