@@ -78,10 +78,11 @@ describe(`lanes between nodes (seed ${seed})`, function () {
       running.push(again)
       await again.connect(other.multiaddrs[0] ?? '')
       const result = await again.load(cid)
+      // At once: a lane that nobody needs is closed after a while, and to hash all may take that long.
+      assert.equal((await again.peers()).find(({ peerId }) => peerId === other.peerId)?.transport, 'lane')
       assert.deepEqual(await hashTree(result.path ?? ''), await hashTree(source))
       assert(result.fetchedBytes < 24 * MiB, 'what was recorded before it was killed is not fetched again')
       assert.deepEqual((await again.verify()).bad, [])
-      assert.equal((await again.peers()).find(({ peerId }) => peerId === other.peerId)?.transport, 'lane')
     } finally {
       await Promise.all(running.map(async node => { await node.kill() }))
     }
