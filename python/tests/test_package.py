@@ -10,20 +10,13 @@ import zipfile
 from pathlib import Path
 
 import shoal
+import package_wheel
 from daemon import ROOT
-
-PYTHON = ROOT / "python"
+from package_wheel import PYTHON
 
 
 def test_the_wheel_holds_what_it_should(tmp_path: Path) -> None:
-    for name in ("pyproject.toml", "README.md", "src"):
-        source = PYTHON / name
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path / "out", tmp_path]
-    done = subprocess.run(build, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    (wheel,) = (tmp_path / "out").iterdir()
-    with zipfile.ZipFile(wheel) as opened:
+    with zipfile.ZipFile(package_wheel.build(tmp_path)) as opened:
         names = opened.namelist()
         modules = {str(file.relative_to(PYTHON / "src")) for file in (PYTHON / "src" / "shoal").rglob("*") if file.suffix in (".py", ".typed")}
         assert modules <= set(names) and "shoal/py.typed" in modules
