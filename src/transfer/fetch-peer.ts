@@ -79,8 +79,10 @@ export class FetchPeer {
   /** It has something, and the way to it is being opened. */
   get leasing (): boolean { return this.#leasing && this.#lease === undefined && !this.#closing.signal.aborted }
   get link (): PeerLink | undefined { return this.#lease?.link }
-  /** When anything last came from it; `now` while this side does not listen. */
-  heardAt (now: number): number { return this.#lease === undefined || this.#lease.held ? now : this.#lease.heardAt }
+  /** This side does not listen to it. */
+  get held (): boolean { return this.#lease?.held !== false }
+  /** When anything last came from it. */
+  get heardAt (): number { return this.#lease?.heardAt ?? -Infinity }
 
   request (block: number): void {
     const { link } = this

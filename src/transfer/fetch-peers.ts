@@ -122,7 +122,8 @@ export class FetchPeers {
       if (inventory !== undefined) this.#components.holders.note(model.cid, peer.peerId, inventory.presentBytes, inventory.complete)
       if (handle === undefined || link === undefined) continue
       scheduler.setScore(handle, peer.record.score.value(now))
-      scheduler.heard(handle, peer.heardAt(now))
+      if (peer.held) scheduler.deaf(handle, now)
+      else scheduler.heard(handle, peer.heardAt)
     }
     for (const [peerId, at] of this.#expected) if (at <= now) this.add(peerId)
     if (this.#waiting.size === 0) return

@@ -8,6 +8,7 @@ export interface Assignment {
   readonly block: number
   readonly size: number
   received: number
+  readonly askedAt: number
   /** When its bytes began to come: taking it back costs some from then on. */
   startedAt: number | undefined
 }
@@ -24,6 +25,8 @@ const PACE_MS = 300
 const LONG_QUEUE = 8
 const STALL_MS_MIN = 1_000
 const STALL_MS_MAX = 2_500
+/** Whoever is heard of, and has begun none of what it owes for so long, is as good as silent: it may send to others, or bytes that nobody asked for. */
+const MUTE_MS = 30_000
 /** A peer that lost a block by stalling is asked again after so long at the earliest, if others can be; twice as long each time. */
 const DOUBT_MS_MIN = 5_000
 const DOUBT_MS_MAX = 20_000
@@ -40,7 +43,7 @@ export class SchedulerPeer {
   owed = 0
   score = 1
   heardAt: number
-  /** When it last owed something. */
+  /** When it last owed something, or sent some of what it owed. */
   idleSince: number
   /** The block it was last asked for; -1 before the first. */
   lastAsked = -1
@@ -96,6 +99,21 @@ export class SchedulerPeer {
     return now - this.heardAt > Math.min(STALL_MS_MAX, Math.max(STALL_MS_MIN, pieces))
   }
 
+  /** For how long it could have begun with the first that it owes, and has not; 0 when it has. */
+  #unbegunMs (now: number): number {
+    const [current] = this.queue
+    return current === undefined || current.startedAt !== undefined ? 0 : now - Math.max(current.askedAt, this.idleSince)
+  }
+
+  /** It owes, and there is no sign that it will ever send it. */
+  mute (now: number): boolean { return this.#unbegunMs(now) > MUTE_MS }
+
+  /** This side took nothing in until `now`: no time of the peer's. */
+  deaf (now: number): void {
+    this.heardAt = Math.max(this.heardAt, now)
+    this.idleSince = Math.max(this.idleSince, now)
+  }
+
   /** It stalled lately, and nothing has come of it since: asked while idle, it would look as good as new. */
   doubtful (now: number): boolean { return now < this.#doubtedUntil }
 
@@ -126,7 +144,7 @@ export class SchedulerPeer {
     return this.#msFor(bytes, now, assumed)
   }
 
-  /** An average remembers better days: what the block on its way shows counts if it is slower. */
+  /** An average remembers better days: what the block on its way shows counts if it is slower, and so does one that does not begin, whatever else is heard of its peer. */
   #msFor (bytes: number, now: number, assumed: number): number {
     if (this.stalled(now)) return Infinity
     let rate = this.rate(now) ?? assumed
@@ -134,12 +152,14 @@ export class SchedulerPeer {
     if (current?.startedAt !== undefined && now - current.startedAt >= PACE_MS) {
       rate = Math.min(rate, (current.received + PIECE_BYTES) / (now - current.startedAt) * 1000)
     }
+    const unbegunMs = this.#unbegunMs(now)
+    if (unbegunMs > STALL_MS_MAX) rate = Math.min(rate, PIECE_BYTES / unbegunMs * 1000)
     return rate > 0 ? bytes / rate * 1000 : Infinity
   }
 
   assign (block: number, size: number, now: number): Assignment {
     if (this.idle) { this.#meter.skip(now); this.heardAt = now }
-    const assignment: Assignment = { peer: this, block, size, received: 0, startedAt: undefined }
+    const assignment: Assignment = { peer: this, block, size, received: 0, askedAt: now, startedAt: undefined }
     this.queue.push(assignment)
     this.owed += size
     return assignment

@@ -8,7 +8,7 @@ export type SchedulerAction =
   | { type: 'request', peer: number, block: number }
   /** The request is of no use any more; what still comes of it is waste. */
   | { type: 'cancel', peer: number, block: number }
-  /** The peer owes bytes and has sent none for too long: its blocks are free again and it is removed. */
+  /** The peer owes bytes and has sent none for too long, or none of what it owes for longer still: its blocks are free again and it is removed. */
   | { type: 'timeout', peer: number }
 
 export interface SchedulerInit {
@@ -150,11 +150,14 @@ export class Scheduler {
     if (peer !== undefined) peer.score = score
   }
 
-  /** The peer was heard of, or could not be heard because this side did not listen. */
+  /** Something came from the peer, whoever asked for it. */
   heard (id: number, at: number): void {
     const peer = this.#peers.get(id)
     if (peer !== undefined) peer.heardAt = Math.max(peer.heardAt, at)
   }
+
+  /** The peer could not be heard, because this side does not listen. */
+  deaf (id: number, now: number): void { this.#peers.get(id)?.deaf(now) }
 
   /** The first of its bytes are about to come. */
   started (id: number, block: number, now: number): void {
@@ -162,6 +165,7 @@ export class Scheduler {
     if (assignment === undefined) return
     assignment.startedAt ??= now
     assignment.peer.heardAt = now
+    assignment.peer.idleSince = now
   }
 
   received (id: number, block: number, bytes: number, now: number): void {
@@ -191,7 +195,7 @@ export class Scheduler {
     this.#moved.clear()
     this.#plannedAt = now
     for (const peer of this.#peers.values()) {
-      if (peer.idle || now - peer.heardAt <= this.#init.requestTimeoutMs) continue
+      if (peer.idle || (now - peer.heardAt <= this.#init.requestTimeoutMs && !peer.mute(now))) continue
       this.#out.push({ type: 'timeout', peer: peer.id })
       this.removePeer(peer.id)
     }

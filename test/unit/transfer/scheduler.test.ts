@@ -96,6 +96,21 @@ describe(`scheduler (seed ${seed})`, () => {
     assert(world.now < 500 + (400 - 90) / 40 * 1000 + 2_000, `${world.now} ms`)
   })
 
+  it('waits for nobody who is heard of and sends nothing of what it owes', () => {
+    const nodes: Behaviour[] = [{ up: 0, loads: true }, { up: 20 * MB, holds: all, chatters: true }, { up: 20 * MB, holds: all }]
+    for (let seed = 1; seed <= 20; seed++) {
+      const world = new World({ seed, sizes: Array.from({ length: 60 }, () => 4 * MB), nodes })
+      assert(world.run(60_000), `seed ${seed}`)
+      assert(world.now < 20_000, `seed ${seed}: ${world.now} ms where the other takes 12 s`)
+    }
+    // And where it is the only one: the load is told that nobody has it, rather than left to hang.
+    const alone = new World({ seed, sizes: [4 * MB, 4 * MB], nodes: nodes.slice(0, 2) })
+    let timedOut = false
+    alone.onActions = (_, actions) => { timedOut ||= actions.some(({ type }) => type === 'timeout') }
+    alone.run(40_000)
+    assert(timedOut)
+  })
+
   it('takes work over from a peer that is much slower than it was', () => {
     const slowing: Behaviour = { up: 100 * MB, holds: all }
     const world = new World({ seed, sizes: Array.from({ length: 150 }, () => 4 * MB), nodes: [{ up: 0, loads: true }, slowing, { up: 100 * MB, holds: all }] })

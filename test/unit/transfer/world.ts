@@ -16,6 +16,8 @@ export interface Behaviour {
   stallsAt?: number
   /** Stalls when one of its clients lacks only this many blocks. */
   stallsWhenLeft?: number
+  /** Is heard of all the time, and sends nothing that it is asked for. */
+  chatters?: boolean
   /** Claims all blocks; says "not here" for those it lacks. */
   claims?: boolean
   /** Sends bytes that do not match, always. */
@@ -185,6 +187,10 @@ export class World {
   #serve (server: SimNode, down: Map<number, number>): void {
     const { up, stallsAt = Infinity, stallsWhenLeft = -1 } = server.behaviour
     if (server.gone || this.now >= stallsAt) return
+    if (server.behaviour.chatters === true) {
+      for (const client of this.loaders) client.scheduler?.heard(client.handles.get(server.id) ?? 0, this.now)
+      return
+    }
     let budget = up * STEP_MS / 1000
     const waiting = [...server.queues].filter(([, queue]) => (queue[0]?.at ?? Infinity) <= this.now).map(([id]) => this.nodes[id] as SimNode)
     for (const client of waiting) client.scheduler?.heard(client.handles.get(server.id) ?? 0, this.now)
