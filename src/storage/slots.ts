@@ -40,6 +40,8 @@ export class Slot {
   }
 }
 
+interface Waiter { take: (slot: Slot) => void, yields: () => boolean }
+
 /**
  * A fixed number of page-aligned block slots: the bound on block memory. The slabs lie in one WebAssembly.Memory, whose
  * buffer is page-aligned; pages are touched, and so paid for, only when first used, and the most recently used slot is
@@ -49,7 +51,7 @@ export class Slot {
 export class SlotPool {
   readonly size: number
   readonly #free: Slot[] = []
-  readonly #waiting: Array<(slot: Slot) => void> = []
+  readonly #waiting: Waiter[] = []
   #touched = false
 
   /** `shared`: other threads can be given the slabs without a copy. File I/O and hashing work on either kind. */
@@ -74,14 +76,28 @@ export class SlotPool {
     return slot
   }
 
-  /** Calls `then` with a slot, at once if one is free, else in turn. The returned function gives up waiting. */
-  acquire (then: (slot: Slot) => void): () => void {
-    const slot = this.tryAcquire()
+  /**
+   * Calls `then` with a slot, at once if one is free, else in turn. The returned function gives up waiting. While it `yields`, others come
+   * before it and free slots are left to them; when that may have ended, call serve().
+   */
+  acquire (then: (slot: Slot) => void, yields = (): boolean => false): () => void {
+    const slot = yields() ? undefined : this.tryAcquire()
     if (slot !== undefined) { then(slot); return () => undefined }
-    this.#waiting.push(then)
+    const waiter: Waiter = { take: then, yields }
+    this.#waiting.push(waiter)
     return () => {
-      const at = this.#waiting.indexOf(then)
+      const at = this.#waiting.indexOf(waiter)
       if (at >= 0) this.#waiting.splice(at, 1)
+    }
+  }
+
+  /** Gives free slots to who yields no more. */
+  serve (): void {
+    while (this.#free.length > 0) {
+      const next = this.#next()
+      const slot = next === undefined ? undefined : this.tryAcquire()
+      if (slot === undefined) return
+      next?.take(slot)
     }
   }
 
@@ -91,9 +107,15 @@ export class SlotPool {
   }
 
   #give (slot: Slot): void {
-    const next = this.#waiting.shift()
+    const next = this.#next()
     if (next === undefined) { this.#free.push(slot); return }
     slot.take()
-    next(slot)
+    next.take(slot)
+  }
+
+  /** Takes the first in turn that does not yield out of the line. */
+  #next (): Waiter | undefined {
+    const at = this.#waiting.findIndex(waiter => !waiter.yields())
+    return at < 0 ? undefined : this.#waiting.splice(at, 1)[0]
   }
 }

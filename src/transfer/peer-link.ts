@@ -3,7 +3,7 @@ import type { SlotPool } from '../storage/slots.ts'
 import type { BlockChecks } from './block-checks.ts'
 import { FramedBlockTransport, type BlockTransport, type BlockTransportHandler } from './block-transport.ts'
 import type { OpenFrames } from './frame-stream.ts'
-import { BlockReception, MetadataReception, type BlockJob, type MetadataJob, type Reception } from './reception.ts'
+import { BlockReception, MetadataReception, type BlockJob, type FailReason, type MetadataJob, type Reception } from './reception.ts'
 
 export interface PeerLinkComponents { slots: SlotPool, clock: Clock, checks?: BlockChecks | undefined }
 
@@ -12,6 +12,8 @@ export interface PeerLinkHooks {
   received: (bytes: number) => number
   /** Ended from the other side, or PeerTimeoutError: it kept a slot that others waited for. ProtocolError and HashMismatchError are its fault. */
   closed: (error: Error) => void
+  /** Slots that are free are for faster links than this one. */
+  yields?: () => boolean
   /** It has sent wrong bytes, which was found out when the link had ended already. */
   wrong?: (error: HashMismatchError) => void
 }
@@ -23,6 +25,10 @@ const REPORT_MS = 50
 const SLOT_IDLE_MS = 2_500
 const SLOT_BYTES_PER_SECOND_MIN = 64 * KiB
 const SLOT_JUDGED_AFTER_MS = 5_000
+/** A part of a block shows after so long how fast it comes. */
+const PACE_MS = 2_000
+/** Smaller blocks say little of it. */
+const PACE_BYTES_MIN = 256 * KiB
 
 /** The way in from one peer: one transport, shared by all that fetch from this peer. */
 export class PeerLink {
@@ -42,7 +48,11 @@ export class PeerLink {
   #nextId = 1
   #holds = 0
   #cancelPause: (() => void) | undefined
+  /** The block that comes now. `since`: when it began to come, later by what this side has not listened to it. */
   #filling: { id: number, reception: BlockReception, since: number } | undefined
+  #heldAt = 0
+  /** Bytes a millisecond of the last block that shows it. */
+  #pace: number | undefined
   #unreported = 0
   #reportedAt = -Infinity
   #retired = false
@@ -76,6 +86,7 @@ export class PeerLink {
     const id = this.#nextId
     return this.#request(new BlockReception(job, {
       slots: this.#slots,
+      yields: () => this.#hooks.yields?.() === true,
       checks: this.#checks,
       hold: () => { this.#hold() },
       resume: () => { this.#resume() },
@@ -103,6 +114,35 @@ export class PeerLink {
     this.#transport.cancel(id)
   }
 
+  /** A block is on its way into a slot. */
+  get filling (): boolean { return this.#filling?.reception.filling === true }
+
+  /** Since when this side holds it for want of a slot; undefined while it does not. */
+  get waitsSince (): number | undefined {
+    return this.#holds > 0 && this.#filling?.reception.filling === false ? this.#heldAt : undefined
+  }
+
+  /** Bytes a millisecond while a block comes; undefined while that is not known. */
+  pace (now: number): number | undefined {
+    const filling = this.#filling
+    const ageMs = filling === undefined || this.held ? 0 : now - filling.since
+    return filling?.reception.filling === true && ageMs > PACE_MS ? filling.reception.filled / ageMs : this.#pace
+  }
+
+  /** Milliseconds until the slot that is being filled is full, for all that is known; 0 where nothing is. */
+  slotMs (now: number): number {
+    const pace = this.pace(now)
+    return this.filling && pace !== undefined ? (this.#filling?.reception.left ?? 0) / pace : 0
+  }
+
+  /** Its slot is needed for a link that may be faster. */
+  displace (): void {
+    const filling = this.#filling
+    if (filling?.reception.filling !== true) return
+    this.#filling = undefined
+    this.#free(filling.id, filling.reception, 'displaced')
+  }
+
   /** Nothing more is asked for over it: it closes when what is open has come. */
   retire (): void {
     this.#retired = true
@@ -124,10 +164,14 @@ export class PeerLink {
     const isSlow = ageMs > SLOT_JUDGED_AFTER_MS && filling.reception.filled / ageMs * 1000 < SLOT_BYTES_PER_SECOND_MIN
     if (!isIdle && !isSlow) return false
     this.#filling = undefined
-    filling.reception.fail('slow')
-    if (this.#transport.lent) this.#giveUp()
-    else this.#transport.cancel(filling.id)
+    this.#free(filling.id, filling.reception, 'slow')
     return true
+  }
+
+  #free (id: number, reception: BlockReception, reason: FailReason): void {
+    reception.fail(reason)
+    if (this.#transport.lent) this.#giveUp()
+    else this.#transport.cancel(id)
   }
 
   /** A slot is where the lane's next bytes go: only the lane's end frees it. */
@@ -200,20 +244,28 @@ export class PeerLink {
   #take (id: number): Reception | undefined {
     const reception = this.#open.get(id)
     this.#open.delete(id)
-    if (this.#filling?.id === id) this.#filling = undefined
+    if (this.#filling?.id === id) {
+      const { reception, since } = this.#filling
+      if (reception.left === 0 && reception.size >= PACE_BYTES_MIN) this.#pace = reception.size / Math.max(1, this.heardAt - since)
+      this.#filling = undefined
+    }
     return reception
   }
 
   #heard (): void { this.heardAt = this.#clock.monotonic() }
 
   #hold (): void {
-    if (this.#holds++ === 0 && !this.#closed) this.#transport.hold()
+    if (this.#holds++ > 0) return
+    this.#heldAt = this.#clock.monotonic()
+    if (!this.#closed) this.#transport.hold()
   }
 
   #resume (): void {
     // The time that it was held is not the peer's.
     this.#heard()
-    if (--this.#holds === 0 && !this.#closed) this.#transport.resume()
+    if (--this.#holds > 0) return
+    if (this.#filling !== undefined) this.#filling.since += this.heardAt - Math.max(this.#heldAt, this.#filling.since)
+    if (!this.#closed) this.#transport.resume()
   }
 
   #pause (ms: number): void {

@@ -51,6 +51,10 @@ interface Entry {
 /** An unused link stays open this long: file indexes are asked for one after the other, and a fetch follows. */
 const IDLE_MS = 5_000
 const TICK_MS = 500
+/** To wait longer than this for a slot is long, */
+const SLOT_WAIT_MS = 5_000
+/** and a link that is so many times as fast should not have to wait for slower ones. */
+const MUCH_FASTER = 4
 
 /** One link to each peer that something is fetched from, whatever and however much that is. */
 export class PeerLinks {
@@ -133,6 +137,7 @@ export class PeerLinks {
     this.#hooks.opened(peerId, transport)
     const link = new PeerLink(peerId, frames, this.#components, {
       received: bytes => this.#received(peerId, bytes, entry.cap),
+      yields: () => this.#yields(link),
       wrong: error => { this.#hooks.violation(peerId, error.message) },
       closed: error => {
         if (transport === 'lane') this.#components.lanes.ended(peerId, { delivered: link.delivered, slow: error instanceof PeerTimeoutError })
@@ -224,10 +229,39 @@ export class PeerLinks {
     }, TICK_MS)
   }
 
+  /** Half of the slots are for links that are much faster than this one, or may be: else those that crawl, which keep theirs for long, would have them all. */
+  #yields (link: PeerLink): boolean {
+    const now = this.#components.clock.monotonic()
+    const pace = link.pace(now)
+    if (pace === undefined) return false
+    const others = [...this.#all()].filter(other => other !== link)
+    const swiftest = Math.max(0, ...others.filter(({ open }) => open > 0).map(other => other.pace(now) ?? (other.waitsSince === undefined ? 0 : Infinity)))
+    const crawls = (other: PeerLink): boolean => (other.pace(now) ?? Infinity) * MUCH_FASTER <= swiftest
+    return crawls(link) && others.filter(other => other.filling && crawls(other)).length >= this.#slotsForCrawlers
+  }
+
+  /** Who has waited for long and may be fast gets the slot of the one that would keep it longest, if that is as long again, while such have more than half of them. */
+  #displace (now: number): void {
+    const links = [...this.#all()]
+    const crawling = links.filter(link => link.slotMs(now) > SLOT_WAIT_MS)
+    const slowest = crawling.sort((a, b) => b.slotMs(now) - a.slotMs(now))[0]
+    if (slowest === undefined || crawling.length <= this.#slotsForCrawlers) return
+    const paceMin = (slowest.pace(now) ?? 0) * MUCH_FASTER
+    if (links.some(link => now - (link.waitsSince ?? now) > SLOT_WAIT_MS && (link.pace(now) ?? Infinity) >= paceMin)) slowest.displace()
+  }
+
+  get #slotsForCrawlers (): number { return Math.ceil(this.#components.slots.size / 2) }
+
+  * #all (): Generator<PeerLink> {
+    for (const { retired, link } of this.#entries.values()) for (const each of [retired, link]) if (each?.closed === false) yield each
+  }
+
   /** While somebody waits for a slot, one that is filled too slowly is given up for it. Long loads over a stream try for a lane again. */
   #tick (): void {
     const { clock, slots, lanes } = this.#components
     const now = clock.monotonic()
+    slots.serve() // who yielded to somebody that has gone
+    if (slots.waiting > 0) this.#displace(now)
     for (const [peerId, entry] of this.#entries) {
       for (const link of [entry.retired, entry.link]) if (slots.waiting > 0) link?.giveUpSlowSlot(now)
       if (entry.transport === 'stream' && entry.link !== undefined && !entry.upgrading && entry.users.size > 0 && lanes.mayOpen(peerId)) this.#upgrade(peerId, entry, lanes.open(peerId, this.#stopping.signal).lane)

@@ -1,14 +1,15 @@
 import type { CID } from 'multiformats/cid'
-import { BLOCK_BYTES_MAX, HashMismatchError, KiB, ProtocolError } from '../base/index.ts'
+import { BLOCK_BYTES_MAX, FILE_INDEX_BYTES_MAX, HashMismatchError, KiB, MANIFEST_BYTES_MAX, ProtocolError } from '../base/index.ts'
 import { digestMatches, hasherFor, verifyBytes, type BlockHasher } from '../model/index.ts'
 import type { Slot, SlotPool } from '../storage/slots.ts'
 import type { BlockChecks } from './block-checks.ts'
 
 /**
  * Why a request ended without its bytes. `not-here`: the peer lacks it. `gone`: the peer, or this side, ended the
- * stream. `slow`: the slot it was filling was needed by others. `too-large`: metadata beyond the limit.
+ * stream. `slow`: the slot it was filling was needed by others, and its peer hardly sent anything. `displaced`: it was needed by
+ * others, who are faster. `too-large`: metadata beyond the limit.
  */
-export type FailReason = 'not-here' | 'gone' | 'slow' | 'too-large'
+export type FailReason = 'not-here' | 'gone' | 'slow' | 'displaced' | 'too-large'
 
 /** A block to get, and whom to tell about it. After cancel() nothing is told but `wasted`. */
 export interface BlockJob {
@@ -38,6 +39,8 @@ export interface MetadataJob {
 /** What a reception needs from its link. */
 export interface ReceptionHost {
   readonly slots: SlotPool
+  /** Slots are left to others for now. */
+  yields: () => boolean
   /** Where blocks are compared with their CIDs; undefined: here, while they come. */
   readonly checks: BlockChecks | undefined
   /** Stops the stream; every hold() takes one resume(). */
@@ -67,6 +70,8 @@ const HASH_BYTES = 256 * KiB
 /** The load is told of what came after so many bytes or so long. */
 const REPORT_BYTES = 256 * KiB
 const REPORT_MS = 50
+/** No node holds larger ones. */
+const METADATA_BYTES_MAX = Math.max(MANIFEST_BYTES_MAX, FILE_INDEX_BYTES_MAX)
 
 /**
  * A block on its way into a slot. The slot is taken when the head comes, not when it is asked for, so the depth of the
@@ -93,7 +98,11 @@ export class BlockReception implements Reception {
   }
 
   get filling (): boolean { return this.#slot !== undefined }
+  /** Of the whole block. */
+  get size (): number { return this.#size }
   get filled (): number { return this.#filled }
+  /** Bytes that have not come. */
+  get left (): number { return this.#size - this.#filled }
   /** All bytes are here, and whether they are right is being found out. */
   get checking (): boolean { return this.#checking }
 
@@ -103,16 +112,14 @@ export class BlockReception implements Reception {
     this.#size = size
     if (this.#discarded) return
     if (this.#host.checks === undefined) this.#hasher = hasherFor(this.#job.cid)
-    this.#job.started()
-    if (this.#discarded) return // who was told has taken it back
-    const slot = this.#host.slots.tryAcquire()
+    const slot = this.#host.yields() ? undefined : this.#host.slots.tryAcquire()
     if (slot !== undefined) { this.#use(slot); return }
     this.#host.hold()
     this.#giveUpWaiting = this.#host.slots.acquire(late => {
       this.#giveUpWaiting = undefined
       this.#use(late)
       this.#host.resume()
-    })
+    }, this.#host.yields)
   }
 
   place (bytes: number): Uint8Array | undefined {
@@ -187,6 +194,7 @@ export class BlockReception implements Reception {
   #use (slot: Slot): void {
     slot.prepare(this.#job.fileOffset, this.#size)
     this.#slot = slot
+    this.#job.started() // not before: what waits for a slot is no slower for it
   }
 
   #hash (hasher: BlockHasher, slot: Slot, to: number): void {
@@ -224,6 +232,7 @@ export class MetadataReception implements Reception {
   }
 
   head (size: number): void {
+    if (size > METADATA_BYTES_MAX) throw new ProtocolError(`metadata of ${size} bytes was announced; there is none of more than ${METADATA_BYTES_MAX}`)
     if (this.#discarded || size <= this.#job.bytesMax) return
     this.fail('too-large')
     this.#tooLarge()

@@ -34,6 +34,26 @@ describe('SlotPool', () => {
     assert.equal(pool.free, 2)
   })
 
+  it('leaves slots to others while who waits yields, and serves it when it does not', () => {
+    const pool = new SlotPool(2)
+    const got: string[] = []
+    const slots: Slot[] = []
+    let yields = true
+    pool.acquire(slot => { got.push('yields'); slots.push(slot) }, () => yields)
+    assert.deepEqual([got, pool.free, pool.waiting], [[], 2, 1])
+    for (const name of ['a', 'b', 'c']) pool.acquire(slot => { got.push(name); slots.push(slot) })
+    assert.deepEqual(got, ['a', 'b'])
+    slots[0]?.release()
+    slots[1]?.release()
+    pool.serve()
+    assert.deepEqual([got, pool.free, pool.waiting], [['a', 'b', 'c'], 1, 1])
+    yields = false
+    pool.serve()
+    assert.deepEqual([got, pool.free, pool.waiting], [['a', 'b', 'c', 'yields'], 0, 0])
+    for (const slot of slots) slot.release()
+    assert.equal(pool.free, 2)
+  })
+
   it('shares memory with other threads when asked to', () => {
     const shared = new SlotPool(1, { shared: true }).tryAcquire()
     assert.ok(shared)
