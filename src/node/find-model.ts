@@ -1,6 +1,6 @@
 import type { CID } from 'multiformats/cid'
 import {
-  AbortError, FILE_INDEX_BYTES_MAX, InvalidManifestError, MANIFEST_BYTES_MAX, MODEL_INDEX_BYTES_MAX, NoProviderError, REQUESTS_IN_FLIGHT_MAX, asError, shuffle, sleep, throwIfAborted,
+  AbortError, FILE_INDEX_BYTES_MAX, InvalidManifestError, MANIFEST_BYTES_MAX, MODEL_INDEX_BYTES_MAX, NoProviderError, REQUESTS_IN_FLIGHT_MAX, abortReason, asError, shuffle, sleep, throwIfAborted,
   type Clock, type Logger, type Random
 } from '../base/index.ts'
 import type { ContentRouter } from '../discovery/router.ts'
@@ -22,7 +22,7 @@ const NEIGHBOURS_ASKED_MAX = 16
 /** Between two searches for something nobody had. */
 const SEARCH_AGAIN_MS = 1_000
 const ASKED_AT_ONCE = 8
-/** Those who are said to have a model get so long to give it before others are looked for as well. */
+/** Those who are said to have something get so long to give it before others are looked for as well: one who gives a byte a second must not be waited for. */
 const HINTS_AHEAD_MS = 1_000
 /**
  * File indexes asked for at once, so that a model of 20,000 small files does not wait for a round trip with each of them.
@@ -91,7 +91,7 @@ export interface FindModelOptions {
  */
 export async function findModel (components: FindComponents, cid: CID, finding: Finding, { signal, hints = [] }: FindModelOptions): Promise<{ model: Model, from: Set<string> }> {
   const from = new Set<string>()
-  const manifestBytes = await findManifest(components, cid, { finding, from, signal, hints })
+  const manifestBytes = await search(components, cid, MANIFEST_BYTES_MAX, { finding, from, signal, first: new Set(hints) })
   const manifest = decodeManifest(cid, manifestBytes)
 
   const indexes: Array<Encoded<FileIndex>> = []
@@ -126,71 +126,86 @@ export async function findModel (components: FindComponents, cid: CID, finding: 
   return { model: { manifest, indexes }, from }
 }
 
-/** From those who are said to have it; when they do not give it soon, from whoever has it first. */
-async function findManifest (components: FindComponents, cid: CID, { finding, from, signal, hints }: { finding: Finding, from: Set<string>, signal: AbortSignal, hints: readonly string[] }): Promise<Uint8Array> {
-  if (hints.length === 0) return await search(components, cid, MANIFEST_BYTES_MAX, { finding, from, signal })
-  const { exchange, clock } = components
-  const over = new AbortController()
-  const either = AbortSignal.any([signal, over.signal])
-  finding.begin(cid)
-  for (const peer of hints) finding.asked.add(peer)
-  const hinted = exchange.fetchMetadata(cid, [...hints], MANIFEST_BYTES_MAX, { signal: either }).then(answer => {
-    from.add(answer.from)
-    finding.found(cid, clock.monotonic())
-    return answer.bytes
-  })
-  const ahead = Promise.race([hinted, sleep(clock, HINTS_AHEAD_MS, either).then(() => undefined)]).catch(() => undefined) // told by what follows
-  const searched = ahead.then(async given => given ?? await search(components, cid, MANIFEST_BYTES_MAX, { finding, from, signal: either }))
-  try {
-    return await Promise.race([hinted.catch(async () => await searched), searched])
-  } finally {
-    over.abort(new AbortError('it was found'))
-  }
-}
-
 interface SearchOptions {
   finding: Finding
   /** Collects who had it. */
   from: Set<string>
   signal: AbortSignal
-  /** Asked before anyone is searched for. */
-  first?: Set<string>
+  /** They have it, it is said: asked for a moment before anyone is searched for. */
+  first: Set<string>
   /** Whose providers are searched when `first` do not have it: file indexes are not announced by themselves. */
   model?: CID
 }
 
+/** From those who are said to have it; when they do not give it soon, from whoever has it first. */
 async function search (components: FindComponents, cid: CID, bytesMax: number, options: SearchOptions): Promise<Uint8Array> {
   const { exchange, clock, logger } = components
   const { finding, from, signal } = options
   const { asked } = finding
   finding.begin(cid)
-  const ask = async (peers: string[]): Promise<Uint8Array | undefined> => {
+  // Not AbortSignal.any(): a model has tens of thousands of indexes, which all end with the one signal.
+  const over = new AbortController()
+  const end = (): void => { over.abort(abortReason(signal)) }
+  if (signal.aborted) end()
+  signal.addEventListener('abort', end, { once: true })
+  const ask = async (peers: string[], until = signal): Promise<Uint8Array | undefined> => {
     for (const peer of peers) asked.add(peer)
     try {
-      const answer = await exchange.fetchMetadata(cid, peers, bytesMax, { signal })
+      const answer = await exchange.fetchMetadata(cid, peers, bytesMax, { signal: until })
       from.add(answer.from)
       return answer.bytes
     } catch (error) {
-      throwIfAborted(signal)
+      throwIfAborted(until)
       logger.debug({ cid: cid.toString(), peers, error: asError(error).message }, 'peers do not have it')
       return undefined
     }
   }
-  const found = (bytes: Uint8Array): Uint8Array => {
+  try {
+    const first = options.first.size === 0 ? Promise.resolve(undefined) : ask([...options.first], over.signal)
+    // Whoever else was asked may still answer: it is one more to fetch from.
+    const searched = aheadOf(first, finding, clock).then(async bytes => bytes ?? await searchOn(components, options.model ?? cid, asked, ask, over.signal))
+    const bytes = await Promise.race([first.then(async bytes => bytes ?? await searched), searched])
     finding.found(cid, clock.monotonic())
     return bytes
+  } finally {
+    signal.removeEventListener('abort', end)
+    over.abort(new AbortError('it was found'))
   }
-  const bytes = options.first === undefined || options.first.size === 0 ? undefined : await ask([...options.first])
-  if (bytes !== undefined) return found(bytes)
+}
+
+/** What is given before nothing has been found for HINTS_AHEAD_MS, else undefined: of many indexes that are asked for at once each waits for the others. */
+async function aheadOf<T> (given: Promise<T>, finding: Finding, clock: Clock): Promise<T | undefined> {
+  const startedAt = clock.monotonic()
+  let cancel = (): void => undefined
+  const late = new Promise<undefined>(resolve => {
+    const watch = (delayMs: number): void => {
+      cancel = clock.setTimeout(() => {
+        const waitedMs = clock.monotonic() - Math.max(startedAt, finding.foundAt)
+        if (waitedMs < HINTS_AHEAD_MS) watch(HINTS_AHEAD_MS - waitedMs)
+        else resolve(undefined)
+      }, delayMs)
+    }
+    watch(HINTS_AHEAD_MS)
+  })
+  try {
+    return await Promise.race([given, late])
+  } finally {
+    cancel()
+  }
+}
+
+/** Asks whoever is found, until somebody has it. */
+async function searchOn (components: FindComponents, model: CID, asked: Set<string>, ask: (peers: string[]) => Promise<Uint8Array | undefined>, signal: AbortSignal): Promise<Uint8Array> {
+  const { clock, logger } = components
   for (;;) {
     throwIfAborted(signal)
     const searching = new AbortController()
     try {
-      const bytes = await firstAnswer(candidates(components, options.model ?? cid, asked, AbortSignal.any([signal, searching.signal])), ask)
-      if (bytes !== undefined) return found(bytes)
+      const bytes = await firstAnswer(candidates(components, model, asked, AbortSignal.any([signal, searching.signal])), ask)
+      if (bytes !== undefined) return bytes
     } catch (error) {
       throwIfAborted(signal)
-      logger.debug({ cid: cid.toString(), error: asError(error).message }, 'search failed')
+      logger.debug({ cid: model.toString(), error: asError(error).message }, 'search failed')
     } finally {
       searching.abort()
     }

@@ -11,7 +11,7 @@ import { BLOCK_PROTOCOL, INVENTORY_PROTOCOL, NOT_HERE, REQUEST, encodeHead, enco
 import { fastClock } from '../../../scripts/lib/fast-clock.ts'
 import { contentOf, sampleOf } from '../../compliance/store-fixtures.ts'
 import { Cluster } from '../../support/cluster.ts'
-import { HostilePeer, aboutBlocks, dataFrames } from '../../support/hostile-peer.ts'
+import { HostilePeer, aboutBlocks, dataFrames, truth } from '../../support/hostile-peer.ts'
 
 function modelOf (seed: number, blocks: number, blockBytes: number): ReturnType<typeof sampleOf> {
   return sampleOf([{ path: 'model.bin', content: contentOf(seededRandom(seed), blocks * blockBytes), sizes: Array.from({ length: blocks }, () => blockBytes) }])
@@ -87,6 +87,98 @@ describe('hostile: peers of no help', function () {
     assert.deepEqual(result.peers, { [honest.id]: sample.bytes })
     assert.ok(performance.now() - started < 6_000, 'the load took long to find the one who gives')
     assert.ok(refused < 1_000, `asked for what it had said it lacks ${refused} times`)
+  })
+
+  it('a peer that is heard of, but never with what was asked for, delays nobody', async () => {
+    await using cluster = new Cluster()
+    const sample = modelOf(43, 64, 256 * KiB)
+    const trickling = new Set<NodeJS.Timeout>()
+    await using chatterer = await HostilePeer.start({
+      swarmKey: cluster.swarmKey,
+      answer: aboutBlocks(({ id, bytes = new Uint8Array(100) }, say) => {
+        if (trickling.size > 0) return
+        say(encodeHead(id, bytes.length))
+        let at = 0
+        trickling.add(setInterval(() => { say(...dataFrames(id, bytes.subarray(at, ++at))) }, 300)) // cancelled or not
+      })
+    })
+    await using honest = await HostilePeer.start({ swarmKey: cluster.swarmKey })
+    const [node] = await cluster.spawn(1)
+    assert.ok(node !== undefined)
+    try {
+      chatterer.give(sample)
+      honest.give(sample)
+      await node.connect(chatterer.address)
+      const open = await node.open(sample.cid)
+      await eventually('the chatterer was asked', () => trickling.size > 0)
+      await node.connect(honest.address)
+      const started = performance.now()
+      const result = await open.done
+      open.close()
+      assert.deepEqual(result.peers, { [honest.id]: sample.bytes })
+      assert.ok(performance.now() - started < 20_000, `${performance.now() - started} ms`)
+    } finally {
+      for (const timer of trickling) clearInterval(timer)
+    }
+  })
+
+  it('ten that crawl leave slots to one that is fast', async () => {
+    await using cluster = new Cluster()
+    const sample = modelOf(44, 48, 4 * MiB)
+    const timers = new Set<NodeJS.Timeout>()
+    await using peers = new AsyncDisposableStack()
+    const paced = async (bytesPerTick: number, tickMs: number): Promise<HostilePeer> => {
+      const queue: Array<() => void> = []
+      timers.add(setInterval(() => { queue.shift()?.() }, tickMs))
+      const answer = aboutBlocks(({ id, bytes = new Uint8Array(100) }, say) => {
+        queue.push(() => { say(encodeHead(id, bytes.length)) })
+        for (let at = 0; at < bytes.length; at += bytesPerTick) queue.push(() => { say(...dataFrames(id, bytes.subarray(at, at + bytesPerTick))) })
+      })
+      return peers.use(await HostilePeer.start({ swarmKey: cluster.swarmKey, answer })).give(sample)
+    }
+    const [node] = await cluster.spawn(1)
+    assert.ok(node !== undefined)
+    try {
+      for (let i = 0; i < 10; i++) await node.connect((await paced(16 * KiB, 160)).address) // 100 KiB a second
+      const fast = await paced(256 * KiB, 10)
+      await node.connect(fast.address)
+      const { peers, seconds } = await node.load(sample.cid)
+      assert.ok((peers[fast.id] ?? 0) > sample.bytes * 0.7, `${peers[fast.id]} bytes came from who is fast`)
+      assert.ok(seconds < 25, `${seconds} s where the fast one takes 8`)
+    } finally {
+      for (const timer of timers) clearInterval(timer)
+    }
+  })
+
+  it('a holder that trickles a file index is not waited for', async () => {
+    await using cluster = new Cluster()
+    const sample = modelOf(45, 4, 64 * KiB)
+    const index = sample.files[0]?.index.cid.toString()
+    const timers = new Set<NodeJS.Timeout>()
+    await using trickler = await HostilePeer.start({
+      swarmKey: cluster.swarmKey,
+      answer: (asked, say) => {
+        const { id, bytes } = asked
+        if (asked.cid.toString() !== index || bytes === undefined) { truth(asked, say); return }
+        say(encodeHead(id, bytes.length))
+        let at = 0
+        timers.add(setInterval(() => { say(...dataFrames(id, bytes.subarray(at, ++at))) }, 500))
+      }
+    })
+    await using honest = await HostilePeer.start({ swarmKey: cluster.swarmKey })
+    const [node] = await cluster.spawn(1)
+    assert.ok(node !== undefined)
+    try {
+      trickler.give(sample)
+      honest.give(sample)
+      await node.connect(trickler.address)
+      const loading = node.load(sample.cid, { providerTimeoutMs: 8_000 })
+      await eventually('the trickler was asked for the index', () => timers.size > 0)
+      await node.connect(honest.address)
+      assert.equal((await loading).bytes, sample.bytes)
+    } finally {
+      for (const timer of timers) clearInterval(timer)
+    }
   })
 
   it('a load from liars only ends with NoProviderError, not never', async () => {
