@@ -40,12 +40,30 @@ export class DhtClient {
     return await this.#ask(contact, MessageType.getProviders, digest, signal)
   }
 
-  /** A stream on which many keys are announced to one peer. */
-  async openAnnouncer (contact: Contact, signal: AbortSignal): Promise<PeerAnnouncer> {
+  /**
+   * Announces keys to one peer, in order; `onTaken(count)` says that the peer has taken the first `count` of them. Throws when it stops
+   * taking; those told of before stay taken.
+   */
+  async announce (contact: Contact, digests: readonly Uint8Array[], onTaken: (count: number) => void, signal: AbortSignal, fresh = false): Promise<void> {
+    const announcer = await this.#openAnnouncer(contact, signal, fresh)
+    const { isUsed } = announcer
+    let taken = 0
+    try {
+      await announcer.announce(digests, count => { taken = count; onTaken(count) }, signal)
+      announcer.close()
+    } catch (error) {
+      announcer.abort(asError(error))
+      // The peer may have ended it a moment before.
+      if (!isUsed || taken > 0 || signal.aborted) throw error
+      await this.announce(contact, digests, onTaken, signal, true)
+    }
+  }
+
+  async #openAnnouncer (contact: Contact, signal: AbortSignal, fresh: boolean): Promise<PeerAnnouncer> {
     const multiaddrs = this.#network.getMultiaddrs().slice(0, DHT_ADDRESSES_PER_PEER_MAX).map(address => address.bytes)
     // A peer ignores providers it could not tell anyone how to reach.
     if (multiaddrs.length === 0) throw new ProtocolError('this node has no address to announce')
-    const kept = await within(this.#clock, ASK_TIMEOUT_MS, `connecting to ${contact.id}`, signal, async signal => await this.#streams.take(contact, signal))
+    const kept = await within(this.#clock, ASK_TIMEOUT_MS, `connecting to ${contact.id}`, signal, async signal => await this.#streams.take(contact, signal, fresh))
     const write = addProviderWriter({ id: this.#network.peerId.toMultihash().bytes, multiaddrs })
     return new PeerAnnouncer({ kept, contact, write, clock: this.#clock, done: () => { this.#streams.give(contact, kept) } })
   }
@@ -82,8 +100,10 @@ export class DhtClient {
  * stream in order and resets it at the first thing it will not take: so a PING after each window says, by its answer,
  * that all before it were taken. One window is under way while the next is written.
  */
-export class PeerAnnouncer {
+class PeerAnnouncer {
   readonly contact: Contact
+  /** The stream has been used before. */
+  readonly isUsed: boolean
   readonly #stream: Stream
   readonly #frames: KadStream['frames']
   readonly #write: (keys: readonly Uint8Array[]) => Uint8Array
@@ -93,6 +113,7 @@ export class PeerAnnouncer {
   /** `done` takes the stream back once all is answered. */
   constructor (init: { kept: KadStream, contact: Contact, write: (keys: readonly Uint8Array[]) => Uint8Array, clock: Clock, done: () => void }) {
     this.contact = init.contact
+    this.isUsed = init.kept.isUsed
     this.#stream = init.kept.stream
     this.#frames = init.kept.frames
     this.#write = init.write
@@ -100,10 +121,7 @@ export class PeerAnnouncer {
     this.#done = init.done
   }
 
-  /**
-   * Announces the keys in order; `onTaken(count)` says that the peer has taken the first `count` of them. Throws when
-   * the peer stops taking; those told of before stay taken.
-   */
+  /** As DhtClient has it. */
   async announce (digests: readonly Uint8Array[], onTaken: (count: number) => void, signal: AbortSignal): Promise<void> {
     let unanswered: number | undefined
     for (let at = 0; at < digests.length; at += ANNOUNCE_WINDOW_KEYS) {

@@ -1,7 +1,7 @@
 import { ANNOUNCE_PAGE_KEYS, asError, type Clock, type Logger, type Random } from '../base/index.ts'
 import type { AnnounceQueue, QueuedKey } from './announce-queue.ts'
 import type { Contact } from './contact.ts'
-import type { DhtClient, PeerAnnouncer } from './dht-client.ts'
+import type { DhtClient } from './dht-client.ts'
 import { CLOSEST_PEERS } from './lookup.ts'
 import { exploreRegion, keepersOf, type Region } from './region.ts'
 
@@ -65,34 +65,29 @@ export class Sweep {
     const session = new RegionSession(this.#components, region.peers, this.#init.concurrency, signal)
     const total = { announced: 0, failed: 0 }
     let low = first.kadId
-    try {
-      for (;;) {
-        const page = queue.page(low, region.high, horizon, ANNOUNCE_PAGE_KEYS)
-        const last = page.at(-1)
-        if (last === undefined) return total
-        const taken = await session.announce(page)
-        const announced = page.filter((_key, position) => taken[position] === true)
-        queue.done(announced, dueAgain)
-        onAnnounced(announced.length)
-        onFailed(page.length - announced.length)
-        total.announced += announced.length
-        total.failed += page.length - announced.length
-        if (page.length < ANNOUNCE_PAGE_KEYS) return total
-        low = following(last.kadId)
-      }
-    } finally {
-      session.close()
+    for (;;) {
+      const page = queue.page(low, region.high, horizon, ANNOUNCE_PAGE_KEYS)
+      const last = page.at(-1)
+      if (last === undefined) return total
+      const taken = await session.announce(page)
+      const announced = page.filter((_key, position) => taken[position] === true)
+      queue.done(announced, dueAgain)
+      onAnnounced(announced.length)
+      onFailed(page.length - announced.length)
+      total.announced += announced.length
+      total.failed += page.length - announced.length
+      if (page.length < ANNOUNCE_PAGE_KEYS) return total
+      low = following(last.kadId)
     }
   }
 }
 
-/** The streams to the peers of one region, opened when first needed. A peer that fails gets nothing more in this region. */
+/** The peers of one region. One that fails gets nothing more in this region. */
 class RegionSession {
   readonly #components: SweepComponents
   readonly #peers: readonly Contact[]
   readonly #concurrency: number
   readonly #signal: AbortSignal
-  readonly #announcers = new Map<string, PeerAnnouncer>()
   readonly #failed = new Set<string>()
 
   constructor (components: SweepComponents, peers: readonly Contact[], concurrency: number, signal: AbortSignal) {
@@ -123,13 +118,6 @@ class RegionSession {
     return needed.map((count, position) => (takenBy[position] ?? 0) >= count)
   }
 
-  close (): void {
-    for (const announcer of this.#announcers.values()) {
-      if (this.#signal.aborted) announcer.abort(asError(this.#signal.reason))
-      else announcer.close()
-    }
-  }
-
   async #send (contact: Contact, positions: readonly number[], page: readonly QueuedKey[], takenBy: Uint16Array): Promise<void> {
     let counted = 0
     const onTaken = (count: number): void => {
@@ -139,16 +127,10 @@ class RegionSession {
       }
     }
     try {
-      let announcer = this.#announcers.get(contact.id)
-      if (announcer === undefined) {
-        announcer = await this.#components.client.openAnnouncer(contact, this.#signal)
-        this.#announcers.set(contact.id, announcer)
-      }
-      await announcer.announce(positions.flatMap(position => page[position]?.digest ?? []), onTaken, this.#signal)
+      // Not on a stream of the region's own: others of this page may take longer than a silent one is kept open.
+      await this.#components.client.announce(contact, positions.flatMap(position => page[position]?.digest ?? []), onTaken, this.#signal)
     } catch (error) {
       this.#failed.add(contact.id)
-      this.#announcers.get(contact.id)?.abort(asError(error))
-      this.#announcers.delete(contact.id)
       if (!this.#signal.aborted) this.#components.logger.debug({ peerId: contact.id, error: asError(error).message }, 'a peer did not take announcements')
     }
   }
@@ -175,14 +157,7 @@ export async function announceOne (components: SweepComponents, digest: Uint8Arr
 
 async function announceTo (components: SweepComponents, digest: Uint8Array, contact: Contact, signal: AbortSignal): Promise<boolean> {
   try {
-    const announcer = await components.client.openAnnouncer(contact, signal)
-    try {
-      await announcer.announce([digest], () => undefined, signal)
-    } catch (error) {
-      announcer.abort(asError(error))
-      throw error
-    }
-    announcer.close()
+    await components.client.announce(contact, [digest], () => undefined, signal)
     return true
   } catch (error) {
     if (!signal.aborted) components.logger.debug({ peerId: contact.id, error: asError(error).message }, 'a peer did not take an announcement')

@@ -36,10 +36,8 @@ describe('streams to peers of the DHT', () => {
   it('carry one question after the other, and announcements between them', async () => {
     const key = systemRandom.bytes(32)
     for (let i = 0; i < 10; i++) await client.findNode(contact, systemRandom.bytes(32), signal)
-    const announcer = await client.openAnnouncer(contact, signal)
     let taken = 0
-    await announcer.announce([key], count => { taken = count }, signal)
-    announcer.close()
+    await client.announce(contact, [key], count => { taken = count }, signal)
     assert.equal(taken, 1)
     assert.deepEqual((await client.getProviders(contact, key, signal)).providers.map(({ id }) => id), [swarm.node(0).peerId])
     assert.equal(opened, 1)
@@ -56,10 +54,15 @@ describe('streams to peers of the DHT', () => {
 
   it('are opened anew when the peer has ended the one that was kept', async () => {
     await client.findNode(contact, systemRandom.bytes(32), signal)
-    for (const connection of swarm.node(1).network.getConnections()) for (const stream of connection.streams) if (stream.protocol === KAD_PROTOCOL) stream.abort(new Error('enough of it'))
+    const endAll = (): void => { for (const connection of swarm.node(1).network.getConnections()) for (const stream of connection.streams) if (stream.protocol === KAD_PROTOCOL) stream.abort(new Error('enough of it')) }
+    endAll()
     // Neither before nor after the news of it has come.
     await client.findNode(contact, systemRandom.bytes(32), signal)
     assert.equal(opened, 2)
+    endAll()
+    let taken = 0
+    await client.announce(contact, [systemRandom.bytes(32), systemRandom.bytes(32)], count => { taken = count }, signal)
+    assert.deepEqual([taken, opened], [2, 3])
   })
 
   it('with one that is gone fail as they did, and a question that was called off leaves none', async () => {
