@@ -119,6 +119,8 @@ export class SharedLoad implements SharedFetch {
       const wanted = ranges === undefined ? this.#wantedFiles(prepared.manifest.value, options.include) : []
       const model = await withSignal(this.#put(prepared, wanted), options.signal)
       if (ranges === undefined) this.#begun(model)
+      // One that has ended takes no more files; it may be writing its last block for somebody else.
+      while (this.#fetch?.ended === true) await withSignal(endsWell(this.#fetch), options.signal)
       return new OpenShared(this, caller, model, wanted, options)
     } catch (error) {
       await this.leave(caller)
