@@ -2,11 +2,13 @@ import { createHash } from 'node:crypto'
 import { CID } from 'multiformats/cid'
 import * as Digest from 'multiformats/hashes/digest'
 import { NoProviderError, ORIGIN_MISSING_MAX, UPSTREAM_FILES_KNOWN_MAX, UpstreamMismatchError } from '../base/index.ts'
+import { positionOf } from '../model/index.ts'
 import { Arrivals } from './arrivals.ts'
 import type { Claim } from './claims.ts'
 import type { DescribedModel } from './components.ts'
 import type { SharedWork } from './shared-work.ts'
 import type { Caller, UpstreamFile, UpstreamModel } from './types.ts'
+import { contentOf } from './upstream-model.ts'
 
 /** A model that nobody gave is not looked for again for so long, and for twice as long each time: clients that were cut off come back in seconds. */
 const MISSING_MS = 30_000
@@ -75,11 +77,18 @@ export class KnownModel {
   isVerified (cid: string, path: string): boolean { return this.#cid === cid && this.#verified.has(path) }
   get isWhole (): boolean { return this.model.files.every(({ path }) => this.#verified.has(path)) }
 
-  /** Of `path`, and of all files with the same blocks. That they should have the same content is not enough: who made the model named other blocks, perhaps. */
-  verify ({ path }: UpstreamFile): void {
+  /**
+   * Of `file`, and of all files with the same blocks that should have the same content. Neither is enough alone: who made the model named other
+   * blocks for that content, perhaps, or these blocks for another content.
+   */
+  verify (file: UpstreamFile): void {
+    const { files } = this.model
     if (this.#cid !== undefined) this.#missing.delete(this.#cid)
-    this.#verified.add(path)
-    for (const other of this.#pathsOf.get(this.#named.get(path) ?? '') ?? []) this.#verified.add(other)
+    this.#verified.add(file.path)
+    for (const path of this.#pathsOf.get(this.#named.get(file.path) ?? '') ?? []) {
+      const other = files[positionOf(files, path)]
+      if (other !== undefined && contentOf(other) === contentOf(file)) this.#verified.add(path)
+    }
   }
 
   /** An instalment of this peer could not be had, or (`isLie`) was another one. */

@@ -6,14 +6,14 @@ import { encodeFileIndex, encodeManifest, hashBlock } from '../../src/model/inde
 import { defaultSettings } from '../../src/node/index.ts'
 import { SlotPool, createFileStore } from '../../src/storage/index.ts'
 
-/** A model with these files; `told` are the bytes whose hashes its indexes name. In a data directory whose links say that it is a/b. */
-export async function lie (directory: string, commit: string, files: Record<string, { told: Buffer, held: Buffer }>): Promise<string> {
+/** A model with these files; `told` are the bytes whose hashes its indexes name, `git` those whose git SHA-1, where it is not of the same. In a data directory whose links say that it is a/b. */
+export async function lie (directory: string, commit: string, files: Record<string, { told: Buffer, held: Buffer, git?: Buffer }>): Promise<string> {
   const store = createFileStore({ directory, clock: systemClock, random: systemRandom, logger: silentLogger, settings: defaultSettings.storage })
   await store.start()
   const slots = new SlotPool(1)
   const indexes = []
   const entries = []
-  for (const [path, { told, held }] of Object.entries(files)) {
+  for (const [path, { told, held, git = told }] of Object.entries(files)) {
     const target = await store.importFile(held.length)
     const blocks = []
     const sizes = []
@@ -28,7 +28,7 @@ export async function lie (directory: string, commit: string, files: Record<stri
     }
     const index = encodeFileIndex({
       version: 1, size: held.length, sha256: createHash('sha256').update(told).digest(), chunker: 'fixed', blocks, sizes,
-      gitSha1: held.length > MiB ? undefined : createHash('sha1').update(`blob ${told.length}\0`).update(told).digest()
+      gitSha1: held.length > MiB ? undefined : createHash('sha1').update(`blob ${git.length}\0`).update(git).digest()
     })
     await target.commit(index)
     indexes.push(index)

@@ -138,6 +138,30 @@ describe('origin: peers', function () {
     }
   })
 
+  it('one that names the same blocks for files of different content is not believed in the second', async () => {
+    await using directory = await temporaryDirectory('liar')
+    const files = { 'a.txt': randomBytes(50_000), 'b.safetensors': randomBytes(50_000) }
+    const commit = hub.push('a/b', files)
+    await mkdir(directory.path, { recursive: true })
+    // One index for both: the git SHA-1 of the one, the SHA-256 of the other, and the blocks of the first.
+    const one = { told: files['b.safetensors'], git: files['a.txt'], held: files['a.txt'] }
+    const lied = await lie(directory.path, commit, { 'a.txt': one, 'b.safetensors': one })
+    const [, node] = await cluster.spawn(2, at => at === 0 ? { dataDirectory: directory.path } : {}) as [ShoalNode, ShoalNode]
+    await cluster.connect()
+    const server = createHfServer({ node, host: '127.0.0.1', port: 0 })
+    await server.start()
+    try {
+      for (const [path, content] of Object.entries(files)) {
+        const answer = await fetch(`${server.url}/a/b/resolve/main/${path}`, { signal })
+        assert.ok(Buffer.from(await answer.arrayBuffer()).equals(content), path)
+      }
+      await until('it is published', () => phaseOf(node) === undefined)
+      assert.ok(node.links('a/b').every(({ cid }) => cid !== lied))
+    } finally {
+      await server.stop()
+    }
+  })
+
   it('a model that somebody added here stays, whatever a peer says that it is', async () => {
     await using own = await temporaryDirectory('own')
     await using liars = await temporaryDirectory('liar')
