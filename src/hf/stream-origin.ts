@@ -6,10 +6,10 @@
  */
 import type { ServerResponse } from 'node:http'
 import { createHash } from 'node:crypto'
-import { AbortError, DiskError, NoProviderError, UpstreamMismatchError, abortReason, asError, throwIfAborted, type Clock } from '../base/index.ts'
+import { AbortError, DiskError, NoProviderError, UpstreamMismatchError, abortReason, throwIfAborted, withSignal, type Clock } from '../base/index.ts'
 import type { ArrivedFile, OriginModel } from '../node/types.ts'
 import type { ByteRange } from './ranges.ts'
-import { streamFile, streamWhole, type StreamComponents } from './stream.ts'
+import { Body, streamFile, streamWhole, type StreamComponents } from './stream.ts'
 
 export interface OriginFile { path: string, range: ByteRange }
 export interface OriginAnswer { response: ServerResponse, begin: () => void, signal: AbortSignal }
@@ -34,7 +34,7 @@ export async function streamOrigin (components: StreamComponents, model: OriginM
   const { response, signal } = answer
   const begin = (): void => { if (!response.headersSent) answer.begin() }
   for (let tries = 1; ; tries++) {
-    const drops = new Drops(components.clock, model, file, answer)
+    const drops = new Drops(components, model, file, answer)
     const source = await drops.meanwhile(sourceOf(model, path, signal))
     if ('arrived' in source) {
       await sendArrived(components, source.arrived, drops, { path, response, begin, signal })
@@ -128,10 +128,12 @@ class Drops {
   readonly #model: OriginModel
   readonly #file: OriginFile
   readonly #answer: OriginAnswer
+  readonly #body: Body
   readonly #hash = createHash('sha256')
 
-  constructor (clock: Clock, model: OriginModel, file: OriginFile, answer: OriginAnswer) {
-    this.#clock = clock
+  constructor (components: StreamComponents, model: OriginModel, file: OriginFile, answer: OriginAnswer) {
+    this.#clock = components.clock
+    this.#body = new Body(components, answer.response, answer.signal)
     this.#model = model
     this.#file = file
     this.#answer = answer
@@ -143,11 +145,11 @@ class Drops {
   get rest (): ByteRange { return { offset: this.offset + this.sent, length: this.#file.range.length - this.sent } }
   digest (): Buffer { return this.#hash.copy().digest() }
 
-  /** Waits for `ready`, and keeps the reader there. */
+  /** Waits for `ready`, and keeps the reader there. When that one leaves, `ready` is let go of whatever is being sent. */
   async meanwhile (ready: Promise<Source>): Promise<Source> {
     ready.catch(() => undefined) // told below, or nobody waits any more
     try {
-      return await this.#wait(ready)
+      return await withSignal(this.#wait(ready), this.#answer.signal)
     } catch (error) {
       ready.then(release, () => undefined)
       throw error
@@ -169,7 +171,7 @@ class Drops {
   /** The last byte of a file is never one of them. */
   async #drop (): Promise<void> {
     const { path, range } = this.#file
-    const { signal, response } = this.#answer
+    const { signal } = this.#answer
     const length = Math.min(Math.max(1, Math.min(DROP_BYTES_MAX, Math.floor(range.length / DROPS_MIN))), range.length - 1 - this.sent)
     if (length <= 0) return
     const over = new AbortController()
@@ -186,7 +188,7 @@ class Drops {
     const drop = bytes.subarray(0, length)
     this.#hash.update(drop)
     this.sent += drop.length
-    await new Promise<void>((resolve, reject) => { response.write(drop, error => { if (error === null || error === undefined) resolve(); else reject(asError(error)) }) })
+    await this.#body.write(drop)
   }
 
   /** Undefined when it was not ready in this time. Throws what it throws. */

@@ -80,7 +80,8 @@ export async function streamPieces (components: StreamComponents, pieces: AsyncI
   body.end()
 }
 
-class Body {
+/** What goes out as the body of one answer, for as long as its reader takes it. */
+export class Body {
   readonly #components: StreamComponents
   readonly #response: ServerResponse
   readonly #signal: AbortSignal
@@ -213,7 +214,7 @@ class Body {
     }
   }
 
-  /** Resolves when the kernel has taken them: the buffer may be used again. */
+  /** Resolves when the kernel has taken them: the buffer may be used again. Throws AbortError when the reader is gone or stands still: Node calls nobody back then. */
   async write (bytes: Uint8Array): Promise<void> {
     const { clock } = this.#components
     const signal = this.#signal

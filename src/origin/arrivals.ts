@@ -1,5 +1,6 @@
-import { open } from 'node:fs/promises'
-import { DiskError, systemCode, throwIfAborted } from '../base/index.ts'
+import { open, type FileHandle } from 'node:fs/promises'
+import { DiskError, throwIfAborted } from '../base/index.ts'
+import { ifThere } from './if-there.ts'
 import type { ArrivedFile } from './types.ts'
 
 /** A file in an instalment. */
@@ -93,22 +94,27 @@ export class Arrivals {
 
 /** Undefined when it has gone into the store. */
 async function opened (place: string): Promise<ArrivedFile | undefined> {
+  const handle = await ifThere(open(place, 'r'))
+  if (handle === undefined) return undefined
+  return {
+    size: await sizeOf(handle),
+    read: async (offset, into) => {
+      for (let done = 0; done < into.length;) {
+        const { bytesRead } = await handle.read(into, done, into.length - done, offset + done)
+        if (bytesRead === 0) throw new DiskError(`${place} ends before byte ${offset + into.length}`)
+        done += bytesRead
+      }
+    },
+    close: async () => { await handle.close() }
+  }
+}
+
+/** A handle that nobody closes ends the process when it is collected (Node 26). */
+async function sizeOf (handle: FileHandle): Promise<number> {
   try {
-    const handle = await open(place, 'r')
-    const { size } = await handle.stat()
-    return {
-      size,
-      read: async (offset, into) => {
-        for (let done = 0; done < into.length;) {
-          const { bytesRead } = await handle.read(into, done, into.length - done, offset + done)
-          if (bytesRead === 0) throw new DiskError(`${place} ends before byte ${offset + into.length}`)
-          done += bytesRead
-        }
-      },
-      close: async () => { await handle.close() }
-    }
+    return (await handle.stat()).size
   } catch (error) {
-    if (systemCode(error) === 'ENOENT') return undefined
+    await handle.close()
     throw error
   }
 }
