@@ -237,6 +237,8 @@ export const DESCRIBED_FILES_MAX = 100_000
 
 /** Connections to the Hugging Face endpoint: 32 processes of a host with eight workers each, and as many again. */
 export const HF_CONNECTIONS_MAX = 512
+/** Requests of one connection that wait for the answer before them; clients of the Hub send none ahead. */
+export const HF_PIPELINED_MAX = 8
 /** One read and write of a file: a GiB then costs half the processor time that it does in pieces of 64 KiB (measured). */
 export const HF_BUFFER_BYTES = 1 * MiB
 /** Such buffers at once; beyond, readers get small ones, and all 512 of them another 64 MiB. */

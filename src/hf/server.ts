@@ -11,6 +11,7 @@ import { Buffers } from './buffers.ts'
 import { HubError, headerText, hubError } from './errors.ts'
 import { Repos } from './repos.ts'
 import { answer } from './routes.ts'
+import { Turns } from './turns.ts'
 
 export interface HfServerInit {
   node: ShoalNode
@@ -55,6 +56,7 @@ class HfHttpServer implements HfServer {
   readonly #logger: Logger
   readonly #repos: Repos
   readonly #buffers = new Buffers()
+  readonly #turns = new Turns()
   readonly #stopping = new AbortController()
   readonly #server: Server
   #url: string | undefined
@@ -75,7 +77,7 @@ class HfHttpServer implements HfServer {
       keepAliveTimeout: KEEP_ALIVE_MS,
       connectionsCheckingInterval: 1_000,
       noDelay: true
-    }, (request, response) => { void this.#serve(request, response) })
+    }, (request, response) => { this.#turns.take(request.socket, response, () => { void this.#serve(request, response) }) })
     this.#server.maxConnections = HF_CONNECTIONS_MAX
   }
 

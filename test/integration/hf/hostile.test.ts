@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { writeFile, mkdir } from 'node:fs/promises'
 import { connect, type Socket } from 'node:net'
 import { join } from 'node:path'
-import { MiB } from '../../../src/base/index.ts'
+import { HF_PIPELINED_MAX, MiB } from '../../../src/base/index.ts'
 import { createHfServer, type HfServer } from '../../../src/hf/index.ts'
 import type { ShoalNode } from '../../../src/node/types.ts'
 import { Cluster } from '../../support/cluster.ts'
@@ -101,6 +101,7 @@ describe('hf: hostile HTTP', function () {
   this.timeout(60_000)
   let cluster: Cluster
   let directory: Awaited<ReturnType<typeof temporaryDirectory>>
+  let node: ShoalNode
   let server: HfServer
   let port = 0
 
@@ -112,7 +113,7 @@ describe('hf: hostile HTTP', function () {
     await writeFile(join(directory.path, 'model', 'sub', 'x'), 'x')
     await writeFile(join(directory.path, 'model', 'large.bin'), Buffer.alloc(12 * MiB))
     await writeFile(join(directory.path, 'SECRETFILE'), SECRET)
-    const [node] = await cluster.spawn(1) as [ShoalNode]
+    ;[node] = await cluster.spawn(1) as [ShoalNode]
     const { cid } = await node.add(join(directory.path, 'model'), { replicas: 0 })
     await node.link({ repo: 'acme/tiny', revision: 'main' }, cid)
     server = createHfServer({ node, host: '127.0.0.1', port: 0, hosts: ['models.example'] })
@@ -164,6 +165,52 @@ describe('hf: hostile HTTP', function () {
       const answer = await send(Buffer.from(head([...lines, CLOSE])).toString('latin1'))
       assert.ok(answer.startsWith('HTTP/1.1 200 ') && answer.endsWith(PUBLIC), `${what}: ${answer.slice(0, 200)}`)
       assert.match(answer, /^content-security-policy: default-src 'none'; sandbox\r$/im)
+    }
+  })
+
+  /** What came after so many requests were sent at once: until `count` answers are there, or the other side closes. */
+  async function pipeline ({ url = '' }: HfServer, sent: number, count: number): Promise<{ answers: number, closed: boolean }> {
+    return await new Promise(resolve => {
+      let text = ''
+      const socket = connect(Number(new URL(url).port), '127.0.0.1', () => { socket.write(head(['Host: localhost']).repeat(sent)) })
+      const answers = (): number => text.split('HTTP/1.1 200 OK').length - 1
+      socket.setEncoding('latin1')
+      socket.on('error', () => undefined)
+      socket.on('close', () => { resolve({ answers: answers(), closed: true }) })
+      socket.on('data', (chunk: string) => {
+        text += chunk
+        if (answers() < count || !text.endsWith(PUBLIC)) return
+        resolve({ answers: answers(), closed: false })
+        socket.destroy()
+      })
+    })
+  }
+
+  it('answers what one connection asks one after the other, and cuts off who asks ahead without end', async () => {
+    let [begun, open, most] = [0, 0, 0]
+    const describe: ShoalNode['describe'] = async (...given) => {
+      begun++
+      most = Math.max(most, ++open)
+      await new Promise(resolve => setTimeout(resolve, 20)) // as long as a manifest takes to come
+      open--
+      return await node.describe(...given)
+    }
+    const slow = new Proxy(node, {
+      get: (target, name) => {
+        const value: unknown = name === 'describe' ? describe : Reflect.get(target, name, target)
+        return typeof value === 'function' ? value.bind(target) as unknown : value
+      }
+    })
+    const other = createHfServer({ node: slow, host: '127.0.0.1', port: 0 })
+    await other.start()
+    try {
+      const all = 1 + HF_PIPELINED_MAX
+      assert.deepEqual(await pipeline(other, all, all), { answers: all, closed: false })
+      assert.deepEqual([begun, most], [all, 1])
+      assert.deepEqual(await pipeline(other, 20_000, 20_000), { answers: 0, closed: true })
+      assert.equal(begun, all + 1)
+    } finally {
+      await other.stop()
     }
   })
 
