@@ -25,6 +25,8 @@ export interface HfServerInit {
   hosts?: string[]
   logger?: Logger
   clock?: Clock
+  /** A connection whose reader takes nothing of an answer for so long is closed, after twice that at the latest. Default a minute. */
+  stallTimeoutMs?: number
   /** Told of each answer. */
   traffic?: EndpointTraffic
 }
@@ -44,6 +46,8 @@ const HEADERS_TIMEOUT_MS = 10_000
 const REQUEST_TIMEOUT_MS = 30_000
 /** Clients keep connections for the next file. */
 const KEEP_ALIVE_MS = 30_000
+/** A reader whose disk stands still comes back within this, or goes on by a range. */
+const STALL_MS = 60_000
 const LOOPBACK = ['127.0.0.1', '::1', 'localhost']
 
 /** Answers Hugging Face clients as the Hub would, for the models this node has or can get. */
@@ -79,6 +83,11 @@ class HfHttpServer implements HfServer {
       noDelay: true
     }, (request, response) => { this.#turns.take(request.socket, response, () => { void this.#serve(request, response) }) })
     this.#server.maxConnections = HF_CONNECTIONS_MAX
+    // Node calls this when nothing went in or out for so long; of a write that goes on in pieces, something did.
+    this.#server.setTimeout(init.stallTimeoutMs ?? STALL_MS, socket => {
+      // An answer that waits for its model has nothing to write, and limits of its own.
+      if (!this.#turns.isBusy(socket) || socket.writableLength > 0) socket.destroy()
+    })
   }
 
   get url (): string | undefined { return this.#url }

@@ -30,7 +30,7 @@ const AHEAD_BYTES = AHEAD_PIECES * HF_BUFFER_BYTES
 const RESERVE_BYTES = 64 * 1024
 const DROP_BYTES = 2 * 1024
 const DROP_EVERY_MS = 2_000
-/** A reader that takes nothing for this long is gone, or has forgotten. */
+/** A reader that takes one piece no sooner is as good as gone. Of one that takes nothing at all the connection is closed before (server.ts). */
 const WRITE_STALL_MS = 300_000
 /** How long what went out may take to be on the disk. */
 const RECORDED_MS = 60_000

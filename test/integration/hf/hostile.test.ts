@@ -3,6 +3,7 @@ import { writeFile, mkdir } from 'node:fs/promises'
 import { connect, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { HF_PIPELINED_MAX, MiB } from '../../../src/base/index.ts'
+import { EndpointTraffic } from '../../../src/api/endpoint-metrics.ts'
 import { createHfServer, type HfServer } from '../../../src/hf/index.ts'
 import type { ShoalNode } from '../../../src/node/types.ts'
 import { Cluster } from '../../support/cluster.ts'
@@ -168,6 +169,13 @@ describe('hf: hostile HTTP', function () {
     }
   })
 
+  const describedBy = (describe: ShoalNode['describe']): ShoalNode => new Proxy(node, {
+    get: (target, name) => {
+      const value: unknown = name === 'describe' ? describe : Reflect.get(target, name, target)
+      return typeof value === 'function' ? value.bind(target) as unknown : value
+    }
+  })
+
   /** What came after so many requests were sent at once: until `count` answers are there, or the other side closes. */
   async function pipeline ({ url = '' }: HfServer, sent: number, count: number): Promise<{ answers: number, closed: boolean }> {
     return await new Promise(resolve => {
@@ -195,13 +203,7 @@ describe('hf: hostile HTTP', function () {
       open--
       return await node.describe(...given)
     }
-    const slow = new Proxy(node, {
-      get: (target, name) => {
-        const value: unknown = name === 'describe' ? describe : Reflect.get(target, name, target)
-        return typeof value === 'function' ? value.bind(target) as unknown : value
-      }
-    })
-    const other = createHfServer({ node: slow, host: '127.0.0.1', port: 0 })
+    const other = createHfServer({ node: describedBy(describe), host: '127.0.0.1', port: 0 })
     await other.start()
     try {
       const all = 1 + HF_PIPELINED_MAX
@@ -211,6 +213,38 @@ describe('hf: hostile HTTP', function () {
       assert.equal(begun, all + 1)
     } finally {
       await other.stop()
+    }
+  })
+
+  it('closes connections whose clients do not read a listing, and no others', async () => {
+    const files = Array.from({ length: 40_000 }, (_, i) => ({ path: `${'x'.repeat(200)}/${String(i).padStart(5, '0')}`, size: 1, sha256: 'a'.repeat(64), gitSha1: undefined }))
+    let isSlow = false
+    const traffic = new EndpointTraffic()
+    const server = createHfServer({
+      host: '127.0.0.1', port: 0, stallTimeoutMs: 500, traffic,
+      node: describedBy(async cid => {
+        if (isSlow) await new Promise(resolve => setTimeout(resolve, 1_500)) // nothing to write is no stall
+        return { cid, files }
+      })
+    })
+    await server.start()
+    const at = Number(new URL(server.url ?? '').port)
+    const request = head(['Host: localhost'], `GET ${INFO}?blobs=true HTTP/1.1`)
+    try {
+      const idle = connect(at, '127.0.0.1').pause()
+      idle.on('error', () => undefined)
+      idle.write(request)
+      await new Promise<void>(resolve => { traffic.listen(() => { resolve() }) })
+      // What the kernel holds comes still.
+      let bytes = 0
+      idle.on('data', (chunk: Buffer) => { bytes += chunk.length }).resume()
+      await new Promise(resolve => { idle.on('close', resolve) })
+      const whole = (await (await fetch(`${server.url}${INFO}?blobs=true`)).arrayBuffer()).byteLength
+      assert.ok(bytes < whole, `${bytes} of ${whole}`)
+      isSlow = true
+      assert.equal((await (await fetch(`${server.url}${INFO}?blobs=true`)).arrayBuffer()).byteLength, whole)
+    } finally {
+      await server.stop()
     }
   })
 
