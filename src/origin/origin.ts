@@ -115,6 +115,7 @@ export class Origin implements ModelOrigin {
     this.#stopping.abort(new NodeStoppedError('the node is stopping'))
     await this.#swarm.stop()
     await Promise.all(this.#telling)
+    await this.#access.stop()
     await Promise.all([...this.#fetches.keys()].map(async known => { await known.finding?.over() }))
     this.#upstream.stop()
     await this.#book.stop()

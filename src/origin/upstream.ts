@@ -21,17 +21,20 @@ export interface UpstreamInit {
   counters: OriginCounters
 }
 
+/** `timeoutMs`: for the whole answer. Default METADATA_MS. */
+export interface AskOptions { signal: AbortSignal, timeoutMs?: number }
+
 interface Asked extends Caller {
   path: string
   method?: 'GET' | 'HEAD'
   headers?: Record<string, string>
-  /** To the head of the answer, in all. */
+  /** To the head of the answer, in all; of JSON to its end. */
   timeoutMs: number
   signal: AbortSignal
 }
 
-/** Clients give up after 10 s (huggingface_hub, constants.py), and have to be told before. */
-const METADATA_MS = 8_000
+/** Clients give up after 10 s (huggingface_hub, constants.py), and have to be told before: all that is asked for one of their requests has this together. */
+export const METADATA_MS = 8_000
 const FILE_HEAD_MS = 30_000
 /** A body that stands still for this long is cut off, and gone on with by a range. */
 const STALL_MS = 30_000
@@ -63,8 +66,8 @@ export class Upstream {
   }
 
   /** Throws UpstreamRefusedError, UpstreamBusyError, UpstreamError, UpstreamTimeoutError; InvalidPathError for files that no model can hold. */
-  async model (repo: string, revision: string, caller: Caller, signal: AbortSignal): Promise<UpstreamModel> {
-    const answer = await this.#json({ ...caller, path: `/api/models/${segments(repo)}/revision/${encodeURIComponent(revision)}?blobs=true`, timeoutMs: METADATA_MS, signal }, repo)
+  async model (repo: string, revision: string, caller: Caller, { timeoutMs = METADATA_MS, signal }: AskOptions): Promise<UpstreamModel> {
+    const answer = await this.#json({ ...caller, path: `/api/models/${segments(repo)}/revision/${encodeURIComponent(revision)}?blobs=true`, timeoutMs, signal }, repo)
     return readModel(repo, answer)
   }
 
@@ -74,9 +77,10 @@ export class Upstream {
   }
 
   /** Resolves when the caller may have the files of this model. Throws UpstreamRefusedError otherwise. */
-  async letIn ({ repo, commit, files }: UpstreamModel, caller: Caller, signal: AbortSignal): Promise<void> {
+  async letIn ({ repo, commit, files }: UpstreamModel, caller: Caller, { timeoutMs = METADATA_MS, signal }: AskOptions): Promise<void> {
+    const left = this.#deadline(timeoutMs)
     const ask = async (path: string, method: 'GET' | 'HEAD'): Promise<void> => {
-      const answer = await this.#ask({ ...caller, method, path, timeoutMs: METADATA_MS, signal }, repo)
+      const answer = await this.#ask({ ...caller, method, path, timeoutMs: left(), signal }, repo)
       answer.destroy()
     }
     try {
@@ -152,8 +156,9 @@ export class Upstream {
 
   async #json (asked: Asked, repo: string): Promise<unknown> {
     const { clock, counters } = this.#init
+    const left = this.#deadline(asked.timeoutMs)
     const answer = await this.#ask({ ...asked, headers: { accept: 'application/json' } }, repo)
-    const cancel = clock.setTimeout(() => { answer.destroy(new UpstreamTimeoutError(`the upstream did not tell about ${repo} in ${METADATA_MS / 1_000} s`)) }, asked.timeoutMs)
+    const cancel = clock.setTimeout(() => { answer.destroy(new UpstreamTimeoutError(`the upstream did not tell about ${repo} in ${seconds(asked.timeoutMs)}`)) }, left())
     const chunks: Buffer[] = []
     let bytes = 0
     try {
@@ -177,11 +182,18 @@ export class Upstream {
     }
   }
 
+  /** What is left of so many ms from now on. */
+  #deadline (timeoutMs: number): () => number {
+    const { clock } = this.#init
+    const until = clock.monotonic() + timeoutMs
+    return () => Math.max(0, until - clock.monotonic())
+  }
+
   /** The head of a good answer, after redirects. */
   async #ask (asked: Asked, repo: string): Promise<IncomingMessage> {
     const { counters, clock } = this.#init
     const late = new AbortController()
-    const cancel = clock.setTimeout(() => { late.abort(new UpstreamTimeoutError(`the upstream ${this.url} did not answer about ${repo} in ${asked.timeoutMs / 1_000} s`)) }, asked.timeoutMs)
+    const cancel = clock.setTimeout(() => { late.abort(new UpstreamTimeoutError(`the upstream ${this.url} did not answer about ${repo} in ${seconds(asked.timeoutMs)}`)) }, asked.timeoutMs)
     try {
       const answer = await this.#follow(asked, AbortSignal.any([asked.signal, late.signal]))
       const status = answer.statusCode ?? 0
@@ -267,6 +279,10 @@ export class Upstream {
 /** Words of the upstream, which may repeat what it was sent. */
 function scrubbed (words: string, { token }: Caller): string {
   return printable(token === undefined || token === '' ? words : words.replaceAll(token, '...'))
+}
+
+function seconds (ms: number): string {
+  return `${Math.ceil(ms / 1_000)} s`
 }
 
 function segments (path: string): string {

@@ -10,6 +10,8 @@ import type { AddressInfo } from 'node:net'
 export interface HubFaults {
   /** Answers each request with this. */
   down?: { status: number, headers?: Record<string, string>, body?: string }
+  /** Says nothing for so long, and of metadata nothing after the head when that is all there is to be. */
+  late?: { ms: number, headOnly?: boolean }
   /** The connection breaks after so many bytes of a file, so many times. */
   cut?: { after: number, times: number }
   /** A file stands still after so many bytes. */
@@ -91,6 +93,13 @@ export class Hub implements AsyncDisposable {
     if (this.faults.down !== undefined) {
       response.writeHead(this.faults.down.status, this.faults.down.headers).end(this.faults.down.body)
       return
+    }
+    if (this.faults.late !== undefined) {
+      await new Promise(resolve => setTimeout(resolve, this.faults.late?.ms).unref())
+      if (this.faults.late?.headOnly === true) {
+        response.writeHead(200, { 'content-length': 100 }).flushHeaders()
+        return
+      }
     }
     const parts = url.pathname.split('/').slice(1).map(decodeURIComponent)
     if (parts[0] === 'api') { this.#serveApi(parts.slice(2), token, response); return }

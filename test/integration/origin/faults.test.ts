@@ -10,11 +10,14 @@ import type { Caller, OriginModel, ShoalNode } from '../../../src/node/types.ts'
 import { Upstream } from '../../../src/origin/upstream.ts'
 import { Cluster } from '../../support/cluster.ts'
 import { Hub } from '../../support/hub.ts'
+import { until } from '../../support/until.ts'
 
 const FILES = { 'config.json': Buffer.from('{"model_type":"llama"}'), 'model.safetensors': randomBytes(2 * MiB + 3), 'w.bin': randomBytes(MiB) }
 const TOTAL = Object.values(FILES).reduce((sum, { length }) => sum + length, 0)
 /** Patience in a twentieth of the time, where there is much of it. */
 const hasty: Clock = { ...systemClock, setTimeout: (work, delayMs) => systemClock.setTimeout(work, delayMs >= 15_000 ? delayMs / 20 : delayMs) }
+/** All of it ten times as fast. */
+const fast: Clock = { ...systemClock, monotonic: () => 10 * systemClock.monotonic(), setTimeout: (work, delayMs) => systemClock.setTimeout(work, delayMs / 10) }
 
 describe('origin: a Hub that fails', function () {
   this.timeout(30_000)
@@ -133,6 +136,44 @@ describe('origin: a Hub that fails', function () {
     assert.match((await other.json() as { error: string }).error, /the upstream http:\/\/127\.0\.0\.1:\d+ answers 503/)
     await hub.stop()
     assert.match((await (await get('/c/d/resolve/main/config.json')).json() as { error: string }).error, /cannot be reached: ECONNREFUSED/)
+  })
+
+  it('waits once for a Hub that is silent, and then gives what it has at once, until that is back', async () => {
+    const { get } = await start({ clock: fast })
+    hub.push('a/b', FILES)
+    assert.equal((await get('/a/b/resolve/main/config.json')).status, 200)
+    let callers = 0
+    /** How long it takes, by the node's clock, when the answer to nobody is known. */
+    const head = async (): Promise<{ ms: number, commit: string | null }> => {
+      const startedAt = fast.monotonic()
+      const answer = await get('/a/b/resolve/main/config.json', { method: 'HEAD', headers: { authorization: `Bearer hf_${callers++}` } })
+      assert.equal(answer.status, 200)
+      return { ms: fast.monotonic() - startedAt, commit: answer.headers.get('x-repo-commit') }
+    }
+    hub.faults.late = { ms: 3_600_000 }
+    const first = await head()
+    assert.ok(first.ms >= 8_000 && first.ms < 10_000, `${first.ms} ms`)
+    for (let i = 0; i < 5; i++) {
+      const { ms } = await head()
+      assert.ok(ms < 4_000, `${ms} ms`)
+    }
+    // Of what is not here nobody but the Hub can tell.
+    assert.equal((await get('/c/d/resolve/main/config.json')).status, 504)
+    delete hub.faults.late
+    const second = hub.push('a/b', { ...FILES, 'config.json': Buffer.from('{"model_type":"qwen"}') })
+    await until('it is seen that the Hub is back', async () => (await head()).commit === second)
+  })
+
+  it('tells a client in time when the Hub tells all of it late', async () => {
+    const { get } = await start({ clock: fast })
+    hub.push('a/gated', FILES, { gated: true, tokens: ['hf_one'] })
+    for (const late of [{ ms: 600, headOnly: true }, { ms: 600 }]) {
+      hub.faults.late = late
+      const startedAt = fast.monotonic()
+      assert.equal((await get('/a/gated/resolve/main/config.json', { method: 'HEAD', headers: { authorization: 'Bearer hf_one' } })).status, 504)
+      const ms = fast.monotonic() - startedAt
+      assert.ok(ms < 10_000, `${ms} ms`)
+    }
   })
 
   it('says so when the Hub changes to another protocol, and asks again', async () => {
@@ -257,11 +298,11 @@ describe('origin: a Hub that fails', function () {
     const upstream = new Upstream({ url: hub.url, userAgent: 'shoal', clock: systemClock, counters })
     const signal = AbortSignal.timeout(5_000)
     try {
-      const model = await upstream.model('a/b', 'main', { token }, signal)
+      const model = await upstream.model('a/b', 'main', { token }, { signal })
       const [file] = model.files
       assert.ok(file !== undefined)
       const read = async (offset: number): Promise<unknown> => await upstream.read(model, file, { offset, end: file.size }, { token }, signal)
-      const describeAgain = async (): Promise<unknown> => await upstream.model('a/b', 'main', { token }, signal)
+      const describeAgain = async (): Promise<unknown> => await upstream.model('a/b', 'main', { token }, { signal })
       for (const [down, ask, says] of [
         [{ status: 200, headers: { 'content-encoding': token } }, async () => await read(0), /encoded as "\.\.\."$/],
         [{ status: 206, headers: { 'content-range': token } }, async () => await read(1), /the range "\.\.\."$/],
