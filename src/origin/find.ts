@@ -12,7 +12,9 @@ export interface FindComponents {
   clock: Clock
   logger: Logger
   describe: Describe
-  /** By this node, when it is its turn. Resolves with the model CID. */
+  /** This node may begin one more fetch. */
+  hasSlot: () => boolean
+  /** By this node, when it is its turn, and there is a slot. Resolves with the model CID. */
   fetch: () => Promise<string>
 }
 
@@ -104,6 +106,12 @@ export async function findModel (components: FindComponents, init: FindInit): Pr
           searched = false // others may have come meanwhile
           break
         case 'fetch':
+          // Its turn, but it is busy with others: somebody else may begin meanwhile, who is heard as by all who wait.
+          if (!components.hasSlot()) {
+            progress.phase = 'asking'
+            searched = false
+            break
+          }
           // The search for its name is for whose turn it is: it asks twenty peers, and most who want it only have to wait. It is said
           // before it is asked: of two that begin together, and have heard of each other from nobody, the later one finds the other, and
           // asks it, which tells that one too.

@@ -64,7 +64,7 @@ export class Origin implements ModelOrigin {
   readonly #followed = new Set<string>()
   readonly #fetches = new Map<KnownModel, OriginFetch>()
   readonly #telling = new Set<Promise<void>>()
-  readonly #slots = new Semaphore(UPSTREAM_FETCHES_MAX)
+  #fetching = 0
   readonly #passing = new Semaphore(UPSTREAM_PASSED_MAX)
   readonly #stopping = new AbortController()
   readonly #counters: OriginCounters = { requests: { ok: 0, refused: 0, busy: 0, failed: 0 }, bytes: 0, fetched: 0, failed: 0, shared: 0 }
@@ -263,7 +263,9 @@ export class Origin implements ModelOrigin {
     const over = new AbortController()
     const following = new Following({ ...this.#components, swarm: this.#swarm }, known, AbortSignal.any([signal, over.signal]))
     try {
-      const fetch = async (): Promise<string> => await this.#slots.run(async () => {
+      const hasSlot = (): boolean => this.#fetching < UPSTREAM_FETCHES_MAX
+      const fetch = async (): Promise<string> => {
+        this.#fetching++
         // It goes on to its end, whoever leaves: it is fetched for all.
         keep(true)
         progress.peerId = undefined
@@ -271,13 +273,14 @@ export class Origin implements ModelOrigin {
           return await fetchModel({ ...this.#components, upstream: this.#upstream, swarm: this.#swarm, book: this.#book }, { known, caller, directory, self, progress, claim, signal })
         } finally {
           keep(false)
+          this.#fetching--
         }
-      }, signal)
+      }
       const follows = (peerId: string): void => {
         known.fetcher = [peerId]
         following.look(peerId)
       }
-      const { cid, fetched, from } = await findModel({ ...this.#components, swarm: this.#swarm, fetch }, { known, self, progress, claim, follows, signal })
+      const { cid, fetched, from } = await findModel({ ...this.#components, swarm: this.#swarm, hasSlot, fetch }, { known, self, progress, claim, follows, signal })
       const wasHere = this.#components.held(cid) !== undefined && !this.#book.has(cid)
       await this.#book.drop(known.key, cid) // the only one is the model
       if (fetched) {

@@ -4,10 +4,11 @@ import { execFileSync } from 'node:child_process'
 import { mkdir, open, readFile, readdir, rm, writeFile } from 'node:fs/promises'
 import { get as httpGet } from 'node:http'
 import { join } from 'node:path'
-import { MiB, silentLogger, systemClock, type Clock, type Logger } from '../../../src/base/index.ts'
+import { MiB, UPSTREAM_FETCHES_MAX, silentLogger, systemClock, type Clock, type Logger } from '../../../src/base/index.ts'
 import { createHfServer } from '../../../src/hf/index.ts'
 import { encodeFileIndex, encodeManifest, hashBlock } from '../../../src/model/index.ts'
 import type { OriginModel, ShoalNode } from '../../../src/node/types.ts'
+import { keyOf } from '../../../src/origin/known-model.ts'
 import { OriginProtocol } from '../../../src/origin/protocol.ts'
 import { Cluster } from '../../support/cluster.ts'
 import { temporaryDirectory } from '../../support/files.ts'
@@ -284,6 +285,38 @@ describe('origin: peers', function () {
       assert.ok(node.links('a/b').every(({ cid }) => cid !== lied && cid !== gone))
     } finally {
       await server.stop()
+    }
+  })
+
+  it('one that is busy with other models goes on saying that it wants the next, and sees that a peer begins with it', async () => {
+    const [node] = await cluster.spawn(1) as [ShoalNode]
+    for (const name of ['a/one', 'a/two']) hub.push(name, { 'model.safetensors': randomBytes(MiB) })
+    const key = keyOf({ repo: 'a/b', commit: hub.push('a/b', FILES) })
+    await using peer = await HostilePeer.start({ swarmKey: cluster.swarmKey, transport: 'tcp' })
+    let wanted = 0
+    let fetches = false
+    const protocol = new OriginProtocol({ network: peer.network, clock: systemClock, logger: silentLogger, isBanned: () => false }, {
+      asked: (_from, asked) => {
+        if (asked.key === key && asked.claim?.state === 'want') wanted++
+        return asked.key === key && fetches ? [{ peerId: peer.id, state: 'fetching', cid: undefined, bytesDone: 1, bytesTotal: 2 * TOTAL }] : []
+      },
+      peeked: async () => undefined, listed: () => []
+    })
+    await protocol.start()
+    try {
+      await node.connect(peer.address)
+      hub.faults.stall = { after: 0, times: UPSTREAM_FETCHES_MAX } // for half a minute
+      const find = async (name: string): Promise<string | undefined> => await (await node.origin?.resolve(name, 'main', NOBODY))?.find(signal)
+      for (const name of ['a/one', 'a/two']) find(name).catch(() => undefined)
+      await until('it fetches as many as it may', () => hub.faults.stall?.times === 0)
+      find('a/b').catch(() => undefined)
+      await until('it wants another, and says so again and again', () => wanted > 5)
+      assert.equal(node.origin?.status().fetches.find(({ repo }) => repo === 'a/b')?.phase, 'asking')
+      fetches = true
+      await until('it follows', () => node.origin?.status().fetches.find(({ repo }) => repo === 'a/b')?.peerId === peer.id)
+      assert.equal(node.origin?.status().fetches.filter(({ phase }) => phase === 'fetching').length, UPSTREAM_FETCHES_MAX)
+    } finally {
+      await protocol.stop()
     }
   })
 
