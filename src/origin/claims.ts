@@ -60,6 +60,13 @@ export function best (key: string, claims: Iterable<Claim>): Claim[] {
   return [...claims].sort((a, b) => ORDER[a.state] - ORDER[b.state] || rankOf(key, b.peerId) - rankOf(key, a.peerId))
 }
 
+/** The oldest of those that only want it, or of all when none does. */
+function leastOf (claims: ReadonlyMap<string, Kept>): string {
+  for (const [peerId, { claim }] of claims) if (claim.state === 'want') return peerId
+  const [oldest = ''] = claims.keys()
+  return oldest
+}
+
 interface Kept { claim: Claim, at: number }
 
 /** What this node heard, each claim from its own peer: told to whoever asks about the same model. */
@@ -72,7 +79,9 @@ export class ClaimTable {
     this.#byKey.delete(key)
     claims.delete(peerId)
     if (claim !== undefined) claims.set(peerId, { claim, at: now })
-    for (const [other, { at }] of claims) if (now - at > CLAIM_MS || claims.size > ORIGIN_CLAIMS_KEPT_MAX) claims.delete(other)
+    for (const [other, { at }] of claims) if (now - at > CLAIM_MS) claims.delete(other)
+    // What is remembered for others is who fetches it and who has it; those who want it ask again.
+    while (claims.size > ORIGIN_CLAIMS_KEPT_MAX) claims.delete(leastOf(claims))
     if (claims.size > 0) this.#byKey.set(key, claims)
     for (const oldest of this.#byKey.keys()) {
       if (this.#byKey.size <= ORIGIN_KEYS_MAX) break

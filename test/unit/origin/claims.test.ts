@@ -36,6 +36,19 @@ describe('origin: claims', () => {
     assert.equal(yieldsTo(KEY, first, [begun], 1), undefined)
   })
 
+  it('who fetches it, and who has it, is not forgotten for others who want it', () => {
+    const table = new ClaimTable()
+    table.note(KEY, first, claim(first, 'fetching'), 0)
+    table.note(KEY, second, claim(second, 'have'), 0)
+    for (let peer = 0; peer < 2 * ORIGIN_CLAIMS_KEPT_MAX; peer++) table.note(KEY, `${peer}`, claim(`${peer}`, 'want'), 1)
+    assert.deepEqual(table.of(KEY, 2, '').slice(0, 3).map(({ state }) => state), ['have', 'fetching', 'want'])
+    // Full of those, it has no room for one who wants it, and for the newest of its own kind.
+    for (let peer = 0; peer < 2 * ORIGIN_CLAIMS_KEPT_MAX; peer++) table.note(KEY, `${peer}`, claim(`${peer}`, 'fetching'), 3)
+    table.note(KEY, third, claim(third, 'want'), 4)
+    for (let peer = 0; peer < 2 * ORIGIN_CLAIMS_KEPT_MAX; peer++) table.forget(`${peer}`)
+    assert.deepEqual(table.of(KEY, 4, ''), [])
+  })
+
   it('are kept for a while, the best told first, and in bounds', () => {
     const table = new ClaimTable()
     table.note(KEY, first, claim(first, 'want'), 0)
