@@ -129,8 +129,7 @@ export class Access {
     const learn = async (what: string): Promise<KnownModel> => {
       const model = await upstream.model(repo, what, caller, options())
       this.#silence = undefined
-      const found = known.keep(model)
-      found.learn(model)
+      const found = known.learn(model)
       await learned(found)
       return found
     }

@@ -197,16 +197,26 @@ export function keyOf ({ repo, commit }: { repo: string, commit: string }): stri
 
 /** The ones used last. */
 export class KnownModels {
-  readonly #byName = new Map<string, KnownModel>()
+  /** `files`: what is counted for it, files and one more. */
+  readonly #byName = new Map<string, { known: KnownModel, files: number }>()
+  /** The sum of those. */
   #files = 0
 
   get (repo: string, commit: string): KnownModel | undefined {
     const name = `${repo}@${commit}`
-    const known = this.#byName.get(name)
-    if (known !== undefined) {
+    const kept = this.#byName.get(name)
+    if (kept !== undefined) {
       this.#byName.delete(name) // to the end: used last
-      this.#byName.set(name, known)
+      this.#byName.set(name, kept)
     }
+    return kept?.known
+  }
+
+  /** The same as keep(), of what the upstream said just now. */
+  learn (model: UpstreamModel): KnownModel {
+    const known = this.keep(model)
+    known.learn(model)
+    this.#count(known)
     return known
   }
 
@@ -215,14 +225,24 @@ export class KnownModels {
     const before = this.get(model.repo, model.commit)
     if (before !== undefined) return before
     const known = new KnownModel(model)
-    this.#byName.set(`${model.repo}@${model.commit}`, known)
-    this.#files += model.files.length + (model.foreign?.length ?? 0) + 1
-    for (const [name, oldest] of this.#byName) {
-      if (this.#files <= UPSTREAM_FILES_KNOWN_MAX || oldest === known) break
-      if (oldest.busy) continue
-      this.#byName.delete(name)
-      this.#files -= oldest.model.files.length + (model.foreign?.length ?? 0) + 1
-    }
+    this.#byName.set(`${model.repo}@${model.commit}`, { known, files: 0 })
+    this.#count(known)
     return known
+  }
+
+  /** Anew: what it holds may have changed. The ones used longest ago make room. */
+  #count (known: KnownModel): void {
+    const { repo, commit, model } = known
+    const kept = this.#byName.get(`${repo}@${commit}`)
+    if (kept === undefined) return
+    const files = model.files.length + (model.foreign?.length ?? 0) + 1
+    this.#files += files - kept.files
+    kept.files = files
+    for (const [name, oldest] of this.#byName) {
+      if (this.#files <= UPSTREAM_FILES_KNOWN_MAX || oldest === kept) break
+      if (oldest.known.busy) continue
+      this.#byName.delete(name)
+      this.#files -= oldest.files
+    }
   }
 }
