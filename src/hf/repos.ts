@@ -79,7 +79,9 @@ export class Repos {
     return this.#node.origin === undefined ? links.filter(({ origin }) => origin?.restricted !== true) : links.filter(({ origin }) => origin === undefined)
   }
 
+  /** `cid/` and the commit that follows from it say all there is: they would only push out what has to be remembered. */
   #remember (resolved: Resolved): void {
+    if (resolved.repo.startsWith(`${CID_ORG}/`)) return
     const key = `${resolved.repo}@${resolved.commit}`
     this.#given.delete(key)
     this.#given.set(key, resolved)
