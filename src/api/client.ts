@@ -12,10 +12,10 @@ import { API_LINE_BYTES_MAX, API_RESPONSE_BYTES_MAX } from '../base/limits.ts'
 import type { AbortOptions, ProgressOptions } from '../base/options.ts'
 import type {
   AddOptions, AddProgress, AddResult, DrainOptions, DrainProgress, DrainResult, LoadOptions, LoadProgress, LoadResult, ModelLink, ModelSummary, PeerStatus, PinOptions,
-  ReplicationProgress, TransferStatus
+  ReplicationProgress, TransferStatus, Verification
 } from '../node/types.ts'
 import type { RepoName } from '../model/repo-name.ts'
-import type { GcResult, RemoveResult, VerifyProgress, VerifyResult } from '../storage/store.ts'
+import type { GcResult, RemoveResult, VerifyProgress } from '../storage/store.ts'
 import { readLines } from './lines.ts'
 import { checkSocketPath } from './paths.ts'
 import type {
@@ -107,8 +107,8 @@ export class ApiClient {
   }
 
   /** Re-hashes one model, or all that is held. */
-  async verify (cid: string | undefined, options: AbortOptions & ProgressOptions<VerifyProgress> = {}): Promise<VerifyResult> {
-    return await this.#finish<VerifyMessage, VerifyProgress, VerifyResult>({ method: 'POST', path: '/v1/verify', body: { cid }, signal: options.signal }, options)
+  async verify (cid: string | undefined, options: AbortOptions & ProgressOptions<VerifyProgress> = {}): Promise<Verification> {
+    return await this.#finish<VerifyMessage, VerifyProgress, Verification>({ method: 'POST', path: '/v1/verify', body: { cid }, signal: options.signal }, options)
   }
 
   async gc (options: AbortOptions & { dryRun?: boolean } = {}): Promise<GcResult> {

@@ -195,7 +195,8 @@ const OpenFile = z.object({
 export const VerifyResult = z.object({
   blocks: z.int(),
   bytes,
-  bad: z.array(z.object({ model: z.string(), path: z.string(), block: z.int(), cid: z.string(), reason: z.string() }))
+  bad: z.array(z.object({ model: z.string(), path: z.string(), block: z.int(), cid: z.string(), reason: z.string() })),
+  lacking: z.array(z.object({ cid: z.string(), bytes, published: z.boolean() })).openapi({ description: 'models that were added or pinned here and are not whole, with the bytes they lack' })
 }).openapi('VerifyResult')
 
 const VerifyProgress = z.object({ bytesDone: bytes, bytesTotal: bytes })

@@ -4,11 +4,11 @@
  */
 import type { ErrorJson } from '../base/errors.ts'
 import type {
-  AddProgress, AddResult, DrainProgress, DrainResult, LoadProgress, LoadResult, ModelDetails, NodeStatus, OpenFile, ReplicationProgress, ReplicationStatus
+  AddProgress, AddResult, DrainProgress, DrainResult, LoadProgress, LoadResult, ModelDetails, NodeStatus, OpenFile, ReplicationProgress, ReplicationStatus, Verification
 } from '../node/types.ts'
 import type { Tensor } from '../model/types.ts'
 import type { HolderStatus, ModelReplication, ShardStatus } from '../replication/types.ts'
-import type { VerifyProgress, VerifyResult } from '../storage/store.ts'
+import type { VerifyProgress } from '../storage/store.ts'
 
 /** The last line of a stream that failed. */
 export interface ErrorMessage { type: 'error', error: ErrorJson }
@@ -24,7 +24,7 @@ export type OpenMessage =
   { type: 'progress', progress: LoadProgress } |
   { type: 'done', result: LoadResult }
 
-export type VerifyMessage = { type: 'progress', progress: VerifyProgress } | { type: 'done', result: VerifyResult }
+export type VerifyMessage = { type: 'progress', progress: VerifyProgress } | { type: 'done', result: Verification }
 
 export type ReplicatedMessage = { type: 'progress', progress: ReplicationProgress } | { type: 'done', result: ReplicatedResult }
 

@@ -7,7 +7,7 @@ import { parseModelCid, positionOf, readSafetensors, shardRuns, type RepoName, t
 import type { Leftovers, Origin } from '../origin/index.ts'
 import type { Replication } from '../replication/service.ts'
 import type { ShardStatus } from '../replication/types.ts'
-import type { GcResult, ModelStore, RemoveResult, StoredFile, StoredModel, VerifyProgress, VerifyResult } from '../storage/store.ts'
+import type { GcResult, ModelStore, RemoveResult, StoredFile, StoredModel, VerifyProgress } from '../storage/store.ts'
 import type { Exchange } from '../transfer/types.ts'
 import type { Adds } from './adds.ts'
 import type { Announcer } from './announcer.ts'
@@ -20,7 +20,7 @@ import { removeModel } from './removal.ts'
 import { drainAll, policyFor, untilReplicated } from './replicate.ts'
 import type {
   AddOptions, AddResult, DescribeOptions, DrainOptions, DrainResult, LoadOptions, LoadResult, ModelDescription, ModelDetails, ModelLink, ModelSummary, NodeEvents, NodeSettings, NodeStatus, OpenModel, PeerStatus, PinOptions, ReplicationProgress, ShoalNode,
-  TransferStatus, WholeFile
+  TransferStatus, Verification, WholeFile
 } from './types.ts'
 import { version } from './version.ts'
 
@@ -227,9 +227,14 @@ export class Node implements ShoalNode {
     return { ...result, leftoverBytes }
   }
 
-  async verify (cid?: string, options: AbortOptions & ProgressOptions<VerifyProgress> = {}): Promise<VerifyResult> {
+  async verify (cid?: string, options: AbortOptions & ProgressOptions<VerifyProgress> = {}): Promise<Verification> {
     this.#check()
-    return await this.#components.store.verify(cid === undefined ? undefined : this.#model(cid).cid, { ...options, signal: this.#signal(options.signal) })
+    const { store } = this.#components
+    const chosen = cid === undefined ? undefined : this.#model(cid).cid
+    const result = await store.verify(chosen, { ...options, signal: this.#signal(options.signal) })
+    // What was withdrawn before is not looked at again, and lacks all the same.
+    const lacking = store.models().filter(model => (chosen === undefined || model.cid === chosen) && !model.complete && (model.published || (model.pinned && !this.#isPartOnPurpose(model.cid))))
+    return { ...result, lacking: lacking.map(({ cid, bytes, presentBytes, published }) => ({ cid, bytes: bytes - presentBytes, published })) }
   }
 
   transfers (): TransferStatus[] {
@@ -291,7 +296,7 @@ export class Node implements ShoalNode {
       ...(origin === undefined ? {} : { origin: origin.status() }),
       labels: this.#settings.labels
     }
-    return { ...status, problems: problemsOf(status, this.#settings, this.peers().filter(peer => peer.banned), models, cid => loads.has(cid) || replication.keeps(cid), replication.problems(report)) }
+    return { ...status, problems: problemsOf(status, this.#settings, this.peers().filter(peer => peer.banned), models, cid => this.#isPartOnPurpose(cid), replication.problems(report)) }
   }
 
   invite (): string {
@@ -343,6 +348,12 @@ export class Node implements ShoalNode {
     const model = this.#components.store.model(cid)
     if (model === undefined) throw new ModelNotFoundError(`this node does not hold ${cid}; load it with: shoal get ${cid}`)
     return model
+  }
+
+  /** Loaded now, or the swarm wants no more of it here. */
+  #isPartOnPurpose (cid: string): boolean {
+    const { loads, replication } = this.#components
+    return loads.has(cid) || replication.keeps(cid)
   }
 
   #check (): void {

@@ -23,6 +23,9 @@ export interface PinOptions {
   replicas?: number
 }
 
+/** What is bad of what is recorded, and which models that were added or pinned here are not whole: the bytes they lack. */
+export interface Verification extends VerifyResult { lacking: Array<{ cid: string, bytes: number, published: boolean }> }
+
 /** How far a model is from having its target of proven replicas. */
 export interface ReplicationProgress {
   shards: number
@@ -325,7 +328,7 @@ export interface ShoalNode {
   /** Hands over everything this node promised to keep, and serves meanwhile. It stays drained until it is started again. */
   drain: (options?: DrainOptions) => Promise<DrainResult>
   gc: (options?: { dryRun?: boolean }) => Promise<GcResult>
-  verify: (cid?: string, options?: AbortOptions & ProgressOptions<VerifyProgress>) => Promise<VerifyResult>
+  verify: (cid?: string, options?: AbortOptions & ProgressOptions<VerifyProgress>) => Promise<Verification>
   transfers: () => TransferStatus[]
   peers: () => PeerStatus[]
   status: () => Promise<NodeStatus>

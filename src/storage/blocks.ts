@@ -280,7 +280,7 @@ export class Blocks {
     file.guard = undefined
     const durable = this.#makeLossDurable(file, { remake, wasPlaced })
     this.#core.logger.warn({ file: file.key, blocks: gone.length, reason }, 'blocks were withdrawn')
-    if (lost.length > 0) this.#core.events.emit('blocks:lost', { file, blocks: lost })
+    if (lost.length > 0) this.#core.events.emit('blocks:lost', { file, blocks: lost, reason })
     await durable
   }
 

@@ -55,7 +55,7 @@ export interface StoreEvents {
   /** Blocks were recorded as present (after their sync). `blocks` are positions in the file's index. */
   'blocks:present': { file: StoredFile, blocks: number[] }
   /** Blocks were found bad or gone and are no longer recorded; or were written and could not be recorded. Fetch them again. */
-  'blocks:lost': { file: StoredFile, blocks: number[], /** Given up for room: nothing is wrong with the disk. */ evicted?: boolean }
+  'blocks:lost': { file: StoredFile, blocks: number[], /** Given up for room: nothing is wrong with the disk. */ evicted?: boolean, /** Why they were withdrawn. */ reason?: string }
   'file:complete': { file: StoredFile }
   'model:removed': { cid: string }
   /** The volume went read-only after `error`, or writable again. */
@@ -104,6 +104,7 @@ export interface BadBlock {
 }
 
 export interface VerifyProgress { bytesDone: number, bytesTotal: number }
+/** `blocks` were recorded when it began; `bad` lists all of them that were withdrawn by its end, those of a file that went as a whole too. */
 export interface VerifyResult { blocks: number, bytes: number, bad: BadBlock[] }
 /** Blocks that were recorded and are checked; `bad` are positions in the file's index. */
 export interface RangeVerifyResult { blocks: number, bytes: number, bad: number[] }

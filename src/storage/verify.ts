@@ -16,6 +16,11 @@ export async function verifyHeld (core: Core, blocks: Blocks, cid: string | unde
   if (cid !== undefined && model === undefined) throw new ModelNotFoundError(`this node does not hold the model ${cid}; see what it holds with: shoal ls`)
 
   const work = [...model?.distinct ?? files.values()].filter(file => file.models.size > 0).map(file => ({ file, held: [...file.present] }))
+  // What is wrong with one block may cost the whole file: the store tells of each that it withdraws.
+  const lost = new Map<string, Map<number, string>>(work.map(({ file }) => [file.key, new Map()]))
+  const off = core.events.on('blocks:lost', ({ file, blocks, evicted, reason }) => {
+    if (evicted !== true) for (const block of blocks) lost.get(file.key)?.set(block, reason ?? 'it was withdrawn meanwhile')
+  })
   const progress: VerifyProgress = { bytesDone: 0, bytesTotal: work.reduce((sum, { file }) => sum + file.presentBytes, 0) }
   const result: VerifyResult = { blocks: 0, bytes: 0, bad: [] }
   const queue = blocksOf(work)
@@ -26,14 +31,20 @@ export async function verifyHeld (core: Core, blocks: Blocks, cid: string | unde
       const checked = await check(core, blocks, file, block)
       progress.bytesDone += checked.bytes
       options.onProgress?.({ ...progress })
-      if (checked.gone) continue
+      if (checked.gone && (file.removed || lost.get(file.key)?.has(block) !== true)) continue
       result.blocks++
       result.bytes += checked.bytes
-      if (checked.reason !== undefined) result.bad.push(badBlock(file, block, checked.reason, cid))
     }
   }
-  const outcomes = await Promise.allSettled(Array.from({ length: VERIFY_CONCURRENCY }, run))
+  const outcomes = await Promise.allSettled(Array.from({ length: VERIFY_CONCURRENCY }, run)).finally(off)
   for (const outcome of outcomes) if (outcome.status === 'rejected') throw asError(outcome.reason)
+  for (const { file, held } of work) {
+    if (file.removed) continue
+    for (const block of held) {
+      const reason = lost.get(file.key)?.get(block)
+      if (reason !== undefined) result.bad.push(badBlock(file, block, reason, cid))
+    }
+  }
   result.bad.sort((a, b) => (a.model < b.model ? -1 : a.model > b.model ? 1 : a.path < b.path ? -1 : a.path > b.path ? 1 : a.block - b.block))
   return result
 }

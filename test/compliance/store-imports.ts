@@ -154,6 +154,17 @@ export function importCompliance (name: string, harness: StoreHarness): void {
         })
       }
 
+      it('are told block by block when verify finds them changed, though they go as a whole', async () => {
+        const { file } = await reference()
+        await store.putModel(sample.model, { published: true })
+        await writeFile(path, content.subarray(0, 100))
+        const { blocks, bytes, bad } = await store.verify(undefined)
+        assert.deepEqual([blocks, bytes, file.present.count], [8, content.length, 0])
+        assert.deepEqual(bad.map(({ model, path, block }) => [model, path, block]), Array.from({ length: 8 }, (_, block) => [sample.cid, 'model.bin', block]))
+        for (const { reason } of bad) assert.match(reason, /changed: its (size|mtimeMs) was/)
+        assert.deepEqual(await store.verify(undefined), { blocks: 0, bytes: 0, bad: [] }, 'they are told once')
+      })
+
       it('are withdrawn when a read of a range finds them changed', async () => {
         const { file } = await reference()
         await store.putModel(sample.model)

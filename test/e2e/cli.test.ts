@@ -291,6 +291,26 @@ describe('the command line', function () {
     })
   })
 
+  it('verify lists all that an in-place file lost by changing, and goes on saying that it is lost', async () => {
+    const { run } = await start('changed')
+    const source = join(root, 'changing')
+    await mkdir(source)
+    await writeFile(join(source, 'weights.bin'), randomBytes(MODEL_BYTES))
+    const { cid, blocks } = jsonOf(await run('add', source, '--in-place', '--json')) as { cid: string, blocks: number }
+    await writeFile(join(source, 'weights.bin'), randomBytes(MODEL_BYTES + 1))
+    const found = await run('verify')
+    assert.equal(found.code, 4)
+    assert.match(found.stdout, new RegExp(`^${cid} +weights.bin +0-${blocks - 1} +.*weights.bin changed: `, 'm'))
+    assert.match(found.stdout, new RegExp(`^${blocks} blocks, 12 MiB checked: ${blocks} blocks bad and withdrawn; `, 'm'))
+    const again = await run('verify')
+    assert.equal(again.code, 4)
+    assert.equal(again.stdout, `0 blocks, 0 B checked, and what is here is good; not all is here\n${cid} was added here and lacks 12 MiB that are gone or changed; add it again, or fetch them from others: shoal get ${cid}\n`)
+    assert.deepEqual(JSON.parse((await run('verify', '--json')).stdout), { blocks: 0, bytes: 0, bad: [], lacking: [{ cid, bytes: MODEL_BYTES, published: true }] })
+    await run('add', source, '--in-place')
+    assert.equal((await run('rm', cid)).code, 0)
+    assert.match((await run('verify')).stdout, /all good\n$/)
+  })
+
   describe('two daemons', () => {
     it('one joins the other by invite, loads from it, places the files, and both agree', async () => {
       const a = await start('a', ['--set', 'transfer.providerTimeoutMs=1s'])

@@ -1,22 +1,44 @@
 import type { Command } from 'commander'
+import type { Verification } from '../../node/types.ts'
 import { action } from '../context.ts'
 import { EXIT } from '../exit-codes.ts'
 import { count, size, table } from '../format.ts'
 
 export function addVerify (program: Command): void {
   program.command('verify')
-    .description('re-hash what is held; exit code 4 if anything is bad')
+    .description('re-hash what is held; exit code 4 if anything is bad, or was lost of what was added or pinned here')
     .argument('[cid]', 'only this model')
     .action(action(async (context, cid: string | undefined) => {
       context.listenForInterrupts()
       const progress = context.progress('verifying')
       const result = await context.client.verify(cid, { signal: context.signal, onProgress: now => { progress.update(now) } })
         .finally(() => { progress.stop() })
-      const checked = `${count(result.blocks, 'block')}, ${size(result.bytes)} checked`
-      context.print(result, result.bad.length === 0
-        ? `${checked}: all good`
-        : `${table(['MODEL', 'FILE', '>BLOCK', 'REASON'], result.bad.map(bad => [bad.model, bad.path, String(bad.block), bad.reason]))}\n\n` +
-          `${checked}: ${count(result.bad.length, 'block')} bad and withdrawn; fetch them again with shoal get CID`)
-      return result.bad.length === 0 ? EXIT.done : EXIT.verification
+      context.print(result, describe(result))
+      return result.bad.length === 0 && result.lacking.length === 0 ? EXIT.done : EXIT.verification
     }))
+}
+
+function describe ({ blocks, bytes, bad, lacking }: Verification): string {
+  const checked = `${count(blocks, 'block')}, ${size(bytes)} checked`
+  const parts: string[] = []
+  if (bad.length > 0) parts.push(`${table(['MODEL', 'FILE', '>BLOCK', 'REASON'], runs(bad).map(({ model, path, block, last, reason }) => [model, path, block === last ? String(block) : `${block}-${last}`, reason]))}\n`)
+  if (bad.length > 0) parts.push(`${checked}: ${count(bad.length, 'block')} bad and withdrawn; fetch them again with shoal get CID`)
+  else parts.push(lacking.length === 0 ? `${checked}: all good` : `${checked}, and what is here is good; not all is here`)
+  for (const { cid, bytes, published } of lacking) {
+    parts.push(published
+      ? `${cid} was added here and lacks ${size(bytes)} that are gone or changed; add it again, or fetch them from others: shoal get ${cid}`
+      : `${cid} is pinned and lacks ${size(bytes)}; fetch them: shoal get ${cid}`)
+  }
+  return parts.join('\n')
+}
+
+/** A file that went as a whole is one line, not one for each of its blocks. */
+function runs (bad: Verification['bad']): Array<Verification['bad'][number] & { last: number }> {
+  const found: Array<Verification['bad'][number] & { last: number }> = []
+  for (const each of bad) {
+    const before = found.at(-1)
+    if (before?.model === each.model && before.path === each.path && before.reason === each.reason && before.last === each.block - 1) before.last = each.block
+    else found.push({ ...each, last: each.block })
+  }
+  return found
 }
