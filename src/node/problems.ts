@@ -28,7 +28,7 @@ export function problemsOf (
   for (const model of partial) problems.push(`${model.cid} is held in part (${Math.floor(100 * model.presentBytes / Math.max(1, model.bytes))} %); go on with: shoal get ${model.cid}`)
   problems.push(...replication)
   if (storage.writable && storage.volumeFreeBytes !== undefined && storage.volumeFreeBytes < FREE_BYTES_PROBLEM) {
-    problems.push('less than 1 GiB is free on the data volume; free some with: shoal gc')
+    problems.push('less than 1 GiB is free on the data volume; remove models (shoal rm CID), or set storage.quota, down to which shoal gc evicts what was only loaded')
   }
   if (storage.quotaBytes !== undefined && storage.heldBytes > storage.quotaBytes) {
     problems.push('more is held than storage.quota allows, all of it pinned, published or in use; unpin or remove models, or raise the quota')

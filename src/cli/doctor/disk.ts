@@ -53,7 +53,7 @@ export async function disk (directory: DataDirectory, settings: { quota: number 
   const { bsize, blocks, bavail, files, ffree, type } = await statfs(place)
   const [free, whole] = [bsize * bavail, bsize * blocks]
   const text = `${size(free)} of ${size(whole)} free on the volume of ${place}`
-  const makeRoom = 'make room there (shoal gc, shoal rm CID), or use a --data directory on another volume'
+  const makeRoom = 'make room there (shoal rm CID; or storage.quota, down to which shoal gc evicts what was only loaded), or use a --data directory on another volume'
   if (free < FREE_FAIL_BYTES) found.push(fail('disk', text, makeRoom))
   else found.push(free < whole * FREE_WARN_SHARE ? warn('disk', text, makeRoom) : ok('disk', text))
   if (files > 0 && ffree < 1_000) found.push(fail('disk', `${ffree} of ${files} inodes are free: ${percent(files - ffree, files)} used`, 'remove small files there, or make the file system with more inodes'))

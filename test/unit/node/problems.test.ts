@@ -1,0 +1,23 @@
+import assert from 'node:assert/strict'
+import { problemsOf } from '../../../src/node/problems.ts'
+import { resolveSettings } from '../../../src/node/settings.ts'
+import type { NodeStatus } from '../../../src/node/types.ts'
+import { FakeNode } from '../api/fake-node.ts'
+
+describe('problems of a node', () => {
+  const problems = async (change: (status: NodeStatus) => void): Promise<string[]> => {
+    const status = await new FakeNode().status()
+    change(status)
+    return problemsOf(status, resolveSettings(), [], [], () => false, [])
+  }
+
+  it('are none when there are none', async () => {
+    assert.deepEqual(await problems(() => undefined), [])
+  })
+
+  it('say of a full volume what frees space, with a quota or without', async () => {
+    const [problem = ''] = await problems(({ storage }) => { storage.volumeFreeBytes = 1_000 })
+    assert.match(problem, /less than 1 GiB is free on the data volume; .*shoal rm CID.*storage\.quota/)
+    assert.doesNotMatch(problem, /free some with: shoal gc/)
+  })
+})
