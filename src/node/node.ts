@@ -12,6 +12,7 @@ import type { Exchange } from '../transfer/types.ts'
 import type { Adds } from './adds.ts'
 import type { Announcer } from './announcer.ts'
 import type { Descriptions } from './describe.ts'
+import { knownHolders } from './holders.ts'
 import type { Links } from './links.ts'
 import type { Loads } from './load.ts'
 import type { PeerBook } from './peer-book.ts'
@@ -140,7 +141,7 @@ export class Node implements ShoalNode {
 
   async show (cid: string): Promise<ModelDetails> {
     this.#check()
-    const { store, exchange } = this.#components
+    const { store, exchange, replication } = this.#components
     const model = this.#model(cid)
     const fileList: ModelDetails['fileList'] = []
     for (const [position, { path, size }] of model.manifest.value.files.entries()) {
@@ -161,7 +162,7 @@ export class Node implements ShoalNode {
     return {
       ...summary(model),
       fileList,
-      holders: exchange.holders(model.cid),
+      holders: knownHolders(exchange.holders(model.cid), replication.shards(model.cid) ?? [], { self: this.peerId, bytes: model.bytes }),
       shards: [...files].reduce((sum, file) => sum + shardRuns(file.index).length, 0),
       blocks: [...files].reduce((sum, file) => sum + file.index.blocks.length, 0)
     }

@@ -68,6 +68,8 @@ describe('replication in a cluster', function () {
     const { replication } = await publisher.status()
     assert.equal(replication.models[0]?.replicasMin, 3)
     assert.equal(replication.models[0]?.target, 3)
+    const shown = (await publisher.show(cid)).holders.map(({ peerId }) => peerId)
+    for (const peerId of holders(publisher, cid)) assert.equal(shown.includes(peerId), peerId !== publisher.peerId, 'show names who holds it, though the publisher loaded nothing')
     const victim = all.slice(1).find(node => holders(publisher, cid).has(node.peerId))
     assert.ok(victim !== undefined)
     await cluster.kill(victim)
