@@ -31,8 +31,8 @@ interface Call extends AbortOptions {
 }
 
 const KINDS: readonly ErrorKind[] = ['usage', 'not-found', 'verification', 'no-daemon', 'aborted', 'failed']
-/** The end of an answer's head is waited for as long as the work takes; a daemon that accepts and is stuck is not ours to judge. */
-const UNREACHABLE = new Set(['ECONNREFUSED', 'ENOENT', 'EACCES', 'EPERM', 'ENOTSOCK', 'ENOTDIR', 'EPROTOTYPE'])
+/** What connecting says where nobody listens. The head of an answer is waited for as long as the work takes: a daemon that accepts and is stuck is not ours to judge. */
+const ABSENT = new Set(['ECONNREFUSED', 'ENOENT', 'ENOTSOCK', 'ENOTDIR', 'EPROTOTYPE'])
 
 /**
  * Every method throws what the daemon threw, made again under its name, and DaemonUnreachableError when no daemon
@@ -243,12 +243,17 @@ export class ApiClient {
     if (code === 'EACCES' || code === 'EPERM') {
       return new DaemonUnreachableError(`no permission to use ${this.socketPath}; run as the user that started the daemon`, cause)
     }
-    if (code !== undefined && UNREACHABLE.has(code)) {
+    if (isAbsent(error)) {
       return new DaemonUnreachableError(`no daemon listens on ${this.socketPath}; start one with: shoal daemon`, cause)
     }
     const why = error === undefined ? '' : ` (${code ?? error.message})`
     return new DaemonUnreachableError(`the daemon on ${this.socketPath} went away before it had answered${why}; see its log, and start it again with: shoal daemon`, cause)
   }
+}
+
+/** No daemon listens there, as far as this error says: it is none of permission, nor of one that went away. */
+export function isAbsent (error: unknown): boolean {
+  return ABSENT.has(systemCode(error) ?? '')
 }
 
 function model (cid: string): string {

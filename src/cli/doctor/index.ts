@@ -2,7 +2,7 @@
  * `shoal doctor`: what an operator would look at one after the other. It asks the daemon if there is one and looks at the
  * host either way; it changes nothing but for a probe file that it removes again.
  */
-import { ApiClient } from '../../api/client.ts'
+import { ApiClient, isAbsent } from '../../api/client.ts'
 import type { ShownStatus } from '../../api/types.ts'
 import { BLOCK_BYTES_MAX, DaemonUnreachableError, asError } from '../../base/index.ts'
 import { resolveSettings } from '../../node/settings.ts'
@@ -60,9 +60,11 @@ async function ask (socketPath: string): Promise<{ status?: ShownStatus, known: 
     const known = await client.peers({ signal })
     return { status, known, finding: ok('daemon', `${status.peerId} answers in ${Math.round(performance.now() - startedAt)} ms, up ${duration(status.uptimeSeconds)}`) }
   } catch (error) {
-    if (error instanceof DaemonUnreachableError) {
+    // Only where nobody listens there is none: a socket that this user may not use has a daemon behind it.
+    if (error instanceof DaemonUnreachableError && isAbsent(error.cause)) {
       return { known: [], finding: warn('daemon', `no daemon listens on ${socketPath}: what follows is about the host alone`, 'start one with shoal daemon; if one runs, give its --data or --api, as its user') }
     }
+    if (error instanceof DaemonUnreachableError) return { known: [], finding: fail('daemon', error.message, 'what follows is about the host alone; run this again as the user of the daemon') }
     return { known: [], finding: fail('daemon', `the daemon on ${socketPath} does not answer: ${asError(error).message}`, 'see its log; start it again') }
   }
 }

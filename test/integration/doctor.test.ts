@@ -1,0 +1,61 @@
+import assert from 'node:assert/strict'
+import { chmod, mkdtemp, rm } from 'node:fs/promises'
+import { createServer, type Server } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { resolveConfig } from '../../src/cli/config.ts'
+import { examine, type Finding } from '../../src/cli/doctor/index.ts'
+
+const NOBODY = 65_534
+
+describe('doctor', function () {
+  this.timeout(30_000)
+  let root = ''
+  let socketPath = ''
+  let server: Server | undefined
+
+  beforeEach(async () => {
+    root = await mkdtemp(join(tmpdir(), 'shoal-doctor-'))
+    socketPath = join(root, 'api.sock')
+  })
+  afterEach(async () => {
+    await new Promise<void>(resolve => { if (server === undefined) resolve(); else server.close(() => { resolve() }) })
+    server = undefined
+    await rm(root, { recursive: true })
+  })
+
+  const listen = async (): Promise<void> => {
+    server = createServer(socket => { socket.destroy() })
+    await new Promise<void>(resolve => { server?.listen(socketPath, resolve) })
+  }
+  const find = async (check: string, init: { dataDirectory?: string } = {}): Promise<Finding[]> => {
+    const findings = await examine({ dataDirectory: root, socketPath, config: resolveConfig([]), isToJoin: false, ...init })
+    return findings.filter(finding => finding.check === check)
+  }
+
+  it('warns where no daemon is', async () => {
+    const [found] = await find('daemon')
+    assert.deepEqual([found?.level, found?.message], ['warn', `no daemon listens on ${socketPath}: what follows is about the host alone`])
+  })
+
+  it('does not take a socket that this user may not use for no daemon', async () => {
+    await listen()
+    await chmod(root, 0o755)
+    await chmod(socketPath, 0)
+    const isRoot = process.getuid?.() === 0
+    if (isRoot) process.seteuid?.(NOBODY)
+    try {
+      const [found] = await find('daemon')
+      assert.deepEqual([found?.level, found?.message], ['fail', `no permission to use ${socketPath}; run as the user that started the daemon`])
+    } finally {
+      if (isRoot) process.seteuid?.(0)
+    }
+  })
+
+  it('does not take a daemon that hangs up for no daemon', async () => {
+    await listen()
+    const [found] = await find('daemon')
+    assert.equal(found?.level, 'fail')
+    assert.match(found.message, /went away before it had answered/)
+  })
+})
