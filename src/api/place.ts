@@ -5,10 +5,10 @@
  */
 import { createHash, randomBytes } from 'node:crypto'
 import { constants, unlinkSync } from 'node:fs'
-import { chmod, copyFile, link, lstat, mkdir, open, rename, stat, type FileHandle } from 'node:fs/promises'
+import { chmod, copyFile, link, lstat, open, rename, stat, type FileHandle } from 'node:fs/promises'
 import { dirname, relative, resolve, sep } from 'node:path'
 import {
-  AbortError, DiskError, OutOfSpaceError, OutputExistsError, ProtocolError, ShoalError, SourceChangedError, asError, systemCode, throwIfAborted, type AbortOptions, type ProgressOptions
+  AbortError, DiskError, OutOfSpaceError, OutputExistsError, ProtocolError, ShoalError, SourceChangedError, asError, makeDirectories, systemCode, throwIfAborted, type AbortOptions, type ProgressOptions
 } from '../base/index.ts'
 import type { OpenFile } from '../node/types.ts'
 
@@ -54,7 +54,7 @@ export async function placeFiles (files: readonly PlaceableFile[], directory: st
       await checkDirectories(result.path, target)
       if (await isThere(file, target, options.signal)) kept.add(target)
     }
-    await mkdir(result.path, { recursive: true })
+    await makeDirectories(result.path)
     for (const [position, file] of files.entries()) {
       throwIfAborted(options.signal)
       const target = targets[position] ?? ''
@@ -100,7 +100,7 @@ async function isThere (file: PlaceableFile, target: string, signal: AbortSignal
 }
 
 async function placeFile (file: PlaceableFile, target: string, options: { signal?: AbortSignal, onBytes: (bytes: number) => void }): Promise<How> {
-  await mkdir(dirname(target), { recursive: true })
+  await makeDirectories(dirname(target))
   const source = localPath(file)
   const temporary = new TemporaryFile(target)
   try {
@@ -236,5 +236,5 @@ function placeError (error: unknown, directory: string): ShoalError {
   if (code === 'EEXIST') return new OutputExistsError(`something was written to ${directory} meanwhile (${message}); run it again`, { cause: error })
   if (code === 'ENOSPC' || code === 'EDQUOT') return new OutOfSpaceError(`no space is left for ${directory}; free some, or choose another --output. The model itself is kept`, { cause: error })
   if (code === 'EACCES') return new DiskError(`no permission: ${message}; the output, and the files of the daemon, must be accessible to you`, { cause: error })
-  return new DiskError(`cannot place the files in ${directory}: ${message}`, { cause: error })
+  return new DiskError(`cannot place the files in ${directory}: ${message}; choose another --output`, { cause: error })
 }

@@ -1,11 +1,11 @@
 import { createServer, type Server } from 'node:http'
 import { connect } from 'node:net'
 import { chmodSync } from 'node:fs'
-import { lstat, mkdir, unlink } from 'node:fs/promises'
+import { lstat, unlink } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { getRequestListener } from '@hono/node-server'
 import {
-  API_CONNECTIONS_MAX, ApiSocketInUseError, ConfigError, DiskError, NodeStoppedError, asError, silentLogger, systemCode, type Logger
+  API_CONNECTIONS_MAX, ApiSocketInUseError, ConfigError, DiskError, NodeStoppedError, asError, makeDirectories, silentLogger, systemCode, type Logger
 } from '../base/index.ts'
 import { version } from '../node/version.ts'
 import type { ShoalNode } from '../node/types.ts'
@@ -144,7 +144,7 @@ function checkTcp ({ host, port, token, allowRemote }: TcpInit): void {
 
 /** Listens on a Unix socket that only this user may use. A socket that a dead daemon left is replaced, a live one never. */
 async function listenOnSocket (server: Server, path: string): Promise<void> {
-  await mkdir(dirname(path), { recursive: true, mode: 0o700 }).catch(error => {
+  await makeDirectories(dirname(path), { mode: 0o700 }).catch(error => {
     throw new DiskError(`cannot make ${dirname(path)} for the API socket: ${asError(error).message}`, { cause: error })
   })
   await removeStale(path)

@@ -1,5 +1,6 @@
 export * from './bitfield.ts'
 export * from './clock.ts'
+export * from './directories.ts'
 export * from './double.ts'
 export * from './errors.ts'
 export * from './events.ts'

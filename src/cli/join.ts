@@ -1,6 +1,5 @@
-import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { ConfigError, DiskError, asError } from '../base/index.ts'
+import { ConfigError, DiskError, asError, makeDirectories } from '../base/index.ts'
 import { decodeInvite } from '../discovery/invite.ts'
 import { readOrCreateSecret } from '../discovery/secret-file.ts'
 import { formatSwarmKey, parseSwarmKey } from '../discovery/swarm-key.ts'
@@ -50,7 +49,7 @@ export async function keepSwarmKey (directory: string, key: Uint8Array): Promise
 
 /** For this user only: it holds keys. Throws DiskError. */
 export async function makeDataDirectory (directory: string): Promise<void> {
-  await mkdir(directory, { recursive: true, mode: 0o700 }).catch(error => {
+  await makeDirectories(directory, { mode: 0o700 }).catch(error => {
     throw new DiskError(`cannot make the data directory ${directory}: ${asError(error).message}`, { cause: error })
   })
 }

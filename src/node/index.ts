@@ -18,8 +18,8 @@
  */
 import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { mkdir, mkdtemp } from 'node:fs/promises'
-import { ConfigError, Emitter, REPLICAS_MAX, asError, silentLogger, systemClock, systemRandom } from '../base/index.ts'
+import { mkdtemp } from 'node:fs/promises'
+import { ConfigError, Emitter, REPLICAS_MAX, asError, makeDirectories, silentLogger, systemClock, systemRandom } from '../base/index.ts'
 import { createDhtRouter, createNetwork, loadIdentity, loadSwarmKey } from '../discovery/index.ts'
 import { createFileStore, createMemoryStore } from '../storage/index.ts'
 import { Leftovers } from '../origin/index.ts'
@@ -63,7 +63,7 @@ export async function createNode (init: NodeInit = {}): Promise<ShoalNode> {
   const transport = init.transport ?? 'tcp'
   const started: Array<() => Promise<void>> = []
   try {
-    if (directory !== undefined) await mkdir(directory, { recursive: true, mode: 0o700 })
+    if (directory !== undefined) await makeDirectories(directory, { mode: 0o700 })
 
     const hashThreads = settings.transfer.hashThreads ?? (directory === undefined ? 0 : hashThreadsFor(availableParallelism()))
     const laneThreads = settings.lane.threads ?? (directory === undefined ? 0 : laneThreadsFor(availableParallelism()))

@@ -1,7 +1,7 @@
 import { constants } from 'node:fs'
-import { chmod, copyFile, mkdir, open, readdir, rename, rm, stat, statfs, unlink } from 'node:fs/promises'
+import { chmod, copyFile, open, readdir, rename, rm, stat, statfs, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
-import { STORE_HANDLES_MAX, VOLUME_RESERVE_BYTES_MAX, systemCode, type Logger, type Random } from '../base/index.ts'
+import { STORE_HANDLES_MAX, VOLUME_RESERVE_BYTES_MAX, makeDirectories, systemCode, type Logger, type Random } from '../base/index.ts'
 import type { Model } from '../model/types.ts'
 import { SMALL_FILE_BYTES_MAX, type ByteStore, type ImportTarget, type Leftovers, type SavedModel } from './byte-store.ts'
 import { LINKS_AT_ONCE, inParallel } from './concurrency.ts'
@@ -59,7 +59,7 @@ export class DiskBytes implements ByteStore {
   async start (): Promise<void> {
     try {
       await checkVersion(this.#layout)
-      await mkdir(this.#layout.directory, { recursive: true })
+      await makeDirectories(this.#layout.directory)
       this.#lock = new ProcessLock(this.#layout)
       await makeLayout(this.#layout) // looks at the version again: it may have been upgraded while the lock was someone else's
       for (const name of await readdir(this.#layout.tmp)) await rm(join(this.#layout.tmp, name), { recursive: true, force: true }) // imports do not survive their process

@@ -51,6 +51,12 @@ describe('api: placing files', () => {
     assert.deepEqual(await all(), ['in-place'])
   })
 
+  it('says where no directory can be made, and does not wait for ever', async () => {
+    await assert.rejects(placeFiles([await stored('a', randomBytes(10))], '/proc/out/deep'), { name: 'DiskError', message: /^cannot place the files in \/proc\/out\/deep: ENOENT.*; choose another --output$/ })
+    await writeFile(join(directory, 'out'), 'a file')
+    await assert.rejects(placeFiles([await stored('a', randomBytes(10))], join(directory, 'out', 'below')), { name: /^(DiskError|OutputExistsError)$/ })
+  })
+
   it('follows no link out of the directory', async () => {
     const elsewhere = join(directory, 'elsewhere')
     await mkdir(elsewhere)

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { mkdtemp, rm, stat } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { keepSwarmKey, planJoin } from '../../../src/cli/join.ts'
+import { keepSwarmKey, makeDataDirectory, planJoin } from '../../../src/cli/join.ts'
 import { encodeInvite } from '../../../src/discovery/invite.ts'
 import { loadSwarmKey } from '../../../src/discovery/swarm-key.ts'
 import { systemRandom } from '../../../src/base/index.ts'
@@ -30,6 +30,10 @@ describe('cli: joining', () => {
     assert.throws(() => planJoin([encodeInvite({ addresses: [A] })], false), { name: 'ConfigError' })
     assert.throws(() => planJoin(['/nowhere'], false), { name: 'ConfigError' })
     assert.throws(() => planJoin([invite.slice(0, -3)], false), { name: 'InvalidInviteError' })
+  })
+
+  it('makes no data directory where none can be, and says so', async () => {
+    await assert.rejects(makeDataDirectory('/proc/x/data'), { name: 'DiskError', message: /^cannot make the data directory \/proc\/x\/data: ENOENT/ })
   })
 
   it('keeps the swarm key for later starts, and never replaces another', async () => {
