@@ -1,5 +1,5 @@
 import { join } from 'node:path'
-import { ConfigError, DiskError, asError, makeDirectories } from '../base/index.ts'
+import { ConfigError, DiskError, asError, makeDirectories, systemCode } from '../base/index.ts'
 import { decodeInvite } from '../discovery/invite.ts'
 import { readOrCreateSecret } from '../discovery/secret-file.ts'
 import { formatSwarmKey, parseSwarmKey } from '../discovery/swarm-key.ts'
@@ -50,7 +50,10 @@ export async function keepSwarmKey (directory: string, key: Uint8Array): Promise
 /** For this user only: it holds keys. Throws DiskError. */
 export async function makeDataDirectory (directory: string): Promise<void> {
   await makeDirectories(directory, { mode: 0o700 }).catch(error => {
-    throw new DiskError(`cannot make the data directory ${directory}: ${asError(error).message}`, { cause: error })
+    const code = systemCode(error)
+    const { path = directory } = error as NodeJS.ErrnoException
+    const why = code === 'EEXIST' || code === 'ENOTDIR' ? `${path} is there and is no directory` : code === 'EACCES' ? `this user may not make ${path}` : asError(error).message
+    throw new DiskError(`cannot make the data directory ${directory}: ${why}; give another --data directory`, { cause: error })
   })
 }
 

@@ -1,6 +1,6 @@
 import { open, mkdir, readFile, rename, unlink } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { DiskError, StoreVersionError, systemCode } from '../base/index.ts'
+import { DiskError, StoreVersionError, asError, systemCode } from '../base/index.ts'
 
 /**
  * What stands where in the data directory:
@@ -45,7 +45,7 @@ export function layoutOf (directory: string): Layout {
 export async function checkVersion (layout: Layout): Promise<boolean> {
   const text = await readFile(layout.version, 'utf8').catch(error => {
     if (systemCode(error) === 'ENOENT') return undefined
-    throw new DiskError(`cannot read ${layout.version}`, { cause: error })
+    throw unreadable(layout, error)
   })
   if (text === undefined) return false
   const version = /^[0-9]{1,9}\n?$/.test(text) ? Number.parseInt(text, 10) : undefined
@@ -53,6 +53,14 @@ export async function checkVersion (layout: Layout): Promise<boolean> {
   throw new StoreVersionError(version === undefined
     ? `${layout.version} does not hold a version number; is ${layout.directory} a Shoal data directory? If it is, write ${LAYOUT_VERSION} into that file`
     : `${layout.directory} has the storage version ${version} and this Shoal writes ${LAYOUT_VERSION}; use the newer Shoal, or another --data directory`)
+}
+
+function unreadable ({ directory, version }: Layout, error: unknown): DiskError {
+  const code = systemCode(error)
+  const cause = { cause: error }
+  if (code === 'ENOTDIR') return new DiskError(`${directory} is no directory; give another --data directory`, cause)
+  if (code === 'EACCES' || code === 'EPERM') return new DiskError(`no permission to read ${version}; run as the user that ${directory} belongs to, or give another --data directory`, cause)
+  return new DiskError(`cannot read ${version}: ${asError(error).message}; mend that, or give another --data directory`, cause)
 }
 
 /** Makes what is missing. The caller holds the lock. */

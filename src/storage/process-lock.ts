@@ -1,6 +1,6 @@
-import { readFileSync, writeFileSync } from 'node:fs'
+import { accessSync, constants, readFileSync, writeFileSync } from 'node:fs'
 import { DatabaseSync } from 'node:sqlite'
-import { DiskError, StoreLockedError, asError } from '../base/index.ts'
+import { DiskError, StoreLockedError, asError, systemCode } from '../base/index.ts'
 import { isCatalogBusy } from './disk-errors.ts'
 import type { Layout } from './layout.ts'
 
@@ -20,7 +20,7 @@ export class ProcessLock implements Disposable {
       database.exec('PRAGMA journal_mode = OFF; BEGIN EXCLUSIVE')
     } catch (error) {
       database?.close()
-      if (!isCatalogBusy(error)) throw new DiskError(`cannot lock ${layout.directory}: ${asError(error).message}`, { cause: error })
+      if (!isCatalogBusy(error)) throw unlockable(layout, error)
       throw new StoreLockedError(`${layout.directory} is in use by ${owner(layout)}; stop that one, or give another --data directory`, { cause: error })
     }
     this.#database = database
@@ -33,6 +33,26 @@ export class ProcessLock implements Disposable {
 
   [Symbol.dispose] (): void {
     this.#database.close()
+  }
+}
+
+/** SQLite says only that it could not; nothing is opened to find out why, as that might drop a lock of this process. */
+function unlockable ({ directory, lock }: Layout, error: unknown): DiskError {
+  const otherwise = 'or give another --data directory'
+  for (const path of [directory, lock]) {
+    const code = refusal(path)
+    if (code === 'EACCES' || code === 'EPERM') return new DiskError(`cannot lock ${directory}: this user may not write ${path}; run as the user it belongs to, ${otherwise}`, { cause: error })
+    if (code === 'EROFS') return new DiskError(`cannot lock ${directory}: its volume is read-only; mount it for writing, ${otherwise}`, { cause: error })
+  }
+  return new DiskError(`cannot lock ${directory} by ${lock}: ${asError(error).message}; look at that file and its volume, ${otherwise}`, { cause: error })
+}
+
+function refusal (path: string): string | undefined {
+  try {
+    accessSync(path, constants.R_OK | constants.W_OK)
+    return undefined
+  } catch (error) {
+    return systemCode(error)
   }
 }
 

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { chmod, mkdtemp, rm } from 'node:fs/promises'
+import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { createServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -50,6 +50,13 @@ describe('doctor', function () {
     } finally {
       if (isRoot) process.seteuid?.(0)
     }
+  })
+
+  it('says that the data directory is a file', async () => {
+    const dataDirectory = join(root, 'file')
+    await writeFile(dataDirectory, '')
+    assert.deepEqual((await find('versions', { dataDirectory })).at(-1), { check: 'versions', level: 'fail', message: `${dataDirectory} is no directory`, fix: 'give another --data directory' })
+    assert.deepEqual(await find('permissions', { dataDirectory }), [])
   })
 
   it('does not take a daemon that hangs up for no daemon', async () => {

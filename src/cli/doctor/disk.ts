@@ -19,6 +19,8 @@ const SECRETS = ['identity.key', 'swarm.key', 'api.token']
 export interface DataDirectory {
   path: string
   exists: boolean
+  /** Something else has its name. */
+  isTaken: boolean
   /** Of the daemon that has it, or had it. */
   pid: number | undefined
   /** When the catalog was last written, milliseconds since 1970. */
@@ -32,12 +34,14 @@ export async function lookAt (path: string): Promise<DataDirectory> {
   return {
     path,
     exists: there?.isDirectory() === true,
+    isTaken: there !== undefined && !there.isDirectory() && !there.isSymbolicLink(),
     pid: /^\d{1,10}\s*$/.test(owner) ? Number(owner) : undefined,
     newestMs: Math.max(...newest) || undefined
   }
 }
 
-export async function version ({ path }: DataDirectory): Promise<Finding> {
+export async function version ({ path, isTaken }: DataDirectory): Promise<Finding> {
+  if (isTaken) return fail('versions', `${path} is no directory`, 'give another --data directory')
   try {
     return ok('versions', await checkVersion(layoutOf(path)) ? `the data directory ${path} is of this version` : `no data directory at ${path} yet; the first start makes it`)
   } catch (error) {
@@ -146,7 +150,8 @@ async function nearest (path: string): Promise<string> {
   }
 }
 
-export async function permissions ({ path, exists }: DataDirectory, socketPath: string): Promise<Finding[]> {
+export async function permissions ({ path, exists, isTaken }: DataDirectory, socketPath: string): Promise<Finding[]> {
+  if (isTaken) return []
   if (!exists) return [ok('permissions', 'nothing is there yet')]
   const found: Finding[] = []
   const own = process.getuid?.() ?? 0

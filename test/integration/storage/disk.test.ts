@@ -10,6 +10,7 @@ import {
 } from '../../compliance/store-fixtures.ts'
 
 const run = promisify(execFile)
+const NOBODY = 65_534
 
 describe('files: what stands on the disk', () => {
   let directory: AsyncDisposable & { path: string }
@@ -220,6 +221,46 @@ describe('files: what stands on the disk', () => {
       assert.match(stdout, new RegExp(`^StoreLockedError .*pid ${process.pid}`))
       await store.putModel(twoFiles(20).model) // and the first one goes on
       await reopen()
+    })
+
+    it('says what is wrong with a directory that it cannot use, and what to do', async () => {
+      await store.stop()
+      const lock = at('lock')
+      await rm(lock)
+      await mkdir(lock)
+      await assert.rejects(fileStore(directory.path).start(), { name: 'DiskError', message: `cannot lock ${directory.path} by ${lock}: unable to open database file; look at that file and its volume, or give another --data directory` })
+      await rm(lock, { recursive: true })
+      await writeFile(at('file'), '')
+      await assert.rejects(fileStore(at('file')).start(), { name: 'DiskError', message: `${at('file')} is no directory; give another --data directory` })
+      await rm(at('version'))
+      await mkdir(at('version'))
+      await assert.rejects(fileStore(directory.path).start(), { name: 'DiskError', message: /^cannot read .*version: EISDIR.*; mend that, or give another --data directory$/ })
+    })
+
+    it('says that this user may not use a directory', async () => {
+      await store.stop()
+      await chmod(at('version'), 0o600)
+      await chmod(directory.path, 0o755)
+      const script = `import { fileStore } from ${JSON.stringify(new URL('../../compliance/store-fixtures.ts', import.meta.url).href)}
+        import { chmodSync, rmSync } from 'node:fs'
+        const start = async () => await fileStore(${JSON.stringify(directory.path)}).start().catch(error => { console.log(error.message) })
+        if (process.getuid() === 0) process.seteuid(${NOBODY})
+        else chmodSync(${JSON.stringify(at('version'))}, 0)
+        await start()
+        if (process.getuid() === 0) process.seteuid(0)
+        chmodSync(${JSON.stringify(at('version'))}, 0o644)
+        rmSync(${JSON.stringify(at('lock'))})
+        chmodSync(${JSON.stringify(directory.path)}, 0o555)
+        if (process.getuid() === 0) process.setuid(${NOBODY})
+        await start()`
+      const { stdout } = await run(process.execPath, ['--input-type=module', '-e', script])
+      await chmod(directory.path, 0o755)
+      const otherwise = 'or give another --data directory'
+      assert.deepEqual(stdout.split('\n'), [
+        `no permission to read ${at('version')}; run as the user that ${directory.path} belongs to, ${otherwise}`,
+        `cannot lock ${directory.path}: this user may not write ${directory.path}; run as the user it belongs to, ${otherwise}`,
+        ''
+      ])
     })
 
     it('refuses a directory from a newer version, and touches nothing of it', async () => {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
-import { mkdtemp, rm, stat } from 'node:fs/promises'
+import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { keepSwarmKey, makeDataDirectory, planJoin } from '../../../src/cli/join.ts'
@@ -33,7 +33,17 @@ describe('cli: joining', () => {
   })
 
   it('makes no data directory where none can be, and says so', async () => {
-    await assert.rejects(makeDataDirectory('/proc/x/data'), { name: 'DiskError', message: /^cannot make the data directory \/proc\/x\/data: ENOENT/ })
+    await assert.rejects(makeDataDirectory('/proc/x/data'), { name: 'DiskError', message: /^cannot make the data directory \/proc\/x\/data: ENOENT.*; give another --data directory$/ })
+    const directory = await mkdtemp(join(tmpdir(), 'shoal-join-'))
+    try {
+      const file = join(directory, 'file')
+      await writeFile(file, '')
+      for (const data of [file, join(file, 'below')]) {
+        await assert.rejects(makeDataDirectory(data), { name: 'DiskError', message: `cannot make the data directory ${data}: ${file} is there and is no directory; give another --data directory` })
+      }
+    } finally {
+      await rm(directory, { recursive: true })
+    }
   })
 
   it('keeps the swarm key for later starts, and never replaces another', async () => {
