@@ -14,6 +14,8 @@ export interface AddComponents {
   events: Emitter<NodeEvents>
 }
 
+const DRAINING = 'this node is draining: its copy of what was added counts as no replica and goes with it; add on a node that stays, or start this daemon again'
+
 /** All adds of this node: what is published, and what becomes of it among the swarm. */
 export class Adds {
   readonly #components: AddComponents
@@ -30,7 +32,7 @@ export class Adds {
     policyFor(options.replicas, this.#settings) // before anything is read
     const result = await this.#run(publish(this.#components, path, options))
     await this.#added(result.cid, options.replicas)
-    return result
+    return this.#components.replication.draining ? { ...result, warnings: [...result.warnings, DRAINING] } : result
   }
 
   /** Adds a model that is no user's: it may be evicted, or removed, as soon as the caller lets go. Throws as add(). */

@@ -27,6 +27,8 @@ export function problemsOf (
   const partial = models.filter(model => (model.pinned || settings.storage.donate === 0) && !model.published && !model.complete && !isPartOnPurpose(model.cid))
   for (const model of partial) problems.push(`${model.cid} is held in part (${Math.floor(100 * model.presentBytes / Math.max(1, model.bytes))} %); go on with: shoal get ${model.cid}`)
   problems.push(...replication)
+  // A volume that is not trusted drains by itself, and is told above.
+  if (status.replication.draining && status.replication.scrub.suspectSince === undefined) problems.push('this node is draining: its copies count as no replicas and it takes nothing new, until the daemon is started again')
   if (storage.writable && storage.volumeFreeBytes !== undefined && storage.volumeFreeBytes < FREE_BYTES_PROBLEM) {
     problems.push('less than 1 GiB is free on the data volume; remove models (shoal rm CID), or set storage.quota, down to which shoal gc evicts what was only loaded')
   }

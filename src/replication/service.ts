@@ -186,6 +186,9 @@ export class Replication {
     this.#tickSoon()
   }
 
+  /** It takes nothing new, and its copies do not count. */
+  get draining (): boolean { return this.#replicator.draining }
+
   drainStatus (): DrainStatus { return this.#replicator.drainStatus(this.#components.clock.monotonic()) }
 
   report (): ReplicationReport {

@@ -47,6 +47,18 @@ describe('node', function () {
     })
   }
 
+  it('says that it is draining, and warns who adds to it', async () => {
+    await using cluster = new Cluster()
+    await using source = await temporaryDirectory('source')
+    await writeTree(source.path, { 'a.bin': 3 })
+    const [a] = await cluster.spawn(1)
+    assert.ok(a !== undefined)
+    assert.deepEqual((await a.add(source.path)).warnings, [])
+    await a.drain({ deadlineMs: 1 })
+    assert.equal((await a.status()).problems.filter(problem => problem.startsWith('this node is draining: ')).length, 1)
+    assert.match((await a.add(source.path)).warnings.join(), /^this node is draining: /)
+  })
+
   it('gives the same model the same CID on every machine', async () => {
     await using cluster = new Cluster()
     await using source = await temporaryDirectory('source')

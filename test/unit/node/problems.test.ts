@@ -15,6 +15,11 @@ describe('problems of a node', () => {
     assert.deepEqual(await problems(() => undefined), [])
   })
 
+  it('say that a node is drained, unless it drains because its volume is not trusted', async () => {
+    assert.match((await problems(({ replication }) => { replication.draining = true; replication.scrub.suspectSince = undefined })).join(), /^this node is draining: .*until the daemon is started again$/)
+    assert.deepEqual(await problems(({ replication }) => { replication.draining = true; replication.scrub.suspectSince = 1 }), [])
+  })
+
   it('say of a full volume what frees space, with a quota or without', async () => {
     const [problem = ''] = await problems(({ storage }) => { storage.volumeFreeBytes = 1_000 })
     assert.match(problem, /less than 1 GiB is free on the data volume; .*shoal rm CID.*storage\.quota/)
