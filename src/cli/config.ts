@@ -305,6 +305,8 @@ function unordered (lower: string, low: number, upper: string, high: number): Co
 }
 
 function unknownKey (key: string, source: string): ConfigError {
+  const first = configKeys.find(known => known.startsWith(`${key}.`)) ?? (key === 'labels' ? 'labels.zone' : undefined)
+  if (first !== undefined) return new ConfigError(`${key} (from ${source}) is a section; set one of its keys, such as ${first}; config/README.md lists them all`)
   return new ConfigError(`unknown configuration key ${JSON.stringify(key)} (from ${source})${meant(key, [...configKeys, ...SECTIONS])}; config/README.md lists them all`)
 }
 

@@ -41,6 +41,12 @@ describe('cli: configuration', () => {
     assert.deepEqual(node.listen, ['/ip4/127.0.0.1/tcp/0'])
   })
 
+  it('says of a section that it is one', () => {
+    for (const [section, example] of [['storage', 'storage.quota'], ['hf', 'hf.listen'], ['replication.grace', 'replication.grace.lastCopy'], ['labels', 'labels.zone']]) {
+      assert.throws(() => resolveConfig([set(`${section}=1`)]), { name: 'ConfigError', message: `${section} (from the command line) is a section; set one of its keys, such as ${example}; config/README.md lists them all` })
+    }
+  })
+
   it('takes every kind of value as text', () => {
     const { node, daemon } = resolveConfig([set(
       'storage.quota=none', 'network.openSwarm=yes', 'announce.periodMs=2h', 'announce.mode=shards', 'lane.bytesPerSecond.up=100MB', 'lane.bytesPerSecond.background=08:00-20:30=16MiB,22:00-6:15=1GiB',
