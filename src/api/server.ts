@@ -12,6 +12,7 @@ import type { ShoalNode } from '../node/types.ts'
 import { createApp } from './app.ts'
 import type { GuardInit } from './guard.ts'
 import type { EndpointTraffic } from './endpoint-metrics.ts'
+import { isLoopback } from './loopback.ts'
 import { createMetrics, type Metrics } from './metrics.ts'
 import { checkSocketPath } from './paths.ts'
 
@@ -54,7 +55,6 @@ export interface ApiServer {
 const STOP_GRACE_MS = 1_500
 /** A head that takes longer than this to arrive is no client's of ours. */
 const HEADERS_TIMEOUT_MS = 10_000
-const LOOPBACK = ['127.0.0.1', '::1', 'localhost']
 
 export function createApiServer (init: ApiServerInit): ApiServer {
   return new NodeApiServer(init)
@@ -135,7 +135,7 @@ class NodeApiServer implements ApiServer {
 }
 
 function checkTcp ({ host, port, token, allowRemote }: TcpInit): void {
-  if (allowRemote !== true && !LOOPBACK.includes(host)) {
+  if (allowRemote !== true && !isLoopback(host)) {
     throw new ConfigError(`api.tcp.host is ${host}, which others can reach; use 127.0.0.1, or set api.tcp.allowRemote if that is meant`)
   }
   if (!Number.isInteger(port) || port < 0 || port > 65_535) throw new ConfigError(`api.tcp.port is ${port}; a port is 0 to 65535`)

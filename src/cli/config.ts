@@ -9,6 +9,7 @@ import { z } from 'zod'
 import {
   CONFIG_BYTES_MAX, ConfigError, GiB, INVITE_ADDRESSES_MAX, KiB, LABELS_MAX, LABEL_BYTES_MAX, LOAD_PEERS_MAX, MiB, REPLICAS_MAX, SERVER_REQUESTS_PER_PEER_MAX, asError
 } from '../base/index.ts'
+import { isLoopback } from '../api/loopback.ts'
 import type { PartialSettings } from '../node/init.ts'
 import type { NodeSettings } from '../node/types.ts'
 import { defaultReplication } from '../replication/settings.ts'
@@ -173,7 +174,9 @@ export function resolveConfig (layers: readonly Layer[]): Config {
     if (!checked.success) throw new ConfigError(`${key} ${checked.error.issues[0]?.message ?? 'is wrong'}, not ${JSON.stringify(value)} (from ${source})`)
     values[key] = checked.data
   }
-  return assemble(values as Values, labels)
+  const config = assemble(values as Values, labels)
+  checkReach(config.daemon)
+  return config
 }
 
 /** Throws ConfigError when it cannot be read or is no JSON (comments and trailing commas are fine). */
@@ -243,6 +246,12 @@ function flatten (object: Record<string, unknown>, prefix: string, into: Map<str
 
 function isSection (key: string): boolean {
   return key === 'labels' || Object.keys(KEYS).some(known => known.startsWith(`${key}.`))
+}
+
+/** What others can reach is asked for twice; said here, before a start leaves anything behind. */
+function checkReach ({ api: { tcp }, hf }: DaemonSettings): void {
+  if (tcp.port !== undefined && !tcp.allowRemote && !isLoopback(tcp.host)) throw new ConfigError(`api.tcp.host is ${tcp.host}, which others can reach; use 127.0.0.1, or set api.tcp.allowRemote if that is meant`)
+  if (hf.listen !== undefined && !hf.allowRemote && !isLoopback(hf.listen.host)) throw new ConfigError(`hf.listen names ${hf.listen.host}, which others can reach; use 127.0.0.1, or set hf.allowRemote if that is meant`)
 }
 
 function assemble (values: Values, labels: Record<string, string>): Config {

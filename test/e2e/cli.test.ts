@@ -102,7 +102,9 @@ describe('the command line', function () {
         [['--config', join(root, 'missing.json')], /cannot use the configuration file/],
         [['--label', 'nonsense'], /--label takes key=value/],
         [['--join', 'shoal1nonsense'], /invite/],
-        [['--listen', 'everywhere'], /must be a multiaddr/]
+        [['--listen', 'everywhere'], /must be a multiaddr/],
+        [['--set', 'hf.listen=0.0.0.0:1'], /hf\.listen names 0\.0\.0\.0, which others can reach; .*hf\.allowRemote/],
+        [['--set', 'api.tcp.port=0', '--set', 'api.tcp.host=0.0.0.0'], /api\.tcp\.host is 0\.0\.0\.0, which others can reach/]
       ].map(async ([args, message]) => ({ message: message as RegExp, result: await shoal(['daemon', '--data', data, ...args as string[]]) })))
       for (const { message, result } of results) {
         assert.equal(result.code, 2, result.stderr)
