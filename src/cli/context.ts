@@ -2,7 +2,7 @@ import { resolve } from 'node:path'
 import type { Command } from 'commander'
 import { ApiClient } from '../api/client.ts'
 import { checkSocketPath, defaultDataDirectory, defaultSocketPath } from '../api/paths.ts'
-import { AbortError } from '../base/index.ts'
+import { AbortError, UsageError } from '../base/index.ts'
 import { EXIT } from './exit-codes.ts'
 import { Progress } from './progress.ts'
 
@@ -25,6 +25,7 @@ export class Context {
   constructor (options: GlobalOptions) {
     this.json = options.json ?? false
     this.quiet = options.quiet ?? false
+    for (const name of ['data', 'api'] as const) if (options[name] === '') throw new UsageError(`--${name} is empty; give it a path, or leave it out`)
     this.dataDirectory = options.data === undefined ? defaultDataDirectory() : resolve(options.data)
     this.socketPath = options.api === undefined ? defaultSocketPath(process.env, options.data === undefined ? undefined : this.dataDirectory) : resolve(options.api)
     checkSocketPath(this.socketPath)

@@ -69,7 +69,7 @@ describe('the command line', function () {
     })
 
     it('exits 2 for wrong usage, in words or as JSON', async () => {
-      const wrong: string[][] = [[], ['frobnicate'], ['get'], ['ls', 'extra'], ['add', '--nope', 'x'], ['get', NOWHERE, '--order', 'random'], ['--api', `/${'x'.repeat(120)}`, 'ls'], ['--data']]
+      const wrong: string[][] = [[], ['frobnicate'], ['get'], ['ls', 'extra'], ['add', '--nope', 'x'], ['get', NOWHERE, '--order', 'random'], ['--api', `/${'x'.repeat(120)}`, 'ls'], ['--data'], ['--data', '', 'ls'], ['--api', '', 'ls']]
       for (const args of wrong) {
         const [words, json] = await Promise.all([shoal(args), shoal(['--json', ...args])])
         assert.deepEqual([words.code, words.stdout, json.code, json.stdout], [2, '', 2, ''], args.join(' '))
