@@ -40,10 +40,13 @@ const ABSENT = new Set(['ECONNREFUSED', 'ENOENT', 'ENOTSOCK', 'ENOTDIR', 'EPROTO
  */
 export class ApiClient {
   readonly socketPath: string
+  readonly #start: string
 
-  constructor (init: { socketPath: string }) {
+  /** `start`: the command that starts a daemon there, for messages. */
+  constructor (init: { socketPath: string, start?: string }) {
     checkSocketPath(init.socketPath)
     this.socketPath = init.socketPath
+    this.#start = init.start ?? 'shoal daemon'
   }
 
   /** Adds a file or directory; `path` is absolute, as the daemon sees it. */
@@ -244,10 +247,10 @@ export class ApiClient {
       return new DaemonUnreachableError(`no permission to use ${this.socketPath}; run as the user that started the daemon`, cause)
     }
     if (isAbsent(error)) {
-      return new DaemonUnreachableError(`no daemon listens on ${this.socketPath}; start one with: shoal daemon`, cause)
+      return new DaemonUnreachableError(`no daemon listens on ${this.socketPath}; start one with: ${this.#start}`, cause)
     }
     const why = error === undefined ? '' : ` (${code ?? error.message})`
-    return new DaemonUnreachableError(`the daemon on ${this.socketPath} went away before it had answered${why}; see its log, and start it again with: shoal daemon`, cause)
+    return new DaemonUnreachableError(`the daemon on ${this.socketPath} went away before it had answered${why}; see its log, and start it again with: ${this.#start}`, cause)
   }
 }
 

@@ -22,7 +22,7 @@ const LOOPBACK_HOSTS = ['localhost', '127.0.0.1', '[::1]']
 /** Throws HostNotAllowedError, CrossSiteRequestError or ApiTokenError when the request is not to be served. */
 export function guard (incoming: IncomingMessage, init: GuardInit): void {
   const { host, origin, authorization, 'sec-fetch-site': site } = incoming.headers
-  const allowed = [...LOOPBACK_HOSTS, ...(init.hosts ?? []).map(host => host.toLowerCase()), ...(init.ownAddress === true ? ownAddress(incoming) : [])]
+  const allowed = [...new Set([...LOOPBACK_HOSTS, ...(init.hosts ?? []).map(host => host.toLowerCase()), ...(init.ownAddress === true ? ownAddress(incoming) : [])])]
   if (host === undefined || !allowed.includes(hostName(host))) {
     throw new HostNotAllowedError(`this daemon does not answer to the host ${JSON.stringify(host ?? '')}; use one of ${allowed.join(', ')}`)
   }

@@ -4,6 +4,7 @@ import { ApiClient } from '../api/client.ts'
 import { checkSocketPath, defaultDataDirectory, defaultSocketPath } from '../api/paths.ts'
 import { AbortError, UsageError } from '../base/index.ts'
 import { EXIT } from './exit-codes.ts'
+import { shellWord } from './format.ts'
 import { Progress } from './progress.ts'
 
 export interface GlobalOptions {
@@ -20,6 +21,7 @@ export class Context {
   readonly dataDirectory: string
   readonly socketPath: string
   readonly #interrupted = new AbortController()
+  readonly #start: string
   #client: ApiClient | undefined
 
   constructor (options: GlobalOptions) {
@@ -29,10 +31,11 @@ export class Context {
     this.dataDirectory = options.data === undefined ? defaultDataDirectory() : resolve(options.data)
     this.socketPath = options.api === undefined ? defaultSocketPath(process.env, options.data === undefined ? undefined : this.dataDirectory) : resolve(options.api)
     checkSocketPath(this.socketPath)
+    this.#start = ['shoal daemon', ...options.data === undefined ? [] : ['--data', shellWord(this.dataDirectory)], ...options.api === undefined ? [] : ['--api', shellWord(this.socketPath)]].join(' ')
   }
 
   get client (): ApiClient {
-    return this.#client ??= new ApiClient({ socketPath: this.socketPath })
+    return this.#client ??= new ApiClient({ socketPath: this.socketPath, start: this.#start })
   }
 
   get signal (): AbortSignal { return this.#interrupted.signal }

@@ -76,6 +76,11 @@ export function fields (rows: Array<[string, string]>): string {
   return rows.map(([name, value]) => `${name.padEnd(width)}  ${value}`).join('\n')
 }
 
+/** For commands that are printed to be typed. */
+export function shellWord (text: string): string {
+  return /^[\w./:=@%+,-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`
+}
+
 /** What came from elsewhere may hold control characters; a terminal must not obey them. */
 export function printable (text: string): string {
   // oxlint-disable-next-line no-control-regex

@@ -146,7 +146,9 @@ export function parseModelCid (text: string): CID {
     if (text.length > CID_TEXT_MAX) throw new Error(`it has ${text.length} characters`)
     cid = CID.parse(text)
   } catch (error) {
-    throw new InvalidCidError(`${printable(text)} is not a CID: ${asError(error).message}. Give the model CID that shoal add printed`, { cause: error })
+    // What the parser says of it speaks of bases and varints.
+    const why = text.length > CID_TEXT_MAX ? `it has ${text.length} characters` : 'it is mistyped, or cut short'
+    throw new InvalidCidError(`${printable(text)} is not a CID: ${why}; give the model CID that shoal add printed`, { cause: error })
   }
   if (cid.version === 1 && cid.code === RAW) {
     checkHash(cid)

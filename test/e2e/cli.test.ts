@@ -85,11 +85,13 @@ describe('the command line', function () {
       const results = await Promise.all(commands.map(async args => await shoal(['--data', data, ...args])))
       for (const { code, stderr } of results) {
         assert.equal(code, 5)
-        assert.equal(stderr, `shoal: no daemon listens on ${data}/api.sock; start one with: shoal daemon\n`)
+        assert.equal(stderr, `shoal: no daemon listens on ${data}/api.sock; start one with: shoal daemon --data ${data}\n`)
       }
+      const own = await shoal(['--data', join(root, 'my data'), '--api', join(root, 'own.sock'), 'ls'])
+      assert.equal(own.stderr, `shoal: no daemon listens on ${root}/own.sock; start one with: shoal daemon --data '${root}/my data' --api ${root}/own.sock\n`)
       const byEnvironment = await shoal(['ls', '--json'], { env: { SHOAL_DATA: data } })
       assert.deepEqual([byEnvironment.code, errorOf(byEnvironment).name], [5, 'DaemonUnreachableError'])
-      assert.match((await shoal(['ls'], { env: { XDG_DATA_HOME: root } })).stderr, new RegExp(`${root}/shoal/api.sock`))
+      assert.match((await shoal(['ls'], { env: { XDG_DATA_HOME: root } })).stderr, new RegExp(`${root}/shoal/api.sock; start one with: shoal daemon\n$`))
     })
 
     it('daemon exits 2 for a wrong configuration, and makes nothing', async () => {

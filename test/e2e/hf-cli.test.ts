@@ -58,6 +58,7 @@ describe('Hugging Face clients and the command line', function () {
     for (const [args, code, name] of [
       [['link', 'no name', cid], 2, 'InvalidRepoNameError'], [['link', 'cid/x', cid], 2, 'InvalidRepoNameError'], [['link', 'acme/tiny', 'x'], 2, 'InvalidCidError'], [['unlink', 'acme/tiny@v1'], 3, 'LinkNotFoundError'],
       [['export', cid], 2, 'UsageError'], [['add'], 2, 'UsageError'], [['add', root, '--from-hf-cache', 'a/b'], 2, 'UsageError'], [['add', root, '--revision', 'x'], 2, 'UsageError'],
+      [['add', '--from-hf-cache', 'a/b@v1', '--revision', 'v1', '--cache-dir', root], 2, 'UsageError'],
       [['add', '--from-hf-cache', 'a/b', '--cache-dir', root], 3, 'RepoNotCachedError']
     ] as const) {
       const failed = await run(...args, '--json')
@@ -126,7 +127,7 @@ describe('Hugging Face clients and the command line', function () {
       assert.ok(shown.fileList.every(({ inPlace }) => inPlace))
       // What is not whole is no model, and what leads out of the cache is none of it.
       await rm(join(exported.path, 'config.json'))
-      assert.match((await at('add', '--from-hf-cache', 'acme/down', '--revision', 'v2', '--cache-dir', cache)).stderr, /downloaded in part only: config\.json is missing/)
+      assert.match((await at('add', '--from-hf-cache', 'acme/down@v2', '--cache-dir', cache)).stderr, /downloaded in part only: config\.json is missing/)
       await symlink('/etc/hostname', join(exported.path, 'config.json'))
       assert.match((await at('add', '--from-hf-cache', 'acme/down', '--revision', exported.commit, '--cache-dir', cache)).stderr, /points to \/etc\/hostname, which is not below/)
     } finally {

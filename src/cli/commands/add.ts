@@ -18,7 +18,7 @@ export function addAdd (program: Command): void {
     .option('--follow', 'follow symbolic links instead of refusing them')
     .option('--replicas <n>', 'how many replicas the swarm is to keep, 0 to 64 (default: replication.target)')
     .option('--wait', 'return only when every shard has its replicas, proven')
-    .option('--from-hf-cache <name>', 'instead of a path: what a Hugging Face client has downloaded as ORG/NAME, in place; links the name')
+    .option('--from-hf-cache <name>', 'instead of a path: what a Hugging Face client has downloaded as ORG/NAME or ORG/NAME@REVISION, in place; links the name')
     .option('--revision <revision>', 'with --from-hf-cache: a branch, tag or commit (default: main)')
     .option('--cache-dir <dir>', 'with --from-hf-cache: the cache (default: $HF_HUB_CACHE, else $HF_HOME/hub, else ~/.cache/huggingface/hub)')
     .action(action(async (context, path: string | undefined, options: Options) => {
@@ -47,12 +47,20 @@ async function snapshotOf (path: string | undefined, { fromHfCache, revision, ca
   }
   if (path !== undefined || inPlace === true || follow === true) throw new UsageError('--from-hf-cache takes no path, and adds in place by itself')
   const { defaultCacheDirectory, findSnapshot } = await import('../../hf/cache.ts')
-  const snapshot = await findSnapshot(fromHfCache, revision ?? DEFAULT_REVISION, cacheDir ?? defaultCacheDirectory())
+  const [repo, behind] = split(fromHfCache)
+  if (behind !== undefined && revision !== undefined) throw new UsageError(`${fromHfCache} names a revision, and so does --revision; give one of them`)
+  const snapshot = await findSnapshot(repo, revision ?? behind ?? DEFAULT_REVISION, cacheDir ?? defaultCacheDirectory())
   const { missing = [] } = snapshot
   if (missing.length > 0) {
     throw new UsageError(`${fromHfCache} is downloaded in part only: ${missing.slice(0, 4).join(', ')}${missing.length > 4 ? ` and ${missing.length - 4} more` : ''} ${missing.length === 1 ? 'is' : 'are'} missing; download the rest first, or add the directory itself with --follow: ${snapshot.path}`)
   }
   return snapshot
+}
+
+/** ORG/NAME@REVISION in its two parts; a commit may stand there too. */
+function split (name: string): [string, string?] {
+  const at = name.indexOf('@')
+  return at < 0 ? [name] : [name.slice(0, at), name.slice(at + 1)]
 }
 
 async function add (context: Context, path: string, options: AddOptions): Promise<AddResult> {

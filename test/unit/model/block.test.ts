@@ -114,7 +114,7 @@ describe('model: CIDs a user gives', () => {
     ['words', 'llama-3', /is not a CID/],
     ['terminal controls', 'b\u001b[31m\u202e', /\\u001b.*\\u202e/],
     ['a very long text', 'b'.repeat(1_000_000), /1000000 characters/],
-    ['a truncated text', hashMetadata(Buffer.from('x')).toString().slice(0, -3), /is not a CID/],
+    ['a truncated text', hashMetadata(Buffer.from('x')).toString().slice(0, -3), /is not a CID: it is mistyped, or cut short; give the model CID that shoal add printed$/],
     ['surrounding space', ` ${hashMetadata(Buffer.from('x')).toString()}`, /is not a CID/],
     ['a block', hashBlock(Buffer.from('x')).toString(), /single block/],
     ['dag-pb', cid(0x70, 0x12, digest).toString(), /codec 0x70/],
