@@ -7,7 +7,7 @@ import { createProgram } from '../../src/cli/program.ts'
 
 const EXIT_CODES: Record<keyof typeof EXIT, string> = {
   done: 'done',
-  failed: 'failed; `drain`: something is left; `doctor`: something fails',
+  failed: 'failed; `drain`: something is left; `doctor`: something fails; `daemon`: also an address that is taken or not there yet, so that a service manager tries again',
   usage: 'wrong usage or configuration',
   notFound: 'not found, or no provider',
   verification: 'verification failed',

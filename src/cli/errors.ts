@@ -1,5 +1,5 @@
 import { CommanderError } from 'commander'
-import { ShoalError, asError, type ErrorJson } from '../base/index.ts'
+import { ConfigError, ShoalError, asError, systemCode, type ErrorJson } from '../base/index.ts'
 import { EXIT, exitCodeOf } from './exit-codes.ts'
 import { printable } from './format.ts'
 
@@ -14,7 +14,16 @@ export function report (error: unknown, options: { json: boolean }): number {
     process.stderr.write(`shoal: ${printable(told.message)}\n`)
     if (!(error instanceof ShoalError) && !(error instanceof CommanderError)) process.stderr.write(`${asError(error).stack ?? ''}\n`)
   }
-  return exitCodeOf(told)
+  return mayPass(error) ? EXIT.failed : exitCodeOf(told)
+}
+
+/** An address that is taken, or not there yet as at boot. */
+const ADDRESS_CODES = /\b(?:EADDRINUSE|EADDRNOTAVAIL|EAI_AGAIN)\b/
+
+/** Wrong configuration only until somebody else lets go of the address: a service manager is to try again. libp2p has the code in its message alone. */
+function mayPass (error: unknown): boolean {
+  const cause = error instanceof ConfigError ? error.cause : undefined
+  return cause instanceof Error && ADDRESS_CODES.test(systemCode(cause) ?? (cause.name === 'UnsupportedListenAddressesError' ? cause.message : ''))
 }
 
 function errorJson (error: unknown): ErrorJson {

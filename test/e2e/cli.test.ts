@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { createHash, randomBytes } from 'node:crypto'
 import { execFileSync } from 'node:child_process'
 import { access, chmod, cp, mkdir, mkdtemp, open, readFile, readdir, rm, stat, symlink, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { ApiClient } from '../../src/api/client.ts'
@@ -117,6 +118,22 @@ describe('the command line', function () {
       assert.match(variable.stderr, /did you mean SHOAL_SET_STORAGE_QUOTA\?/)
       await assert.rejects(access(data))
     })
+  })
+
+  it('daemon exits 1 for an address that is taken or not there, which may pass, so that a service manager tries again', async () => {
+    const other = createServer()
+    await new Promise<void>(resolve => { other.listen(0, '127.0.0.1', resolve) })
+    try {
+      const { port } = other.address() as { port: number }
+      const free = ['--listen', '/ip4/127.0.0.1/tcp/0']
+      const cases = [['--listen', `/ip4/127.0.0.1/tcp/${port}`], ['--listen', '/ip4/192.0.2.1/tcp/0'], [...free, '--set', `hf.listen=127.0.0.1:${port}`], [...free, '--set', `api.tcp.port=${port}`]]
+      for (const [at, args] of cases.entries()) {
+        const result = await shoal(['daemon', '--data', join(root, `taken-${at}`), '--json', ...args])
+        assert.deepEqual([result.code, errorOf(result).name], [1, 'ConfigError'], `${args.join(' ')}: ${result.stderr}`)
+      }
+    } finally {
+      await new Promise(resolve => { other.close(resolve) })
+    }
   })
 
   describe('with a Node that is too old', () => {

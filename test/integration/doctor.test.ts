@@ -3,7 +3,7 @@ import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { createServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { resolveConfig } from '../../src/cli/config.ts'
+import { flagLayer, resolveConfig, type Config } from '../../src/cli/config.ts'
 import { examine, type Finding } from '../../src/cli/doctor/index.ts'
 
 const NOBODY = 65_534
@@ -28,7 +28,7 @@ describe('doctor', function () {
     server = createServer(socket => { socket.destroy() })
     await new Promise<void>(resolve => { server?.listen(socketPath, resolve) })
   }
-  const find = async (check: string, init: { dataDirectory?: string } = {}): Promise<Finding[]> => {
+  const find = async (check: string, init: { dataDirectory?: string, config?: Config } = {}): Promise<Finding[]> => {
     const findings = await examine({ dataDirectory: root, socketPath, config: resolveConfig([]), isToJoin: false, ...init })
     return findings.filter(finding => finding.check === check)
   }
@@ -57,6 +57,24 @@ describe('doctor', function () {
     await writeFile(dataDirectory, '')
     assert.deepEqual((await find('versions', { dataDirectory })).at(-1), { check: 'versions', level: 'fail', message: `${dataDirectory} is no directory`, fix: 'give another --data directory' })
     assert.deepEqual(await find('permissions', { dataDirectory }), [])
+  })
+
+  it('looks at the ports for clients as well', async () => {
+    const other = createServer()
+    await new Promise<void>(resolve => { other.listen(0, '127.0.0.1', resolve) })
+    try {
+      const { port } = other.address() as { port: number }
+      const ports = async (...set: string[]): Promise<Finding[]> => (await find('ports', { config: resolveConfig([flagLayer({ set: ['listen=/ip4/127.0.0.1/tcp/0', ...set] })]) })).slice(1)
+      const [hf] = await ports(`hf.listen=127.0.0.1:${port}`)
+      assert.deepEqual([hf?.level, hf?.message], ['fail', `127.0.0.1 port ${port} (the Hugging Face endpoint) is taken by another program`])
+      assert.match(hf?.fix ?? '', /--set hf\.listen=HOST:PORT$/)
+      const [api, none] = await ports(`api.tcp.port=${port}`)
+      assert.deepEqual([api?.level, api?.message, none], ['fail', `127.0.0.1 port ${port} (the API over TCP) is taken by another program`, undefined])
+      assert.deepEqual((await ports('hf.listen=127.0.0.1:0')).map(({ level }) => level), ['ok'])
+      assert.deepEqual(await ports(), [])
+    } finally {
+      await new Promise(resolve => { other.close(resolve) })
+    }
   })
 
   it('does not take a daemon that hangs up for no daemon', async () => {

@@ -13,7 +13,7 @@ import { version as ownVersion } from '../version.ts'
 import { brokenOff, disk, lookAt, permissions, version } from './disk.ts'
 import { fail, ok, warn, type Finding } from './finding.ts'
 import { clock, limits, memory } from './host.ts'
-import { peers, ports } from './network.ts'
+import { httpPorts, peers, ports } from './network.ts'
 
 export type { Finding } from './finding.ts'
 
@@ -30,6 +30,7 @@ const DAEMON_TIMEOUT_MS = 5_000
 
 export async function examine ({ dataDirectory, socketPath, config, isToJoin }: DoctorInit): Promise<Finding[]> {
   const settings = resolveSettings(config.node)
+  const { daemon } = config
   const directory = await lookAt(dataDirectory)
   const { status, known, finding } = await ask(socketPath)
   const pid = status === undefined ? undefined : directory.pid
@@ -44,6 +45,7 @@ export async function examine ({ dataDirectory, socketPath, config, isToJoin }: 
     await limits(pid),
     memory(slotsBytes, status !== undefined),
     ...await ports(settings, status),
+    ...await httpPorts({ hf: daemon.hf.listen, api: daemon.api.tcp.port === undefined ? undefined : { host: daemon.api.tcp.host, port: daemon.api.tcp.port } }, status !== undefined),
     ...await disk(directory, settings.storage, status),
     ...await brokenOff(directory, status),
     ...await permissions(directory, socketPath),

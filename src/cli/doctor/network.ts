@@ -9,9 +9,22 @@ import { fail, ok, warn, type Finding } from './finding.ts'
 
 const CONNECT_TIMEOUT_MS = 2_000
 
+const HF = 'the Hugging Face endpoint'
+const API = 'the API over TCP'
+/** The key that says where it listens. */
+const KEYS: Readonly<Record<string, string>> = { lanes: '--set lane.port=PORT', [HF]: '--set hf.listen=HOST:PORT', [API]: '--set api.tcp.port=PORT' }
+
 interface Port { host: string, port: number, what: string }
 
 export interface PortSettings { listen: readonly string[], lane: { enabled: boolean, port: number | undefined } }
+/** For programs rather than peers; undefined where there is none. */
+export interface HttpListeners { hf: { host: string, port: number } | undefined, api: { host: string, port: number } | undefined }
+
+/** What listens for clients over TCP. As `ports`, and without a daemon's word for where it does. */
+export async function httpPorts ({ hf, api }: HttpListeners, isUp: boolean): Promise<Finding[]> {
+  const all: Port[] = [...hf === undefined ? [] : [{ ...hf, what: HF }], ...api === undefined ? [] : [{ ...api, what: API }]]
+  return await Promise.all(all.filter(({ port }) => !(isUp && port === 0)).map(async port => await (isUp ? answers(port) : couldListen(port))))
+}
 
 /** With a daemon: do its ports answer? Without: could it have them? */
 export async function ports (settings: PortSettings, status: ShownStatus | undefined): Promise<Finding[]> {
@@ -57,6 +70,8 @@ async function answers ({ host, port, what }: Port): Promise<Finding> {
   if (error === undefined) return ok('ports', `${what} answers on ${to} port ${port}`)
   const message = `${what} does not answer on ${to} port ${port}: ${error.message}`
   if (what === 'lanes') return warn('ports', message, 'another program may have had the port, and lanes took a free one: see lane.port; a firewall that knows ports wants it fixed')
+  // This command may have been given another configuration than the daemon.
+  if (what === HF || what === API) return warn('ports', message, `see whether the daemon was started with the same configuration (${KEYS[what] ?? ''}), and its log`)
   return fail('ports', message, 'look for a firewall on this host (nft list ruleset), then at the log of the daemon')
 }
 
@@ -69,12 +84,12 @@ async function couldListen ({ host, port, what }: Port): Promise<Finding> {
   if (error === undefined) return ok('ports', `${host} port ${port} is free for ${what}`)
   const code = systemCode(error)
   if (code === 'EADDRINUSE') {
-    const fix = `find who has it (ss -ltnp 'sport = :${port}') and stop that, or listen elsewhere: ${what === 'lanes' ? '--set lane.port=PORT' : '--listen'}`
+    const fix = `find who has it (ss -ltnp 'sport = :${port}') and stop that, or listen elsewhere: ${KEYS[what] ?? '--listen'}`
     // Lanes do with any port.
     return (what === 'lanes' ? warn : fail)('ports', `${host} port ${port} (${what}) is taken by another program`, fix)
   }
   if (code === 'EACCES') return fail('ports', `this user may not listen on ${host} port ${port}`, 'use a port from 1024 on')
-  return fail('ports', `${what} cannot listen on ${host} port ${port}: ${asError(error).message}`, 'give an address of this host with --listen')
+  return fail('ports', `${what} cannot listen on ${host} port ${port}: ${asError(error).message}`, `give an address of this host with ${KEYS[what] ?? '--listen'}`)
 }
 
 export function peers (status: ShownStatus, known: readonly PeerStatus[], isToJoin: boolean): Finding[] {
