@@ -108,6 +108,8 @@ describe('operations', function () {
 
   describe('completion', () => {
     let env: Record<string, string> = {}
+    /** Of a user whose daemon is another one than they name. */
+    const elsewhere = (): Record<string, string> => ({ ...env, SHOAL_DATA: join(root, 'none'), HOME: root })
     before(async () => {
       const bin = join(root, 'bin')
       await mkdir(bin)
@@ -115,13 +117,15 @@ describe('operations', function () {
       await Promise.all(['bash', 'zsh', 'fish'].map(async shell => { await writeFile(join(root, `c.${shell}`), (await shoal(['completion', shell])).stdout) }))
       env = environment({ PATH: `${bin}:${process.env.PATH ?? ''}`, SHOAL_DATA: data })
     })
-    const run = async (program: string, ...args: string[]): Promise<string> => (await promisify(execFile)(program, args, { env, cwd: root })).stdout
+    const runIn = async (env: Record<string, string>, program: string, ...args: string[]): Promise<string> => (await promisify(execFile)(program, args, { env, cwd: root })).stdout
+    const run = async (program: string, ...args: string[]): Promise<string> => await runIn(env, program, ...args)
     const hasShell = async (shell: string): Promise<boolean> => await run(shell, '--version').then(() => true, () => false)
 
     /** What bash would offer for the last of these words. */
-    const bash = async (...words: string[]): Promise<string[]> => {
+    const bash = async (...words: string[]): Promise<string[]> => await bashIn(env, ...words)
+    const bashIn = async (env: Record<string, string>, ...words: string[]): Promise<string[]> => {
       const script = `source '${root}/c.bash'; compopt () { :; }; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _shoal; printf '%s\\n' "\${COMPREPLY[@]}"`
-      return (await run('bash', '-c', script, 'bash', 'shoal', ...words)).split('\n').filter(line => line !== '')
+      return (await runIn(env, 'bash', '-c', script, 'bash', 'shoal', ...words)).split('\n').filter(line => line !== '')
     }
 
     it('offers commands, options, choices, keys, files and models in bash', async () => {
@@ -143,6 +147,11 @@ describe('operations', function () {
       await Promise.all(offered.map(async ([words, expected]) => { assert.deepEqual((await bash(...words)).sort(), expected.sort(), words.join(' ')) }))
     })
 
+    it('asks the daemon that is named for models, by a path from home and by one word too', async () => {
+      assert.deepEqual(await bashIn(elsewhere(), 'get', ''), [])
+      for (const words of [['--data', '~/data'], ['--data=data'], ['--data', '=', 'data'], ['--api', '~/data/api.sock']]) assert.deepEqual(await bashIn(elsewhere(), ...words, 'get', ''), [cid], words.join(' '))
+    })
+
     it('evaluates nothing that stands on the command line', async () => {
       const trap = join(root, 'trap')
       await Promise.all([['get', `$(touch ${trap})`], [`\`touch ${trap}\``, ''], ['--data', `$(touch ${trap})`, 'get', ''], ['--api', `;touch ${trap}`, 'get', '']].map(async words => await bash(...words)))
@@ -151,19 +160,25 @@ describe('operations', function () {
 
     it('offers the same in zsh', async function () {
       if (!await hasShell('zsh')) this.skip()
-      const zsh = async (...words: string[]): Promise<string> => await run('zsh', '-f', '-c', `compdef () { :; }; source '${root}/c.zsh'; words=("$@"); CURRENT=$#; current=$words[CURRENT]; _shoal_walk; print -r -- "$kind $choices"`, 'zsh', 'shoal', ...words)
+      const zsh = async (...words: string[]): Promise<string> => await runIn(elsewhere(), 'zsh', '-f', '-c', `compdef () { :; }; source '${root}/c.zsh'; words=("$@"); CURRENT=$#; current=$words[CURRENT]; _shoal_walk; print -r -- "$kind $choices" $globals`, 'zsh', 'shoal', ...words)
       assert.equal(await zsh('get', '--order', ''), 'choice rarest sequential\n')
       assert.equal(await zsh('get', ''), 'model \n')
       assert.equal(await zsh('get', cid, '--output', ''), 'directory \n')
       assert.match(await zsh(''), /^command daemon /)
+      assert.equal(await zsh('--data=/x', 'get', ''), 'model  --data=/x\n')
+      assert.equal(await zsh('--data', '~/x', 'get', ''), `model  --data ${root}/x\n`)
     })
 
     it('offers the same in fish', async function () {
       if (!await hasShell('fish')) this.skip()
-      const fish = async (line: string): Promise<string[]> => (await run('fish', '--no-config', '-c', `source '${root}/c.fish'; complete -C ${JSON.stringify(line)}`)).split('\n').filter(line => line !== '').map(line => line.split('\t')[0] ?? '')
+      const fish = async (line: string): Promise<string[]> => (await runIn(elsewhere(), 'fish', '--no-config', '-c', `source '${root}/c.fish'; complete -C ${JSON.stringify(line)}`)).split('\n').filter(line => line !== '').map(line => line.split('\t')[0] ?? '')
       assert.deepEqual(await fish('shoal g'), ['gc', 'get'])
       assert.deepEqual(await fish('shoal get --ord'), ['--order'])
-      assert.deepEqual((await fish('shoal get ')).filter(word => word.startsWith('bafy')), [cid])
+      assert.deepEqual(await fish('shoal --data data g'), ['gc', 'get'])
+      assert.deepEqual(await fish('shoal --quiet --data=data dra'), ['drain'])
+      assert.deepEqual(await fish('shoal --data get get --ord'), ['--order'])
+      assert.deepEqual((await fish('shoal get ')).filter(word => word.startsWith('bafy')), [])
+      for (const given of ['--data data', '--data=data', '--data ~/data', `--api '${data}/api.sock'`]) assert.deepEqual((await fish(`shoal ${given} get `)).filter(word => word.startsWith('bafy')), [cid], given)
     })
 
     it('is for the shells it knows, and loads twice', async () => {

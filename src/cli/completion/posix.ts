@@ -77,8 +77,12 @@ _${name}_walk () {
     # bash takes --data=DIR for three words.
     [[ $word == = ]] && continue
     if [[ -n $taken ]]; then
+      # The shell will make a path of it, and has not yet.
+      case $word in '~'|'~/'*) word=$HOME\${word:1} ;; esac
       case $taken in --data|--api) globals+=("$taken" "$word") ;; esac
       taken=
+    elif [[ $word == --data=* || $word == --api=* ]]; then
+      globals+=("$word")
     elif [[ $word == -* ]]; then
       _${name}_value "$word"
       [[ -n $kind ]] && taken=$word
