@@ -126,8 +126,10 @@ export class BlockServer {
 
   #ready (stream: ServedStream): void {
     const peer = this.#peers.get(stream.peerId)
-    if (peer === undefined || peer.ready.includes(stream)) return
-    peer.ready.push(stream)
+    if (peer === undefined) return
+    if (!peer.ready.includes(stream)) peer.ready.push(stream)
+    else if (stream.later) return
+    else this.#promote(peer, stream)
     this.#queue(peer)
     this.#pumpSoon()
   }
@@ -210,6 +212,15 @@ export class BlockServer {
     }
     this.#hooks.sent(stream.peerId, bytes)
     return bytes
+  }
+
+  /** Somebody waits for what one of the peer's streams has now. */
+  #promote (peer: ServedPeer, stream: ServedStream): void {
+    const at = this.#laterRing.indexOf(peer)
+    if (at < 0) return
+    this.#laterRing.splice(at, 1)
+    peer.ready.splice(peer.ready.indexOf(stream), 1)
+    peer.ready.unshift(stream)
   }
 
   /** Puts a peer into the ring where its next stream belongs. */

@@ -88,8 +88,8 @@ export class ServedStream {
 
   get canSend (): boolean { return !this.#closed && !this.#frames.blocked && this.#answers[0]?.state === 'ready' }
 
-  /** Nobody waits for what is next. */
-  get later (): boolean { return this.#answers[0]?.later === true }
+  /** Nobody waits for what is next, nor for anything behind it. */
+  get later (): boolean { return this.#answers[0]?.later === true && !this.#answers.some(({ later }) => !later) }
 
   /** Sends one piece and returns its bytes. */
   turn (): number {
@@ -150,7 +150,11 @@ export class ServedStream {
       const isMetadata = cid.code === DAG_CBOR
       const location = isMetadata ? undefined : store.findBlock(cid)
       if (isMetadata ? store.metadata(cid) === undefined : location === undefined) { refused.push(id); continue }
-      this.#answers.push({ id, cid, location, later, state: 'queued', slot: undefined, bytes: NOTHING, sent: 0, headSent: false, evicted: false, dropped: false, giveUpWaiting: () => undefined })
+      const answer: Answer = { id, cid, location, later, state: 'queued', slot: undefined, bytes: NOTHING, sent: 0, headSent: false, evicted: false, dropped: false, giveUpWaiting: () => undefined }
+      // What somebody waits for passes what can wait and has not begun: all loads of a peer come over one stream.
+      const at = later ? -1 : this.#answers.findIndex(other => other.later && !other.headSent)
+      if (at < 0) this.#answers.push(answer)
+      else this.#answers.splice(at, 0, answer)
     }
     this.#refuse(NOT_HERE, refused)
     if (this.#answers.length > this.#requestsMax) this.#hold()

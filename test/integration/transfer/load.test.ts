@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { MiB, seededRandom } from '../../../src/base/index.ts'
+import { KiB, MiB, seededRandom } from '../../../src/base/index.ts'
 import { contentOf, readBlock, sampleOf, seedOf, fileOf, type Sample } from '../../compliance/store-fixtures.ts'
 import { Peers, connectAll, holdAll, startFetch } from './peers.ts'
 
@@ -71,5 +71,25 @@ describe(`loading from peers (seed ${seed})`, () => {
     assert(meanwhile < load.bytes / 4, `${meanwhile} bytes went to who can wait, while ${load.bytes} went to who cannot`)
     await later.done
     assert.equal(later.stats().fetchedBytes, replica.bytes)
+  })
+
+  it('does not keep a load behind what the same peer is given slowly, for nobody waits for that', async () => {
+    await using peers = new Peers()
+    const a = await peers.add({ settings: { backgroundRates: [{ from: 0, to: 1440, bytesPerSecond: 512 * KiB }] } })
+    const b = await peers.add()
+    await connectAll(peers.all)
+    const large = (name: string, number: number): Sample => sampleOf([{ path: name, content: contentOf(seededRandom(seed + number), 24 * MiB) }], seededRandom(seed))
+    const [replica, load] = [large('replica', 1), large('load', 2)]
+    await holdAll(a.store, replica)
+    await holdAll(a.store, load)
+    const later = await startFetch(b, replica, [a], { isBackground: () => true })
+    while (later.stats().fetchedBytes === 0) await new Promise(resolve => { setTimeout(resolve, 5) })
+    const started = performance.now()
+    await (await startFetch(b, load, [a])).done
+    const seconds = (performance.now() - started) / 1000
+    assert(seconds < 6, `${seconds.toFixed(1)} s for 24 MiB`)
+    assert(later.stats().bytesDone < replica.bytes)
+    later.done.catch(() => undefined)
+    await later.stop()
   })
 })
