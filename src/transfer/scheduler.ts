@@ -269,9 +269,11 @@ export class Scheduler {
 
   /** A peer with room for which nothing is free relieves a much slower one. Says whether it did. */
   #takeOver (peer: SchedulerPeer, now: number): boolean {
-    const singles = [...this.#peers.values()].flatMap(other => other.queue.filter(({ block }) => peer.blocks.has(block) && !this.#moved.has(block) &&
-      this.#assignments.needsHelp(block, now) && mayRelieve(peer, block, this.#blocks.size(block), this.#company(now))))
-    const found = mostRelieved(singles, peer, now)
+    const mayHelp = ({ block }: Assignment): boolean => peer.blocks.has(block) && !this.#moved.has(block) &&
+      this.#assignments.needsHelp(block, now) && mayRelieve(peer, block, this.#blocks.size(block), this.#company(now))
+    // Of each queue what comes last gains most.
+    const last = [...this.#peers.values()].flatMap(other => other.queue.findLast(mayHelp) ?? [])
+    const found = mostRelieved(last, peer, now)
     if (found === undefined || this.#isBetterLeft(peer, found.block, now)) return false
     if (!found.peer.begun(found, now)) { this.#move(found, peer, now); return true }
     if (!peer.idle || !this.#isEndgame || !this.#mayDuplicate(found, peer, now)) return false
