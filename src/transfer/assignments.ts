@@ -44,10 +44,10 @@ export class Assignments {
     this.#owed -= bytes
   }
 
-  /** One peer is at it, or several none of which will be done soon. */
-  needsHelp (block: number, now: number): boolean {
+  /** One peer is at it, or several none of which will be done soon. `isProven`: the one who would help has delivered before; the others may all have been tries. */
+  needsHelp (block: number, now: number, isProven = false): boolean {
     const assignments = this.of(block)
-    if (assignments.length <= 1 || assignments.length >= FETCHERS_MAX) return assignments.length === 1
+    if (assignments.length <= 1 || assignments.length >= (isProven ? 2 : 1) * FETCHERS_MAX) return assignments.length === 1
     return assignments.every(assignment => assignment.peer.etaOfMs(assignment.peer.queue.indexOf(assignment), now, ASSUMED_RATE) > WAIT_MS_MAX)
   }
 

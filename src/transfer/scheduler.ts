@@ -269,8 +269,9 @@ export class Scheduler {
 
   /** A peer with room for which nothing is free relieves a much slower one. Says whether it did. */
   #takeOver (peer: SchedulerPeer, now: number): boolean {
+    const isProven = peer.rate(now) !== undefined
     const mayHelp = ({ block }: Assignment): boolean => peer.blocks.has(block) && !this.#moved.has(block) &&
-      this.#assignments.needsHelp(block, now) && mayRelieve(peer, block, this.#blocks.size(block), this.#company(now))
+      this.#assignments.needsHelp(block, now, isProven) && mayRelieve(peer, block, this.#blocks.size(block), this.#company(now))
     // Of each queue what comes last gains most.
     const last = [...this.#peers.values()].flatMap(other => other.queue.findLast(mayHelp) ?? [])
     const found = mostRelieved(last, peer, now)
