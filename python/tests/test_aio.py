@@ -81,3 +81,25 @@ def test_the_loop_is_never_blocked(publisher: Daemon, reader: Daemon, tmp_path: 
         assert longest < 0.5, f"the loop stood still for {longest} s"
 
     asyncio.run(run())
+
+
+def test_waits_leave_room_for_other_calls(publisher: Daemon, reader: Daemon, tmp_path: Path) -> None:
+    """However many wait for a model, or for one that nobody has; and they all end with it."""
+
+    async def run() -> None:
+        cid = await aio.save_model(None, write_files(tmp_path / "m", 23, megabytes=64), socket=publisher.socket)
+        async with await aio.open(cid, socket=reader.socket) as model:
+            waits = [asyncio.create_task(model.wait()) for _ in range(100)]
+            loading = [asyncio.create_task(aio.load(NOWHERE, socket=reader.socket)) for _ in range(40)]
+            await asyncio.sleep(0.2)
+            await asyncio.wait_for(aio.links(socket=reader.socket), 2)
+            assert len(await asyncio.wait_for(model.file("config.json").read(), 2)) > 10
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(model.wait(), 0.05)
+            model.close()
+            assert {type(each) for each in await asyncio.gather(*waits, return_exceptions=True)} == {errors.ModelClosedError}
+            for each in loading:
+                each.cancel()
+            await asyncio.gather(*loading, return_exceptions=True)
+
+    asyncio.run(run())

@@ -11,7 +11,7 @@ import stat
 import sys
 import threading
 
-from . import _scope
+from . import _fork, _scope
 from ._limits import READ_BYTES_MAX
 from ._scope import Scope
 from ._types import OpenFile
@@ -36,6 +36,10 @@ class LocalFiles:
         self._scope = scope
         self._lock = threading.Lock()
         self._maps: dict[str, tuple[mmap.mmap, int]] = {}
+        _fork.watch(self)
+
+    def after_fork(self) -> None:
+        self._lock = threading.Lock()
 
     def read_into(self, file: OpenFile, offset: int, into: memoryview, *, sealed: bool) -> None:
         """

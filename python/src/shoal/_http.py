@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import http.client
 import json
+import os
 import socket
 from collections.abc import Iterator
 from typing import Any
 
-from . import _scope
+from . import _fork, _scope
 from ._limits import ANSWER_BYTES_MAX, LINE_BYTES_MAX
 from ._scope import Scope
 from .errors import ApiError, DaemonUnreachableError, ShoalError, from_json
@@ -35,6 +36,7 @@ class Request:
         self._path = path
         self._scope = scope
         self._connection = _UnixConnection(path)
+        _fork.watch(self)
         self._entered = _scope.entered(self._connection.sock, scope)
         self._entered.__enter__()
         try:
@@ -49,6 +51,11 @@ class Request:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def after_fork(self) -> None:
+        """It is the parent's: while a child held the connection too, the daemon would not see the parent leave it."""
+        if self._connection.sock is not None and self._connection.sock.fileno() >= 0:
+            os.close(self._connection.sock.detach())
 
     def close(self) -> None:
         self._entered.__exit__(None, None, None)

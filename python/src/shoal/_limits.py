@@ -15,6 +15,8 @@ SOCKET_PATH_BYTES_MAX = 107
 READ_BYTES_MAX = 64 * MIB
 # Reads that wait at the daemon at a time, each a connection of the 1,024 it takes: eight ranks on a host fit in.
 WAITS_MAX = 64
+# Calls at a time that the daemon answers from what it has in memory, in a pool of asyncio's callers.
+SHORT_CALLS_MAX = 8
 # As the reference implementation of safetensors has it (MAX_HEADER_SIZE).
 SAFETENSORS_HEADER_BYTES_MAX = 100_000_000
 SAFETENSORS_TENSORS_MAX = 1_000_000

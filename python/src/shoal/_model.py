@@ -6,16 +6,15 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
 from typing import Any
 
-from . import _safetensors, _scope
+from . import _fork, _safetensors, _scope
 from ._client import Client
 from ._files import LocalFiles, NotSealedError
 from ._http import Request
 from ._limits import WAITS_MAX
+from ._outcome import Outcome
 from ._scope import Scope
 from ._tensors import framework_or_default, item_bytes, tensor_from
 from ._types import Framework, LoadResult, OnProgress, OpenFile, Order, Progress, TensorInfo, load_progress, load_result, open_file
@@ -77,7 +76,8 @@ class ModelFile:
 class Model:
     """
     A model that `shoal.open` opened. It keeps the load going until it is complete or closed, so close it, or use `with`.
-    Its methods may be called from several threads; `close` from another thread ends those that wait.
+    Its methods may be called from several threads; `close` from another thread ends those that wait. A forked child may read
+    from it as long as its parent keeps it open; waiting for all of it there throws ModelClosedError, unless it was complete.
     """
 
     def __init__(self, client: Client, cid: str, include: Sequence[str] | None, order: Order | None, provider_timeout: float | None, on_progress: OnProgress | None) -> None:
@@ -87,7 +87,7 @@ class Model:
         self._scope = Scope()
         self._local = LocalFiles(self._scope)
         self._waits = threading.BoundedSemaphore(WAITS_MAX)
-        self._done: Future[LoadResult] = Future()
+        self._outcome = Outcome(cid)
         self._tensor_lock = threading.Lock()
         self._tensors: list[TensorInfo] | None = None
         self._on_progress = on_progress
@@ -105,7 +105,12 @@ class Model:
         self._progress = Progress("loading", sum(file.size for file in wanted if file.complete), sum(file.size for file in wanted))
         # Without a reference to this: a model that nobody has any more leaves its load, as if it had been closed.
         weakref.finalize(self, self._scope.end, ModelClosedError(f"nobody has {cid} open any more"))
-        threading.Thread(target=_follow, args=(weakref.ref(self), request, messages, self._done, self._scope), name="shoal-load", daemon=True).start()
+        threading.Thread(target=_follow, args=(weakref.ref(self), request, messages, self._outcome, self._scope), name="shoal-load", daemon=True).start()
+        _fork.watch(self)
+
+    def after_fork(self) -> None:
+        self._waits = threading.BoundedSemaphore(WAITS_MAX)
+        self._tensor_lock = threading.Lock()
 
     def __enter__(self) -> Model:
         return self
@@ -140,11 +145,10 @@ class Model:
             left = None if ends is None else max(0.0, ends - time.monotonic())
             # A call that nobody can cancel has nothing to look at.
             turn = left if _scope.current.get() is None else _LOOK_SECONDS if left is None else min(left, _LOOK_SECONDS)
-            try:
-                return self._done.result(turn)
-            except FutureTimeout:
-                if not self._done.done() and ends is not None and time.monotonic() >= ends:
-                    raise TimeoutError(f"{self.cid} was not complete within {timeout} seconds; it goes on loading") from None
+            if self._outcome.wait(turn):
+                return self._outcome.get()
+            if ends is not None and time.monotonic() >= ends:
+                raise TimeoutError(f"{self.cid} was not complete within {timeout} seconds; it goes on loading")
 
     def path(self, timeout: float | None = None) -> Path:
         """
@@ -211,7 +215,7 @@ class Model:
             self._on_progress(progress)
 
     def _is_complete(self, file: OpenFile) -> bool:
-        return file.complete or (file.wanted and self._done.done() and self._done.exception() is None)
+        return file.complete or (file.wanted and self._outcome.result is not None)
 
     def _tensor(self, info: TensorInfo, framework: Framework) -> Any:
         file = self._files[info.file]._file
@@ -244,8 +248,8 @@ class Model:
             return
         if not file.wanted:
             raise UsageError(f"{file.path} was left out by the include globs and is not here; open the model with a glob that matches it")
-        if self._done.done():
-            self.wait()  # throws what ended the load
+        if self._outcome.error is not None:
+            raise self._outcome.error  # what ended the load
         try:
             self._ask(file, offset, length)
         except UsageError:
@@ -261,7 +265,7 @@ class Model:
             self._waits.release()
 
 
-def _follow(model: weakref.ref[Model], request: Request, messages: Iterator[dict[str, Any]], done: Future[LoadResult], scope: Scope) -> None:
+def _follow(model: weakref.ref[Model], request: Request, messages: Iterator[dict[str, Any]], outcome: Outcome, scope: Scope) -> None:
     """Takes the daemon's messages to their end, in a thread of its own."""
     try:
         with request:
@@ -273,13 +277,13 @@ def _follow(model: weakref.ref[Model], request: Request, messages: Iterator[dict
                     result = load_result(message)
                     if (told := model()) is not None:
                         told._tell(Progress("done", result.bytes, result.bytes, seconds_left=0))
-                    done.set_result(result)
+                    outcome.tell(result)
                     return
         raise ApiError("the load ended without a result; is the daemon of another version?")
     except ShoalError as error:
-        done.set_exception(scope.error or error)
+        outcome.tell(scope.error or error)
     except BaseException as error:  # what a progress function of the user's threw
-        done.set_exception(AbortError(f"the progress function failed: {error!r}"))
+        outcome.tell(AbortError(f"the progress function failed: {error!r}"))
 
 
 def _common_directory(files: Sequence[OpenFile]) -> str | None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from . import _fork
 from .errors import ShoalError
 
 
@@ -18,6 +19,11 @@ class Scope:
         self._lock = threading.Lock()
         self._sockets: set[socket.socket] = set()
         self._error: ShoalError | None = None
+        _fork.watch(self)
+
+    def after_fork(self) -> None:
+        self._lock = threading.Lock()
+        self._sockets = set()  # shutting a connection ends it for the parent too
 
     @property
     def error(self) -> ShoalError | None:

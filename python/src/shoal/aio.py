@@ -1,6 +1,7 @@
 """
-The functions of the package for asyncio. Each runs in a thread of its own pool; cancelling the task ends the call in the
-daemon too, and returns when the thread has left it.
+The functions of the package for asyncio. They run in threads of pools of their own, those that are over in a moment in
+another than those that may wait for a download; `Model.wait` and `Model.path` take none. Cancelling the task ends the call
+in the daemon too, and returns when the thread has left it.
 
     from shoal import aio
 
@@ -12,15 +13,17 @@ daemon too, and returns when the thread has left it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
+import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from . import _api, _scope
-from ._limits import WAITS_MAX
+from ._limits import SHORT_CALLS_MAX, WAITS_MAX
 from ._model import Model as _Model
 from ._model import ModelFile as _ModelFile
 from ._tensors import framework_or_default
@@ -30,15 +33,32 @@ from .errors import AbortError
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-# Its threads mostly wait at sockets; asyncio's own pool has a handful, and others wait for it too.
-_pool = ThreadPoolExecutor(WAITS_MAX, "shoal-aio")
+
+class _Pools:
+    """Their threads mostly wait at sockets; asyncio's own pool has a handful, and others wait for it too."""
+
+    def __init__(self) -> None:
+        self.after_fork()
+        os.register_at_fork(after_in_child=self.after_fork)
+
+    def after_fork(self) -> None:
+        """Of the pools before the fork a child has no thread."""
+        self.short = ThreadPoolExecutor(SHORT_CALLS_MAX, "shoal-aio-short")
+        self.long = ThreadPoolExecutor(WAITS_MAX, "shoal-aio")
+
+
+_pools = _Pools()
 
 
 async def _run(function: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
+    return await _run_in(_pools.long, function, *args, **kwargs)
+
+
+async def _run_in(pool: ThreadPoolExecutor, function: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
     scope = _scope.Scope()
     context = contextvars.copy_context()
     context.run(_scope.current.set, scope)
-    running = asyncio.get_running_loop().run_in_executor(_pool, functools.partial(context.run, functools.partial(function, *args, **kwargs)))
+    running = asyncio.get_running_loop().run_in_executor(pool, functools.partial(context.run, functools.partial(function, *args, **kwargs)))
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
@@ -112,10 +132,12 @@ class Model:
         return ModelFile(self._model.file(name))
 
     async def wait(self) -> LoadResult:
-        return await _run(self._model.wait)
+        await self._told()
+        return self._model.wait()
 
     async def path(self) -> Path:
-        return await _run(self._model.path)
+        await self._told()
+        return self._model.path()
 
     async def tensors(self) -> list[TensorInfo]:
         return await _run(self._model.tensors)
@@ -133,11 +155,33 @@ class Model:
         """Does not wait for anything."""
         self._model.close()
 
+    async def _told(self) -> None:
+        """Returns when the load has ended. Any number may wait, without a thread."""
+        loop, told = asyncio.get_running_loop(), asyncio.Event()
+
+        def wake() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+                loop.call_soon_threadsafe(told.set)
+
+        self._model._outcome.when_told(wake)
+        try:
+            await told.wait()
+        finally:
+            self._model._outcome.forget(wake)
+
 
 def _awaitable(function: Callable[_P, _R]) -> Callable[_P, Coroutine[Any, Any, _R]]:
     @functools.wraps(function)
     async def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         return await _run(function, *args, **kwargs)
+
+    return call
+
+
+def _short(function: Callable[_P, _R]) -> Callable[_P, Coroutine[Any, Any, _R]]:
+    @functools.wraps(function)
+    async def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        return await _run_in(_pools.short, function, *args, **kwargs)
 
     return call
 
@@ -156,6 +200,6 @@ open = _opening(_api.open)
 save_model = _awaitable(_api.save_model)
 update_model = _awaitable(_api.update_model)
 load_model = _awaitable(_api.load_model)
-link = _awaitable(_api.link)
-unlink = _awaitable(_api.unlink)
-links = _awaitable(_api.links)
+link = _short(_api.link)
+unlink = _short(_api.unlink)
+links = _short(_api.links)
