@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import ml_dtypes
 import numpy
+import odd_tensors
 import pytest
 import safetensors.torch
 import torch
@@ -17,7 +20,7 @@ from daemon import ROOT, Daemon
 from models import MIB
 
 import shoal
-from shoal import _safetensors, _tensors, errors
+from shoal import _safetensors, _spool, _tensors, errors
 
 TORCH_DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "C64": torch.complex64,
@@ -134,10 +137,70 @@ def test_what_is_no_state_dict(bad: object, publisher: Daemon) -> None:
         shoal.save_model(None, bad, socket=publisher.socket)  # type: ignore[arg-type]
 
 
+def test_tensors_that_are_no_plain_memory(tmp_path: Path) -> None:
+    """Refused, where their bytes would be wrong or the process would die; and nothing of them stays on the disk."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "python" / "src")}
+    done = subprocess.run([sys.executable, odd_tensors.__file__, tmp_path, *odd_tensors.VALUES], env=environment, capture_output=True, text=True, timeout=120)
+    assert [line for line in done.stdout.splitlines() if "begun" not in line] == [f"{what}: refused" for what in odd_tensors.VALUES], done.stdout[-200:] + done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_parameters_and_buffers_are_plain(publisher: Daemon) -> None:
+    state = {"parameter": torch.nn.Parameter(torch.ones(2)), "buffer": torch.nn.Buffer(torch.ones(2)), "expanded": torch.ones(1).expand(2)}
+    loaded = shoal.load_model(shoal.save_model(None, state, socket=publisher.socket), socket=publisher.socket)
+    assert {name: value.tolist() for name, value in loaded.items()} == {name: [1, 1] for name in state}
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a\udfffb", 7, "__metadata__"])
+def test_what_cannot_be_a_name(name: object, tmp_path: Path) -> None:
+    with pytest.raises(errors.UsageError, match="name of a tensor"):
+        shoal.save_model(None, {name: torch.ones(1)}, directory=tmp_path, socket=tmp_path / "none.sock")  # type: ignore[dict-item]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_killed_processes_have_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing that another one still writes, that is being made, or that a user gave a similar name."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with _spool.made(None) as held:
+        killed = subprocess.Popen([sys.executable, "-c", f"""
+import sys, tempfile, time; sys.path.insert(0, {str(ROOT / "python" / "src")!r}); tempfile.tempdir = {str(tmp_path)!r}
+from shoal import _spool
+with _spool.made(None) as path:
+    open(path + "/model.safetensors", "w").write("x" * 1000)
+    print(path, flush=True)
+    time.sleep(60)
+"""], stdout=subprocess.PIPE, text=True)  # fmt: skip
+        assert killed.stdout is not None
+        left = Path(killed.stdout.readline().strip())
+        for path in (held, left):
+            os.utime(path, (0, 0))
+        (tmp_path / "shoal-save-young").mkdir()
+        (tmp_path / "shoal-save-file").write_text("")
+        with _spool.made(None):
+            assert left.is_dir()
+        killed.kill()
+        killed.wait()
+        killed.stdout.close()
+        with _spool.made(None):
+            assert not left.exists() and Path(held).is_dir()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["shoal-save-file", "shoal-save-young"]
+
+
+def test_a_child_that_was_forked_while_a_state_dict_was_written_leaves_it_there(tmp_path: Path) -> None:
+    spool = _spool.made(tmp_path)
+    path = Path(spool.__enter__())
+    child = os.fork()
+    if child == 0:
+        spool.__exit__(None, None, None)
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert path.is_dir()
+    spool.__exit__(None, None, None)
+    assert not path.exists()
+
+
 def test_a_child_process_may_use_what_its_parent_opened(publisher: Daemon) -> None:
     """Data loaders fork. What was complete stays readable there, and the parent's model is not closed by the child's end."""
-    import os
-
     cid = shoal.save_model(None, {"w": torch.ones(1000)}, socket=publisher.socket)
     with shoal.open(cid, socket=publisher.socket) as model:
         model.wait()

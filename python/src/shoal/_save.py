@@ -6,13 +6,13 @@ import importlib
 import json
 import os
 import struct
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from . import _scope
+from . import _scope, _spool
+from ._limits import SAFETENSORS_HEADER_BYTES_MAX, SAFETENSORS_TENSORS_MAX
 from ._safetensors import DTYPE_BITS
 from ._tensors import described
 from .errors import UsageError
@@ -31,13 +31,16 @@ def as_files(source: Mapping[str, Any] | str | os.PathLike[str], format: Format,
         raise UsageError(f"a model is given as a path or a state dict, not as a {type(source).__name__}; of a torch module, pass module.state_dict()")
     if format not in FILE_NAMES:
         raise UsageError(f"a state dict is written as 'safetensors' or 'torch', not {format!r}")
-    with tempfile.TemporaryDirectory(prefix="shoal-save-", dir=directory) as made:
-        file = Path(made) / FILE_NAMES[format]
-        if format == "torch":
-            _torch_save(source, file)
-        else:
-            write_safetensors(source, file)
-        yield made
+    with _spool.made(directory) as path:
+        file = Path(path) / FILE_NAMES[format]
+        try:
+            if format == "torch":
+                _torch_save(source, file)
+            else:
+                write_safetensors(source, file)
+        except OSError as error:
+            raise _spool.failed(path, error) from error
+        yield path
 
 
 def write_safetensors(tensors: Mapping[str, Any], file: Path) -> None:
@@ -49,7 +52,13 @@ def write_safetensors(tensors: Mapping[str, Any], file: Path) -> None:
     for name, value in tensors.items():
         if not isinstance(name, str) or name == "__metadata__":
             raise UsageError(f"{name!r} cannot be the name of a tensor")
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(f"{name!r} cannot be the name of a tensor: it holds half of a character (a surrogate)") from error
         found.append((name, *described(name, value)))
+    if len(found) > SAFETENSORS_TENSORS_MAX:
+        raise UsageError(f"the state dict has {len(found)} tensors; a safetensors file is read with at most {SAFETENSORS_TENSORS_MAX}")
     found.sort(key=lambda each: (-DTYPE_BITS[each[1]], each[0]))
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
@@ -58,6 +67,8 @@ def write_safetensors(tensors: Mapping[str, Any], file: Path) -> None:
         end += size
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # so that the tensors are aligned in the file
+    if len(text) > SAFETENSORS_HEADER_BYTES_MAX:
+        raise UsageError(f"names and shapes of the state dict take {len(text)} bytes; a safetensors file is read with at most {SAFETENSORS_HEADER_BYTES_MAX}")
     with open(file, "xb") as out:
         out.write(struct.pack("<Q", len(text)))
         out.write(text)

@@ -6,9 +6,11 @@ import ctypes
 import importlib
 import importlib.util
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
+from ._limits import SAFETENSORS_RANK_MAX
 from ._types import Framework, TensorInfo
 from .errors import UsageError
 
@@ -90,23 +92,66 @@ def described(name: str, value: Any) -> tuple[str, tuple[int, ...], int, Callabl
     Dtype, shape and size in bytes of a torch tensor or numpy array, and how to get its bytes in row-major order. Throws
     UsageError for what is neither.
     """
-    of = type(value).__module__.partition(".")[0]
-    if of == "torch" or hasattr(value, "untyped_storage"):
-        tensor = value.detach()
+    if _is_of("torch", ("Tensor",), value):
+        tensor = _plain(name, value).detach()
         dtype = _torch_dtypes().get(tensor.dtype)
-        if dtype is not None and not tensor.is_sparse:
-            return dtype, tuple(tensor.shape), tensor.numel() * tensor.element_size(), lambda: _torch_bytes(tensor)
-    elif of == "numpy":
+        size, content = tensor.numel() * tensor.element_size(), lambda: _torch_bytes(name, tensor)
+    elif _is_of("numpy", ("ndarray", "generic"), value):
+        if _is_of("numpy.ma", ("MaskedArray",), value):
+            raise UsageError(f"{name!r} has a mask, which safetensors files cannot hold; pass its filled()")
         dtype = _numpy_dtypes().get(value.dtype.newbyteorder("<") if value.dtype.itemsize > 1 and value.dtype.kind != "V" else value.dtype)
-        if dtype is not None:
-            return dtype, tuple(value.shape), value.nbytes, lambda: _numpy_bytes(value)
+        size, content = value.nbytes, lambda: _numpy_bytes(value)
     else:
         raise UsageError(f"{name!r} is a {type(value).__name__}; a state dict maps names to torch tensors or numpy arrays")
-    raise UsageError(f"{name!r} has the dtype {value.dtype}, which safetensors files cannot hold")
+    if dtype is None:
+        raise UsageError(f"{name!r} has the dtype {value.dtype}, which safetensors files cannot hold")
+    if len(value.shape) > SAFETENSORS_RANK_MAX:
+        raise UsageError(f"{name!r} has {len(value.shape)} dimensions; safetensors files are read with at most {SAFETENSORS_RANK_MAX}")
+    return dtype, tuple(value.shape), size, content
 
 
-def _torch_bytes(tensor: Any) -> memoryview:
-    whole = tensor.to("cpu").resolve_conj().resolve_neg().contiguous()
+def _is_of(module: str, names: tuple[str, ...], value: Any) -> bool:
+    """Whether it is of one of these classes, without importing the module for it: nothing is of a module that nobody imported."""
+    loaded = sys.modules.get(module)
+    return loaded is not None and isinstance(value, tuple(getattr(loaded, name) for name in names))
+
+
+def _plain(name: str, value: Any) -> Any:
+    """
+    A torch tensor whose memory may be read as it stands: what is wrapped, distributed, faked, masked or kept in another
+    layout has a pointer that leads to something else, or nowhere. Throws UsageError for those.
+    """
+    torch = _import("torch")
+    plain = {torch.Tensor, torch.nn.Parameter, getattr(torch.nn, "Buffer", None)}
+    if type(value) not in plain:
+        if hasattr(value, "full_tensor"):
+            raise UsageError(f"{name!r} is a {type(value).__name__}, of which this process may hold a part only; pass its full_tensor()")
+        raise UsageError(f"{name!r} is a {type(value).__name__}, a tensor with a meaning of its own; pass the plain torch.Tensor that has its values")
+    if value.device.type == "meta":
+        raise UsageError(f"{name!r} is on the meta device and has no values; load or initialize the module before it is saved")
+    if value.layout is not torch.strided or value.is_nested:
+        layout = "a nested tensor" if value.is_nested else f"of the layout {value.layout}"
+        raise UsageError(f"{name!r} is {layout}, which safetensors files cannot hold; pass a dense one, as its to_dense() or to_padded_tensor() makes it")
+    # An accelerator knows best what its tensors are; they are looked at as they come from it.
+    return _in_memory(name, value) if value.device.type == "cpu" else value
+
+
+def _in_memory(name: str, tensor: Any) -> Any:
+    """Throws UsageError for a tensor that reaches beyond its memory: one that was freed (FSDP does), one that stands for zeros, one of torch.func."""
+    try:
+        held, pointer = tensor.untyped_storage().nbytes(), tensor.data_ptr()
+    except (RuntimeError, ValueError) as error:
+        raise UsageError(f"{name!r} has no memory of its own: {error}") from error
+    if tensor.numel() == 0:
+        return tensor
+    last = tensor.storage_offset() + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride()))
+    if pointer == 0 or (last + 1) * tensor.element_size() > held:
+        raise UsageError(f"{name!r} has no memory that holds all of its shape {list(tensor.shape)}: it was freed, or only stands for values; gather or clone() it first")
+    return tensor
+
+
+def _torch_bytes(name: str, tensor: Any) -> memoryview:
+    whole = _in_memory(name, tensor.to("cpu").resolve_conj().resolve_neg().contiguous())
     size = whole.numel() * whole.element_size()
     if size == 0:
         return memoryview(b"")
