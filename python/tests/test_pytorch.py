@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import ml_dtypes
 import pytest
 import safetensors.torch
 import torch
@@ -83,6 +85,90 @@ def test_pickles_run_no_code(publisher: Daemon, tmp_path: Path) -> None:
 
     torch.save({"w": Evil()}, tmp_path / "pytorch_model.bin")
     cid = shoal.save_model(None, tmp_path / "pytorch_model.bin", socket=publisher.socket)
-    with pytest.raises(Exception, match="weights_only|Unsupported|Weights only"):
+    with pytest.raises(errors.UsageError, match="pytorch_model.bin.*(weights_only|Unsupported|Weights only)"):
         shoal.load_model(cid, socket=publisher.socket)
     assert not (tmp_path / "ran").exists()
+
+
+def published(publisher: Daemon, directory: Path, files: dict[str, dict[str, object] | str]) -> str:
+    """A model of these files: state dicts as safetensors or by torch.save, texts as they are."""
+    for name, content in files.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, str):
+            path.write_text(content)
+        elif name.endswith(".safetensors"):
+            safetensors.torch.save_file(content, path)  # type: ignore[arg-type]
+        else:
+            torch.save(content, path)
+    return shoal.save_model(None, directory, socket=publisher.socket)
+
+
+def filled(**values: float) -> dict[str, object]:
+    return {name: torch.full((2,), value) for name, value in values.items()}
+
+
+def index(**files: str) -> str:
+    return json.dumps({"weight_map": files})
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "pt"])
+def test_a_name_in_two_files_is_no_state_dict(ending: str, publisher: Daemon, tmp_path: Path) -> None:
+    cid = published(publisher, tmp_path / "m", {f"text_encoder/model.{ending}": filled(w=1, a=1), f"text_encoder_2/model.{ending}": filled(w=2, b=2)})
+    with pytest.raises(errors.TensorNotFoundError, match="'w' in text_encoder/model.* and in text_encoder_2/model"):
+        shoal.load_model(cid, socket=publisher.socket)
+
+
+@pytest.mark.parametrize("framework", ["torch", "numpy"])
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"model-1.safetensors": filled(a=1), "model-2.safetensors": filled(b=2), "consolidated.safetensors": filled(a=9, b=9), "sub/model.safetensors": filled(c=9),
+          "model.safetensors.index.json": index(a="model-1.safetensors", b="model-2.safetensors")}, {"a": 1, "b": 2}),
+        ({"unet/d-1.safetensors": filled(a=1), "unet/d-2.safetensors": filled(b=2), "unet/d.fp16.safetensors": filled(a=9, b=9), "vae/d.safetensors": filled(c=3),
+          "unet/d.safetensors.index.json": index(a="d-1.safetensors", b="d-2.safetensors")}, {"a": 1, "b": 2, "c": 3}),
+        ({"model.safetensors": filled(a=1), "pytorch_model.bin": filled(a=9), "model.safetensors.index.json": index(a="model-1.safetensors")}, {"a": 1}),
+        ({"pytorch_model-1.bin": filled(a=1), "pytorch_model-2.bin": filled(b=2), "pytorch_model-old.bin": filled(a=9), "training_args.bin": filled(c=9), "optimizer.pt": filled(d=9),
+          "pytorch_model.bin.index.json": index(a="pytorch_model-1.bin", b="pytorch_model-2.bin")}, {"a": 1, "b": 2}),
+        ({"weights.pth": filled(a=1), "optimizer.pt": filled(a=9), "rng_state_0.pth": filled(b=9), "scheduler.pt": filled(b=9)}, {"a": 1}),
+    ],
+    ids=["an index", "an index in a directory", "one file", "an index of pickles", "training state"],
+)  # fmt: skip
+def test_the_files_that_are_the_model(framework: str, files: dict[str, dict[str, object] | str], expected: dict[str, int], publisher: Daemon, tmp_path: Path) -> None:
+    cid = published(publisher, tmp_path / "m", files)
+    state = shoal.load_model(cid, framework=framework, socket=publisher.socket)  # type: ignore[arg-type]
+    assert {name: value.tolist() for name, value in state.items()} == {name: [value, value] for name, value in expected.items()}
+
+
+def test_an_index_that_names_what_is_not_there(publisher: Daemon, tmp_path: Path) -> None:
+    files: dict[str, dict[str, object] | str] = {"a.safetensors": filled(a=1), "b.safetensors": filled(b=1)}
+    cid = published(publisher, tmp_path / "1", {**files, "model.safetensors.index.json": index(a="a.safetensors", c="c.safetensors")})
+    with pytest.raises(errors.FileNotFoundError, match="c.safetensors"):
+        shoal.load_model(cid, socket=publisher.socket)
+    for number, text in enumerate(("{", "[]", '{"weight_map": [1]}', '{"weight_map": {"a": 7}}', '{"weight_map": {"a": ["x"]}}')):
+        cid = published(publisher, tmp_path / f"bad{number}", {**files, "model.safetensors.index.json": text})
+        with pytest.raises(errors.UsageError, match="no index of weights"):
+            shoal.load_model(cid, socket=publisher.socket)
+
+
+def test_pickles_of_each_kind_as_numpy(publisher: Daemon, tmp_path: Path) -> None:
+    state = {
+        "parameter": nn.Parameter(torch.ones(2)), "bf16": torch.full((2, 3), 1.5, dtype=torch.bfloat16), "fp8": torch.ones(4).to(torch.float8_e4m3fn),
+        "scalar": torch.tensor(2.5, dtype=torch.bfloat16), "empty": torch.empty(0, 3, dtype=torch.bfloat16), "conjugated": torch.ones(2, dtype=torch.complex64).conj(),
+    }  # fmt: skip
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    loaded = shoal.load_model(shoal.save_model(None, tmp_path / "pytorch_model.bin", socket=publisher.socket), framework="numpy", socket=publisher.socket)
+    assert loaded["bf16"].dtype == ml_dtypes.bfloat16 and loaded["fp8"].dtype == ml_dtypes.float8_e4m3fn
+    assert {name: (value.shape, value.astype("complex64").tolist()) for name, value in loaded.items()} == {
+        name: (tuple(value.shape), value.detach().to(torch.complex64).tolist()) for name, value in state.items()
+    }
+
+
+def test_pickles_from_before_zips_and_what_is_none(publisher: Daemon, tmp_path: Path) -> None:
+    torch.save({"w": torch.ones(2)}, tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=False)
+    assert shoal.load_model(shoal.save_model(None, tmp_path / "pytorch_model.bin", socket=publisher.socket), socket=publisher.socket)["w"].tolist() == [1, 1]
+    for number, content in enumerate((b"", b"no pickle", b"PK\x03\x04 no zip", b"\x80\x02N.")):
+        (tmp_path / f"pytorch_model-{number}.bin").write_bytes(content)
+        cid = shoal.save_model(None, tmp_path / f"pytorch_model-{number}.bin", socket=publisher.socket)
+        with pytest.raises(errors.UsageError, match=f"pytorch_model-{number}.bin"):
+            shoal.load_model(cid, socket=publisher.socket)

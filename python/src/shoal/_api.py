@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import importlib
 import os
+import textwrap
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import _names, _save
+from . import _names, _save, _weights
 from ._client import Client
 from ._model import Model
 from ._progress import ProgressOption, Reporter
 from ._save import Format
-from ._tensors import framework_or_default
-from ._types import Framework, Link, Order
+from ._tensors import framework_or_default, numpy_of
+from ._types import Framework, Link, Order, TensorInfo
 from .errors import ShoalError, UsageError
 
 SocketPath = str | os.PathLike[str] | None
@@ -136,23 +138,16 @@ def load_model(
 ) -> dict[str, Any]:
     """
     The state dict of a model, as soon as all of it is here: names to torch tensors where torch is installed, else to
-    numpy arrays, or as `framework` says, over memory that is mapped from the files. Of a model without safetensors files,
-    what torch.save wrote into pytorch_model*.bin, *.pt or *.pth (read with weights_only=True). Throws UsageError when it
-    holds neither, and as `load` does.
+    numpy arrays, or as `framework` says, over memory that is mapped from the files. Of several safetensors files, those that
+    model.safetensors.index.json names; of a model without any, what torch.save wrote into pytorch_model*.bin, or else into
+    *.pt and *.pth (read with weights_only=True). Throws UsageError when it holds neither or they cannot be read,
+    TensorNotFoundError when two files have a tensor of the same name, and as `load` does.
     """
     chosen = framework_or_default(framework)
     with Reporter(progress, model) as reporter, _open(model, None, None, provider_timeout, reporter.on_progress, socket) as opened:
         opened.wait()
-        paths = [file.path for file in opened.files]
-        if any(path.lower().endswith(".safetensors") for path in paths):
-            return dict(opened.iter_tensors(chosen))
-        pickled = [path for path in paths if path.lower().endswith((".bin", ".pt", ".pth"))]
-        if not pickled:
-            raise UsageError(f"{model} has no safetensors files and none of torch.save: {', '.join(paths[:8])}")
-        state: dict[str, Any] = {}
-        for path in pickled:
-            state.update(_torch_load(opened, path))
-        return {name: value.numpy() for name, value in state.items()} if chosen == "numpy" else state
+        files = _weights.safetensors_files(opened)
+        return _load_safetensors(opened, files, chosen) if files else _load_pickles(opened, chosen)
 
 
 def link(name: str, model: str, *, socket: SocketPath = None) -> None:
@@ -176,6 +171,31 @@ def _open(model: str, include: Sequence[str] | None, order: Order | None, provid
     return Model(client, _names.resolve(client, model), include, order, provider_timeout, on_progress)
 
 
+def _load_safetensors(opened: Model, files: list[str], framework: Framework) -> dict[str, Any]:
+    found: dict[str, TensorInfo] = {}
+    for info in opened.tensors():
+        if info.file in files and (other := found.setdefault(info.name, info)) is not info:
+            raise _weights.twice(opened, info.name, other.file, info.file)
+    return dict(opened.iter_tensors(framework, files))
+
+
+def _load_pickles(opened: Model, framework: Framework) -> dict[str, Any]:
+    files = _weights.pickle_files(opened)
+    if not files:
+        raise UsageError(
+            f"{opened.cid} has no *.safetensors, pytorch_model*.bin, *.pt or *.pth, where weights are looked for, but: "
+            + ", ".join(file.path for file in opened.files[:8])
+        )
+    state: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    for path in files:
+        for name, value in _torch_load(opened, path).items():
+            if origin.setdefault(name, path) != path:
+                raise _weights.twice(opened, name, origin[name], path)
+            state[name] = numpy_of(name, value) if framework == "numpy" else value
+    return state
+
+
 def _torch_load(opened: Model, path: str) -> dict[str, Any]:
     try:
         torch = importlib.import_module("torch")
@@ -184,7 +204,12 @@ def _torch_load(opened: Model, path: str) -> dict[str, Any]:
     local = opened.file(path).local_path
     if local is None:
         raise UsageError(f"the daemon holds {path} in memory only; start it with a data directory")
-    found = torch.load(local, map_location="cpu", weights_only=True, mmap=True)
+    try:
+        # Only what torch writes since 1.6, a zip, can be mapped.
+        found = torch.load(local, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(local))
+    except Exception as error:  # of whatever class pickle, zip reader and torch have for it
+        why = textwrap.shorten(str(error) or type(error).__name__, 300)
+        raise UsageError(f"{path} of {opened.cid} cannot be read as weights that torch.save wrote (nothing else in a pickle is run): {why}") from error
     if not isinstance(found, dict):
         raise UsageError(f"{path} holds a {type(found).__name__}, not a state dict")
     return found

@@ -81,6 +81,19 @@ def _numpy_from(info: TensorInfo, buffer: Any, offset: int) -> Any:
     return numpy.frombuffer(buffer, dtype=dtype, count=math.prod(info.shape), offset=offset).reshape(info.shape)
 
 
+def numpy_of(name: str, value: Any) -> Any:
+    """A torch tensor as numpy array, over the same memory, of the dtypes that `tensor_from` gives. Throws UsageError."""
+    torch = _import("torch")
+    if not isinstance(value, torch.Tensor):
+        raise UsageError(f"{name!r} is a {type(value).__name__} and not a tensor; load it with framework='torch'")
+    tensor = _plain(name, value.detach()).resolve_conj().resolve_neg().contiguous()
+    dtype = _torch_dtypes().get(tensor.dtype)
+    if dtype is None or dtype in _NUMPY:
+        return tensor.numpy()
+    raw = tensor.reshape(-1).view(torch.uint8).numpy()
+    return raw.view(_ml_dtype(dtype) or f"<u{tensor.element_size()}").reshape(tuple(tensor.shape))
+
+
 def _ml_dtype(dtype: str) -> Any:
     if dtype not in _ML_DTYPES or importlib.util.find_spec("ml_dtypes") is None:
         return None

@@ -20,15 +20,14 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from . import _api, _names
+from . import _api, _names, _weights
 from ._client import Client
-from ._limits import INDEX_BYTES_MAX
 from ._model import Model
 from ._progress import Reporter
-from .errors import FileNotFoundError, UsageError
+from .errors import UsageError
 
 LOAD_FORMAT = "shoal"
-INDEX_FILE = "model.safetensors.index.json"
+INDEX_FILE = _weights.SAFETENSORS_INDEX
 #: What an engine reads besides weights: configuration, tokenizers, templates, code of the model's.
 SMALL_FILES = tuple(f"**/*.{ending}" for ending in ("json", "txt", "model", "py", "jinja", "tiktoken", "spm", "vocab", "yaml", "yml"))
 
@@ -103,15 +102,7 @@ def weight_files(model: Model, ignore: str | list[str] = ()) -> list[str]:  # ty
     if not found:
         raise UsageError(f"{model.cid} has no safetensors files, the only ones that --load-format {LOAD_FORMAT} reads; give vLLM the directory that `shoal get` prints")
     if len(found) > 1 and any(file.path == INDEX_FILE for file in model.files):
-        index = model.file(INDEX_FILE)
-        if index.size > INDEX_BYTES_MAX:
-            raise UsageError(f"{INDEX_FILE} of {model.cid} has {index.size} bytes; at most {INDEX_BYTES_MAX} are read")
-        try:
-            named = set(json.loads(index.read())["weight_map"].values())
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise UsageError(f"{INDEX_FILE} of {model.cid} is no index of weights: {error!r}") from error
-        if missing := named - set(found):
-            raise FileNotFoundError(f"{INDEX_FILE} of {model.cid} names {sorted(map(str, missing))[0]}, which the model does not have")
+        named = _weights.names_in(model, INDEX_FILE, found)
         found = [path for path in found if path in named]
     return found
 
