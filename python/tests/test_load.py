@@ -15,7 +15,7 @@ from daemon import Daemon
 from models import MIB, same_files, write_files
 
 import shoal
-from shoal import errors
+from shoal import _names, errors
 
 NOWHERE = "bafyr4ihcsvbyvd54yonr3mzc4tklpcbqd5ttrxqbnvigmoy2kbgcjmbq2u"
 
@@ -110,10 +110,45 @@ def test_names(publisher: Daemon, reader: Daemon, tmp_path: Path) -> None:
         shoal.update_model("acme/typo", tmp_path / "one", socket=publisher.socket)
     with pytest.raises(errors.InvalidRepoNameError):
         shoal.link("../etc", first, socket=reader.socket)
-    with pytest.raises(errors.InvalidRepoNameError, match=first):
-        shoal.save_model("my model", tmp_path / "one", socket=reader.socket)  # what was added is not lost
     with pytest.raises(errors.InvalidCidError):
         shoal.link("a/b", "x" * 50, socket=reader.socket)
+
+
+NO_NAMES = [
+    "", "my model", "a/b/c", "-a/b", "a/b.", "a--b", "a..b", "a/b.git", "a/" + "b" * 97, "api/b", "Models/x", "a/resolve", "a/b@", "a/b@-x", "a/b@x..y", "a/b@x.lock",
+    "a/b@" + "f" * 40, "a/b@x//y", "a/b@x y", "a/b@e\u0301", "a/b@" + "x" * 201, "a/b@\ud800",
+]  # fmt: skip
+NAMES = ["a/b", "a", "_a/b_c.d-e", "a/b@v1.0", "a/b@feature/x+y=z@1", "a/b@\u00e9", "a/b@_", "a/b@\u0939\u093f"]
+
+
+@pytest.mark.parametrize("name", [*NO_NAMES, *NAMES])
+def test_names_are_looked_at_before_anything_is_added(name: str, reader: Daemon, tmp_path: Path) -> None:
+    """By the rules that the daemon has."""
+    said: list[str] = []
+    for call in (lambda: shoal.Client(reader.socket).link(*_names.split(name), NOWHERE), lambda: shoal.save_model(name, tmp_path / "missing", socket=reader.socket)):
+        try:
+            call()
+            said.append("linked")
+        except errors.ShoalError as error:
+            said.append(error.name)
+    if name in NAMES:
+        assert said == ["linked", "UnreadableSourceError"]
+    else:
+        assert said[0] in ("InvalidRepoNameError", "UsageError") and said[1] == "InvalidRepoNameError"
+
+
+@pytest.mark.parametrize("name", [NOWHERE, f"cid/{NOWHERE}", 7])
+def test_a_cid_is_no_name(name: str, publisher: Daemon, tmp_path: Path) -> None:
+    cid = shoal.save_model(None, write_files(tmp_path / "m", 12, megabytes=1), socket=publisher.socket)
+    before = publisher.shoal("links")
+    for call in (shoal.update_model, shoal.save_model):
+        with pytest.raises(errors.UsageError):
+            call(name, tmp_path / "m", socket=publisher.socket)
+    with pytest.raises(errors.UsageError):
+        shoal.link(name, cid, socket=publisher.socket)
+    with pytest.raises(errors.UsageError):
+        shoal.update_model(cid, tmp_path / "m", socket=publisher.socket)
+    assert publisher.shoal("links") == before
 
 
 def test_what_is_not_there(reader: Daemon, tmp_path: Path) -> None:

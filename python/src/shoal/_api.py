@@ -91,13 +91,14 @@ def save_model(
     Throws UsageError, InvalidRepoNameError, UnreadableSourceError, OutOfSpaceError and others as the daemon throws them.
     """
     client = Client(socket)
+    linked = None if name is None else _names.to_link(name)
     if in_place and isinstance(source, Mapping):
         raise UsageError("a state dict has no files to reference; write it where it shall stay and add that path with in_place=True")
     with Reporter(progress, name or "publishing") as reporter, _save.as_files(source, format, directory) as path:
         added = client.add(path, in_place=in_place, follow=follow, replicas=replicas, on_progress=reporter.on_progress)
-    if name is not None:
+    if linked is not None:
         try:
-            client.link(*_names.split(name), added.cid)
+            client.link(*linked, added.cid)
         except ShoalError as error:
             error.message += f"; the model was added all the same, as {added.cid}"
             raise
@@ -122,6 +123,7 @@ def update_model(
     again nor sent to whoever has the old state; the old state keeps its CID. Throws LinkNotFoundError when there is no
     such name, and as `save_model` does.
     """
+    _names.to_link(name)
     _names.resolve(Client(socket), name)
     return save_model(
         name, source, format=format, in_place=in_place, follow=follow, replicas=replicas, directory=directory, progress=progress, socket=socket
@@ -151,9 +153,9 @@ def load_model(
 
 
 def link(name: str, model: str, *, socket: SocketPath = None) -> None:
-    """Makes `ORG/NAME[@REVISION]` stand for a model on this node. Throws InvalidRepoNameError, InvalidCidError."""
+    """Makes `ORG/NAME[@REVISION]` stand for a model on this node. Throws UsageError, InvalidRepoNameError, InvalidCidError."""
     client = Client(socket)
-    client.link(*_names.split(name), _names.resolve(client, model))
+    client.link(*_names.to_link(name), _names.resolve(client, model))
 
 
 def unlink(name: str, *, socket: SocketPath = None) -> None:
