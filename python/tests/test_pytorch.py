@@ -172,3 +172,50 @@ def test_pickles_from_before_zips_and_what_is_none(publisher: Daemon, tmp_path: 
         cid = shoal.save_model(None, tmp_path / f"pytorch_model-{number}.bin", socket=publisher.socket)
         with pytest.raises(errors.UsageError, match=f"pytorch_model-{number}.bin"):
             shoal.load_model(cid, socket=publisher.socket)
+
+
+def paths(cid: str, publisher: Daemon) -> list[str]:
+    with shoal.open(cid, socket=publisher.socket) as model:
+        return [file.path for file in model.files]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"adapter_model.safetensors": filled(w=1), "adapter_config.json": "{}"}, ["adapter_config.json", "adapter_model.safetensors"]),
+        ({"m-1-of-1.safetensors": filled(w=1), "m.safetensors.index.json": index(w="m-1-of-1.safetensors"), "a/vocab.index.json": "x"}, ["a/vocab.index.json", "model.safetensors"]),
+        ({"pytorch_model.bin": filled(w=1), "training_args.bin": filled(c=1), "optimizer.PT": filled(c=1), ".gitattributes": "x"}, [".gitattributes", "model.safetensors"]),
+        ({"model.safetensors": filled(w=1)}, ["model.safetensors"]),
+        ({"config.json": "{}"}, ["config.json", "model.safetensors"]),
+    ],
+    ids=["one file of another name", "shards", "pickles", "weights alone", "no weights"],
+)
+def test_an_update_keeps_what_holds_no_weights(before: dict[str, dict[str, object] | str], after: list[str], publisher: Daemon, reader: Daemon, tmp_path: Path) -> None:
+    """Also of a state that is not here yet; and a path is published as it is."""
+    first = published(publisher, tmp_path / "m", before)
+    shoal.link("nets/kept", first, socket=reader.socket)
+    second = shoal.update_model("nets/kept", filled(w=2), socket=reader.socket)
+    assert paths(second, reader) == after
+    for path in after:
+        if isinstance(before.get(path), str):
+            assert (shoal.load("nets/kept", socket=reader.socket) / path).read_text() == before[path]
+    assert shoal.load_model("nets/kept", socket=reader.socket)["w"].tolist() == [2, 2]
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "config.json").write_text("{}")
+    assert paths(shoal.update_model("nets/kept", tmp_path / "new", socket=reader.socket), reader) == ["config.json"]
+
+
+def test_an_update_that_cannot_keep_the_rest(publisher: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shoal.link("nets/pipeline", published(publisher, tmp_path / "1", {"unet/model.safetensors": filled(w=1), "model_index.json": "{}"}), socket=publisher.socket)
+    with pytest.raises(errors.UsageError, match="unet/model.safetensors"):
+        shoal.update_model("nets/pipeline", filled(w=2), socket=publisher.socket)
+    cid = published(publisher, tmp_path / "2", {"model.safetensors": filled(w=1), "dataset.csv": "x" * 1000})
+    shoal.link("nets/large", cid, socket=publisher.socket)
+    monkeypatch.setattr("shoal._carried.CARRIED_BYTES_MAX", 999)
+    with pytest.raises(errors.UsageError, match="dataset.csv has 1000"):
+        shoal.update_model("nets/large", filled(w=2), socket=publisher.socket)
+    assert [link.cid for link in shoal.links(socket=publisher.socket) if link.repo == "nets/large"] == [cid]
+    shoal.link("nets/nowhere", "bafyr4ihcsvbyvd54yonr3mzc4tklpcbqd5ttrxqbnvigmoy2kbgcjmbq2u", socket=publisher.socket)
+    monkeypatch.setattr("shoal._carried._PROVIDER_SECONDS", 0.2)
+    with pytest.raises(errors.NoProviderError, match="save_model"):
+        shoal.update_model("nets/nowhere", filled(w=2), socket=publisher.socket)

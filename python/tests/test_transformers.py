@@ -16,7 +16,7 @@ import torch
 from daemon import Daemon
 from huggingface_hub import HfApi, snapshot_download
 from models import same_files
-from transformers import LlamaForCausalLM
+from transformers import AutoTokenizer, LlamaForCausalLM
 
 import shoal
 
@@ -92,6 +92,20 @@ def test_from_pretrained_of_a_path(llama: Llama, reader: Daemon) -> None:
     assert torch.equal(small_llama.logits(model), llama.logits)
     state = shoal.load_model(llama.cid, socket=reader.socket)
     assert set(state) == set(llama.model.state_dict()) and all(torch.equal(state[name], value) for name, value in llama.model.state_dict().items())
+
+
+def test_from_pretrained_after_an_update(llama: Llama, publisher: Daemon, reader: Daemon) -> None:
+    """New weights for a name: configuration and tokenizer are those of before, the shards and their index are gone."""
+    shoal.link("acme/tuned", llama.cid, socket=reader.socket)
+    state = {name: value + 1 if name.endswith("norm.weight") else value for name, value in llama.model.state_dict().items()}
+    cid = shoal.update_model("acme/tuned", state, socket=reader.socket)
+    assert cid != llama.cid
+    directory = shoal.load("acme/tuned", socket=reader.socket)
+    others = {path.name for path in llama.directory.iterdir() if not path.name.endswith((".safetensors", ".index.json"))}
+    assert {path.name for path in directory.iterdir()} == {"model.safetensors", *others} and "tokenizer.json" in others
+    tuned, tokenizer = LlamaForCausalLM.from_pretrained(directory), AutoTokenizer.from_pretrained(directory)
+    assert all(torch.equal(tuned.state_dict()[name], value) for name, value in state.items())
+    assert tokenizer("a shoal of fish")["input_ids"][-3:] == [5, 6, 7]
 
 
 def test_safetensors_of_the_cache(llama: Llama, publisher: Daemon, tmp_path: Path) -> None:

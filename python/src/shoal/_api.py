@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import textwrap
@@ -10,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import _names, _save, _weights
+from . import _carried, _names, _save, _weights
 from ._client import Client
 from ._model import Model
 from ._progress import ProgressOption, Reporter
@@ -90,19 +91,8 @@ def save_model(
 
     Throws UsageError, InvalidRepoNameError, UnreadableSourceError, OutOfSpaceError and others as the daemon throws them.
     """
-    client = Client(socket)
     linked = None if name is None else _names.to_link(name)
-    if in_place and isinstance(source, Mapping):
-        raise UsageError("a state dict has no files to reference; write it where it shall stay and add that path with in_place=True")
-    with Reporter(progress, name or "publishing") as reporter, _save.as_files(source, format, directory) as path:
-        added = client.add(path, in_place=in_place, follow=follow, replicas=replicas, on_progress=reporter.on_progress)
-    if linked is not None:
-        try:
-            client.link(*linked, added.cid)
-        except ShoalError as error:
-            error.message += f"; the model was added all the same, as {added.cid}"
-            raise
-    return added.cid
+    return _publish(Client(socket), linked, source, format, in_place, follow, replicas, directory, progress, None)
 
 
 def update_model(
@@ -119,15 +109,17 @@ def update_model(
 ) -> str:
     """
     Publishes a new state of the model that `name` stands for, and makes the name stand for it; tells the new CID.
-    Options as `save_model` has them. Blocks are named by their content, so those that did not change are neither stored
-    again nor sent to whoever has the old state; the old state keeps its CID. Throws LinkNotFoundError when there is no
-    such name, and as `save_model` does.
+    Options as `save_model` has them. A path is published as it is. A state dict takes the place of all weights: the other
+    files of the old state (configuration, tokenizer; whatever is no *.safetensors, *.bin, *.pt or weights of other
+    frameworks, and no index of such) are carried over, 512 MiB of them at most.
+
+    Blocks are named by their content, so those that did not change are not sent to whoever has the old state. On disk each
+    state has files of its own; the old one keeps its CID and stays until it is evicted or removed (`Client.remove`, `shoal
+    rm`). Throws LinkNotFoundError when there is no such name, and as `save_model` does.
     """
-    _names.to_link(name)
-    _names.resolve(Client(socket), name)
-    return save_model(
-        name, source, format=format, in_place=in_place, follow=follow, replicas=replicas, directory=directory, progress=progress, socket=socket
-    )
+    client, linked = Client(socket), _names.to_link(name)
+    old = _names.resolve(client, name)
+    return _publish(client, linked, source, format, in_place, follow, replicas, directory, progress, old)
 
 
 def load_model(
@@ -166,6 +158,34 @@ def unlink(name: str, *, socket: SocketPath = None) -> None:
 def links(*, socket: SocketPath = None) -> list[Link]:
     """The names that stand for models on this node."""
     return Client(socket).links()
+
+
+def _publish(
+    client: Client,
+    linked: tuple[str, str] | None,
+    source: Source,
+    format: Format,
+    in_place: bool,
+    follow: bool,
+    replicas: int | None,
+    directory: str | os.PathLike[str] | None,
+    progress: ProgressOption,
+    old: str | None,
+) -> str:
+    """`old`: the model whose other files go with a state dict."""
+    if in_place and isinstance(source, Mapping):
+        raise UsageError("a state dict has no files to reference; write it where it shall stay and add that path with in_place=True")
+    beside = None if old is None else functools.partial(_carried.carry, client, old)
+    label = "publishing" if linked is None else linked[0]
+    with Reporter(progress, label) as reporter, _save.as_files(source, format, directory, beside) as path:
+        added = client.add(path, in_place=in_place, follow=follow, replicas=replicas, on_progress=reporter.on_progress)
+    if linked is not None:
+        try:
+            client.link(*linked, added.cid)
+        except ShoalError as error:
+            error.message += f"; the model was added all the same, as {added.cid}"
+            raise
+    return added.cid
 
 
 def _open(model: str, include: Sequence[str] | None, order: Order | None, provider_timeout: float | None, on_progress: Any, socket: SocketPath) -> Model:

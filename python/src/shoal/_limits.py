@@ -21,5 +21,7 @@ SHORT_CALLS_MAX = 8
 SAFETENSORS_HEADER_BYTES_MAX = 100_000_000
 SAFETENSORS_TENSORS_MAX = 1_000_000
 SAFETENSORS_RANK_MAX = 32
+# What a model has beside its weights, when they are replaced: tokenizers have some megabytes. It is copied each time.
+CARRIED_BYTES_MAX = 512 * MIB
 # An index of a sharded model (model.safetensors.index.json) names each tensor: a million take less.
 INDEX_BYTES_MAX = 256 * MIB

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ._limits import SOCKET_PATH_BYTES_MAX
-from .errors import ConfigError
+from .errors import ApiError, ConfigError
 
 
 def default_data_directory(environment: Mapping[str, str] | None = None) -> str:
@@ -21,6 +21,13 @@ def default_data_directory(environment: Mapping[str, str] | None = None) -> str:
     if xdg.startswith("/"):
         return os.path.join(xdg, "shoal")
     return os.path.join(str(Path.home()), ".local", "share", "shoal")
+
+
+def within(directory: Path, path: str) -> Path:
+    """Where a file of a model stands below a directory. Throws ApiError for a path that leads out of it, which no daemon tells."""
+    if path.startswith("/") or any(part in ("", ".", "..") for part in path.split("/")) or "\0" in path:
+        raise ApiError(f"the daemon told a file {path!r}, which no model can hold; is it of another version?")
+    return directory / path
 
 
 def socket_path(given: str | os.PathLike[str] | None = None, environment: Mapping[str, str] | None = None) -> str:

@@ -6,7 +6,7 @@ import importlib
 import json
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -15,15 +15,20 @@ from . import _scope, _spool
 from ._limits import SAFETENSORS_HEADER_BYTES_MAX, SAFETENSORS_TENSORS_MAX
 from ._safetensors import DTYPE_BITS
 from ._tensors import described
-from .errors import UsageError
+from .errors import ShoalError, UsageError
 
 Format = Literal["safetensors", "torch"]
 FILE_NAMES: dict[Format, str] = {"safetensors": "model.safetensors", "torch": "pytorch_model.bin"}
 
 
 @contextmanager
-def as_files(source: Mapping[str, Any] | str | os.PathLike[str], format: Format, directory: str | os.PathLike[str] | None) -> Iterator[str]:
-    """An absolute path to add: what was given, or a state dict in a directory of its own, which is gone afterwards."""
+def as_files(
+    source: Mapping[str, Any] | str | os.PathLike[str], format: Format, directory: str | os.PathLike[str] | None, beside: Callable[[Path], str | None] | None = None
+) -> Iterator[str]:
+    """
+    An absolute path to add: what was given, or a state dict in a directory of its own, which is gone afterwards. `beside`
+    writes what else shall be in that, and may tell how a safetensors file is to be named.
+    """
     if isinstance(source, (str, os.PathLike)):
         yield os.path.abspath(os.fspath(source))
         return
@@ -32,13 +37,15 @@ def as_files(source: Mapping[str, Any] | str | os.PathLike[str], format: Format,
     if format not in FILE_NAMES:
         raise UsageError(f"a state dict is written as 'safetensors' or 'torch', not {format!r}")
     with _spool.made(directory) as path:
-        file = Path(path) / FILE_NAMES[format]
         try:
+            name = None if beside is None else beside(Path(path))
             if format == "torch":
-                _torch_save(source, file)
+                _torch_save(source, Path(path) / FILE_NAMES[format])
             else:
-                write_safetensors(source, file)
+                write_safetensors(source, Path(path) / (name or FILE_NAMES[format]))
         except OSError as error:
+            if isinstance(error, ShoalError):
+                raise
             raise _spool.failed(path, error) from error
         yield path
 
