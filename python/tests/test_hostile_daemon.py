@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy
 import pytest
 
 import shoal
@@ -119,3 +120,13 @@ def test_a_file_that_is_not_what_was_said(listen: socket.socket, tmp_path: Path)
         file.symlink_to("/dev/zero")
         with pytest.raises(errors.SourceChangedError):
             model.file("a").read()
+
+
+@pytest.mark.parametrize("source", ["a state dict", "a path"])
+def test_a_daemon_that_cannot_read_what_was_written_for_it(source: str, listen: socket.socket, tmp_path: Path) -> None:
+    """Of a directory that was made here it says what to do; of the user's own it says what the daemon says."""
+    error = b'{"name":"UnreadableSourceError","message":"cannot read it (ENOENT)","kind":"failed","retryable":true,"fault":"caller"}'
+    answer(listen, HEAD + b'{"type":"error","error":' + error + b"}\n")
+    with pytest.raises(errors.UnreadableSourceError, match="ENOENT") as raised:
+        shoal.save_model(None, {"w": numpy.ones(1)} if source == "a state dict" else tmp_path, socket=listen.getsockname())
+    assert ("directory=" in str(raised.value)) == (source == "a state dict")

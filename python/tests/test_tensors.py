@@ -161,11 +161,11 @@ def test_what_cannot_be_a_name(name: object, tmp_path: Path) -> None:
 def test_what_killed_processes_have_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And nothing that another one still writes, that is being made, or that a user gave a similar name."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with _spool.made(None) as held:
+    with _spool.made(None, "/nowhere/api.sock") as held:
         killed = subprocess.Popen([sys.executable, "-c", f"""
 import sys, tempfile, time; sys.path.insert(0, {str(ROOT / "python" / "src")!r}); tempfile.tempdir = {str(tmp_path)!r}
 from shoal import _spool
-with _spool.made(None) as path:
+with _spool.made(None, "/nowhere/api.sock") as path:
     open(path + "/model.safetensors", "w").write("x" * 1000)
     print(path, flush=True)
     time.sleep(60)
@@ -176,18 +176,45 @@ with _spool.made(None) as path:
             os.utime(path, (0, 0))
         (tmp_path / "shoal-save-young").mkdir()
         (tmp_path / "shoal-save-file").write_text("")
-        with _spool.made(None):
+        with _spool.made(None, "/nowhere/api.sock"):
             assert left.is_dir()
         killed.kill()
         killed.wait()
         killed.stdout.close()
-        with _spool.made(None):
+        with _spool.made(None, "/nowhere/api.sock"):
             assert not left.exists() and Path(held).is_dir()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["shoal-save-file", "shoal-save-young"]
 
 
+def test_a_daemon_that_sees_no_temporary_directory_of_ours(publisher: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The state dict is written in its data directory."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "private"))
+    cid = shoal.save_model(None, {"w": torch.ones(3)}, socket=publisher.socket)
+    assert shoal.load_model(cid, socket=publisher.socket)["w"].tolist() == [1, 1, 1]
+    assert not list(publisher.data.glob("shoal-save-*"))
+    with pytest.raises(errors.UsageError, match="directory="):
+        shoal.save_model(None, {"w": torch.ones(3)}, directory=tmp_path / "missing", socket=publisher.socket)
+
+
+def test_where_a_state_dict_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    for name in ("tmp", "run", "data", "own"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "data" / "version").write_text("1\n")
+    for socket, directory, where, mode in (("data", None, "data", 0o700), ("run", None, "tmp", 0o700), ("data", tmp_path / "own", "own", 0o777)):
+        umask = os.umask(0)
+        try:
+            with _spool.made(directory, str(tmp_path / socket / "api.sock")) as path:
+                assert Path(path).parent == tmp_path / where and Path(path).stat().st_mode & 0o777 == mode
+        finally:
+            os.umask(umask)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    with _spool.made(None, str(tmp_path / "data" / "api.sock")) as path:
+        assert Path(path).parent == tmp_path / "tmp"
+
+
 def test_a_child_that_was_forked_while_a_state_dict_was_written_leaves_it_there(tmp_path: Path) -> None:
-    spool = _spool.made(tmp_path)
+    spool = _spool.made(tmp_path, "/nowhere/api.sock")
     path = Path(spool.__enter__())
     child = os.fork()
     if child == 0:

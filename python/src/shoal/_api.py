@@ -85,7 +85,8 @@ def save_model(
 
     `name`: linked to it on this node, `ORG/NAME[@REVISION]`; None for no name. `source`: a file or directory, or a state
     dict of torch tensors or numpy arrays, written as `format` says: "safetensors" (model.safetensors) or "torch" (by
-    torch.save, pytorch_model.bin), in a temporary directory under `directory` (default: where Python puts those).
+    torch.save, pytorch_model.bin), in a temporary directory under `directory`, which the daemon has to be able to read (default:
+    the daemon's data directory when its socket is in that and this process may write there, else where Python puts those).
     `in_place`: reference the files instead of copying them. `follow`: follow symbolic links. `replicas`: how many the
     swarm keeps; 0: none; default: as the daemon is configured. `progress` and `socket` as in `load`.
 
@@ -177,7 +178,7 @@ def _publish(
         raise UsageError("a state dict has no files to reference; write it where it shall stay and add that path with in_place=True")
     beside = None if old is None else functools.partial(_carried.carry, client, old)
     label = "publishing" if linked is None else linked[0]
-    with Reporter(progress, label) as reporter, _save.as_files(source, format, directory, beside) as path:
+    with Reporter(progress, label) as reporter, _save.as_files(source, format, directory, client.socket, beside) as path:
         added = client.add(path, in_place=in_place, follow=follow, replicas=replicas, on_progress=reporter.on_progress)
     if linked is not None:
         try:

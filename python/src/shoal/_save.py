@@ -15,7 +15,7 @@ from . import _scope, _spool
 from ._limits import SAFETENSORS_HEADER_BYTES_MAX, SAFETENSORS_TENSORS_MAX
 from ._safetensors import DTYPE_BITS
 from ._tensors import described
-from .errors import ShoalError, UsageError
+from .errors import ShoalError, UnreadableSourceError, UsageError
 
 Format = Literal["safetensors", "torch"]
 FILE_NAMES: dict[Format, str] = {"safetensors": "model.safetensors", "torch": "pytorch_model.bin"}
@@ -23,7 +23,11 @@ FILE_NAMES: dict[Format, str] = {"safetensors": "model.safetensors", "torch": "p
 
 @contextmanager
 def as_files(
-    source: Mapping[str, Any] | str | os.PathLike[str], format: Format, directory: str | os.PathLike[str] | None, beside: Callable[[Path], str | None] | None = None
+    source: Mapping[str, Any] | str | os.PathLike[str],
+    format: Format,
+    directory: str | os.PathLike[str] | None,
+    socket: str,
+    beside: Callable[[Path], str | None] | None = None,
 ) -> Iterator[str]:
     """
     An absolute path to add: what was given, or a state dict in a directory of its own, which is gone afterwards. `beside`
@@ -36,7 +40,7 @@ def as_files(
         raise UsageError(f"a model is given as a path or a state dict, not as a {type(source).__name__}; of a torch module, pass module.state_dict()")
     if format not in FILE_NAMES:
         raise UsageError(f"a state dict is written as 'safetensors' or 'torch', not {format!r}")
-    with _spool.made(directory) as path:
+    with _spool.made(directory, socket) as path:
         try:
             name = None if beside is None else beside(Path(path))
             if format == "torch":
@@ -47,7 +51,10 @@ def as_files(
             if isinstance(error, ShoalError):
                 raise
             raise _spool.failed(path, error) from error
-        yield path
+        try:
+            yield path
+        except UnreadableSourceError as error:
+            raise _spool.unreadable(path, error) from error
 
 
 def write_safetensors(tensors: Mapping[str, Any], file: Path) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import secrets
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from .errors import DiskError, OutOfSpaceError, UsageError
+from .errors import DiskError, OutOfSpaceError, UnreadableSourceError, UsageError
 
 PREFIX = "shoal-save-"
 # A directory that is being made is not locked yet.
@@ -20,16 +21,18 @@ _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @contextmanager
-def made(directory: str | os.PathLike[str] | None) -> Iterator[str]:
+def made(directory: str | os.PathLike[str] | None, socket: str) -> Iterator[str]:
     """
-    A new directory below `directory`, which is gone afterwards. What processes that were killed have left in the system's
-    temporary directory goes too. Throws UsageError, OutOfSpaceError and DiskError.
+    A new directory, which is gone afterwards: below `directory`, else beside the daemon's socket or in the system's temporary
+    directory. From those two goes too what processes that were killed have left. Throws UsageError.
     """
-    below = tempfile.gettempdir() if directory is None else os.path.abspath(os.fspath(directory))
+    below = _usual(socket) if directory is None else os.path.abspath(os.fspath(directory))
     if directory is None:
         sweep(below)
+    path = os.path.join(below, PREFIX + secrets.token_hex(8))
     try:
-        path = tempfile.mkdtemp(prefix=PREFIX, dir=below)
+        # Where the user wants it, whoever may look there may look into it, as into any new directory: the daemon may be one of those.
+        os.mkdir(path, 0o700 if directory is None else 0o777)
     except OSError as error:
         raise UsageError(f"cannot write a state dict below {below} ({error.strerror}); give with directory= one that can be written to") from error
     process = os.getpid()
@@ -43,6 +46,25 @@ def made(directory: str | os.PathLike[str] | None) -> Iterator[str]:
         os.close(lock)
         if os.getpid() == process:  # and not a child that was forked meanwhile
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _usual(socket: str) -> str:
+    """
+    A daemon with a temporary directory of its own (systemd's PrivateTmp, a container) cannot see ours, but its data directory,
+    where its socket is by default; and files are copied faster within a disk. Not beside a socket that is elsewhere: /run is memory.
+    """
+    data = os.path.dirname(socket)
+    if os.path.isfile(os.path.join(data, "version")) and os.access(data, os.W_OK | os.X_OK):
+        return data
+    return tempfile.gettempdir()
+
+
+def unreadable(path: str, error: UnreadableSourceError) -> UnreadableSourceError:
+    """When the daemon says that of a directory that was made here."""
+    return UnreadableSourceError(
+        f"the daemon cannot read {path}, where the state dict was written: it runs as another user, or has a file system of its own; "
+        f"give with directory= one that it can read too, under the same path ({error.message})"
+    )
 
 
 def failed(path: str, error: OSError) -> OutOfSpaceError | DiskError:
