@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import ml_dtypes
@@ -110,6 +111,19 @@ def test_tensors_come_before_the_load_is_done(publisher: Daemon, reader: Daemon)
             names.append(name)
             assert same(tensor, state[name])
         assert names == sorted(state)
+
+
+def test_a_tensor_among_very_many(publisher: Daemon) -> None:
+    """It is found without looking at them all."""
+    state = {f"t{index:05}": numpy.zeros(1, dtype="u1") for index in range(50_000)}
+    cid = shoal.save_model(None, state, socket=publisher.socket)
+    with shoal.open(cid, socket=publisher.socket) as model:
+        model.wait()
+        assert len(model.tensors()) == 50_000
+        started = time.process_time()
+        for index in range(1_000):
+            assert model.tensor(f"t{index:05}", "numpy").shape == (1,)
+        assert time.process_time() - started < 1  # 13 s when each call looks at them all
 
 
 def test_our_files_are_those_of_the_reference_implementation(tmp_path: Path) -> None:

@@ -90,6 +90,7 @@ class Model:
         self._outcome = Outcome(cid)
         self._tensor_lock = threading.Lock()
         self._tensors: list[TensorInfo] | None = None
+        self._named: dict[str, list[TensorInfo]] = {}
         self._on_progress = on_progress
         request = client.load(cid, include=include, order=order, provider_timeout=provider_timeout, scope=self._scope)
         messages = request.lines()
@@ -163,6 +164,10 @@ class Model:
 
     def tensors(self) -> list[TensorInfo]:
         """The tensors of all wanted safetensors files, by file and offset, as soon as the headers are here. Throws InvalidSafetensorsError."""
+        return list(self._all_tensors())
+
+    def _all_tensors(self) -> list[TensorInfo]:
+        """By name too, from then on."""
         with self._tensor_lock:
             if self._tensors is None:
                 found: list[TensorInfo] = []
@@ -172,8 +177,10 @@ class Model:
                             found += _safetensors.read_tensors(file.path, file.size, lambda offset, length, file=file: bytes(self._read(file, offset, length)))  # type: ignore[misc]
                         except InvalidSafetensorsError as error:
                             raise InvalidSafetensorsError(f"{self.cid}: {error}") from error
+                for info in found:
+                    self._named.setdefault(info.name, []).append(info)
                 self._tensors = found
-            return list(self._tensors)
+            return self._tensors
 
     def tensor(self, name: str, framework: Framework | None = None) -> Any:
         """
@@ -182,7 +189,8 @@ class Model:
         file. What numpy has no dtype for (BF16, FP8) comes as of ml_dtypes where that is installed, else as raw uint16
         or uint8; `tensors()` tells the dtype. Throws TensorNotFoundError, and as `read` does.
         """
-        same = [info for info in self.tensors() if info.name == name]
+        self._all_tensors()
+        same = self._named.get(name, [])
         if len(same) == 0:
             raise TensorNotFoundError(f"{self.cid} has no tensor {name!r}; tensors() lists those it has")
         if len(same) > 1:
