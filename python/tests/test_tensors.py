@@ -256,6 +256,47 @@ def test_a_child_process_may_use_what_its_parent_opened(publisher: Daemon) -> No
         assert float(model.tensor("w").sum()) == 1000
 
 
+@pytest.mark.parametrize("tracked", [False, True])
+def test_more_files_than_may_be_open(tracked: bool, publisher: Daemon, tmp_path: Path) -> None:
+    """Tensors of all of them stay; where Python keeps a descriptor for each, the error says how to have more."""
+    (tmp_path / "m").mkdir()
+    for index in range(40):
+        safetensors.torch.save_file({f"t{index}": torch.full((2,), float(index))}, tmp_path / "m" / f"{index:02}.safetensors")
+    cid = shoal.save_model(None, tmp_path / "m", socket=publisher.socket)
+    script = f"""
+import mmap, os, resource, sys; sys.path.insert(0, {str(ROOT / "python" / "src")!r})
+import numpy
+import shoal
+from shoal import errors, _files
+if {tracked}:
+    _files._mapped = lambda descriptor, size, flags, prot: mmap.mmap(descriptor, size, flags=flags, prot=prot)
+with shoal.open({cid!r}, socket={publisher.socket!r}) as model:
+    model.wait()
+    model.tensors()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 20, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    state = {{}}
+    try:
+        for name, tensor in model.iter_tensors("numpy"):
+            state[name] = tensor
+        assert [float(state[f"t{{index}}"].sum()) for index in range(40)] == [2 * index for index in range(40)]
+        print("all")
+    except errors.DiskError as error:
+        assert "ulimit -n" in str(error) and len(state) >= 15, error
+        print("refused")
+    held = []
+    try:
+        while True: held.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError: pass
+    try: shoal.links(socket={publisher.socket!r})
+    except errors.DaemonUnreachableError as error: assert "ulimit -n" in str(error)
+    else: raise AssertionError
+    for each in held: os.close(each)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == ("refused" if tracked or sys.version_info < (3, 13) else "all")
+
+
 def header(content: object, rest: bytes = b"") -> bytes:
     text = content if isinstance(content, bytes) else json.dumps(content).encode()
     return struct.pack("<Q", len(text)) + text + rest

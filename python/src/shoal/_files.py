@@ -5,6 +5,7 @@ so each read checks that this is still the one: its size, and its guard when it 
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import stat
@@ -12,7 +13,7 @@ import sys
 import threading
 
 from . import _fork, _scope
-from ._limits import READ_BYTES_MAX
+from ._limits import READ_BYTES_MAX, no_more_files
 from ._scope import Scope
 from ._types import OpenFile
 from .errors import DiskError, ModelNotFoundError, ShoalError, SourceChangedError, UsageError
@@ -81,7 +82,7 @@ class LocalFiles:
                     if held is None or held[1] != facts.st_ino:
                         # Not counted against the memory of the machine: hardly a page of it is ever written.
                         flags = mmap.MAP_PRIVATE | _MAP_NORESERVE
-                        held = (mmap.mmap(descriptor, file.size, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE), facts.st_ino)
+                        held = (_mapped(descriptor, file.size, flags, mmap.PROT_READ | mmap.PROT_WRITE), facts.st_ino)
                         self._maps[path] = held
                     return held[0]
             finally:
@@ -93,6 +94,13 @@ class LocalFiles:
         """Forgets the mappings; those that arrays still look into live on with them."""
         with self._lock:
             self._maps.clear()
+
+
+def _mapped(descriptor: int, size: int, flags: int, prot: int) -> mmap.mmap:
+    """Before 3.13 Python keeps a descriptor for each mapping, for as long as there are tensors in it."""
+    if sys.version_info >= (3, 13):
+        return mmap.mmap(descriptor, size, flags=flags, prot=prot, trackfd=False)
+    return mmap.mmap(descriptor, size, flags=flags, prot=prot)
 
 
 def local_path(file: OpenFile) -> str:
@@ -131,4 +139,7 @@ def _explained(file: OpenFile, error: OSError) -> ShoalError:
         return error
     if isinstance(error, FileNotFoundError):
         return ModelNotFoundError(f"{where} is gone: the model was removed or evicted; open it again to load it anew, and pin what must stay")
+    if error.errno == errno.EMFILE:
+        kept = "" if sys.version_info >= (3, 13) else " (before Python 3.13 each file that tensors were taken from stays open as long as they live)"
+        return DiskError(f"cannot open {where}: {no_more_files()}{kept}")
     return DiskError(f"cannot read {where}: {error}")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import _fork, _scope
-from ._limits import ANSWER_BYTES_MAX, LINE_BYTES_MAX
+from ._limits import ANSWER_BYTES_MAX, LINE_BYTES_MAX, no_more_files
 from ._scope import Scope
 from .errors import ApiError, DaemonUnreachableError, ShoalError, from_json
 
@@ -35,7 +35,10 @@ class Request:
     def __init__(self, path: str, method: str, target: str, body: dict[str, Any] | None = None, scope: Scope | None = None) -> None:
         self._path = path
         self._scope = scope
-        self._connection = _UnixConnection(path)
+        try:
+            self._connection = _UnixConnection(path)
+        except OSError as error:
+            raise DaemonUnreachableError(f"cannot connect to {path}: {no_more_files() if error.errno == errno.EMFILE else error}") from error
         _fork.watch(self)
         self._entered = _scope.entered(self._connection.sock, scope)
         self._entered.__enter__()

@@ -1,5 +1,9 @@
 """Bounds, with their why. They mirror src/base/limits.ts where both sides have one."""
 
+from __future__ import annotations
+
+import resource
+
 KIB = 1024
 MIB = 1024 * KIB
 
@@ -25,3 +29,9 @@ SAFETENSORS_RANK_MAX = 32
 CARRIED_BYTES_MAX = 512 * MIB
 # An index of a sharded model (model.safetensors.index.json) names each tensor: a million take less.
 INDEX_BYTES_MAX = 256 * MIB
+
+
+def no_more_files() -> str:
+    """What to say when the process may open no more (EMFILE)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return f"this process may have {soft} files open and has them; raise that limit with: ulimit -n {'unlimited' if hard == resource.RLIM_INFINITY else hard}"
