@@ -274,6 +274,6 @@ async function readBack (handle: FileHandle, bytes: number, hash: Hash): Promise
 function diskError (error: unknown, directory: string): Error {
   if (error instanceof ShoalError) return error
   const code = systemCode(error)
-  if (code === 'ENOSPC' || code === 'EDQUOT') return new OutOfSpaceError(`no space is left in ${directory} for what comes from the upstream; free some with: shoal gc`, { cause: error })
+  if (code === 'ENOSPC' || code === 'EDQUOT') return new OutOfSpaceError(`no space is left in ${directory} for what comes from the upstream; make room there, with: shoal rm CID`, { cause: error })
   return code === undefined ? asError(error) : new DiskError(`cannot keep in ${directory} what comes from the upstream: ${asError(error).message}`, { cause: error })
 }

@@ -249,7 +249,7 @@ class StoreVersionError(ShoalError):
 
 
 class OutOfSpaceError(ShoalError):
-    """The disk is full. Nothing recorded is lost. Free space on the volume, or `shoal gc`; then run it again."""
+    """The disk is full. Nothing recorded is lost. Free space on the volume (`shoal rm CID`, or others' files); then run it again."""
 
     _kind = "failed"
     _retryable = True
