@@ -11,32 +11,52 @@ import { errorJson, statusOf } from './http-errors.ts'
 import type { Metrics } from './metrics.ts'
 import { addRoutes, type ApiEnv } from './routes.ts'
 
-export interface AppInit {
-  node: ShoalNode
+export interface WatchInit {
   logger: Logger
   metrics: Metrics
   stopping: AbortSignal
-  onShutdown: (() => void) | undefined
-  /** Who may ask: differs between the Unix socket and TCP. */
+  /** Who may ask: differs from listener to listener. */
   guard: GuardInit
+}
+
+export interface AppInit extends WatchInit {
+  node: ShoalNode
+  onShutdown: (() => void) | undefined
   version: NodeStatus['version']
 }
 
+const DOCUMENT = '/v1/openapi.json'
 /** Paths that answer while the server stops, so that whoever watches sees it. */
 const WATCHED = ['/livez', '/readyz', '/metrics']
 
 /** The API as an application: guard, limits, routes, document, health and metrics. Server and sockets are server.ts. */
 export function createApp (init: AppInit): OpenAPIHono<ApiEnv> {
-  const { node, logger, metrics, stopping } = init
+  const { node, logger, stopping, onShutdown } = init
+  const app = createWatchApp(init, 'the API')
+  const logged = (error: unknown): object => {
+    if (!(error instanceof ShoalError)) logger.error({ error: asError(error).stack }, 'the API failed unexpectedly')
+    return { type: 'error', error: errorJson(error) }
+  }
+  addRoutes(app, { node, stopping, errorLine: logged, onShutdown })
+  app.doc31(DOCUMENT, {
+    openapi: '3.1.0',
+    info: {
+      title: 'Shoal node',
+      version: init.version,
+      license: { name: 'Apache-2.0', url: 'https://www.apache.org/licenses/LICENSE-2.0' },
+      description: 'The local API of a Shoal node, on a Unix socket by default. Streams are NDJSON: one JSON object a line, the last of type `done` or `error`.'
+    }
+  })
+  return app
+}
+
+/** Health and metrics alone, behind the same guard. `name` is what messages call it. */
+export function createWatchApp ({ logger, metrics, stopping, guard: who }: WatchInit, name: string): OpenAPIHono<ApiEnv> {
   const app = new OpenAPIHono<ApiEnv>({
     defaultHook: result => {
       if (!result.success) throw new UsageError(`${result.target === 'json' ? 'the body' : `the ${result.target}`} of the request is wrong: ${issues(result.error.issues)}`)
     }
   })
-  const logged = (error: unknown): object => {
-    if (!(error instanceof ShoalError)) logger.error({ error: asError(error).stack }, 'the API failed unexpectedly')
-    return { type: 'error', error: errorJson(error) }
-  }
 
   app.use(async (c, next) => {
     const startedAt = systemClock.monotonic()
@@ -47,28 +67,17 @@ export function createApp (init: AppInit): OpenAPIHono<ApiEnv> {
     logger.debug({ method: c.req.method, path: c.req.path, status: c.res.status }, 'request')
   })
   app.use(async (c, next) => {
-    guard(c.env.incoming, init.guard)
+    guard(c.env.incoming, who)
     checkBodySize(c.env.incoming)
     if (stopping.aborted && !WATCHED.includes(c.req.path)) throw new NodeStoppedError('the daemon is stopping; ask again when it is back')
     await next()
   })
 
-  addRoutes(app, { node, stopping, errorLine: logged, onShutdown: init.onShutdown })
-
   app.get('/livez', c => c.json({ status: 'alive' }))
   app.get('/readyz', c => stopping.aborted ? c.json({ status: 'stopping' }, 503) : c.json({ status: 'ready' }))
   app.get('/metrics', async c => c.body(await metrics.text(), 200, { 'content-type': metrics.contentType }))
-  app.doc31('/v1/openapi.json', {
-    openapi: '3.1.0',
-    info: {
-      title: 'Shoal node',
-      version: init.version,
-      license: { name: 'Apache-2.0', url: 'https://www.apache.org/licenses/LICENSE-2.0' },
-      description: 'The local API of a Shoal node, on a Unix socket by default. Streams are NDJSON: one JSON object a line, the last of type `done` or `error`.'
-    }
-  })
 
-  app.notFound(c => { throw new UnknownRouteError(`the API has no ${c.req.method} ${c.req.path.slice(0, 200)}; see /v1/openapi.json`) })
+  app.notFound(c => { throw new UnknownRouteError(`${name} has no ${c.req.method} ${c.req.path.slice(0, 200)}; see ${app.routes.some(({ path }) => path === DOCUMENT) ? DOCUMENT : WATCHED.join(', ')}`) })
   app.onError((error, c) => {
     const known = error instanceof HTTPException ? new UsageError(`the request is wrong: ${error.message}`, { cause: error }) : error
     if (!(known instanceof ShoalError)) logger.error({ error: known.stack, path: c.req.path }, 'a request failed unexpectedly')

@@ -46,6 +46,20 @@ export function createMetrics (node: ShoalNode, init: { processMetrics: boolean,
   const endpoint = createEndpointMetrics(registry, init.endpoint ?? new EndpointTraffic())
   if (init.processMetrics) createProcessMetrics(registry)
 
+  const collect = async (): Promise<string> => {
+    const status = await node.status()
+    peers.update(node.peers(), status.peersConnected)
+    loads.update()
+    setTo(announced, status.announce.announced)
+    setTo(announceFailed, status.announce.failed)
+    setTo(lost, status.blocksLost)
+    gauges(status)
+    replication.update(status.replication)
+    origin(status.origin)
+    return await registry.metrics()
+  }
+  /** Who asks meanwhile gets the same, so that many readers cost no more than one. */
+  let collecting: Promise<string> | undefined
   const off = node.events.on('volume:state', ({ writable }) => { if (!writable) readOnly.inc() })
   return {
     contentType: registry.contentType,
@@ -60,18 +74,7 @@ export function createMetrics (node: ShoalNode, init: { processMetrics: boolean,
       replication.stop()
       endpoint.stop()
     },
-    text: async () => {
-      const status = await node.status()
-      peers.update(node.peers(), status.peersConnected)
-      loads.update()
-      setTo(announced, status.announce.announced)
-      setTo(announceFailed, status.announce.failed)
-      setTo(lost, status.blocksLost)
-      gauges(status)
-      replication.update(status.replication)
-      origin(status.origin)
-      return await registry.metrics()
-    }
+    text: async () => await (collecting ??= collect().finally(() => { collecting = undefined }))
   }
 }
 

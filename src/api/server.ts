@@ -9,29 +9,23 @@ import {
 } from '../base/index.ts'
 import { version } from '../node/version.ts'
 import type { ShoalNode } from '../node/types.ts'
-import { createApp } from './app.ts'
+import { createApp, createWatchApp } from './app.ts'
 import type { GuardInit } from './guard.ts'
 import type { EndpointTraffic } from './endpoint-metrics.ts'
-import { isLoopback } from './loopback.ts'
+import { API_TCP, METRICS, bracketed, checkListen, listen, type ListenInit } from './listen.ts'
 import { createMetrics, type Metrics } from './metrics.ts'
 import { checkSocketPath } from './paths.ts'
 
-export interface TcpInit {
-  /** A loopback address, unless `allowRemote`. */
-  host: string
-  /** 0 takes a free one. */
-  port: number
+export interface TcpInit extends ListenInit {
   token: string
-  /** Listen on addresses that others can reach too. Default false. */
-  allowRemote?: boolean
-  /** Host names answered to besides the loopback ones. */
-  hosts?: string[]
 }
 
 export interface ApiServerInit {
   node: ShoalNode
   socketPath: string
   tcp?: TcpInit
+  /** Where metrics and health are told to whoever asks, without a token: nothing there commands the node. */
+  watch?: ListenInit
   logger?: Logger
   /** Report on the endpoint for Hugging Face clients that tells of its answers there. */
   endpoint?: EndpointTraffic
@@ -45,6 +39,8 @@ export interface ApiServer {
   readonly socketPath: string
   /** Where TCP listens, when it does: `http://127.0.0.1:4110`. */
   readonly url: string | undefined
+  /** What Prometheus reads, when `watch` is given: `http://10.0.0.7:4110/metrics`. */
+  readonly metricsUrl: string | undefined
   /** Listens. Throws ConfigError, ApiSocketInUseError, DiskError. */
   start: () => Promise<void>
   /** Refuses new work, ends open streams, closes all; under two seconds. Idempotent. */
@@ -55,6 +51,9 @@ export interface ApiServer {
 const STOP_GRACE_MS = 1_500
 /** A head that takes longer than this to arrive is no client's of ours. */
 const HEADERS_TIMEOUT_MS = 10_000
+/** Anybody may connect to the metrics: of those who say or take nothing, few are kept, and not for long. */
+const WATCH_CONNECTIONS_MAX = 64
+const WATCH_TIMEOUT_MS = 15_000
 
 export function createApiServer (init: ApiServerInit): ApiServer {
   return new NodeApiServer(init)
@@ -68,11 +67,13 @@ class NodeApiServer implements ApiServer {
   readonly #servers: Server[] = []
   #metrics: Metrics | undefined
   #url: string | undefined
+  #metricsUrl: string | undefined
   #stopped: Promise<void> | undefined
 
   constructor (init: ApiServerInit) {
     checkSocketPath(init.socketPath)
     if (init.tcp !== undefined) checkTcp(init.tcp)
+    if (init.watch !== undefined) checkListen(init.watch, METRICS)
     this.socketPath = init.socketPath
     this.#init = init
     this.#logger = init.logger ?? silentLogger
@@ -80,29 +81,29 @@ class NodeApiServer implements ApiServer {
 
   get url (): string | undefined { return this.#url }
 
+  get metricsUrl (): string | undefined { return this.#metricsUrl }
+
   async start (): Promise<void> {
-    const { node, tcp, processMetrics, endpoint } = this.#init
+    const { node, tcp, watch, processMetrics, endpoint } = this.#init
     const metrics = this.#metrics = createMetrics(node, { processMetrics: processMetrics ?? false, endpoint })
-    const listener = (guard: GuardInit): Server => {
-      const { fetch } = createApp({
-        node, logger: this.#logger, metrics, version, guard, stopping: this.#stopping.signal, onShutdown: this.#init.onShutdown
-      })
-      // The globals of the process stay as they are: other nodes and other programs live in it.
-      const server = createServer({ headersTimeout: HEADERS_TIMEOUT_MS }, getRequestListener(fetch, { overrideGlobalObjects: false }))
-      server.maxConnections = API_CONNECTIONS_MAX
-      return server
-    }
+    const common = { logger: this.#logger, metrics, stopping: this.#stopping.signal }
+    const api = (guard: GuardInit): Server => httpServer(createApp({ ...common, guard, node, version, onShutdown: this.#init.onShutdown }))
     try {
-      const local = listener({})
+      const local = api({})
       await listenOnSocket(local, this.socketPath)
       this.#serve(local)
-      if (tcp === undefined) return
-      const remote = listener({ token: tcp.token, hosts: [...(tcp.hosts ?? []), tcp.host], ownAddress: tcp.allowRemote ?? false })
-      await listenOnTcp(remote, tcp)
-      this.#serve(remote)
-      const address = remote.address()
-      const port = typeof address === 'object' && address !== null ? address.port : tcp.port
-      this.#url = `http://${tcp.host.includes(':') ? `[${tcp.host}]` : tcp.host}:${port}`
+      if (tcp !== undefined) {
+        const remote = api({ token: tcp.token, ...guardOf(tcp) })
+        this.#url = await listen(remote, tcp, API_TCP)
+        this.#serve(remote)
+      }
+      if (watch !== undefined) {
+        const watched = httpServer(createWatchApp({ ...common, guard: guardOf(watch) }, 'the metrics listener'))
+        watched.maxConnections = WATCH_CONNECTIONS_MAX
+        watched.setTimeout(WATCH_TIMEOUT_MS)
+        this.#metricsUrl = `${await listen(watched, watch, METRICS)}/metrics`
+        this.#serve(watched)
+      }
     } catch (error) {
       await this.stop()
       throw error
@@ -134,12 +135,20 @@ class NodeApiServer implements ApiServer {
   }
 }
 
-function checkTcp ({ host, port, token, allowRemote }: TcpInit): void {
-  if (allowRemote !== true && !isLoopback(host)) {
-    throw new ConfigError(`api.tcp.host is ${host}, which others can reach; use 127.0.0.1, or set api.tcp.allowRemote if that is meant`)
-  }
-  if (!Number.isInteger(port) || port < 0 || port > 65_535) throw new ConfigError(`api.tcp.port is ${port}; a port is 0 to 65535`)
-  if (token.length < 16) throw new ConfigError('the token of the API over TCP must have 16 characters or more')
+function httpServer ({ fetch }: ReturnType<typeof createApp>): Server {
+  // The globals of the process stay as they are: other nodes and other programs live in it.
+  const server = createServer({ headersTimeout: HEADERS_TIMEOUT_MS }, getRequestListener(fetch, { overrideGlobalObjects: false }))
+  server.maxConnections = API_CONNECTIONS_MAX
+  return server
+}
+
+function guardOf ({ host, hosts, allowRemote }: ListenInit): GuardInit {
+  return { hosts: [...hosts ?? [], bracketed(host)], ownAddress: allowRemote ?? false }
+}
+
+function checkTcp (tcp: TcpInit): void {
+  checkListen(tcp, API_TCP)
+  if (tcp.token.length < 16) throw new ConfigError('the token of the API over TCP must have 16 characters or more')
 }
 
 /** Listens on a Unix socket that only this user may use. A socket that a dead daemon left is replaced, a live one never. */
@@ -192,12 +201,4 @@ async function answers (path: string): Promise<boolean> {
 
 function inUse (path: string, cause?: Error): ApiSocketInUseError {
   return new ApiSocketInUseError(`another daemon listens on ${path}; stop it, or give this one another --data and --api`, cause === undefined ? undefined : { cause })
-}
-
-async function listenOnTcp (server: Server, { host, port }: TcpInit): Promise<void> {
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', error => { reject(new ConfigError(`the API cannot listen on ${host} port ${port}: ${error.message}`, { cause: error })) })
-    server.listen(port, host, resolve)
-  })
-  server.removeAllListeners('error')
 }

@@ -9,7 +9,7 @@ import { z } from 'zod'
 import {
   CONFIG_BYTES_MAX, ConfigError, GiB, INVITE_ADDRESSES_MAX, KiB, LABELS_MAX, LABEL_BYTES_MAX, LOAD_PEERS_MAX, MiB, REPLICAS_MAX, SERVER_REQUESTS_PER_PEER_MAX, asError
 } from '../base/index.ts'
-import { isLoopback } from '../api/loopback.ts'
+import { API_TCP, HUGGING_FACE, METRICS, checkListen } from '../api/listen.ts'
 import type { PartialSettings } from '../node/init.ts'
 import type { NodeSettings } from '../node/types.ts'
 import { defaultReplication } from '../replication/settings.ts'
@@ -29,6 +29,8 @@ export interface DaemonSettings {
   api: { tcp: { host: string, port: number | undefined, tokenFile: string | undefined, allowRemote: boolean, hosts: string[] } }
   /** The endpoint for Hugging Face clients; without `listen` there is none. */
   hf: { listen: HostPort | undefined, allowRemote: boolean, hosts: string[] }
+  /** Where metrics are told without a token; without `listen` nowhere. */
+  metrics: { listen: HostPort | undefined, allowRemote: boolean, hosts: string[] }
   log: { level: LogLevels, format: 'auto' | 'pretty' | 'json' }
 }
 
@@ -101,6 +103,9 @@ const KEYS = {
   'hf.allowRemote': flag,
   'hf.hosts': list(text, 64),
   'hf.upstream': optional(upstream),
+  'metrics.listen': optional(hostPort),
+  'metrics.allowRemote': flag,
+  'metrics.hosts': list(text, 64),
   'log.level': logLevels,
   'log.format': z.enum(['auto', 'pretty', 'json'], 'must be auto, pretty or json')
 } as const satisfies Record<string, z.ZodType>
@@ -249,9 +254,10 @@ function isSection (key: string): boolean {
 }
 
 /** What others can reach is asked for twice; said here, before a start leaves anything behind. */
-function checkReach ({ api: { tcp }, hf }: DaemonSettings): void {
-  if (tcp.port !== undefined && !tcp.allowRemote && !isLoopback(tcp.host)) throw new ConfigError(`api.tcp.host is ${tcp.host}, which others can reach; use 127.0.0.1, or set api.tcp.allowRemote if that is meant`)
-  if (hf.listen !== undefined && !hf.allowRemote && !isLoopback(hf.listen.host)) throw new ConfigError(`hf.listen names ${hf.listen.host}, which others can reach; use 127.0.0.1, or set hf.allowRemote if that is meant`)
+function checkReach ({ api: { tcp: { port, ...tcp } }, hf, metrics }: DaemonSettings): void {
+  if (port !== undefined) checkListen({ ...tcp, port }, API_TCP)
+  if (hf.listen !== undefined) checkListen({ ...hf, ...hf.listen }, HUGGING_FACE)
+  if (metrics.listen !== undefined) checkListen({ ...metrics, ...metrics.listen }, METRICS)
 }
 
 function assemble (values: Values, labels: Record<string, string>): Config {
@@ -285,6 +291,7 @@ function assemble (values: Values, labels: Record<string, string>): Config {
         }
       },
       hf: { listen: values['hf.listen'], allowRemote: values['hf.allowRemote'] ?? false, hosts: values['hf.hosts'] ?? [] },
+      metrics: { listen: values['metrics.listen'], allowRemote: values['metrics.allowRemote'] ?? false, hosts: values['metrics.hosts'] ?? [] },
       log: { level: values['log.level'] ?? { level: 'info', components: new Map() }, format: values['log.format'] ?? 'auto' }
     }
   }

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { join, resolve } from 'node:path'
 import { ApiClient } from '../api/client.ts'
+import type { ListenInit } from '../api/listen.ts'
 import type { ApiServer, TcpInit } from '../api/server.ts'
 import { ConfigError, asError, type Logger } from '../base/index.ts'
 import { holdHeap, tuneForBulk } from '../base/runtime.ts'
@@ -54,6 +55,7 @@ export async function runDaemon (context: Context, options: DaemonOptions, env: 
     api = createApiServer({
       node,
       tcp,
+      watch: watchInit(config.daemon.metrics),
       socketPath: context.socketPath,
       logger: logger.child({ component: 'api' }),
       processMetrics: true,
@@ -92,11 +94,15 @@ function createSupervisor (context: Context, env: Record<string, string | undefi
 
 function announceReady (context: Context, node: ShoalNode, api: ApiServer, hf: HfServer | undefined): void {
   const listen = node.multiaddrs()
-  const { url } = api
+  const { url, metricsUrl } = api
   context.print(
-    { event: 'ready', peerId: node.peerId, listen, api: api.socketPath, ...(url === undefined ? {} : { url }), ...(hf === undefined ? {} : { hf: hf.url }) },
-    `ready: peer ${node.peerId}, listening on ${listen.join(', ') || 'no address'}, API on ${api.socketPath}${url === undefined ? '' : ` and ${url}`}${hf === undefined ? '' : `, for Hugging Face clients: HF_ENDPOINT=${hf.url ?? ''}`}`
+    { event: 'ready', peerId: node.peerId, listen, api: api.socketPath, ...(url === undefined ? {} : { url }), ...(metricsUrl === undefined ? {} : { metrics: metricsUrl }), ...(hf === undefined ? {} : { hf: hf.url }) },
+    `ready: peer ${node.peerId}, listening on ${listen.join(', ') || 'no address'}, API on ${api.socketPath}${url === undefined ? '' : ` and ${url}`}${metricsUrl === undefined ? '' : `, metrics on ${metricsUrl}`}${hf === undefined ? '' : `, for Hugging Face clients: HF_ENDPOINT=${hf.url ?? ''}`}`
   )
+}
+
+function watchInit ({ listen, ...init }: DaemonSettings['metrics']): ListenInit | undefined {
+  return listen === undefined ? undefined : { ...init, ...listen }
 }
 
 async function tcpInit ({ host, port, tokenFile, allowRemote, hosts }: DaemonSettings['api']['tcp'], dataDirectory: string): Promise<TcpInit | undefined> {

@@ -1,9 +1,9 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import {
-  ConfigError, HF_BODY_BYTES_MAX, HF_CONNECTIONS_MAX, NodeStoppedError, asError, silentLogger, systemClock, type Clock, type Logger
+  HF_BODY_BYTES_MAX, HF_CONNECTIONS_MAX, NodeStoppedError, asError, silentLogger, systemClock, type Clock, type Logger
 } from '../base/index.ts'
 import { guard } from '../api/guard.ts'
+import { HUGGING_FACE, bracketed, checkListen, listen, type ListenInit } from '../api/listen.ts'
 import type { EndpointTraffic } from '../api/endpoint-metrics.ts'
 import type { ShoalNode } from '../node/types.ts'
 import { parseAddress } from './address.ts'
@@ -13,16 +13,8 @@ import { Repos } from './repos.ts'
 import { answer } from './routes.ts'
 import { Turns } from './turns.ts'
 
-export interface HfServerInit {
+export interface HfServerInit extends ListenInit {
   node: ShoalNode
-  /** A loopback address, unless `allowRemote`. */
-  host: string
-  /** 0 takes a free one. */
-  port: number
-  /** Listen on addresses that others can reach too. Default false. */
-  allowRemote?: boolean
-  /** Host names answered to besides the loopback ones. */
-  hosts?: string[]
   logger?: Logger
   clock?: Clock
   /** A connection whose reader takes nothing of an answer for so long is closed, after twice that at the latest. Default a minute. */
@@ -48,7 +40,6 @@ const REQUEST_TIMEOUT_MS = 30_000
 const KEEP_ALIVE_MS = 30_000
 /** A reader whose disk stands still comes back within this, or goes on by a range. */
 const STALL_MS = 60_000
-const LOOPBACK = ['127.0.0.1', '::1', 'localhost']
 
 /** Answers Hugging Face clients as the Hub would, for the models this node has or can get. */
 export function createHfServer (init: HfServerInit): HfServer {
@@ -67,11 +58,7 @@ class HfHttpServer implements HfServer {
   #stopped: Promise<void> | undefined
 
   constructor (init: HfServerInit) {
-    const { host, port, allowRemote } = init
-    if (allowRemote !== true && !LOOPBACK.includes(host)) {
-      throw new ConfigError(`hf.listen names ${host}, which others can reach; use 127.0.0.1, or set hf.allowRemote if that is meant`)
-    }
-    if (!Number.isInteger(port) || port < 0 || port > 65_535) throw new ConfigError(`hf.listen names port ${port}; a port is 0 to 65535`)
+    checkListen(init, HUGGING_FACE)
     this.#init = init
     this.#logger = init.logger ?? silentLogger
     this.#repos = new Repos(init.node)
@@ -93,16 +80,9 @@ class HfHttpServer implements HfServer {
   get url (): string | undefined { return this.#url }
 
   async start (): Promise<void> {
-    const { host, port } = this.#init
-    const server = this.#server
-    await new Promise<void>((resolve, reject) => {
-      server.once('error', error => { reject(new ConfigError(`the Hugging Face endpoint cannot listen on ${host} port ${port}: ${error.message}; set hf.listen to another, or stop what uses it`, { cause: error })) })
-      server.listen(port, host, resolve)
-    })
-    server.removeAllListeners('error')
+    this.#url = await listen(this.#server, this.#init, HUGGING_FACE)
     // A failed accept (no descriptor left) is the loss of that connection only.
-    server.on('error', error => { this.#logger.warn({ error: error.message }, 'a connection was not taken') })
-    this.#url = `http://${host.includes(':') ? `[${host}]` : host}:${(server.address() as AddressInfo).port}`
+    this.#server.on('error', error => { this.#logger.warn({ error: error.message }, 'a connection was not taken') })
   }
 
   async stop (): Promise<void> {
@@ -128,7 +108,7 @@ class HfHttpServer implements HfServer {
     const { node, hosts, host, allowRemote } = this.#init
     try {
       if ((request.headersDistinct.host?.length ?? 0) > 1) throw new HubError(400, 'the request names two hosts')
-      guard(request, { hosts: [...hosts ?? [], host.includes(':') ? `[${host}]` : host], ownAddress: allowRemote ?? false })
+      guard(request, { hosts: [...hosts ?? [], bracketed(host)], ownAddress: allowRemote ?? false })
       if (this.#stopping.signal.aborted) throw this.#stopping.signal.reason
       await answer({
         node,

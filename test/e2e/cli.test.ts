@@ -107,6 +107,7 @@ describe('the command line', function () {
         [['--join', 'shoal1nonsense'], /invite/],
         [['--listen', 'everywhere'], /must be a multiaddr/],
         [['--set', 'hf.listen=0.0.0.0:1'], /hf\.listen names 0\.0\.0\.0, which others can reach; .*hf\.allowRemote/],
+        [['--set', 'metrics.listen=0.0.0.0:1'], /metrics\.listen names 0\.0\.0\.0, which others can reach; .*metrics\.allowRemote/],
         [['--set', 'api.tcp.port=0', '--set', 'api.tcp.host=0.0.0.0'], /api\.tcp\.host is 0\.0\.0\.0, which others can reach/]
       ].map(async ([args, message]) => ({ message: message as RegExp, result: await shoal(['daemon', '--data', data, ...args as string[]]) })))
       for (const { message, result } of results) {

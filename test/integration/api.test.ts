@@ -240,6 +240,37 @@ describe('api', () => {
       assert.equal((await ask({ port }, '/v1/status', { headers: { authorization: `bearer ${TOKEN}` } })).status, 200)
     })
 
+    it('where metrics are told get those and nothing else, with no token, and none from web pages', async () => {
+      const { server } = await one({ watch: { host: '127.0.0.1', port: 0, hosts: ['scraped.example'] } })
+      const { port: text, pathname } = new URL(server.metricsUrl ?? '')
+      const port = Number(text)
+      assert.equal(pathname, '/metrics')
+      const told = await ask({ port }, '/metrics')
+      assert.match(told.text, /^shoal_info\{version="[^"]+"\} 1$/m)
+      assert.doesNotMatch(told.text, /baf[a-z0-9]{20}|12D3Koo/)
+      for (const [path, body] of [['/livez', '{"status":"alive"}'], ['/readyz', '{"status":"ready"}']] as const) assert.equal((await ask({ port }, path, { headers: { host: 'scraped.example:4110' } })).text, body)
+      assert.equal((await ask({ port }, '/metrics', { method: 'HEAD' })).status, 200)
+      for (const method of ['GET', 'POST', 'PUT', 'DELETE', 'OPTIONS', 'TRACE']) {
+        for (const path of ['/', '/v1/status', '/v1/invite', '/v1/models', '/v1/shutdown', '/v1/drain', '/v1/gc', '/v1/openapi.json', '/metrics/', '/metrics/../v1/status', '//v1/status', '/%6detrics%00']) {
+          assert.equal((await ask({ port }, path, { method })).status, 404, `${method} ${path}`)
+        }
+      }
+      assert.match((await ask({ port }, '/v1/status')).text, /the metrics listener has no GET \/v1\/status; see \/livez, \/readyz, \/metrics/)
+      const pages: Array<Record<string, string>> = [{ host: 'evil.example' }, { origin: 'http://evil.example' }, { 'sec-fetch-site': 'cross-site' }]
+      for (const headers of pages) assert.equal((await ask({ port }, '/metrics', { headers })).status, 403)
+    })
+
+    it('of eight who read metrics without a pause each gets them', async () => {
+      const { server } = await one({ watch: { host: '127.0.0.1', port: 0 } })
+      const port = Number(new URL(server.metricsUrl ?? '').port)
+      const told = await Promise.all(Array.from({ length: 8 }, async () => {
+        const statuses: number[] = []
+        for (let left = 50; left > 0; left--) statuses.push((await ask({ port }, '/metrics')).status)
+        return statuses
+      }))
+      assert.deepEqual(new Set(told.flat()), new Set([200]))
+    })
+
     it('TCP beyond loopback needs to be meant, and a token worth the name', () => {
       const node = {} as ShoalNode
       const tcp = { host: '127.0.0.1', port: 0, token: TOKEN }
@@ -247,6 +278,9 @@ describe('api', () => {
       for (const given of [{ host: '0.0.0.0' }, { host: '::' }, { host: '10.0.0.1' }, { token: 'short' }, { port: -1 }, { port: 65_536 }]) assert.throws(() => make(given), { name: 'ConfigError' })
       make({ host: '0.0.0.0', allowRemote: true })
       make({ host: '::1' })
+      const watching = (watch: ApiServerInit['watch']): ApiServer => createApiServer({ node, socketPath: join(root, 'never.sock'), watch })
+      for (const given of [{ host: '0.0.0.0', port: 0 }, { host: '127.0.0.1', port: 65_536 }]) assert.throws(() => watching(given), { name: 'ConfigError', message: /^metrics\.listen names / })
+      watching({ host: '0.0.0.0', port: 0, allowRemote: true })
     })
 
     it('that are malformed get an answer that says so', async () => {

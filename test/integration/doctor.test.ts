@@ -70,6 +70,9 @@ describe('doctor', function () {
       assert.match(hf?.fix ?? '', /--set hf\.listen=HOST:PORT$/)
       const [api, none] = await ports(`api.tcp.port=${port}`)
       assert.deepEqual([api?.level, api?.message, none], ['fail', `127.0.0.1 port ${port} (the API over TCP) is taken by another program`, undefined])
+      const [metrics] = await ports(`metrics.listen=127.0.0.1:${port}`)
+      assert.deepEqual([metrics?.level, metrics?.message], ['fail', `127.0.0.1 port ${port} (the metrics) is taken by another program`])
+      assert.match(metrics?.fix ?? '', /--set metrics\.listen=HOST:PORT$/)
       assert.deepEqual((await ports('hf.listen=127.0.0.1:0')).map(({ level }) => level), ['ok'])
       assert.deepEqual(await ports(), [])
     } finally {

@@ -45,7 +45,7 @@ export async function examine ({ dataDirectory, socketPath, config, isToJoin }: 
     await limits(pid),
     memory(slotsBytes, status !== undefined),
     ...await ports(settings, status),
-    ...await httpPorts({ hf: daemon.hf.listen, api: daemon.api.tcp.port === undefined ? undefined : { host: daemon.api.tcp.host, port: daemon.api.tcp.port } }, status !== undefined),
+    ...await httpPorts({ hf: daemon.hf.listen, api: daemon.api.tcp.port === undefined ? undefined : { host: daemon.api.tcp.host, port: daemon.api.tcp.port }, metrics: daemon.metrics.listen }, status !== undefined),
     ...await disk(directory, settings.storage, status),
     ...await brokenOff(directory, status),
     ...await permissions(directory, socketPath),

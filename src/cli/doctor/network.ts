@@ -11,18 +11,19 @@ const CONNECT_TIMEOUT_MS = 2_000
 
 const HF = 'the Hugging Face endpoint'
 const API = 'the API over TCP'
+const METRICS = 'the metrics'
 /** The key that says where it listens. */
-const KEYS: Readonly<Record<string, string>> = { lanes: '--set lane.port=PORT', [HF]: '--set hf.listen=HOST:PORT', [API]: '--set api.tcp.port=PORT' }
+const KEYS: Readonly<Record<string, string>> = { lanes: '--set lane.port=PORT', [HF]: '--set hf.listen=HOST:PORT', [API]: '--set api.tcp.port=PORT', [METRICS]: '--set metrics.listen=HOST:PORT' }
 
 interface Port { host: string, port: number, what: string }
 
 export interface PortSettings { listen: readonly string[], lane: { enabled: boolean, port: number | undefined } }
 /** For programs rather than peers; undefined where there is none. */
-export interface HttpListeners { hf: { host: string, port: number } | undefined, api: { host: string, port: number } | undefined }
+export interface HttpListeners { hf: { host: string, port: number } | undefined, api: { host: string, port: number } | undefined, metrics: { host: string, port: number } | undefined }
 
 /** What listens for clients over TCP. As `ports`, and without a daemon's word for where it does. */
-export async function httpPorts ({ hf, api }: HttpListeners, isUp: boolean): Promise<Finding[]> {
-  const all: Port[] = [...hf === undefined ? [] : [{ ...hf, what: HF }], ...api === undefined ? [] : [{ ...api, what: API }]]
+export async function httpPorts ({ hf, api, metrics }: HttpListeners, isUp: boolean): Promise<Finding[]> {
+  const all: Port[] = [...hf === undefined ? [] : [{ ...hf, what: HF }], ...api === undefined ? [] : [{ ...api, what: API }], ...metrics === undefined ? [] : [{ ...metrics, what: METRICS }]]
   return await Promise.all(all.filter(({ port }) => !(isUp && port === 0)).map(async port => await (isUp ? answers(port) : couldListen(port))))
 }
 
@@ -71,7 +72,7 @@ async function answers ({ host, port, what }: Port): Promise<Finding> {
   const message = `${what} does not answer on ${to} port ${port}: ${error.message}`
   if (what === 'lanes') return warn('ports', message, 'another program may have had the port, and lanes took a free one: see lane.port; a firewall that knows ports wants it fixed')
   // This command may have been given another configuration than the daemon.
-  if (what === HF || what === API) return warn('ports', message, `see whether the daemon was started with the same configuration (${KEYS[what] ?? ''}), and its log`)
+  if (what === HF || what === API || what === METRICS) return warn('ports', message, `see whether the daemon was started with the same configuration (${KEYS[what] ?? ''}), and its log`)
   return fail('ports', message, 'look for a firewall on this host (nft list ruleset), then at the log of the daemon')
 }
 

@@ -15,6 +15,7 @@ const read = async (path: string): Promise<string> => await readFile(new URL(pat
 
 /** The port of libp2p, and the one after it, of lanes. */
 const PORTS = [4108, 4109]
+const METRICS_PORT = 4110
 
 /**
  * What of `data` a validator made from a schema never looked at: keys that the schema does not know. The Kubernetes API
@@ -93,9 +94,9 @@ describe('config: the image', () => {
 })
 
 describe('config: the DaemonSet', () => {
-  interface Container { name: string, image: string, args?: string[], command?: string[], env?: Array<{ name: string, value?: string }>, ports?: Array<{ containerPort: number }>, volumeMounts: Array<{ name: string, mountPath: string }>, securityContext: Record<string, unknown>, resources: object, startupProbe?: Probe, readinessProbe?: Probe, livenessProbe?: Probe }
-  interface Probe { exec: { command: string[] } }
-  interface Set { kind: string, spec: { selector: { matchLabels: object }, template: { metadata: { labels: object }, spec: { hostNetwork: boolean, tolerations: Array<{ key: string }>, securityContext: Record<string, unknown>, initContainers: Container[], containers: Container[], volumes: Array<{ name: string, hostPath?: { path: string } }> } } } }
+  interface Container { name: string, image: string, args?: string[], command?: string[], env?: Array<{ name: string, value?: string }>, ports?: Array<{ name: string, containerPort: number }>, volumeMounts: Array<{ name: string, mountPath: string }>, securityContext: Record<string, unknown>, resources: object, startupProbe?: Probe, readinessProbe?: Probe, livenessProbe?: Probe }
+  interface Probe { httpGet: { path: string, port: string } }
+  interface Set { kind: string, spec: { selector: { matchLabels: object }, template: { metadata: { labels: object, annotations: Record<string, string> }, spec: { hostNetwork: boolean, tolerations: Array<{ key: string }>, securityContext: Record<string, unknown>, initContainers: Container[], containers: Container[], volumes: Array<{ name: string, hostPath?: { path: string } }> } } } }
   let map: { data: Record<string, string> }
   let set: Set
 
@@ -132,13 +133,11 @@ describe('config: the DaemonSet', () => {
     assert.equal(spec.securityContext.runAsNonRoot, true)
     const [node] = spec.containers
     assert.ok(node !== undefined)
-    assert.deepEqual(node.ports?.map(({ containerPort }) => containerPort), PORTS)
+    assert.deepEqual(node.ports?.map(({ containerPort }) => containerPort), [...PORTS, METRICS_PORT])
     assertCommandLine(node.args ?? [])
-    for (const probe of [node.startupProbe, node.readinessProbe, node.livenessProbe]) {
-      const [program, ...args] = probe?.exec.command ?? []
-      assert.equal(program, 'shoal')
-      assertCommandLine(args)
-    }
+    const metrics = node.ports?.at(-1)
+    assert.deepEqual([node.startupProbe, node.readinessProbe, node.livenessProbe].map(probe => probe?.httpGet), ['/readyz', '/readyz', '/livez'].map(path => ({ path, port: metrics?.name })))
+    assert.deepEqual(metadata.annotations, { 'prometheus.io/scrape': 'true', 'prometheus.io/port': String(METRICS_PORT), 'prometheus.io/path': '/metrics' })
     const mounted = node.volumeMounts.map(({ mountPath }) => mountPath)
     assert.ok(mounted.some(path => (node.args ?? []).some(arg => arg.startsWith(`${path}/`))))
     assert.ok(spec.volumes.some(({ hostPath }) => hostPath !== undefined && mounted.includes('/var/lib/shoal')))
@@ -148,6 +147,8 @@ describe('config: the DaemonSet', () => {
     assert.ok('SHOAL_JOIN' in variables)
     const values = new Map<string, unknown>()
     for (const [section, keys] of Object.entries(JSON.parse(stripJsonComments(map.data['config.jsonc'] ?? '')) as Record<string, Record<string, unknown>>)) for (const [key, value] of Object.entries(keys)) values.set(`${section}.${key}`, value)
-    assert.ok((resolveConfig([{ source: 'the ConfigMap', values }]).node.storage?.quota ?? 0) > 0)
+    const config = resolveConfig([{ source: 'the ConfigMap', values }])
+    assert.ok((config.node.storage?.quota ?? 0) > 0)
+    assert.deepEqual(config.daemon.metrics, { listen: { host: '0.0.0.0', port: METRICS_PORT }, allowRemote: true, hosts: [] })
   })
 })
