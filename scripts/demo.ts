@@ -1,5 +1,5 @@
 /**
- * The main job on real input: `npm run demo` or `npm run demo -- DIR --size 4GiB`. Five node processes in a private
+ * The main job on real input: `npm run demo`, `npm run demo -- --size 4GiB` or `npm run demo -- DIR`. Five node processes in a private
  * swarm on loopback; one adds a model, two load it, two more load it while the first is killed with SIGKILL. Everything
  * happens through the program a user has: daemons, and their API. Leaves nothing behind.
  */
@@ -24,7 +24,11 @@ const BIN = fileURLToPath(new URL('../src/cli/bin.js', import.meta.url))
 /** Nodes 4 and 5 have this much when node 1 is killed. */
 const KILL_AT = 0.25
 
-const { values, positionals } = parseArgs({ allowPositionals: true, options: { size: { type: 'string', default: '1GiB' }, seed: { type: 'string', default: '1' } } })
+const { values, positionals } = parseArgs({ allowPositionals: true, options: { size: { type: 'string' }, seed: { type: 'string', default: '1' } } })
+if (positionals.length > 1 || (positionals.length === 1 && values.size !== undefined)) {
+  console.error('usage: npm run demo -- [DIR | --size 1GiB] [--seed 1]')
+  process.exit(2)
+}
 const stopping = new AbortController()
 const { signal } = stopping
 // Every time, so that a second one does not end the demo before its nodes.
@@ -106,7 +110,7 @@ const nodes: DemoNode[] = []
 try {
   // npm runs scripts in the checkout, wherever it was called from.
   const source = positionals[0] === undefined ? join(root, 'model') : resolve(process.env.INIT_CWD ?? '.', positionals[0])
-  const bytes = positionals[0] === undefined ? parseSize(values.size) : await directoryBytes(source)
+  const bytes = positionals[0] === undefined ? parseSize(values.size ?? '1GiB') : await directoryBytes(source)
   await checkRoom(bytes)
   if (positionals[0] === undefined) {
     screen.say(`Writing a LLaMA-shaped model of ${sizeText(bytes)}`)
@@ -124,16 +128,20 @@ try {
 
   const early = await Promise.all([load(second, added.cid), load(third, added.cid)])
   let killed: Promise<void> | undefined
+  let isDead = false
   const reached = new Set<DemoNode>()
-  const late = await Promise.all([fourth, fifth].map(async node => await load(node, added.cid, fraction => {
-    if (fraction >= KILL_AT) reached.add(node)
-    if (reached.size === 2 && killed === undefined) {
-      killed = first.end('SIGKILL')
-      screen.say('Killed node 1 (SIGKILL) while nodes 4 and 5 load')
-    }
-  })))
-  if (killed === undefined) throw new Error('the loads were over before node 1 could be killed; use a larger --size')
-  await killed
+  const late = await Promise.all([fourth, fifth].map(async node => {
+    const result = await load(node, added.cid, fraction => {
+      if (fraction >= KILL_AT) reached.add(node)
+      if (reached.size < 2 || killed !== undefined) return
+      killed = first.end('SIGKILL').then(() => {
+        isDead = true
+        screen.say('Killed node 1 (SIGKILL) while nodes 4 and 5 load')
+      })
+    })
+    if (!isDead) throw new Error('a load was over before node 1 was dead; use a larger --size')
+    return result
+  }))
   screen.stop()
 
   const table = new Table({ head: ['node', 'seconds', 'GiB/s', ...nodes.map(node => `from ${node.name}`), 'duplicate'], style: { head: [], border: [] }, colAligns: ['left', ...Array<'right'>(nodes.length + 3).fill('right')] })
@@ -155,7 +163,7 @@ async function load (node: DemoNode, cid: string, onFraction: (fraction: number)
   return await node.client.load(cid, {
     signal,
     onProgress: ({ bytesDone, bytesTotal, rate, peers }) => {
-      screen.progress(node.name, bytesDone, bytesTotal, `${sizeText(rate)}/s from ${peers} ${peers === 1 ? 'peer' : 'peers'}`)
+      screen.progress(node.name, bytesDone, bytesTotal, peers === 0 ? '' : `${sizeText(rate)}/s from ${peers} ${peers === 1 ? 'peer' : 'peers'}`)
       if (bytesTotal > 0) onFraction(bytesDone / bytesTotal)
     }
   })

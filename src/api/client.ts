@@ -19,7 +19,7 @@ import type { GcResult, RemoveResult, VerifyProgress } from '../storage/store.ts
 import { readLines } from './lines.ts'
 import { checkSocketPath } from './paths.ts'
 import type {
-  AddMessage, DrainMessage, ErrorMessage, OpenMessage, PinResult, Readiness, ReplicatedMessage, ReplicatedResult, ShownModel, ShownStatus, VerifyMessage, WaitRange
+  AddMessage, DrainMessage, ErrorMessage, OpenMessage, PinResult, ReplicatedMessage, ReplicatedResult, ShownModel, ShownStatus, ShutdownResult, VerifyMessage, WaitRange
 } from './types.ts'
 
 export type OpenOptions = Omit<LoadOptions, 'onProgress'>
@@ -156,7 +156,7 @@ export class ApiClient {
   }
 
   /** Asks the daemon to stop; resolves when it has taken the request. */
-  async shutdown (options: AbortOptions = {}): Promise<Readiness> {
+  async shutdown (options: AbortOptions = {}): Promise<ShutdownResult> {
     return await this.#json({ method: 'POST', path: '/v1/shutdown', signal: options.signal })
   }
 

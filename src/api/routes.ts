@@ -226,12 +226,12 @@ function addNodeRoutes (app: OpenAPIHono<ApiEnv>, { node, stopping, onShutdown }
   })
 
   app.openapi(createRoute({
-    method: 'post', path: '/v1/shutdown', summary: 'Stop the daemon', responses: { 202: json('It will stop now', schemas.Readiness), ...failed }
+    method: 'post', path: '/v1/shutdown', summary: 'Stop the daemon', responses: { 202: json('It will stop now', schemas.ShutdownResult), ...failed }
   }), c => {
     if (onShutdown === undefined) throw new UsageError('this node runs inside another program: stop that one')
     // After the answer is out, so that the caller learns of it.
     c.env.outgoing.once('close', onShutdown)
-    return c.json({ status: 'stopping' as const }, 202)
+    return c.json({ status: 'stopping' as const, pid: process.pid }, 202)
   })
 }
 

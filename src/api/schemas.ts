@@ -246,7 +246,7 @@ export const Link = z.object({
 }).openapi('Link')
 export const Links = z.array(Link)
 export const Waited = z.object({ ready: z.literal(true) }).openapi('Waited')
-export const Readiness = z.object({ status: z.enum(['ready', 'stopping']) }).openapi('Readiness')
+export const ShutdownResult = z.object({ status: z.literal('stopping'), pid: z.int() }).openapi('ShutdownResult')
 
 export const Transfers = z.array(z.object({
   cid, startedAt: milliseconds1970, progress: LoadProgress, peers: peerBytes, callers: z.int(),

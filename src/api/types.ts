@@ -77,4 +77,5 @@ export interface ReplicatedResult {
   seconds: number
 }
 export interface WaitRange { path: string, offset: number, length: number }
-export interface Readiness { status: 'ready' | 'stopping' }
+/** `pid`: the process that ends within five seconds. */
+export interface ShutdownResult { status: 'stopping', pid: number }

@@ -16,6 +16,7 @@ import { addPs } from './commands/ps.ts'
 import { addRm } from './commands/rm.ts'
 import { addShow } from './commands/show.ts'
 import { addStatus } from './commands/status.ts'
+import { addStop } from './commands/stop.ts'
 import { addVerify } from './commands/verify.ts'
 import { version } from './version.ts'
 
@@ -27,6 +28,7 @@ Examples:
   SHOAL_JOIN=shoal1... shoal daemon        join that swarm
   shoal get CID --output ./llama-3-8b      load a model from the swarm
   shoal status                             what runs, and what is wrong
+  shoal stop                               end the daemon; what it holds stays
 
 Environment:
   SHOAL_DATA       the data directory, when --data is not given
@@ -54,6 +56,6 @@ export function createProgram (): Command {
     // Errors are told in one place, errors.ts.
     .configureOutput({ outputError: () => undefined })
     .exitOverride()
-  for (const add of [addDaemon, addInvite, addAdd, addGet, addExport, addLink, addLinks, addUnlink, addLs, addShow, addPs, addPeers, addStatus, addDoctor, addVerify, addPin, addUnpin, addDrain, addRm, addGc, addCompletion]) add(program)
+  for (const add of [addDaemon, addInvite, addAdd, addGet, addExport, addLink, addLinks, addUnlink, addLs, addShow, addPs, addPeers, addStatus, addDoctor, addVerify, addPin, addUnpin, addDrain, addRm, addGc, addStop, addCompletion]) add(program)
   return program
 }

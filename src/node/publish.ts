@@ -36,7 +36,7 @@ interface FileResult { entry: ManifestFile, index: Encoded<FileIndex>, newBytes:
  * at last name the model by its manifest and put it into the store. Announcing is the caller's. Nothing is visible as
  * a model until all of it is durable.
  */
-export async function publish (components: PublishComponents, path: string, options: PublishOptions = {}): Promise<AddResult & { model: string }> {
+export async function publish (components: PublishComponents, path: string, options: PublishOptions = {}): Promise<AddResult> {
   const started = components.clock.monotonic()
   const tree = await listSource(path, { follow: options.follow ?? false, followWithin: options.followWithin, signal: options.signal })
   const results: FileResult[] = []
@@ -80,7 +80,6 @@ export async function publish (components: PublishComponents, path: string, opti
 
   const cid = await name(components, path, results, options)
   return {
-    model: cid,
     cid,
     files: tree.files.length,
     bytes: tree.bytes,

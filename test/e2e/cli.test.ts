@@ -229,8 +229,20 @@ describe('the command line', function () {
       assert.equal((await fetch(`${ready.url}/v1/status`, { headers: { authorization: `Bearer ${token}` } })).status, 200)
       assert.equal((await fetch(`${ready.url}/v1/status`, { headers: { authorization: `Bearer ${token}`, origin: 'http://evil.example' } })).status, 403)
       assert.match(await (await fetch(`${ready.url}/metrics`, { headers: { authorization: `Bearer ${token}` } })).text(), /^shoal_process_cpu_seconds_total /m)
-      assert.deepEqual(await client.shutdown(), { status: 'stopping' })
+      assert.deepEqual(await client.shutdown(), { status: 'stopping', pid: daemon.child.pid })
       assert.equal((await daemon.finished).code, 0)
+    })
+
+    it('stop ends the daemon, and returns when it has ended', async () => {
+      const { daemon, run } = await start('ended')
+      const stopped = await run('stop')
+      assert.deepEqual([stopped.code, stopped.stderr], [0, ''])
+      assert.match(stopped.stdout, /^stopped, in \d+\.\d s\n$/)
+      await daemon.until(() => daemon.ended)
+      assert.equal((await daemon.finished).code, 0)
+      const again = await run('stop')
+      assert.deepEqual([again.code, again.stdout], [5, ''])
+      assert.match(again.stderr, /no daemon/)
     })
 
     it('adds, lists, shows, verifies, pins, collects and removes', async () => {
