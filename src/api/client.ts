@@ -22,7 +22,9 @@ import type {
   AddMessage, DrainMessage, ErrorMessage, OpenMessage, PinResult, ReplicatedMessage, ReplicatedResult, ShownModel, ShownStatus, ShutdownResult, VerifyMessage, WaitRange
 } from './types.ts'
 
-export type OpenOptions = Omit<LoadOptions, 'onProgress'>
+/** What a client may ask of a load; `onDemand` is for who shares the process of the node. */
+export type ClientLoadOptions = Omit<LoadOptions, 'onDemand'>
+export type OpenOptions = Omit<ClientLoadOptions, 'onProgress'>
 
 interface Call extends AbortOptions {
   method: 'GET' | 'POST' | 'PUT' | 'DELETE'
@@ -65,7 +67,7 @@ export class ApiClient {
   }
 
   /** Opens a model and waits for its end. */
-  async load (cid: string, options: LoadOptions & { onFiles?: (message: OpenMessage & { type: 'files' }) => void } = {}): Promise<LoadResult> {
+  async load (cid: string, options: ClientLoadOptions & { onFiles?: (message: OpenMessage & { type: 'files' }) => void } = {}): Promise<LoadResult> {
     const { include, order, providerTimeoutMs, signal, onFiles } = options
     const call: Call = { method: 'POST', path: `${model(cid)}/load`, body: { include, order, providerTimeoutMs }, signal }
     return await this.#finish<OpenMessage, LoadProgress, LoadResult>(call, options, message => { if (message.type === 'files') onFiles?.(message) })

@@ -1,5 +1,5 @@
 import {
-  FileNotFoundError, InvalidSafetensorsError, LOADER_HEADERS_AT_ONCE, LOADER_WAITS_MAX, ModelClosedError, Semaphore, ShoalError, TensorNotFoundError, UsageError,
+  ApiError, FileNotFoundError, InvalidSafetensorsError, LOADER_HEADERS_AT_ONCE, LOADER_WAITS_MAX, ModelClosedError, Semaphore, ShoalError, TensorNotFoundError, UsageError,
   abortReason, asError, throwIfAborted, type AbortOptions
 } from '../base/index.ts'
 import type { ApiClient } from '../api/client.ts'
@@ -66,7 +66,7 @@ export class LoadedModel implements OpenedModel {
         if (next.value.type === 'files') return new LoadedModel(client, cid, next.value, messages, closed, options)
         if (next.value.type === 'progress') options.onProgress?.(next.value.progress)
       }
-      throw new UsageError(`the daemon opened ${printable(cid)} without telling its files; is it of another version?`)
+      throw new ApiError(`the daemon opened ${printable(cid)} without telling its files; is it of another version?`)
     } catch (error) {
       closed.abort(error)
       throw error
@@ -127,7 +127,7 @@ export class LoadedModel implements OpenedModel {
         this.#tell({ phase: 'done', bytesDone: bytes, bytesTotal: bytes, rate: 0, peers: 0, secondsLeft: 0 })
         return message.result
       }
-      throw new UsageError(`the load of ${this.cid} ended without a result`)
+      throw new ApiError(`the load of ${this.cid} ended without a result; is the daemon of another version?`)
     } catch (error) {
       this.#failure = this.#closed.signal.aborted ? abortReason(this.#closed.signal) : asError(error)
       throw this.#failure

@@ -3,7 +3,7 @@ import type { LoadOptions, LoadProgress, LoadResult } from '../node/types.ts'
 import type { LocatedTensor, TensorData } from './tensor-data.ts'
 
 /** `include` and the rest as in `shoal get`. `signal` ends the load as long as it runs; what is complete stays readable. */
-export interface OpenOptions extends LoadOptions {
+export interface OpenOptions extends Omit<LoadOptions, 'onDemand'> {
   /** The daemon's socket. Default: $SHOAL_API, else $SHOAL_DATA/api.sock, else the XDG data directory's shoal/api.sock. */
   socket?: string
 }

@@ -1,4 +1,4 @@
-import { MiB, REPLICAS_MAX, UsageError, asError, sleep, throwIfAborted, type AbortOptions, type Clock, type ProgressOptions } from '../base/index.ts'
+import { MiB, REPLICAS_MAX, DiskError, UsageError, asError, sleep, throwIfAborted, type AbortOptions, type Clock, type ProgressOptions } from '../base/index.ts'
 import { isComplete, missingBytes, type PlacedShard, type ShardsByModel } from '../replication/model-shards.ts'
 import { PACE_BYTES } from '../replication/pace.ts'
 import type { PullContext } from '../replication/pulls.ts'
@@ -41,7 +41,7 @@ export async function pullShard ({ loads, store, shards }: { loads: Loads, store
     if (lacking === 0) return 0
     await store.makeRoom(lacking, `shard ${job.shard} of ${job.model}`)
     await fetchRanges(model, { path, shard, pace, signal, step: job.urgent ? URGENT_BYTES : PACE_BYTES })
-    if (!isComplete(shard)) throw new UsageError(`shard ${job.shard} of ${job.model} was lost as soon as it was here`)
+    if (!isComplete(shard)) throw new DiskError(`shard ${job.shard} of ${job.model} was lost as soon as it was here; look at the volume with: shoal verify`)
     return lacking
   } finally {
     model.close()

@@ -244,7 +244,7 @@ describe('loader', function () {
   })
 
   it('tells every waiter why the load ended when the last provider goes', async () => {
-    const { cid, socket, seeder } = await pair(source, { transfer: { stallTimeoutMs: 500, providerTimeoutMs: 500 } })
+    const { cid, socket, seeder } = await pair(source, { transfer: { stallTimeoutMs: 500 } })
     const model = await opening(cid, { socket })
     const last = model.file('model-00004-of-00004.safetensors')
     const first = await last.read(0, 8)
