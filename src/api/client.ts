@@ -86,7 +86,7 @@ export class ApiClient {
     return await this.#json({ method: 'GET', path: `${model(cid)}?tensors=${options.tensors === true}`, signal: options.signal })
   }
 
-  async remove (cid: string, options: AbortOptions = {}): Promise<RemoveResult> {
+  async remove (cid: string, options: AbortOptions = {}): Promise<RemoveResult & { replicas?: number }> {
     return await this.#json({ method: 'DELETE', path: model(cid), signal: options.signal })
   }
 

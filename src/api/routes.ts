@@ -68,7 +68,7 @@ function addModelRoutes (app: OpenAPIHono<ApiEnv>, { node, ...init }: RoutesInit
 
   app.openapi(createRoute({
     method: 'delete', path: '/v1/models/{cid}', summary: 'Delete a model here',
-    request: { params: schemas.CidParam }, responses: { 200: json('What that freed', schemas.RemoveResult), ...failed }
+    request: { params: schemas.CidParam }, responses: { 200: json('What that freed', schemas.RemovedModel), ...failed }
   }), async c => c.json(await node.remove(cidOf(c.req.valid('param'))), 200))
 
   app.openapi(createRoute({

@@ -232,6 +232,7 @@ export const DrainLine = z.union([
 ]).openapi('DrainLine')
 
 export const RemoveResult = z.object({ cid, freedBytes: bytes }).openapi('RemoveResult')
+export const RemovedModel = RemoveResult.extend({ replicas: z.int().optional() }).openapi('RemovedModel')
 export const GcResult = z.object({ removed: z.array(RemoveResult), freedBytes: bytes, leftoverBytes: bytes }).openapi('GcResult')
 export const PinResult = z.object({ cid, pinned: z.boolean(), replicas: z.int().optional() }).openapi('PinResult')
 export const InviteResult = z.object({ invite: z.string() }).openapi('Invite')

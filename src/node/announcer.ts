@@ -1,6 +1,6 @@
 import type { CID } from 'multiformats/cid'
 import type { ContentRouter } from '../discovery/router.ts'
-import { cidKey, shardsOf, type Shard } from '../model/index.ts'
+import { shardsOf, type Shard } from '../model/index.ts'
 import { fileAnnouncements, fileKeys, type AnnounceMode } from '../replication/announce-plan.ts'
 import type { ModelStore, StoredFile, StoredModel } from '../storage/store.ts'
 import type { Exchange } from '../transfer/types.ts'
@@ -59,13 +59,10 @@ export class Announcer {
   withdraw (model: StoredModel): void {
     const { store, router } = this.#components
     this.#announced.delete(model.cid)
-    const shared = new Set(store.models().filter(other => other.cid !== model.cid).flatMap(other => other.files))
-    const going = [...new Set(model.files)].filter(file => !shared.has(file))
-    const kept = new Set<string>()
-    // All blocks of this node, which may be many: not for a model whose files all stay.
-    if (going.length > 0) for (const file of shared) for (let i = 0; i < file.index.blocks.length; i++) kept.add(file.index.blocks.keyAt(i) ?? '')
+    const going = new Set(model.files)
+    for (const other of store.models()) if (other.cid !== model.cid) for (const file of other.files) going.delete(file)
     router.withdraw([model.manifest.cid])
-    for (const file of going) router.withdraw(fileKeys(file.index, this.#shardsOf(file)).filter(cid => !kept.has(cidKey(cid))))
+    for (const file of going) router.withdraw(fileKeys(file.index, this.#shardsOf(file)).filter(cid => store.findBlock(cid, going) === undefined))
   }
 
   #removed (cid: string): void {

@@ -168,9 +168,11 @@ export class Node implements ShoalNode {
     }
   }
 
-  async remove (cid: string): Promise<RemoveResult> {
+  async remove (cid: string): Promise<RemoveResult & { replicas?: number }> {
     this.#check()
-    return await removeModel(this.#components, this.#model(cid))
+    const result = await removeModel(this.#components, this.#model(cid))
+    const replicas = this.#components.replication.saidOf(result.cid)?.target ?? 0
+    return replicas === 0 ? result : { ...result, replicas }
   }
 
   async pin (cid: string, options: PinOptions = {}): Promise<void> {
@@ -178,19 +180,21 @@ export class Node implements ShoalNode {
     const { store, replication } = this.#components
     const model = this.#model(cid)
     const policy = options.replicas === undefined ? undefined : policyFor(options.replicas, this.#settings.replication) ?? NO_REPLICAS
-    if (policy !== undefined && !model.published) {
+    if (policy !== undefined && !model.published && replication.saidOf(model.cid) === undefined) {
       throw new UsageError(`${model.cid} was not added here, and only the node that added it says how many replicas it has; pin it here without --replicas`)
     }
     await store.setPinned(model.cid, true)
     if (policy !== undefined) await replication.setPolicy(model.cid, policy)
   }
 
-  async unpin (cid: string): Promise<void> {
+  async unpin (text: string): Promise<void> {
     this.#check()
     const { store, replication } = this.#components
-    const model = this.#model(cid)
-    await store.setPinned(model.cid, false)
-    if (model.published && replication.policyOf(model.cid) !== undefined) await replication.setPolicy(model.cid, NO_REPLICAS)
+    const cid = parseModelCid(text).toString()
+    // Whoever asked for replicas may end them, also when the model was removed here.
+    const isAsked = (replication.saidOf(cid)?.target ?? 0) > 0
+    if (!isAsked || store.model(cid) !== undefined) await store.setPinned(this.#model(cid).cid, false)
+    if (isAsked) await replication.setPolicy(cid, NO_REPLICAS)
   }
 
   shards (text: string): ShardStatus[] {

@@ -316,7 +316,8 @@ export interface ShoalNode {
   models: () => ModelSummary[]
   /** Details of a model held here; throws ModelNotFoundError. */
   show: (cid: string) => Promise<ModelDetails>
-  remove: (cid: string) => Promise<RemoveResult>
+  /** `replicas`: what this node asked the swarm to keep of it, which goes on; unpin() ends that too. */
+  remove: (cid: string) => Promise<RemoveResult & { replicas?: number }>
   /** Keeps it here; with `replicas`, also changes how many the swarm keeps (throws UsageError where this node did not publish it). */
   pin: (cid: string, options?: PinOptions) => Promise<void>
   /** Of a model this node published: ends it everywhere. */

@@ -76,7 +76,12 @@ export class Models {
    * `seconds` since 1970.
    */
   nextSequence (cid: string, seconds: number): number {
+    return Math.max(seconds - 1, this.saidOf(cid)?.sequence ?? 0) + 1
+  }
+
+  /** What this node itself said last of how many there shall be, also of a model that is not here any more. */
+  saidOf (cid: string): PolicyRecord | undefined {
     const own = this.#context.self.id
-    return Math.max(seconds - 1, this.#context.views.get(cid)?.policies.get(own)?.sequence ?? 0, ...(this.#policies.get(cid) ?? []).filter(({ publisher }) => publisher === own).map(({ sequence }) => sequence)) + 1
+    return this.#context.views.get(cid)?.policies.get(own) ?? this.#policies.get(cid)?.find(({ publisher }) => publisher === own)
   }
 }

@@ -266,6 +266,9 @@ export class Replicator {
 
   policyOf (cid: string): Policy | undefined { return this.#context.views.get(cid)?.policy }
 
+  /** What this node itself said last of how many there shall be. */
+  saidOf (cid: string): Policy | undefined { return this.#models.saidOf(cid) }
+
   nextSequence (cid: string, seconds: number): number { return this.#models.nextSequence(cid, seconds) }
 
   /** `inHaste`: nothing waits for holders that are away and may come back; else for as long as one may be away, from the first call on. */

@@ -1,5 +1,5 @@
 import type { Libp2p, PrivateKey } from '@libp2p/interface'
-import { REPLICA_INBOX_MAX, asError, type Clock, type Logger, type Random } from '../base/index.ts'
+import { ModelNotFoundError, REPLICA_INBOX_MAX, asError, type Clock, type Logger, type Random } from '../base/index.ts'
 import type { ContentRouter, Provider } from '../discovery/index.ts'
 import type { ModelStore } from '../storage/store.ts'
 import type { RateWindow } from '../transfer/index.ts'
@@ -164,10 +164,11 @@ export class Replication {
     this.#ledger[Symbol.dispose]()
   }
 
-  /** Signs and spreads how many replicas a model is to have. Durable when it resolves. */
+  /** Signs and spreads how many replicas a model is to have. Durable when it resolves. Throws ModelNotFoundError when nothing is known of it any more. */
   async setPolicy (model: string, policy: Policy): Promise<void> {
     const { privateKey, clock } = this.#components
     this.#watch.look(clock.monotonic()) // it may have been added this moment
+    if (this.#replicator.policyOf(model) === undefined) throw new ModelNotFoundError(`this node knows nothing of ${model} any more, so nobody can be told; load it first: shoal get ${model}`)
     const record = await signPolicy(privateKey, { model, ...policy, sequence: this.#replicator.nextSequence(model, Math.floor(clock.now() / 1_000)) })
     this.#replicator.setPolicy(record, clock.monotonic())
     this.#watch.keepPromised()
@@ -175,6 +176,8 @@ export class Replication {
   }
 
   policyOf (model: string): Policy | undefined { return this.#replicator.policyOf(model) }
+  /** What this node itself said last, also of a model that is not here any more. */
+  saidOf (model: string): Policy | undefined { return this.#replicator.saidOf(model) }
   keeps (model: string): boolean { return this.#replicator.keeps(model) }
   shards (model: string): ShardStatus[] | undefined { return this.#replicator.shards(model, this.#components.clock.monotonic()) }
 

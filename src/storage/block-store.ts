@@ -229,8 +229,8 @@ export class BlockStore implements ModelStore {
     return lookUp(cid, () => this.#parts?.core.catalog.metadata(cid.toString()))
   }
 
-  findBlock (cid: CID): BlockLocation | undefined {
-    return lookUp(cid, () => this.#parts?.blocks.find(cid))
+  findBlock (cid: CID, outside?: ReadonlySet<StoredFile>): BlockLocation | undefined {
+    return lookUp(cid, () => this.#parts?.blocks.find(cid, outside))
   }
 
   async readBlock (location: BlockLocation, slot: Slot): Promise<boolean> {

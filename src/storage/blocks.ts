@@ -41,12 +41,12 @@ export class Blocks {
     core.events.on('volume:state', ({ writable }) => { if (writable) void this.#redoLosses() })
   }
 
-  find (cid: CID): Location | undefined {
+  find (cid: CID, outside?: ReadonlySet<StoredFile>): Location | undefined {
     if (cid.code !== RAW) return undefined
     let inPlace: Location | undefined
     for (const { file: id, block, offset, size } of this.#core.catalog.locate(cid.multihash.bytes)) {
       const file = this.#core.registry.fileById(id)
-      if (file === undefined || !file.present.has(block)) continue
+      if (file === undefined || !file.present.has(block) || outside?.has(file) === true) continue
       const location = { file, block, offset, size }
       if (!file.inPlace) return location
       inPlace ??= location // a copy of our own is surer

@@ -202,8 +202,8 @@ export interface ModelStore {
 
   /** The bytes of a manifest or file index this node has. */
   metadata: (cid: CID) => Uint8Array | undefined
-  /** Where a recorded block is, in whichever file. */
-  findBlock: (cid: CID) => BlockLocation | undefined
+  /** Where a recorded block is, in whichever file but those of `outside`. */
+  findBlock: (cid: CID, outside?: ReadonlySet<StoredFile>) => BlockLocation | undefined
   /**
    * Reads a recorded block into `slot` (which it prepares). Returns false, having withdrawn the block, when it is no longer what was
    * recorded (a file in place that changed, a truncated file).

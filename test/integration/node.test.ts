@@ -8,6 +8,7 @@ import { identity } from 'multiformats/hashes/identity'
 import { DiskError, MiB, randomInt, seededRandom } from '../../src/base/index.ts'
 import { BlockStore } from '../../src/storage/block-store.ts'
 import { Cluster } from '../support/cluster.ts'
+import { until } from '../support/until.ts'
 import { hashTree, temporaryDirectory, writeTree } from '../support/files.ts'
 
 const named = (name: string) => (error: unknown): boolean => {
@@ -323,6 +324,34 @@ describe('node', function () {
       await changing
       assert.equal(node.models().length, 0)
     })
+  })
+
+  it('goes on telling of what models share when one of them is removed', async () => {
+    await using cluster = new Cluster({ transport: 'tcp' })
+    const [node] = await cluster.spawn(1)
+    assert.ok(node !== undefined)
+    await using first = await temporaryDirectory('shares')
+    await using second = await temporaryDirectory('shares')
+    const one = first.path
+    const two = second.path
+    const shared = Buffer.alloc(9 * MiB, randomBytes(MiB))
+    await writeFile(join(one, 'same.bin'), shared)
+    await writeFile(join(two, 'same.bin'), shared)
+    // Another file, of which the first blocks are the same.
+    await writeFile(join(two, 'longer.bin'), Buffer.concat([shared.subarray(0, 8 * MiB), randomBytes(5 * MiB)]))
+    const untilKeys = async (expected: number): Promise<void> => {
+      await until(`${expected} keys`, async () => (await node.status()).announce.keys === expected)
+    }
+    const { cid } = await node.add(one)
+    // The model, its one shard, and two blocks: two of three are the same.
+    await untilKeys(4)
+    const { cid: both } = await node.add(two)
+    // Besides: that model, its other shard, and two blocks of its own.
+    await untilKeys(8)
+    await node.remove(both)
+    await untilKeys(4)
+    await node.remove(cid)
+    await untilKeys(0)
   })
 
   it('stops cleanly and refuses work afterwards', async () => {

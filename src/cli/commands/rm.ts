@@ -1,6 +1,6 @@
 import type { Command } from 'commander'
 import { action } from '../context.ts'
-import { size } from '../format.ts'
+import { count, size } from '../format.ts'
 
 export function addRm (program: Command): void {
   program.command('rm')
@@ -9,5 +9,6 @@ export function addRm (program: Command): void {
     .action(action(async (context, cid: string) => {
       const result = await context.client.remove(cid)
       context.print(result, `removed ${result.cid}, freed ${size(result.freedBytes)}`)
+      if (result.replicas !== undefined) context.note(`the swarm goes on keeping ${count(result.replicas, 'replica')} of it, as this node asked; to end that: shoal unpin ${result.cid}`)
     }))
 }

@@ -42,10 +42,11 @@ function fewest (node: ShoalNode, cid: string): number {
   return Math.min(...node.shards(cid).map(({ replicas }) => replicas))
 }
 
-async function started (cluster: Cluster, nodes: number, replicas: number): Promise<{ all: ShoalNode[], publisher: ShoalNode, cid: string }> {
+/** `donates`: whether the publisher gives space as well. */
+async function started (cluster: Cluster, nodes: number, replicas: number, { donates = true } = {}): Promise<{ all: ShoalNode[], publisher: ShoalNode, cid: string }> {
   await using source = await temporaryDirectory('source')
   await writeTree(source.path, { 'config.json': 700, 'a.bin': 5 * MiB, 'b.bin': 9 * MiB })
-  const all = await cluster.spawn(nodes)
+  const all = await cluster.spawn(nodes, position => donates || position > 0 ? {} : { settings: { storage: { donate: 0 } } })
   const [publisher] = all
   assert.ok(publisher !== undefined)
   await cluster.connect()
@@ -104,6 +105,22 @@ describe('replication in a cluster', function () {
       return committed.every(bytes => bytes === 0)
     })
   })
+
+  for (const [when, isHere] of [['was removed there', false], ['was removed there and loaded again', true]] as const) {
+    it(`ends with unpin by who added it, also when the model ${when}`, async () => {
+      await using cluster = new Cluster({ transport: 'tcp', clock, settings: QUICK })
+      const { publisher, all, cid } = await started(cluster, 3, 2, { donates: false })
+      assert.equal((await publisher.remove(cid)).replicas, 2)
+      const others = all.slice(1)
+      const committed = async (): Promise<number[]> => await Promise.all(others.map(async node => (await node.status()).replication.committedBytes))
+      await until('the others keep it', async () => (await committed()).every(bytes => bytes > 14 * MiB))
+      if (isHere) await publisher.load(cid)
+      await publisher.unpin(cid)
+      await until('nobody is committed any more', async () => (await committed()).every(bytes => bytes === 0))
+      if (isHere) assert.equal((await publisher.remove(cid)).replicas, undefined)
+      await assert.rejects(publisher.unpin(cid), { name: 'ModelNotFoundError' })
+    })
+  }
 
   it('hands everything over when it drains', async () => {
     await using cluster = new Cluster({ transport: 'tcp', clock, settings: QUICK })
