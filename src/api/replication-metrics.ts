@@ -1,12 +1,9 @@
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client'
-import type { Emitter } from '../base/index.ts'
 import type { ReplicationStatus, ShoalNode } from '../node/types.ts'
 import { setOrRemove, setTo } from './metric-values.ts'
 
 /** A last copy is back within seconds, a shard whose grace is ten minutes within the quarter of an hour, a large loss within hours. */
 const RESTORE_SECONDS = [1, 2, 5, 10, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 14_400]
-
-interface RestoredEvents { 'replication:restored': { cid: string, ms: number } }
 
 export interface ReplicationMetrics {
   update: (status: ReplicationStatus) => void
@@ -21,8 +18,7 @@ export function createReplicationMetrics (registry: Registry, node: ShoalNode): 
   })
   const gauges = makeGauges(registers)
   const counters = makeCounters(registers)
-  const events = node.events as unknown as Emitter<RestoredEvents>
-  const off = events.on('replication:restored', ({ ms }) => { restore.observe(ms / 1000) })
+  const off = node.events.on('replication:restored', ({ ms }) => { restore.observe(ms / 1000) })
   return {
     stop: off,
     update: status => {

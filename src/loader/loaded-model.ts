@@ -1,6 +1,6 @@
 import {
   ApiError, FileNotFoundError, InvalidSafetensorsError, LOADER_HEADERS_AT_ONCE, LOADER_WAITS_MAX, ModelClosedError, Semaphore, ShoalError, TensorNotFoundError, UsageError,
-  abortReason, asError, throwIfAborted, type AbortOptions
+  abortReason, asError, throwIfAborted, withSignal, type AbortOptions
 } from '../base/index.ts'
 import type { ApiClient } from '../api/client.ts'
 import type { OpenMessage } from '../api/types.ts'
@@ -238,16 +238,7 @@ export class LoadedModel implements OpenedModel {
 
   /** Waits for shared work under the caller's own signal and until this is closed. */
   async #until<T> (work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-    const either = signal === undefined ? this.#closed.signal : AbortSignal.any([signal, this.#closed.signal])
-    throwIfAborted(either)
-    const aborted = Promise.withResolvers<never>()
-    const onAbort = (): void => { aborted.reject(abortReason(either)) }
-    either.addEventListener('abort', onAbort, { once: true })
-    try {
-      return await Promise.race([work, aborted.promise])
-    } finally {
-      either.removeEventListener('abort', onAbort)
-    }
+    return await withSignal(work, signal === undefined ? this.#closed.signal : AbortSignal.any([signal, this.#closed.signal]))
   }
 }
 

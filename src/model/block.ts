@@ -196,8 +196,3 @@ function wrongHash (cid: CID): InvalidCidError {
 export function cidKey ({ bytes }: Pick<CID, 'bytes'>): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('latin1')
 }
-
-/** The CID of such a key. Throws InvalidCidError. */
-export function cidFromKey (key: string): CID {
-  return decodeCid(Buffer.from(key, 'latin1'))
-}

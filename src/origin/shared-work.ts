@@ -1,4 +1,4 @@
-import { NodeStoppedError, abortReason, throwIfAborted, type Clock } from '../base/index.ts'
+import { NodeStoppedError, throwIfAborted, withSignal, type Clock } from '../base/index.ts'
 
 /** Work that many wait for, each with a signal of their own. When nobody has waited for a while it is given up, unless it is kept. */
 export class SharedWork<T> {
@@ -35,15 +35,9 @@ export class SharedWork<T> {
     throwIfAborted(signal)
     this.#waiting++
     this.#cancel()
-    let onAbort = (): void => undefined
     try {
-      const left = new Promise<never>((_resolve, reject) => {
-        onAbort = () => { reject(abortReason(signal)) }
-        signal.addEventListener('abort', onAbort, { once: true })
-      })
-      return await Promise.race([this.#result, left])
+      return await withSignal(this.#result, signal)
     } finally {
-      signal.removeEventListener('abort', onAbort)
       this.#waiting--
       if (this.#waiting === 0) this.#linger()
     }

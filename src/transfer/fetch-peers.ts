@@ -63,13 +63,6 @@ export class FetchPeers {
     return ready
   }
 
-  /** Peers that told what they have. */
-  get connected (): number {
-    let connected = 0
-    for (const peer of this.#peers.values()) if (peer.inventory !== undefined) connected++
-    return connected
-  }
-
   /** Some peer may still turn out to have something. */
   get opening (): boolean {
     for (const peer of this.#peers.values()) if (!peer.ready && (peer.leasing || peer.inventory?.told !== true) && !this.#failed.has(peer.peerId)) return true

@@ -205,7 +205,6 @@ export class RunningFetch implements ModelFetch {
       duplicateBytes: this.#duplicateBytes,
       rate: this.#rate.rate(now),
       activePeers: this.#peers.active(now),
-      connectedPeers: this.#peers.connected,
       readyPeers: this.#peers.ready
     }
   }

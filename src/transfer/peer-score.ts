@@ -15,13 +15,10 @@ export class PeerScore {
   #missing = 0
   #at: number
   #banReason: string | undefined
-  /** Faults in a row, for back-off. */
-  #faults = 0
 
   constructor (now: number) { this.#at = now }
 
   get banReason (): string | undefined { return this.#banReason }
-  get faults (): number { return this.#faults }
 
   value (now: number): number {
     if (this.#banReason !== undefined) return 0
@@ -32,13 +29,11 @@ export class PeerScore {
   good (now: number): void {
     this.#recover(now)
     this.#missing *= 1 - GOOD_BLOCK
-    this.#faults = 0
   }
 
   fault (fault: PeerFault, now: number): void {
     this.#recover(now)
     this.#missing = 1 - (1 - this.#missing) * LEFT_AFTER[fault]
-    if (fault !== 'not-here') this.#faults++
   }
 
   ban (reason: string): void { this.#banReason ??= reason }

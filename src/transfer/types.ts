@@ -102,9 +102,7 @@ export interface ModelFetchStats {
   rate: number
   /** Peers that delivered in the last seconds. */
   activePeers: number
-  /** Peers whose inventory is open. */
-  connectedPeers: number
-  /** Of those, the ones that have some of it and can be asked for it. */
+  /** Peers whose inventory is open, that have some of it and can be asked for it. */
   readyPeers: number
 }
 
