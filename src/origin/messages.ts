@@ -1,7 +1,7 @@
 import { encode } from '@ipld/dag-cbor'
 import { ORIGIN_CLAIMS_MAX, ORIGIN_INSTALMENTS_MAX, ORIGIN_MESSAGE_BYTES_MAX, ORIGIN_PEEK_BYTES_MAX, PATH_BYTES_MAX, ProtocolError, asError } from '../base/index.ts'
 import { parseModelCid } from '../model/index.ts'
-import { decodeControl, encodeFrame, type FrameRules } from '../transfer/index.ts'
+import { decodeControl, encodeFrame, exactly, nodePeerId, whole, type FrameRules } from '../transfer/index.ts'
 import type { Claim, ClaimState } from './claims.ts'
 
 /** One question a stream, and its answer. docs/PROTOCOL.md describes them. */
@@ -18,8 +18,6 @@ export const QUESTION_RULES: FrameRules = { bodyBytesMax: type => (type === ASK 
 export const ANSWER_RULES: FrameRules = { bodyBytesMax: type => (type === CLAIMS || type === INSTALMENTS ? ORIGIN_MESSAGE_BYTES_MAX : type === BYTES ? ORIGIN_PEEK_BYTES_MAX : undefined) }
 
 const STATES: readonly ClaimState[] = ['want', 'fetching', 'have']
-/** An Ed25519 peer id in base58: what every node's identity is. */
-const PEER_ID = /^12D3KooW[1-9A-HJ-NP-Za-km-z]{44}$/
 /** SHA-256 of the name, in hex. */
 const KEY = /^[0-9a-f]{64}$/
 
@@ -57,7 +55,7 @@ export function encodePeek (message: PeekMessage): Uint8Array {
 export function decodePeek (body: Uint8Array): PeekMessage {
   const { key, path, offset, length } = exactly(decodeControl(body), ['key', 'path', 'offset', 'length'])
   if (typeof path !== 'string' || path.length > PATH_BYTES_MAX) throw new ProtocolError('something else where a path belongs')
-  return { key: readKey(key), path, offset: whole(offset), length: whole(length, ORIGIN_PEEK_BYTES_MAX) }
+  return { key: readKey(key), path, offset: whole(offset, 0), length: whole(length, 0, ORIGIN_PEEK_BYTES_MAX) }
 }
 
 export function encodeBytes (bytes: Uint8Array): Uint8Array {
@@ -93,11 +91,10 @@ function forWire ({ peerId, state, cid, bytesDone, bytesTotal }: Claim): object 
 
 function readClaim (value: unknown): Claim {
   const { peerId, state, cid, bytesDone, bytesTotal } = exactly(value, ['peerId', 'state', 'cid', 'bytesDone', 'bytesTotal'])
-  if (typeof peerId !== 'string' || !PEER_ID.test(peerId)) throw new ProtocolError('something else where a peer id belongs')
   const known = STATES.find(each => each === state)
   if (known === undefined) throw new ProtocolError('a claim of an unknown state')
   if ((known === 'have') !== (typeof cid === 'string')) throw new ProtocolError('a model CID belongs to what a peer has, and to nothing else')
-  return { peerId, state: known, cid: typeof cid === 'string' ? readCid(cid) : undefined, bytesDone: whole(bytesDone), bytesTotal: whole(bytesTotal) }
+  return { peerId: nodePeerId(peerId), state: known, cid: typeof cid === 'string' ? readCid(cid) : undefined, bytesDone: whole(bytesDone, 0), bytesTotal: whole(bytesTotal, 0) }
 }
 
 function readCid (text: string): string {
@@ -111,15 +108,4 @@ function readCid (text: string): string {
 function readKey (value: unknown): string {
   if (typeof value !== 'string' || !KEY.test(value)) throw new ProtocolError('something else where a key belongs')
   return value
-}
-
-function whole (value: unknown, most = Number.MAX_SAFE_INTEGER): number {
-  if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < 0 || value > most) throw new ProtocolError(`something else where a whole number up to ${most} belongs`)
-  return value
-}
-
-function exactly<Key extends string> (value: unknown, keys: readonly Key[]): Record<Key, unknown> {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw new ProtocolError('something else where a map belongs')
-  if (Object.keys(value).length !== keys.length || !keys.every(key => Object.hasOwn(value, key))) throw new ProtocolError(`a map that should have the keys ${keys.join(', ')}`)
-  return value as Record<Key, unknown>
 }

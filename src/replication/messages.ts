@@ -4,12 +4,10 @@ import {
   REPLICA_POLICIES_MAX, REPLICA_SHARDS_MAX, SHARD_BYTES_MAX, asError
 } from '../base/index.ts'
 import { DIGEST_BYTES, parseModelCid } from '../model/index.ts'
-import { decodeControl } from '../transfer/index.ts'
+import { decodeControl, exactly, nodePeerId, whole } from '../transfer/index.ts'
 import type { DeclineReason, ModelClaim, ReplicaMessage } from './types.ts'
 
 const REASONS: readonly DeclineReason[] = ['held', 'space', 'busy', 'draining', 'unknown-model', 'leaving']
-/** An Ed25519 peer id in base58: what every node's identity is. */
-const PEER_ID = /^12D3KooW[1-9A-HJ-NP-Za-km-z]{44}$/
 /** Drawn by the sender to recognise an answer. */
 const ID = /^[\x21-\x7e]{1,64}$/
 const NONCE_BYTES_MIN = 16
@@ -73,38 +71,38 @@ const READERS: { [Type in ReplicaMessage['type']]: (value: unknown) => Extract<R
     return {
       type: 'state',
       incarnation: id(found.incarnation),
-      version: whole(found.version),
+      version: whole(found.version, 0),
       ackIncarnation: found.ackIncarnation === '' ? '' : id(found.ackIncarnation),
-      ackVersion: whole(found.ackVersion),
+      ackVersion: whole(found.ackVersion, 0),
       wantsReply: flag(found.wantsReply),
       draining: flag(found.draining),
       leaving: flag(found.leaving),
-      freeBytes: whole(found.freeBytes),
+      freeBytes: whole(found.freeBytes, 0),
       labels: readLabels(found.labels),
       models
     }
   },
   ask: value => {
     const found = exactly(value, ['type', 'peer'])
-    return { type: 'ask', peer: peer(found.peer) }
+    return { type: 'ask', peer: nodePeerId(found.peer) }
   },
   seen: value => {
     const found = exactly(value, ['type', 'peer', 'ageMs'])
-    return { type: 'seen', peer: peer(found.peer), ageMs: whole(found.ageMs) }
+    return { type: 'seen', peer: nodePeerId(found.peer), ageMs: whole(found.ageMs, 0) }
   },
   offer: value => {
     const found = exactly(value, ['type', 'id', 'model', 'shard', 'shards', 'bytes', 'urgent', 'policies', 'holders'])
-    const shards = whole(found.shards, REPLICA_SHARDS_MAX, 1)
+    const shards = whole(found.shards, 1, REPLICA_SHARDS_MAX)
     return {
       type: 'offer',
       id: id(found.id),
       model: model(found.model),
-      shard: whole(found.shard, shards - 1),
+      shard: whole(found.shard, 0, shards - 1),
       shards,
-      bytes: whole(found.bytes, SHARD_BYTES_MAX),
+      bytes: whole(found.bytes, 0, SHARD_BYTES_MAX),
       urgent: flag(found.urgent),
       policies: list(found.policies, REPLICA_POLICIES_MAX, 'policies', policyBytes),
-      holders: list(found.holders, REPLICA_MEMBERS_MAX, 'holders', peer)
+      holders: list(found.holders, REPLICA_MEMBERS_MAX, 'holders', nodePeerId)
     }
   },
   accept: value => ({ type: 'accept', ...idAndShard(exactly(value, ['type', 'id', 'model', 'shard'])) }),
@@ -118,7 +116,7 @@ const READERS: { [Type in ReplicaMessage['type']]: (value: unknown) => Extract<R
   abandon: value => ({ type: 'abandon', ...shardOf(exactly(value, ['type', 'model', 'shard'])) }),
   challenge: value => {
     const found = exactly(value, ['type', 'id', 'model', 'shards', 'nonce'])
-    const shards = list(found.shards, REPLICA_CHALLENGE_SHARDS_MAX, 'shards', item => whole(item, REPLICA_SHARDS_MAX - 1))
+    const shards = list(found.shards, REPLICA_CHALLENGE_SHARDS_MAX, 'shards', item => whole(item, 0, REPLICA_SHARDS_MAX - 1))
     if (shards.length === 0 || new Set(shards).size < shards.length) throw new ProtocolError('a challenge over no shard, or one twice')
     return { type: 'challenge', id: id(found.id), model: model(found.model), shards, nonce: bytesOf(found.nonce, NONCE_BYTES_MIN, NONCE_BYTES_MAX) }
   },
@@ -138,7 +136,7 @@ const READERS: { [Type in ReplicaMessage['type']]: (value: unknown) => Extract<R
 
 function readClaim (value: unknown): ModelClaim {
   const found = exactly(value, ['model', 'shards', 'policies', 'committed', 'pending', 'cached', 'members'])
-  const shards = whole(found.shards, REPLICA_SHARDS_MAX)
+  const shards = whole(found.shards, 0, REPLICA_SHARDS_MAX)
   return {
     model: model(found.model),
     shards,
@@ -146,7 +144,7 @@ function readClaim (value: unknown): ModelClaim {
     committed: bitfield(found.committed, shards),
     pending: bitfield(found.pending, shards),
     cached: bitfield(found.cached, shards),
-    members: list(found.members, REPLICA_MEMBERS_MAX, 'members', peer)
+    members: list(found.members, REPLICA_MEMBERS_MAX, 'members', nodePeerId)
   }
 }
 
@@ -162,15 +160,8 @@ function readLabels (value: unknown): Record<string, string> {
   return Object.fromEntries(labels)
 }
 
-function exactly<Key extends string> (value: unknown, keys: readonly Key[]): Record<Key, unknown> {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw new ProtocolError('something else where a map belongs')
-  const found: Partial<Record<string, unknown>> = Object.assign(Object.create(null), value)
-  if (Object.keys(found).length !== keys.length || !keys.every(key => key in found)) throw new ProtocolError(`a map that should have the keys ${keys.join(', ')}`)
-  return found as Record<Key, unknown>
-}
-
 function shardOf (found: Record<'model' | 'shard', unknown>): { model: string, shard: number } {
-  return { model: model(found.model), shard: whole(found.shard, REPLICA_SHARDS_MAX - 1) }
+  return { model: model(found.model), shard: whole(found.shard, 0, REPLICA_SHARDS_MAX - 1) }
 }
 
 function idAndShard (found: Record<'id' | 'model' | 'shard', unknown>): { id: string, model: string, shard: number } {
@@ -183,11 +174,6 @@ function list<T> (value: unknown, most: number, what: string, read: (item: unkno
   return value.map(read)
 }
 
-function whole (value: unknown, most = Number.MAX_SAFE_INTEGER, least = 0): number {
-  if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < least || value > most) throw new ProtocolError(`something else where a whole number from ${least} to ${most} belongs`)
-  return value
-}
-
 function flag (value: unknown): boolean {
   if (typeof value !== 'boolean') throw new ProtocolError('something else where yes or no belongs')
   return value
@@ -195,11 +181,6 @@ function flag (value: unknown): boolean {
 
 function id (value: unknown): string {
   if (typeof value !== 'string' || !ID.test(value)) throw new ProtocolError('something else where an id belongs')
-  return value
-}
-
-function peer (value: unknown): string {
-  if (typeof value !== 'string' || !PEER_ID.test(value)) throw new ProtocolError('something else where a peer id belongs')
   return value
 }
 

@@ -11,6 +11,7 @@ import type { Exchange, ExchangeComponents, ExchangeSettings } from './types.ts'
 
 export { hashThreadsFor } from './block-checks.ts'
 export { laneThreadsFor } from './lanes/lane-threads.ts'
+export { exactly, nodePeerId, whole } from './checked.ts'
 export { openStream } from './dial.ts'
 export { framesOver, type FrameStream } from './frame-stream.ts'
 export { TokenBucket, rateAt, type RateWindow } from './rate.ts'

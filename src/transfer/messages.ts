@@ -3,6 +3,7 @@ import {
   CONTROL_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX, LANE_FRAME_PAYLOAD_BYTES_MAX, INVENTORY_ADDRESS_BYTES_MAX, INVENTORY_PEERS_MAX, INVENTORY_PEER_ADDRESSES_MAX, ProtocolError, asError
 } from '../base/index.ts'
 import { decodeCid } from '../model/index.ts'
+import { exactly, whole } from './checked.ts'
 import { packHead, packRequests, unpackHead, unpackRequests } from './hot-messages.ts'
 import { decodeControl, encodeControl, encodeFrame, readUint32, writeUint32, type FrameRules } from './wire.ts'
 
@@ -72,7 +73,7 @@ export function decodeRequests (body: Uint8Array): WantedBlock[] {
     return requests
   }
   return list(decodeControl(body)).map(entry => {
-    const { id, cid } = fields(entry, ['id', 'cid'])
+    const { id, cid } = exactly(entry, ['id', 'cid'])
     return { id: requestId(id), cid: link(cid) }
   })
 }
@@ -92,7 +93,7 @@ export function encodeHead (id: number, size: number): Uint8Array {
 }
 
 export function decodeHead (body: Uint8Array): { id: number, size: number } {
-  const { id, size } = unpackHead(body) ?? fields(decodeControl(body), ['id', 'size'])
+  const { id, size } = unpackHead(body) ?? exactly(decodeControl(body), ['id', 'size'])
   return { id: requestId(id), size: whole(size, 1) }
 }
 
@@ -101,7 +102,7 @@ export function encodeOpen (model: CID): Uint8Array {
 }
 
 export function decodeOpen (body: Uint8Array): CID {
-  return link(fields(decodeControl(body), ['model']).model)
+  return link(exactly(decodeControl(body), ['model']).model)
 }
 
 export function encodeState (state: ModelState): Uint8Array {
@@ -109,7 +110,7 @@ export function encodeState (state: ModelState): Uint8Array {
 }
 
 export function decodeState (body: Uint8Array): ModelState {
-  const { known, complete } = fields(decodeControl(body), ['known', 'complete'])
+  const { known, complete } = exactly(decodeControl(body), ['known', 'complete'])
   if (typeof known !== 'boolean' || typeof complete !== 'boolean' || (complete && !known)) throw new ProtocolError('a state that makes no sense')
   return { known, complete }
 }
@@ -134,7 +135,7 @@ export function encodeChange (change: InventoryChange): Uint8Array {
 }
 
 export function decodeChange (body: Uint8Array): InventoryChange {
-  const { file, have, lost } = fields(decodeControl(body), ['file', 'have', 'lost'])
+  const { file, have, lost } = exactly(decodeControl(body), ['file', 'have', 'lost'])
   return { file: whole(file, 0), have: numbers(have), lost: numbers(lost) }
 }
 
@@ -146,7 +147,7 @@ export function decodePeers (body: Uint8Array): InventoryPeer[] {
   const peers = list(decodeControl(body))
   if (peers.length > INVENTORY_PEERS_MAX) throw new ProtocolError(`${peers.length} peers at once; at most ${INVENTORY_PEERS_MAX} are allowed`)
   return peers.map(peer => {
-    const { id, addresses } = fields(peer, ['id', 'addresses'])
+    const { id, addresses } = exactly(peer, ['id', 'addresses'])
     if (typeof id !== 'string' || id.length > PEER_ID_CHARACTERS_MAX) throw new ProtocolError('a peer without an id')
     if (!Array.isArray(addresses) || addresses.length > INVENTORY_PEER_ADDRESSES_MAX) throw new ProtocolError('a peer with too many addresses, or none')
     return {
@@ -175,24 +176,8 @@ function numbers (value: unknown): number[] {
   return value.map(entry => whole(entry, 0))
 }
 
-/** A map with exactly these keys. */
-export function fields<Key extends string> (value: unknown, keys: readonly Key[]): Record<Key, unknown> {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw new ProtocolError('a message that should be a map')
-  const found: Partial<Record<string, unknown>> = Object.assign(Object.create(null), value)
-  if (Object.keys(found).length !== keys.length || !keys.every(key => key in found)) throw new ProtocolError(`a message that should have the keys ${keys.join(', ')}`)
-  return found as Record<Key, unknown>
-}
-
-/** A whole number of at least `min`. */
-export function whole (value: unknown, min: number): number {
-  if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < min) throw new ProtocolError('a message with something else where a whole number belongs')
-  return value
-}
-
 function requestId (value: unknown): number {
-  const id = whole(value, 1)
-  if (id > 0xffff_ffff) throw new ProtocolError(`the request id ${id} does not fit 32 bits`)
-  return id
+  return whole(value, 1, 0xffff_ffff)
 }
 
 function link (value: unknown): CID {

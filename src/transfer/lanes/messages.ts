@@ -1,5 +1,5 @@
 import { LANE_TICKET_MS, ProtocolError } from '../../base/index.ts'
-import { fields, whole } from '../messages.ts'
+import { exactly, whole } from '../checked.ts'
 import { decodeControl, encodeControl, encodeFrame, type FrameRules } from '../wire.ts'
 
 /** Asking for a lane, over the authenticated connection (docs/PROTOCOL.md). One question and one answer a stream. */
@@ -40,7 +40,7 @@ export const laneClientRules: FrameRules = { bodyBytesMax: type => type === LANE
 export function encodeAsk (fingerprint: Uint8Array): Uint8Array { return encodeControl(ASK, { fingerprint }) }
 
 export function decodeAsk (body: Uint8Array): Uint8Array {
-  return bytesOf(fields(decodeControl(body), ['fingerprint']).fingerprint, FINGERPRINT_BYTES)
+  return bytesOf(exactly(decodeControl(body), ['fingerprint']).fingerprint, FINGERPRINT_BYTES)
 }
 
 export function encodeLane ({ port, fingerprint, name, secret, ttlMs }: LaneOffer): Uint8Array {
@@ -48,7 +48,7 @@ export function encodeLane ({ port, fingerprint, name, secret, ttlMs }: LaneOffe
 }
 
 export function decodeLane (body: Uint8Array): LaneOffer {
-  const { port, fingerprint, name, secret, ttlMs } = fields(decodeControl(body), ['port', 'fingerprint', 'name', 'secret', 'ttlMs'])
+  const { port, fingerprint, name, secret, ttlMs } = exactly(decodeControl(body), ['port', 'fingerprint', 'name', 'secret', 'ttlMs'])
   const offer = {
     port: whole(port, 1),
     fingerprint: bytesOf(fingerprint, FINGERPRINT_BYTES),
