@@ -1,6 +1,6 @@
 import { link, open, readFile, unlink } from 'node:fs/promises'
 import { dirname } from 'node:path'
-import { DiskError, asError, systemCode, systemRandom } from '../base/index.ts'
+import { DiskError, asError, ifThere, syncDirectory, systemCode, systemRandom } from '../base/index.ts'
 
 /**
  * The content of a small secret file, made with mode 0600 if it is not there. Making is atomic and durable: the file
@@ -9,21 +9,12 @@ import { DiskError, asError, systemCode, systemRandom } from '../base/index.ts'
  */
 export async function readOrCreateSecret (path: string, make: () => Promise<Uint8Array> | Uint8Array): Promise<Uint8Array> {
   try {
-    const found = await readIfThere(path)
+    const found = await ifThere(readFile(path))
     if (found !== undefined) return found
     await create(path, await make())
     return await readFile(path)
   } catch (error) {
     throw new DiskError(`${path} could not be read or made: ${asError(error).message}`, { cause: error })
-  }
-}
-
-async function readIfThere (path: string): Promise<Uint8Array | undefined> {
-  try {
-    return await readFile(path)
-  } catch (error) {
-    if (systemCode(error) === 'ENOENT') return undefined
-    throw error
   }
 }
 
@@ -43,14 +34,5 @@ async function create (path: string, content: Uint8Array): Promise<void> {
     if (systemCode(error) !== 'EEXIST') throw error // another process was first; its content counts
   } finally {
     await unlink(temporary)
-  }
-}
-
-async function syncDirectory (path: string): Promise<void> {
-  const directory = await open(path, 'r')
-  try {
-    await directory.sync()
-  } finally {
-    await directory.close()
   }
 }

@@ -1,6 +1,6 @@
-import { open, readFile, rename, unlink } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
-import { DiskError, LINKS_BYTES_MAX, LINKS_MAX, LimitExceededError, LinkNotFoundError, asError, systemCode, systemRandom, type Clock } from '../base/index.ts'
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { DiskError, LINKS_BYTES_MAX, LINKS_MAX, LimitExceededError, LinkNotFoundError, asError, systemCode, writeDurably, type Clock } from '../base/index.ts'
 import { checkRepo, checkRevision, parseModelCid, showRepoName, type RepoName } from '../model/index.ts'
 import { COMMIT } from '../origin/types.ts'
 import type { LinkOrigin, ModelLink } from './types.ts'
@@ -122,24 +122,9 @@ function isRecord (value: unknown): value is Record<string, unknown> {
 }
 
 async function write (path: string, links: readonly ModelLink[]): Promise<void> {
-  const temporary = `${path}.${Buffer.from(systemRandom.bytes(6)).toString('hex')}.new`
   try {
-    const file = await open(temporary, 'wx', 0o600)
-    try {
-      await file.writeFile(`${JSON.stringify({ version: VERSION, links }, undefined, 1)}\n`)
-      await file.sync()
-    } finally {
-      await file.close()
-    }
-    await rename(temporary, path)
-    const directory = await open(dirname(path), 'r')
-    try {
-      await directory.sync()
-    } finally {
-      await directory.close()
-    }
+    await writeDurably(path, Buffer.from(`${JSON.stringify({ version: VERSION, links }, undefined, 1)}\n`), { mode: 0o600 })
   } catch (error) {
-    await unlink(temporary).catch(() => undefined)
     throw new DiskError(`the link could not be kept in ${path}: ${asError(error).message}`, { cause: error })
   }
 }

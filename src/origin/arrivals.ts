@@ -1,6 +1,5 @@
 import { open, type FileHandle } from 'node:fs/promises'
-import { DiskError, throwIfAborted } from '../base/index.ts'
-import { ifThere } from './if-there.ts'
+import { DiskError, ifThere, throwIfAborted } from '../base/index.ts'
 import type { ArrivedFile } from './types.ts'
 
 /** A file in an instalment. */

@@ -13,10 +13,9 @@ import type { Hash } from 'node:crypto'
 import { dirname, join } from 'node:path'
 import {
   DiskError, MiB, OutOfSpaceError, Semaphore, ShoalError, UPSTREAM_FILES_AT_ONCE, UPSTREAM_HEADS_MAX, UPSTREAM_HEAD_BYTES, UpstreamBusyError, UpstreamMismatchError, UpstreamRefusedError,
-  asError, sleep, systemCode, throwIfAborted, type Clock, type Logger
+  asError, ifThere, sleep, systemCode, throwIfAborted, type Clock, type Logger
 } from '../base/index.ts'
 import type { LocalFiles } from './components.ts'
-import { ifThere } from './if-there.ts'
 import type { Caller, UpstreamFile, UpstreamModel } from './types.ts'
 import { bytesOf, checkHash, contentOf, hashFor } from './upstream-model.ts'
 import type { Upstream } from './upstream.ts'

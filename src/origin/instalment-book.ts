@@ -5,11 +5,10 @@
  *
  *     origin/KEY/instalments.json
  */
-import { mkdir, readFile, readdir, rename, rm, rmdir, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, readdir, rm, rmdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { NodeStoppedError, ORIGIN_INSTALMENTS_MAX, asError, sleep, throwIfAborted, type Clock, type Logger } from '../base/index.ts'
+import { NodeStoppedError, ORIGIN_INSTALMENTS_MAX, asError, ifThere, sleep, throwIfAborted, writeDurably, type Clock, type Logger } from '../base/index.ts'
 import { parseModelCid } from '../model/index.ts'
-import { ifThere } from './if-there.ts'
 import { isRecord } from './upstream-model.ts'
 
 export interface InstalmentBookInit {
@@ -177,9 +176,7 @@ export class InstalmentBook {
           return
         }
         await mkdir(directory, { recursive: true, mode: 0o700 })
-        const path = join(directory, `${FILE}.new`)
-        await writeFile(path, JSON.stringify({ version: VERSION, ...notes }), { mode: 0o600 })
-        await rename(path, join(directory, FILE))
+        await writeDurably(join(directory, FILE), Buffer.from(JSON.stringify({ version: VERSION, ...notes })), { mode: 0o600 })
       } catch (error) {
         this.#init.logger.warn({ path: directory, error: asError(error).message }, 'what is here of a fetch from the upstream could not be noted')
       }

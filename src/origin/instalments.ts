@@ -1,11 +1,10 @@
 import { mkdir, rename, rm, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { ORIGIN_INSTALMENTS_MAX, asError, throwIfAborted, type Clock, type Logger } from '../base/index.ts'
+import { ORIGIN_INSTALMENTS_MAX, asError, ifThere, throwIfAborted, type Clock, type Logger } from '../base/index.ts'
 import { checkDescription } from './check-description.ts'
 import type { AddInstalment, Describe, OriginComponents } from './components.ts'
 import type { InstalmentBook } from './instalment-book.ts'
 import type { KnownModel } from './known-model.ts'
-import { ifThere } from './if-there.ts'
 import { bytesOf } from './upstream-model.ts'
 
 export interface InstalmentsComponents extends Pick<OriginComponents, 'held' | 'hold'> {

@@ -1,8 +1,7 @@
 /** What fetches that broke off have left on this disk: kept for whoever goes on with it, but not for ever, and not when room is wanted. */
 import { lstat, readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { DiskError, asError, type Clock, type Logger } from '../base/index.ts'
-import { ifThere } from './if-there.ts'
+import { DiskError, asError, ifThere, type Clock, type Logger } from '../base/index.ts'
 import { InstalmentBook, LEFTOVER_IDLE_MS, LEFTOVER_KEPT_MS, type InstalmentBookInit } from './instalment-book.ts'
 
 

@@ -1,6 +1,6 @@
-import { open, mkdir, readFile, rename, unlink } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
-import { DiskError, StoreVersionError, asError, systemCode } from '../base/index.ts'
+import { mkdir, readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { DiskError, StoreVersionError, asError, systemCode, writeDurably } from '../base/index.ts'
 
 /**
  * What stands where in the data directory:
@@ -67,31 +67,4 @@ function unreadable ({ directory, version }: Layout, error: unknown): DiskError 
 export async function makeLayout (layout: Layout): Promise<void> {
   for (const directory of [layout.files, layout.models, layout.meta, layout.tmp]) await mkdir(directory, { recursive: true })
   if (!await checkVersion(layout)) await writeDurably(layout.version, Buffer.from(`${LAYOUT_VERSION}\n`))
-}
-
-/** Replaces `path` by these bytes: after a power cut it holds the old ones or the new ones. */
-export async function writeDurably (path: string, chunks: Uint8Array | Iterable<Uint8Array>): Promise<void> {
-  const temporary = `${path}.new`
-  const handle = await open(temporary, 'w')
-  try {
-    for (const chunk of chunks instanceof Uint8Array ? [chunks] : chunks) await handle.writeFile(chunk)
-    await handle.datasync()
-  } catch (error) {
-    await unlink(temporary).catch(() => undefined)
-    throw error
-  } finally {
-    await handle.close()
-  }
-  await rename(temporary, path)
-  await syncDirectory(dirname(path))
-}
-
-/** Makes created, renamed and removed names of a directory durable. */
-export async function syncDirectory (path: string): Promise<void> {
-  const handle = await open(path, 'r')
-  try {
-    await handle.sync()
-  } finally {
-    await handle.close()
-  }
 }

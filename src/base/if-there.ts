@@ -1,4 +1,4 @@
-import { systemCode } from '../base/index.ts'
+import { systemCode } from './errors.ts'
 
 /** Undefined when there is no such file. */
 export async function ifThere<T> (work: Promise<T>): Promise<T | undefined> {
