@@ -3,6 +3,7 @@ import {
   abortReason, asError, throwIfAborted, withSignal, type AbortOptions
 } from '../base/index.ts'
 import type { ApiClient } from '../api/client.ts'
+import { commonDirectory } from '../api/common-directory.ts'
 import type { OpenMessage } from '../api/types.ts'
 import { readSafetensors } from '../model/safetensors.ts'
 import { printable } from '../model/printable.ts'
@@ -240,16 +241,4 @@ export class LoadedModel implements OpenedModel {
   async #until<T> (work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
     return await withSignal(work, signal === undefined ? this.#closed.signal : AbortSignal.any([signal, this.#closed.signal]))
   }
-}
-
-/** Files in place lie where their user keeps them: the directory under which all stand by their paths, if there is one. */
-function commonDirectory (files: readonly OpenFile[]): string | undefined {
-  let common: string | undefined
-  for (const { path, localPath } of files) {
-    if (localPath?.endsWith(`/${path}`) !== true) return undefined
-    const directory = localPath.slice(0, -path.length - 1)
-    if (common !== undefined && common !== directory) return undefined
-    common = directory
-  }
-  return common
 }

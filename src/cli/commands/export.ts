@@ -1,10 +1,9 @@
 import type { Command } from 'commander'
-import { AbortError, UsageError } from '../../base/index.ts'
+import { UsageError } from '../../base/index.ts'
 import { CID_ORG, DEFAULT_REVISION, parseRepoName, showRepoName, type RepoName } from '../../model/repo-name.ts'
-import type { LoadProgress, OpenFile } from '../../node/types.ts'
 import { action, type Context } from '../context.ts'
 import { count, size } from '../format.ts'
-import type { ProgressUpdate } from '../progress.ts'
+import { load } from '../loading.ts'
 
 interface Options { hfCache?: boolean, name?: string, cacheDir?: string }
 
@@ -20,7 +19,7 @@ export function addExport (program: Command): void {
       const given = options.name === undefined ? undefined : parseRepoName(options.name)
       context.listenForInterrupts()
       const { defaultCacheDirectory, exportToCache } = await import('../../hf/cache.ts')
-      const { cid: loaded, files } = await load(context, cid)
+      const { result: { cid: loaded }, files } = await load(context, cid, { goOn: `shoal export ${cid} --hf-cache` })
       const name = given ?? await linkedName(context, loaded)
       const progress = context.progress('placing')
       const result = await exportToCache(loaded, files, name, options.cacheDir ?? defaultCacheDirectory(), { signal: context.signal, onProgress: now => { progress.update(now) } })
@@ -28,28 +27,6 @@ export function addExport (program: Command): void {
       context.note(`${showRepoName(name)}: ${count(result.files, 'file')}, ${size(result.bytes)}; ${result.reflinked + result.linked} linked, ${result.copied} copied, ${result.kept} there before`)
       context.print({ cid: loaded, ...name, ...result }, result.path)
     }))
-}
-
-async function load (context: Context, cid: string): Promise<{ cid: string, files: OpenFile[] }> {
-  const progress = context.progress('loading')
-  let files: OpenFile[] = []
-  try {
-    const result = await context.client.load(cid, {
-      signal: context.signal,
-      onProgress: now => { progress.update(shown(now)) },
-      onFiles: message => { files = message.files }
-    })
-    return { cid: result.cid, files }
-  } catch (error) {
-    if (context.signal.aborted) throw new AbortError(`interrupted; what has arrived is kept, go on with: shoal export ${cid} --hf-cache`, { cause: error })
-    throw error
-  } finally {
-    progress.stop()
-  }
-}
-
-function shown ({ phase, bytesDone, bytesTotal, rate, peers, secondsLeft }: LoadProgress): ProgressUpdate {
-  return { bytesDone, bytesTotal, rate, peers, secondsLeft, waiting: phase === 'finding' ? 'looking for a provider' : undefined }
 }
 
 async function linkedName (context: Context, cid: string): Promise<RepoName> {

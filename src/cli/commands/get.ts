@@ -1,11 +1,11 @@
-import { dirname, join, resolve } from 'node:path'
 import { Option, type Command } from 'commander'
+import { commonDirectory } from '../../api/common-directory.ts'
 import { placeFiles } from '../../api/place.ts'
-import type { OpenFile, LoadProgress, LoadResult } from '../../node/types.ts'
+import type { OpenFile } from '../../node/types.ts'
 import { AbortError, INCLUDE_GLOBS_MAX, UsageError } from '../../base/index.ts'
 import { action, collect, type Context } from '../context.ts'
 import { count, duration, rate, size } from '../format.ts'
-import type { ProgressUpdate } from '../progress.ts'
+import { load } from '../loading.ts'
 
 interface Options { output?: string, include?: string[], order?: string }
 
@@ -20,7 +20,7 @@ export function addGet (program: Command): void {
       if (options.include !== undefined && options.include.length > INCLUDE_GLOBS_MAX) throw new UsageError(`at most ${INCLUDE_GLOBS_MAX} globs may be given with --include`)
       const order = orderOf(options.order)
       context.listenForInterrupts()
-      const { result, files } = await load(context, cid, options.include, order)
+      const { result, files } = await load(context, cid, { include: options.include, order, goOn: `shoal get ${cid}` })
       const path = options.output === undefined ? result.path ?? commonDirectory(files) : await place(context, files, options.output)
       const { bytes, seconds, fetchedBytes, reusedBytes, duplicateBytes, peers } = result
       context.note(`${size(bytes)} in ${duration(seconds)}${fetchedBytes > 0 ? ` (${rate(fetchedBytes / Math.max(seconds, 0.001))})` : ''}: ` +
@@ -28,24 +28,6 @@ export function addGet (program: Command): void {
       if (path === undefined) context.note('its files are held in place, not in one directory; --output places them in one')
       context.print({ cid: result.cid, path, bytes, seconds, fetchedBytes, reusedBytes, duplicateBytes, peers }, path)
     }))
-}
-
-async function load (context: Context, cid: string, include: string[] | undefined, order: LoadOrder): Promise<{ result: LoadResult, files: OpenFile[] }> {
-  const progress = context.progress('loading')
-  let files: OpenFile[] = []
-  try {
-    const result = await context.client.load(cid, {
-      include, order, signal: context.signal,
-      onProgress: now => { progress.update(shown(now)) },
-      onFiles: message => { files = message.files.filter(file => file.wanted) }
-    })
-    return { result, files }
-  } catch (error) {
-    if (context.signal.aborted) throw new AbortError(`interrupted; what has arrived is kept, go on with: shoal get ${cid}`, { cause: error })
-    throw error
-  } finally {
-    progress.stop()
-  }
 }
 
 async function place (context: Context, files: OpenFile[], output: string): Promise<string> {
@@ -59,19 +41,6 @@ async function place (context: Context, files: OpenFile[], output: string): Prom
   } finally {
     progress.stop()
   }
-}
-
-function shown ({ phase, bytesDone, bytesTotal, rate, peers, secondsLeft }: LoadProgress): ProgressUpdate {
-  return { bytesDone, bytesTotal, rate, peers, secondsLeft, waiting: phase === 'finding' ? 'looking for a provider' : undefined }
-}
-
-/** Where files that are held in place stand, when they stand together as the model names them. */
-function commonDirectory (files: OpenFile[]): string | undefined {
-  const [first] = files
-  if (first?.localPath === undefined) return undefined
-  const depth = first.path.split('/').length
-  const directory = Array.from({ length: depth }).reduce<string>(path => dirname(path), resolve(first.localPath))
-  return files.every(file => file.localPath !== undefined && resolve(file.localPath) === join(directory, file.path)) ? directory : undefined
 }
 
 type LoadOrder = 'rarest' | 'sequential' | undefined
