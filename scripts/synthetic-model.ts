@@ -1,6 +1,7 @@
 import { parseArgs } from 'node:util'
 import { asError } from '../src/base/index.ts'
-import { parseSize, writeSyntheticModel } from './lib/synthetic-model.ts'
+import { parseSize } from '../src/cli/units.ts'
+import { writeSyntheticModel } from './lib/synthetic-model.ts'
 
 const USAGE = 'usage: node scripts/synthetic-model.ts DIR [--size 1GiB] [--seed 1] [--shards 4]'
 

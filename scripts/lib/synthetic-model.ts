@@ -6,7 +6,7 @@
 import { createHash } from 'node:crypto'
 import { mkdir, open, writeFile, type FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
-import { GiB, KiB, MiB, UsageError, seededRandom, throwIfAborted, type AbortOptions, type ProgressOptions } from '../../src/base/index.ts'
+import { GiB, MiB, UsageError, seededRandom, throwIfAborted, type AbortOptions, type ProgressOptions } from '../../src/base/index.ts'
 import { modelShape, tensorsOf, tokenizerJson, type ModelShape, type TensorShape } from './llama.ts'
 
 export interface SyntheticModelOptions extends AbortOptions, ProgressOptions<{ bytesDone: number, bytesTotal: number, path: string }> {
@@ -238,12 +238,4 @@ async function writeFully (handle: FileHandle, bytes: Uint8Array, at: number): P
     const { bytesWritten } = await handle.write(bytes, done, bytes.length - done, at + done)
     done += bytesWritten
   }
-}
-
-/** "512MiB", "1.5 GiB", "2G" or "1048576", in bytes. Throws UsageError. */
-export function parseSize (text: string): number {
-  const found = /^(\d+(?:\.\d+)?)\s*(?:([KMGT])(?:iB)?|B)?$/i.exec(text.trim())
-  const unit = { K: KiB, M: MiB, G: GiB, T: 1024 * GiB }[(found?.[2] ?? '').toUpperCase()] ?? 1
-  if (found === null) throw new UsageError(`${JSON.stringify(text)} is not a size; write it like 512MiB or 1.5GiB`)
-  return Math.round(Number(found[1]) * unit)
 }

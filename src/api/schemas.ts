@@ -4,7 +4,7 @@
  */
 import { isAbsolute } from 'node:path'
 import { z } from '@hono/zod-openapi'
-import { INCLUDE_GLOBS_MAX, INCLUDE_GLOB_BYTES_MAX, INVITE_BYTES_MAX, PATH_BYTES_MAX, REPLICAS_MAX, REPO_NAME_PART_MAX, REVISION_BYTES_MAX } from '../base/index.ts'
+import { DRAIN_MS_MAX, INCLUDE_GLOBS_MAX, INCLUDE_GLOB_BYTES_MAX, INVITE_BYTES_MAX, PATH_BYTES_MAX, REPLICAS_MAX, REPO_NAME_PART_MAX, REVISION_BYTES_MAX } from '../base/index.ts'
 
 /** PATH_MAX of Linux (limits.h): longer ones cannot be opened in one call anyway. */
 const HOST_PATH_BYTES_MAX = 4_096
@@ -12,8 +12,6 @@ const HOST_PATH_BYTES_MAX = 4_096
 const CID_TEXT_MAX = 256
 /** A day; who waits longer calls again. */
 const WAIT_MS_MAX = 86_400_000
-/** A month: whoever waits longer for a drain gives no deadline. */
-const DRAIN_MS_MAX = 30 * 86_400_000
 
 const bytes = z.int().min(0).openapi({ description: 'bytes' })
 const bytesPerSecond = z.number().min(0).openapi({ description: 'bytes per second, over the last seconds' })

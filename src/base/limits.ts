@@ -234,6 +234,10 @@ export const LINKS_MAX = 10_000
 export const LINKS_BYTES_MAX = 8 * MiB
 /** Files of models whose descriptions are kept in memory, some 300 bytes each: listings and heads then cost no look-up. */
 export const DESCRIBED_FILES_MAX = 100_000
+/** Who nobody describes in this time is taken for gone: clients give up after 10 s (huggingface_hub, constants.py), and have their answer before. */
+export const DESCRIBE_MS = 8_000
+/** A month: whoever waits longer for a drain gives no deadline. */
+export const DRAIN_MS_MAX = 30 * 86_400_000
 
 /** Connections to the Hugging Face endpoint: 32 processes of a host with eight workers each, and as many again. */
 export const HF_CONNECTIONS_MAX = 512

@@ -7,7 +7,7 @@ import { closest, distance } from 'fastest-levenshtein'
 import stripJsonComments from 'strip-json-comments'
 import { z } from 'zod'
 import {
-  CONFIG_BYTES_MAX, ConfigError, GiB, INVITE_ADDRESSES_MAX, KiB, LABELS_MAX, LABEL_BYTES_MAX, LOAD_PEERS_MAX, MiB, REPLICAS_MAX, SERVER_REQUESTS_PER_PEER_MAX, asError
+  CONFIG_BYTES_MAX, ConfigError, GiB, INVITE_ADDRESSES_MAX, KiB, LABELS_MAX, LABEL_BYTES_MAX, LOAD_PEERS_MAX, MiB, REPLICAS_MAX, SERVER_REQUESTS_PER_PEER_MAX, asError, isRecord
 } from '../base/index.ts'
 import { API_TCP, HUGGING_FACE, METRICS, checkListen } from '../api/listen.ts'
 import type { PartialSettings } from '../node/init.ts'
@@ -194,7 +194,7 @@ export async function readConfigFile (path: string): Promise<Layer> {
   } catch (error) {
     throw new ConfigError(`cannot use the configuration file ${path}: ${asError(error).message}`, { cause: error })
   }
-  if (!isObject(value)) throw new ConfigError(`the configuration file ${path} must hold one JSON object`)
+  if (!isRecord(value)) throw new ConfigError(`the configuration file ${path} must hold one JSON object`)
   const values = new Map<string, unknown>()
   flatten(value, '', values)
   return { source: path, values }
@@ -239,7 +239,7 @@ function setPair (values: Map<string, unknown>, pair: string, flag: string, pref
 function flatten (object: Record<string, unknown>, prefix: string, into: Map<string, unknown>): void {
   for (const [name, value] of Object.entries(object)) {
     const key = prefix + name
-    if (isObject(value) && !isKey(key)) {
+    if (isRecord(value) && !isKey(key)) {
       // An empty section says nothing, but a misspelt one is still misspelt.
       if (Object.keys(value).length === 0 && !isSection(key)) into.set(key, value)
       flatten(value, `${key}.`, into)
@@ -348,8 +348,4 @@ function labelValue (key: string, value: unknown, source: string): string {
 
 function isKey (key: string): key is Key {
   return Object.hasOwn(KEYS, key)
-}
-
-function isObject (value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }

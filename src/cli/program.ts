@@ -1,4 +1,5 @@
 import { Command } from 'commander'
+import { packageVersion } from '../base/version.ts'
 import { addAdd } from './commands/add.ts'
 import { addCompletion } from './commands/completion.ts'
 import { addDaemon } from './commands/daemon.ts'
@@ -18,7 +19,6 @@ import { addShow } from './commands/show.ts'
 import { addStatus } from './commands/status.ts'
 import { addStop } from './commands/stop.ts'
 import { addVerify } from './commands/verify.ts'
-import { version } from './version.ts'
 
 const EXAMPLES = `
 Examples:
@@ -45,7 +45,7 @@ Exit codes:
 export function createProgram (): Command {
   const program = new Command('shoal')
     .description('Gets AI model weights onto the machines that use them, and keeps them there, with no master.')
-    .version(version(), '-V, --version', 'print the version')
+    .version(packageVersion(), '-V, --version', 'print the version')
     .option('--data <dir>', 'data directory (default: $SHOAL_DATA, else the XDG data directory)')
     .option('--api <path>', 'socket of the daemon (default: api.sock in the data directory)')
     .option('--json', 'answers, progress and errors as JSON')

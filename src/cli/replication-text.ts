@@ -1,10 +1,11 @@
 /** What status, show, add --wait and drain say about replicas, in words and tables. */
 import type { DrainResult } from '../node/types.ts'
 import type { ShownHolder, ShownModelReplication, ShownReplication, ShownShard } from '../api/types.ts'
+import { DOMAIN_LEVELS } from '../replication/peer-table.ts'
 import { ago, count, duration, likelihood, percent, printable, size, table } from './format.ts'
 
-/** Widest first; labels of other names come after these, by name. */
-const DOMAIN_ORDER = ['zone', 'rack', 'host']
+/** Labels of other names come after these, by name. */
+const DOMAIN_ORDER: readonly string[] = DOMAIN_LEVELS
 /** More names of one domain than this are counted, not listed. */
 const DOMAIN_NAMES_MAX = 8
 

@@ -12,11 +12,10 @@ import { homedir } from 'node:os'
 import { dirname, join, relative, resolve, sep } from 'node:path'
 import { CACHE_FILE_BYTES_MAX, DiskError, OutOfSpaceError, OutputExistsError, RepoNotCachedError, ShoalError, asError, systemCode, systemRandom } from '../base/index.ts'
 import { checkDirectories, placeFiles, type PlaceOptions } from '../api/place.ts'
-import { parseRepoName, type RepoName } from '../model/repo-name.ts'
+import { COMMIT, parseRepoName, type RepoName } from '../model/repo-name.ts'
 import type { OpenFile } from '../node/types.ts'
 import { commitOf, identityOf } from './identity.ts'
 
-const COMMIT = /^[0-9a-f]{40}$/
 /** What huggingface_hub knows (_tree_cache.py). */
 const TREE_FORMAT = 1
 const TAG = `Signature: 8a477f597d28d172789f06886806bc55

@@ -1,4 +1,4 @@
-import { InvalidCidError } from '../base/index.ts'
+import { DESCRIBE_MS, InvalidCidError } from '../base/index.ts'
 import { CID_ORG, DEFAULT_REVISION, checkRepo, parseModelCid, printable } from '../model/index.ts'
 import type { Caller, DescribedFile, ModelDescription, ModelLink, OriginModel, ShoalNode, UpstreamFile } from '../node/types.ts'
 import { HubError } from './errors.ts'
@@ -16,8 +16,6 @@ export interface Resolved {
 
 type RepoNode = Pick<ShoalNode, 'links' | 'describe' | 'origin'>
 
-/** Clients give up after 10 s (huggingface_hub, constants.py); the answer should be there before. */
-const DESCRIBE_MS = 8_000
 /** Commits that were given out and may be asked for after their name was linked to something else. */
 const COMMITS_MAX = 10_000
 

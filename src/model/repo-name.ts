@@ -8,6 +8,8 @@ export interface RepoName {
 }
 
 export const DEFAULT_REVISION = 'main'
+/** What git names a commit, or a blob, by. */
+export const COMMIT = /^[0-9a-f]{40}$/
 /** `cid/<model CID>` names a model by itself, so nothing can be linked there. */
 export const CID_ORG = 'cid'
 
@@ -21,7 +23,7 @@ const RESERVED_NAMES = new Set(['resolve', 'raw', 'tree', 'blob', 'revision', 'r
 const RESERVED_ORGS = new Set([CID_ORG, 'api', 'models', 'datasets', 'spaces', 'kernels', 'buckets', 'v2'])
 /** It becomes a path in clients' caches (`refs/<revision>`), and git has no others (git-check-ref-format): no blanks or controls among them. */
 const REVISION_SEGMENT = /^[\p{L}\p{N}_][\p{L}\p{M}\p{N}_.+=@-]*$/u
-const COMMIT = /^[0-9a-f]{40}$/i
+const LIKE_COMMIT = /^[0-9a-f]{40}$/i
 
 /** Throws InvalidRepoNameError. */
 export function checkRepo (repo: string): void {
@@ -43,7 +45,7 @@ export function checkRepo (repo: string): void {
 export function checkRevision (revision: string): void {
   const bad = (why: string): InvalidRepoNameError => new InvalidRepoNameError(`the revision ${printable(revision)} ${why}; give it a name such as main or v1.0`)
   if (Buffer.byteLength(revision) > REVISION_BYTES_MAX) throw bad(`has more than ${REVISION_BYTES_MAX} bytes`)
-  if (COMMIT.test(revision)) throw bad('looks like a commit, which follows from the model')
+  if (LIKE_COMMIT.test(revision)) throw bad('looks like a commit, which follows from the model')
   if (revision.normalize('NFC') !== revision) throw bad('is not in Unicode normal form C')
   for (const segment of revision.split('/')) {
     if (!REVISION_SEGMENT.test(segment) || segment.endsWith('.lock') || segment.includes('..')) throw bad('holds something that no branch or tag may')

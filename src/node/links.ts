@@ -1,8 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { DiskError, LINKS_BYTES_MAX, LINKS_MAX, LimitExceededError, LinkNotFoundError, asError, systemCode, writeDurably, type Clock } from '../base/index.ts'
-import { checkRepo, checkRevision, parseModelCid, showRepoName, type RepoName } from '../model/index.ts'
-import { COMMIT } from '../origin/types.ts'
+import { DiskError, LINKS_BYTES_MAX, LINKS_MAX, LimitExceededError, LinkNotFoundError, asError, isRecord, systemCode, writeDurably, type Clock } from '../base/index.ts'
+import { COMMIT, checkRepo, checkRevision, parseModelCid, showRepoName, type RepoName } from '../model/index.ts'
 import type { LinkOrigin, ModelLink } from './types.ts'
 
 const VERSION = 1
@@ -115,10 +114,6 @@ function checkLink (link: unknown): ModelLink {
 function checkOrigin (origin: unknown): LinkOrigin {
   if (!isRecord(origin) || typeof origin.commit !== 'string' || !COMMIT.test(origin.commit) || typeof origin.restricted !== 'boolean') throw new Error('a link has an origin without a commit')
   return { commit: origin.commit, restricted: origin.restricted }
-}
-
-function isRecord (value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
 async function write (path: string, links: readonly ModelLink[]): Promise<void> {

@@ -1,6 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { FileNotFoundError, UsageError, throwIfAborted, withSignal, type AbortOptions, type Clock } from '../base/index.ts'
 import { positionOf } from '../model/index.ts'
+import { blockAt } from '../storage/index.ts'
 import type { ModelStore, StoredFile, StoredModel } from '../storage/store.ts'
 import type { ModelFetch, ModelFetchStats } from '../transfer/types.ts'
 import type { LoadOptions, LoadProgress, LoadResult, OpenFile, OpenModel, ReadOptions } from './types.ts'
@@ -213,10 +214,8 @@ export function progressOf (stats: ModelFetchStats | undefined, model: StoredMod
 
 function isHere ({ offsets, present }: StoredFile, offset: number, length: number): boolean {
   if (present.full) return true
-  const last = offsets.findLastIndex(start => start < offset + length)
-  for (let block = last; block >= 0; block--) {
+  for (let block = blockAt(offsets, offset); block < offsets.length && (offsets[block] ?? 0) < offset + length; block++) {
     if (!present.has(block)) return false
-    if ((offsets[block] ?? 0) <= offset) break
   }
   return true
 }

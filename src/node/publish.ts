@@ -4,7 +4,7 @@ import { createHash, type Hash } from 'node:crypto'
 import { pipe } from 'it-pipe'
 import type { CID } from 'multiformats/cid'
 import { GIT_SHA1_SIZE_MAX, LimitExceededError, MODEL_INDEX_BYTES_MAX, MiB, ModelNotFoundError, SourceChangedError, UnreadableSourceError, asError, systemCode, throwIfAborted, type Clock } from '../base/index.ts'
-import { encodeFileIndex, encodeManifest, hashBlock, planBlocks, type Encoded, type FileIndex, type ManifestFile } from '../model/index.ts'
+import { encodeFileIndex, encodeManifest, gitBlobHash, hashBlock, planBlocks, type Encoded, type FileIndex, type ManifestFile } from '../model/index.ts'
 import { SlotPool, type FileGuard, type FileImport, type ModelStore, type Slot } from '../storage/index.ts'
 import { Sha256Thread } from './sha256-pool.ts'
 import { listSource, type SourceFile } from './source-files.ts'
@@ -176,7 +176,7 @@ class FilePublisher {
       return bytes.subarray(0, await readFully(handle, bytes, offset, path))
     })
     const sha256 = this.#sha256(size)
-    const git = size > GIT_SHA1_SIZE_MAX ? undefined : gitBlob(size)
+    const git = size > GIT_SHA1_SIZE_MAX ? undefined : gitBlobHash(size)
     const blocks = await pipe(
       readBlocks(handle, sizes, this.#slots, path, this.#signal),
       source => storeBlocks(source, { sha256, git }, target, onBytes),
@@ -254,11 +254,6 @@ async function * storeBlocks (
   } finally {
     await Promise.allSettled(open)
   }
-}
-
-/** What git names a blob by: the SHA-1 of a head and the content (git-scm.com/book, Git Internals, Git Objects). */
-function gitBlob (size: number): Hash {
-  return createHash('sha1').update(`blob ${size}\0`)
 }
 
 async function readFully (handle: FileHandle, into: Uint8Array, offset: number, path: string): Promise<number> {

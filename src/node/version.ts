@@ -1,8 +1,4 @@
-import { readFileSync } from 'node:fs'
-import { z } from 'zod'
-
-// The package's own description is two directories up, from src/node and from dist/node alike.
-const description: unknown = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'))
+import { packageVersion } from '../base/version.ts'
 
 /** The version of this package. */
-export const version = z.object({ version: z.string() }).parse(description).version
+export const version = packageVersion()

@@ -1,7 +1,8 @@
 import { UpstreamBusyError, UpstreamError, UpstreamRefusedError, UpstreamTimeoutError, withSignal, type Clock, type Logger, type Random } from '../base/index.ts'
+import { COMMIT } from '../model/index.ts'
 import { Answers } from './answers.ts'
 import type { KnownModel, KnownModels } from './known-model.ts'
-import { COMMIT, type Caller } from './types.ts'
+import type { Caller } from './types.ts'
 import { METADATA_MS, type AskOptions, type Upstream } from './upstream.ts'
 
 /** A name that was fetched before, and what it stood for. */

@@ -1,11 +1,8 @@
-import { UpstreamMismatchError } from '../base/index.ts'
+import { DESCRIBE_MS, UpstreamMismatchError } from '../base/index.ts'
 import type { Claim } from './claims.ts'
 import type { Describe, DescribedModel } from './components.ts'
 import type { KnownModel } from './known-model.ts'
 import { contentOf } from './upstream-model.ts'
-
-/** A model that nobody describes in this time is taken for gone: clients wait 10 s for a head. */
-export const DESCRIBE_MS = 8_000
 
 /** The model that a peer says to have, as far as its description goes. Throws UpstreamMismatchError, NoProviderError. */
 export async function checkClaim ({ describe }: { describe: Describe }, known: KnownModel, { cid, peerId }: Claim, signal: AbortSignal): Promise<string> {

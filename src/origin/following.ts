@@ -1,5 +1,5 @@
-import { AbortError, ORIGIN_INSTALMENTS_MAX, UpstreamMismatchError, asError, throwIfAborted, type Clock, type Logger } from '../base/index.ts'
-import { DESCRIBE_MS, checkDescription } from './check-description.ts'
+import { AbortError, DESCRIBE_MS, ORIGIN_INSTALMENTS_MAX, UpstreamMismatchError, asError, throwIfAborted, type Clock, type Logger } from '../base/index.ts'
+import { checkDescription } from './check-description.ts'
 import type { Describe } from './components.ts'
 import type { KnownModel } from './known-model.ts'
 import type { OriginSwarm } from './swarm.ts'

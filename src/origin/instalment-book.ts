@@ -7,9 +7,8 @@
  */
 import { mkdir, readFile, readdir, rm, rmdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { NodeStoppedError, ORIGIN_INSTALMENTS_MAX, asError, ifThere, sleep, throwIfAborted, writeDurably, type Clock, type Logger } from '../base/index.ts'
+import { NodeStoppedError, ORIGIN_INSTALMENTS_MAX, asError, ifThere, isRecord, sleep, throwIfAborted, writeDurably, type Clock, type Logger } from '../base/index.ts'
 import { parseModelCid } from '../model/index.ts'
-import { isRecord } from './upstream-model.ts'
 
 export interface InstalmentBookInit {
   clock: Clock

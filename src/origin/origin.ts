@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import { mkdir, rm } from 'node:fs/promises'
 import {
-  NodeStoppedError, ORIGIN_PEEK_BYTES_MAX, Semaphore, UPSTREAM_FETCHES_MAX, UPSTREAM_PASSED_MAX, UpstreamMismatchError, UpstreamRefusedError, asError, throwIfAborted
+  DESCRIBE_MS, NodeStoppedError, ORIGIN_PEEK_BYTES_MAX, Semaphore, UPSTREAM_FETCHES_MAX, UPSTREAM_PASSED_MAX, UpstreamMismatchError, UpstreamRefusedError, asError, throwIfAborted
 } from '../base/index.ts'
 import { Access, type KnownName } from './access.ts'
 import type { Claim } from './claims.ts'
@@ -35,8 +35,6 @@ export interface OriginInit {
 /** Of a running fetch. */
 interface Here { download: Download, instalments: Instalments }
 
-/** Clients wait 10 s for a head. */
-const DESCRIBE_MS = 8_000
 /** Clients that were cut off come back in seconds. */
 const LINGER_MS = 30_000
 /** Clients try again at once, and several at a time: they are told the same for so long. */

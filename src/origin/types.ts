@@ -63,9 +63,6 @@ export interface OriginCounters {
 
 export type RequestResult = 'ok' | 'refused' | 'busy' | 'failed'
 
-/** The length of a commit's name. */
-export const COMMIT = /^[0-9a-f]{40}$/
-
 /** A file that is what the upstream says, of a model that is still on its way. It stays readable until it is closed. */
 export interface ArrivedFile {
   readonly size: number

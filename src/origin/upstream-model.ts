@@ -1,7 +1,7 @@
 import { createHash, type Hash } from 'node:crypto'
-import { LimitExceededError, MANIFEST_FILES_MAX, UpstreamError, UpstreamMismatchError } from '../base/index.ts'
-import { canHold, checkForeignPath, checkPath, checkPaths, printable } from '../model/index.ts'
-import { COMMIT, type UpstreamFile, type UpstreamModel } from './types.ts'
+import { LimitExceededError, MANIFEST_FILES_MAX, UpstreamError, UpstreamMismatchError, isRecord } from '../base/index.ts'
+import { COMMIT, canHold, checkForeignPath, checkPath, checkPaths, gitBlobHash, printable } from '../model/index.ts'
+import type { UpstreamFile, UpstreamModel } from './types.ts'
 
 const SHA256 = /^[0-9a-f]{64}$/
 
@@ -50,7 +50,7 @@ export function contentOf ({ oid, sha256 }: UpstreamFile): string {
 
 /** Feeds on the file from its first byte. */
 export function hashFor ({ size, sha256 }: UpstreamFile): Hash {
-  return sha256 === undefined ? createHash('sha1').update(`blob ${size}\0`) : createHash('sha256')
+  return sha256 === undefined ? gitBlobHash(size) : createHash('sha256')
 }
 
 /** Throws UpstreamMismatchError, which names the file and both hashes. */
@@ -63,8 +63,4 @@ export function checkHash ({ repo, commit }: UpstreamModel, file: UpstreamFile, 
 
 export function bytesOf ({ files }: Pick<UpstreamModel, 'files'>): number {
   return files.reduce((sum, { size }) => sum + size, 0)
-}
-
-export function isRecord (value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }

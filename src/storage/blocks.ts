@@ -5,7 +5,7 @@ import { LINKS_AT_ONCE, inParallel } from './concurrency.ts'
 import { recordOf, withWorkSlot, type Core } from './core.ts'
 import { diskError } from './disk-errors.ts'
 import { GuardBrokenError, readGuarded } from './in-place.ts'
-import type { FileRecord } from './records.ts'
+import { blockAt, type FileRecord } from './records.ts'
 import type { Slot } from './slots.ts'
 import type { BlockLocation, FilePart, StoredFile } from './store.ts'
 import { SyncBatch } from './sync-batch.ts'
@@ -416,16 +416,4 @@ function sizeOf (file: FileRecord, blocks: number[]): number {
   if (blocks.length === file.present.length) return file.size
   const { sizes } = file.index
   return blocks.reduce((sum, block) => sum + (sizes[block] ?? 0), 0)
-}
-
-/** The block that holds the byte at `offset`. */
-function blockAt (offsets: Float64Array, offset: number): number {
-  let low = 0
-  let high = offsets.length - 1
-  while (low < high) {
-    const middle = (low + high + 1) >> 1
-    if ((offsets[middle] ?? 0) <= offset) low = middle
-    else high = middle - 1
-  }
-  return low
 }

@@ -4,6 +4,7 @@
  */
 export { createFileStore, type FileStoreInit } from './file-store.ts'
 export { createMemoryStore, type MemoryStoreInit } from './memory-store.ts'
+export { blockAt } from './records.ts'
 export { SlotPool, type Slot } from './slots.ts'
 export type { StoreSettings } from './core.ts'
 export type * from './store.ts'

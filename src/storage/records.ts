@@ -15,6 +15,18 @@ export function offsetsOf (sizes: readonly number[]): Float64Array {
   return offsets
 }
 
+/** The block that holds the byte at `offset`, for `offsetsOf` a file. */
+export function blockAt (offsets: Float64Array, offset: number): number {
+  let low = 0
+  let high = offsets.length - 1
+  while (low < high) {
+    const middle = (low + high + 1) >> 1
+    if ((offsets[middle] ?? 0) <= offset) low = middle
+    else high = middle - 1
+  }
+  return low
+}
+
 /**
  * Decoded file indexes. An index of 250,000 blocks is some 100 MB of objects, so only a bounded number stays decoded
  * for sure; a record that someone holds on to keeps its own as long as it is in use.

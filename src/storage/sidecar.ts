@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { encode } from '@ipld/dag-cbor'
 import { varint } from 'multiformats'
 import type { CID } from 'multiformats/cid'
-import { DiskError, FILE_INDEX_BYTES_MAX, MANIFEST_BYTES_MAX, MiB, asError, systemCode, writeDurably, type Logger } from '../base/index.ts'
+import { DiskError, FILE_INDEX_BYTES_MAX, MANIFEST_BYTES_MAX, MiB, asError, isRecord, systemCode, writeDurably, type Logger } from '../base/index.ts'
 import { CID_BYTES, decodeCid, decodeFileIndex, decodeManifest, parseModelCid, type Encoded, type FileIndex, type Model } from '../model/index.ts'
 import type { SavedModel } from './byte-store.ts'
 import { readFully } from './handles.ts'
@@ -141,8 +141,4 @@ function parseFlags (text: string): Flags {
     guards.set(key, { path, size, mtimeMs, ino })
   }
   return { pinned, published, addedAt, guards }
-}
-
-function isRecord (value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }

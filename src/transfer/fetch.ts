@@ -1,6 +1,7 @@
 import {
   AbortError, Emitter, InvalidFileIndexError, ModelNotFoundError, UsageError, asError, throwIfAborted, type AbortOptions, type Clock, type Logger, type Random
 } from '../base/index.ts'
+import { blockAt } from '../storage/index.ts'
 import type { Slot } from '../storage/slots.ts'
 import type { ModelStore, StoredFile, StoredModel } from '../storage/store.ts'
 import { BlockMap, type Place } from './block-map.ts'
@@ -166,8 +167,8 @@ export class RunningFetch implements ModelFetch {
     const { index, offsets } = this.#map.files[file] as StoredFile
     if (offset < 0 || length < 0 || offset + length > index.size) throw new UsageError(`bytes ${offset} to ${offset + length} of a file of ${index.size}`)
     if (length === 0) return
-    const first = blockWith(offsets, offset)
-    const last = blockWith(offsets, offset + length - 1)
+    const first = blockAt(offsets, offset)
+    const last = blockAt(offsets, offset + length - 1)
     if (this.#ended === undefined) this.#want(file, first, last)
     const places = this.#lacking(file, first, last)
     const numbers = places.map(place => this.#map.blockAt(place))
@@ -388,16 +389,4 @@ export class RunningFetch implements ModelFetch {
 function wrongIndex (map: BlockMap, block: number, size: number): Error {
   const { file, size: claimed } = map.place(block)
   return new InvalidFileIndexError(`${file.key} is a false file index: it gives ${map.cid(block).toString()} ${claimed} bytes, and it has ${size}. Whoever published it has to publish it again; remove what is here with: shoal rm`)
-}
-
-/** The block that byte `at` is in. */
-function blockWith (offsets: Float64Array, at: number): number {
-  let low = 0
-  let high = offsets.length - 1
-  while (low < high) {
-    const middle = (low + high + 1) >> 1
-    if ((offsets[middle] ?? 0) <= at) low = middle
-    else high = middle - 1
-  }
-  return low
 }

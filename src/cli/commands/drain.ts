@@ -1,10 +1,10 @@
 import type { Command } from 'commander'
-import { AbortError, UsageError } from '../../base/index.ts'
+import { AbortError, DRAIN_MS_MAX, UsageError } from '../../base/index.ts'
 import { action } from '../context.ts'
 import { EXIT } from '../exit-codes.ts'
 import { count, duration } from '../format.ts'
 import { leftTable } from '../replication-text.ts'
-import { parseDuration } from '../units.ts'
+import { parseDuration, showDuration } from '../units.ts'
 
 export function addDrain (program: Command): void {
   program.command('drain')
@@ -29,9 +29,6 @@ export function addDrain (program: Command): void {
 
 function parseDeadline (text: string): number {
   const ms = parseDuration(text)
-  if (ms < 1 || ms > DEADLINE_MS_MAX) throw new UsageError(`--deadline is a duration of 1ms to 30d, such as 90s, not ${text}`)
+  if (ms < 1 || ms > DRAIN_MS_MAX) throw new UsageError(`--deadline is a duration of 1ms to ${showDuration(DRAIN_MS_MAX)}, such as 90s, not ${text}`)
   return ms
 }
-
-/** As the API has it; whoever waits longer gives no deadline. */
-const DEADLINE_MS_MAX = 30 * 86_400_000

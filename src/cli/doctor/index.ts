@@ -5,11 +5,11 @@
 import { ApiClient, isAbsent } from '../../api/client.ts'
 import type { ShownStatus } from '../../api/types.ts'
 import { BLOCK_BYTES_MAX, DaemonUnreachableError, asError } from '../../base/index.ts'
+import { packageVersion } from '../../base/version.ts'
 import { resolveSettings } from '../../node/settings.ts'
 import type { PeerStatus } from '../../node/types.ts'
 import type { Config } from '../config.ts'
 import { duration } from '../format.ts'
-import { version as ownVersion } from '../version.ts'
 import { brokenOff, disk, lookAt, permissions, version } from './disk.ts'
 import { fail, ok, warn, type Finding } from './finding.ts'
 import { clock, limits, memory } from './host.ts'
@@ -38,8 +38,8 @@ export async function examine ({ dataDirectory, socketPath, config, isToJoin }: 
   return [
     finding,
     ...(status?.problems ?? []).map(problem => warn('daemon', problem, 'see shoal status')),
-    ok('versions', `Node ${process.versions.node}, command line ${ownVersion()}`),
-    ...(status === undefined || status.version === ownVersion() ? [] : [warn('versions', `the daemon is version ${status.version} and this command line ${ownVersion()}`, 'start the daemon again, with the version that is meant')]),
+    ok('versions', `Node ${process.versions.node}, command line ${packageVersion()}`),
+    ...(status === undefined || status.version === packageVersion() ? [] : [warn('versions', `the daemon is version ${status.version} and this command line ${packageVersion()}`, 'start the daemon again, with the version that is meant')]),
     await version(directory),
     ...await clock(status, directory.newestMs),
     await limits(pid),
