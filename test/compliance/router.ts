@@ -3,6 +3,7 @@ import { CID } from 'multiformats/cid'
 import * as Digest from 'multiformats/hashes/digest'
 import { systemRandom } from '../../src/base/index.ts'
 import type { ContentRouter, Provider } from '../../src/discovery/router.ts'
+import { until } from '../support/until.ts'
 
 export interface RouterSwarm {
   /** Started, and acquainted with each other. */
@@ -22,15 +23,6 @@ export async function collect (providers: AsyncIterable<Provider>): Promise<stri
   return found.sort()
 }
 
-/** Looks again until `expected` is what is found. The test's timeout ends it. */
-export async function until<T> (look: () => T | Promise<T>, done: (value: T) => boolean): Promise<T> {
-  for (;;) {
-    const value = await look()
-    if (done(value)) return value
-    await new Promise(resolve => { setTimeout(resolve, 20) })
-  }
-}
-
 /** What every ContentRouter does. `make` gives a swarm of `count` routers that know each other. */
 export function routerCompliance (make: (count: number) => Promise<RouterSwarm>): void {
   let swarm: RouterSwarm
@@ -41,7 +33,10 @@ export function routerCompliance (make: (count: number) => Promise<RouterSwarm>)
   afterEach(async () => { await swarm.stop() })
 
   const announced = async (position: number): Promise<void> => {
-    await until(() => router(position).status(), status => status.backlog === 0 && status.sweptAt !== undefined)
+    await until('it is announced', () => {
+      const { backlog, sweptAt } = router(position).status()
+      return backlog === 0 && sweptAt !== undefined
+    })
   }
 
   it('finds every provider, each once, from every node, and never the asking node itself', async () => {
@@ -76,7 +71,7 @@ export function routerCompliance (make: (count: number) => Promise<RouterSwarm>)
     const cid = randomCid()
     const started = performance.now()
     router(0).announce([cid], { urgent: true })
-    await until(async () => await collect(router(3).findProviders(cid)), found => found.length > 0)
+    await until('it is found', async () => (await collect(router(3).findProviders(cid))).length > 0)
     assert.ok(performance.now() - started < 1_000)
   })
 
@@ -94,11 +89,11 @@ export function routerCompliance (make: (count: number) => Promise<RouterSwarm>)
     router(0).announce(cids)
     router(0).announce(cids)
     await announced(0)
-    await until(() => router(0).status().keys, keys => keys === 10)
+    await until('ten are kept', () => router(0).status().keys === 10)
     router(0).withdraw(cids.slice(0, 4))
     router(0).withdraw(cids.slice(0, 4))
     router(0).withdraw([randomCid()])
-    await until(() => router(0).status().keys, keys => keys === 6)
+    await until('six are kept', () => router(0).status().keys === 6)
     assert.equal(router(0).status().backlog, 0)
     assert.equal(router(0).status().lagMs, 0)
     assert.equal(router(0).status().failed, 0)
@@ -110,7 +105,10 @@ export function routerCompliance (make: (count: number) => Promise<RouterSwarm>)
     router(0).withdraw([a])
     router(0).withdraw([b])
     router(0).announce([b])
-    await until(() => router(0).status(), status => status.keys === 1 && status.backlog === 0)
+    await until('one is kept', () => {
+      const { keys, backlog } = router(0).status()
+      return keys === 1 && backlog === 0
+    })
     assert.deepEqual(await collect(router(1).findProviders(b)), [peerId(0)])
   })
 
@@ -153,5 +151,8 @@ export function routerCompliance (make: (count: number) => Promise<RouterSwarm>)
     await router(0).stop()
     await router(0).stop()
     await router(0).start()
+    const cid = randomCid()
+    router(0).announce([cid], { urgent: true })
+    await until('it announces after the start', async () => (await collect(router(3).findProviders(cid))).includes(peerId(0)))
   })
 }

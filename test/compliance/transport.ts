@@ -12,6 +12,7 @@ import { CANCEL, CANCELLED, DATA, REQUEST, blockServerRules, decodeRequests, enc
 import { PeerLink } from '../../src/transfer/peer-link.ts'
 import { encodeFrame, packData } from '../../src/transfer/wire.ts'
 import { contentOf, load, sampleOf, seedOf, settings } from './store-fixtures.ts'
+import { until } from '../support/until.ts'
 
 export interface TransportHarness {
   /** Two ends. Each open() is a new way from one to the other, where `accept` is given it. */
@@ -30,6 +31,7 @@ export interface TransportEnds {
 interface TestBlock { cid: CID, bytes: Buffer }
 
 const seed = seedOf()
+const SOON = { withinMs: 10_000, everyMs: 2 }
 
 /** Between the pieces of a test that wait for nothing in particular: all that is ready happens. */
 async function turns (count = 1): Promise<void> {
@@ -37,14 +39,6 @@ async function turns (count = 1): Promise<void> {
 }
 
 async function pause (ms: number): Promise<void> { await new Promise(resolve => { setTimeout(resolve, ms) }) }
-
-async function until (what: string, check: () => boolean, withinMs = 10_000): Promise<void> {
-  const deadline = performance.now() + withinMs
-  while (!check()) {
-    if (performance.now() > deadline) throw new Error(`not within ${withinMs} ms: ${what} (seed ${seed})`)
-    await pause(2)
-  }
-}
 
 function blocksOf (random: Random, sizes: number[]): { blocks: TestBlock[], sample: ReturnType<typeof sampleOf> } {
   const content = contentOf(random, sizes.reduce((sum, size) => sum + size, 0))
@@ -258,7 +252,7 @@ export function transportCompliance (name: string, harness: TransportHarness): v
     /** Requests the first `count` blocks, and resolves when all have come; checks them. */
     async function askAll (client: Client, serving: Serving, ids: Map<number, TestBlock>): Promise<void> {
       for (const block of serving.blocks) ids.set(client.ask(block.cid), block)
-      await until('all blocks', () => client.endings.length === ids.size)
+      await until('all blocks', () => client.endings.length === ids.size, SOON)
       assert.deepEqual(client.heads.map(({ id }) => id), [...ids.keys()], 'heads in the order of the requests')
       for (const [id, { bytes }] of ids) {
         assert.equal(client.ended(id), 'complete')
@@ -281,7 +275,7 @@ export function transportCompliance (name: string, harness: TransportHarness): v
       const client = await clientOf(large)
       const before = [0, 1, 2, 3].map(i => client.ask(large.block(i).cid))
       const lacking = client.ask(small.block(0).cid)
-      await until('all ends', () => client.endings.length === 5)
+      await until('all ends', () => client.endings.length === 5, SOON)
       assert.equal(client.ended(lacking), 'not-here')
       assert(client.endings.findIndex(({ id }) => id === lacking) < client.endings.findIndex(({ id }) => id === before[3]))
       client.transport.close()
@@ -308,11 +302,11 @@ export function transportCompliance (name: string, harness: TransportHarness): v
           if (random.next() < 0.2) client.transport.cancel(ids[randomInt(random, ids.length)] ?? 1)
           if (random.next() < 0.3) await turns(randomInt(random, 4))
         }
-        await until('all end', () => client.endings.length === ids.length)
+        await until('all end', () => client.endings.length === ids.length, SOON)
         client.after = () => undefined
         for (const id of ids) client.transport.cancel(id)
         const last = client.ask(large.block(0).cid)
-        await until('the last one ends', () => client.ended(last) === 'complete')
+        await until('the last one ends', () => client.ended(last) === 'complete', SOON)
         assert.deepEqual(client.endings.map(({ id }) => id).sort((a, b) => a - b), [...ids, last])
         for (const [i, id] of ids.entries()) {
           const { bytes } = large.block(i % 6)
@@ -329,7 +323,7 @@ export function transportCompliance (name: string, harness: TransportHarness): v
       const client = await clientOf(large)
       const all = askAll(client, large, new Map())
       for (let i = 0; i < 12; i++) {
-        await until('something came', () => client.endings.length === 6 || client.calls > 10 * i)
+        await until('something came', () => client.endings.length === 6 || client.calls > 10 * i, SOON)
         client.transport.hold()
         if (i % 3 === 0) client.transport.hold() // holds do not add up
         const { calls } = client
@@ -377,10 +371,10 @@ export function transportCompliance (name: string, harness: TransportHarness): v
         for (let round = 0; round < 2; round++) {
           const client = await clientOf(large)
           for (const { cid } of large.blocks) client.ask(cid)
-          await until('something came', () => client.calls > 40 * round)
+          await until('something came', () => client.calls > 40 * round, SOON)
           end(client)
           const { calls } = client
-          await until('the server lets go', () => large.server.open === 0 && large.server.slotsFree === SERVE_SLOTS)
+          await until('the server lets go', () => large.server.open === 0 && large.server.slotsFree === SERVE_SLOTS, SOON)
           await pause(10)
           assert.equal(client.calls, calls)
           assert.deepEqual(client.closedWith, [])
@@ -404,8 +398,8 @@ export function transportCompliance (name: string, harness: TransportHarness): v
             client.ask(small.block(i).cid)
             if (i % 3 === 0) client.ask(large.block(0).cid) // not here
           }
-          await until('it ended', () => endedAt !== undefined)
-          await until('the server lets go', () => small.server.open === 0)
+          await until('it ended', () => endedAt !== undefined, SOON)
+          await until('the server lets go', () => small.server.open === 0, SOON)
           await pause(10)
           assert.equal(client.calls, endedAt)
           assert.deepEqual(client.closedWith, [])
@@ -415,12 +409,12 @@ export function transportCompliance (name: string, harness: TransportHarness): v
       it(`${way}() while held falls silent`, async () => {
         const client = await clientOf(large)
         client.ask(large.block(0).cid)
-        await until('something came', () => client.calls > 3)
+        await until('something came', () => client.calls > 3, SOON)
         client.transport.hold()
         end(client)
         client.transport.resume()
         const { calls } = client
-        await until('the server lets go', () => large.server.open === 0)
+        await until('the server lets go', () => large.server.open === 0, SOON)
         assert.equal(client.calls, calls)
       })
     }
@@ -444,20 +438,20 @@ export function transportCompliance (name: string, harness: TransportHarness): v
         wasted: () => undefined
       })
       for (const block of large.blocks) link.requestBlock(job(block))
-      await until('the server is there', () => frames !== undefined)
+      await until('the server is there', () => frames !== undefined, SOON)
       // Dies in the middle of the first block.
       const { bytes } = large.block(0)
       frames?.send(encodeHead(1, bytes.length))
       if (frames !== undefined) frames.send(packData(DATA, 1, bytes, 0, frames.shape, length => new Uint8Array(length)).frames)
-      await until('a slot is taken', () => slots.free === 1)
+      await until('a slot is taken', () => slots.free === 1, SOON)
       frames?.abort(new PeerGoneError('dead'))
-      await until('it is told', () => closed.length > 0)
+      await until('it is told', () => closed.length > 0, SOON)
       link.requestBlock(job(large.block(0)))
       await pause(10)
       assert.deepEqual(closed.map(error => error.name), ['PeerGoneError'])
       assert.deepEqual(failed, large.blocks.map(() => 'gone').concat('gone'))
       assert.equal(link.closed, true)
-      await until('its slot is back', () => slots.free === 2)
+      await until('its slot is back', () => slots.free === 2, SOON)
     })
 
     for (const [how, end] of [
@@ -486,7 +480,7 @@ export function transportCompliance (name: string, harness: TransportHarness): v
           otherSize: () => { told.push('other size') },
           wasted: () => undefined
         })
-        await until('the server is there', () => frames !== undefined)
+        await until('the server is there', () => frames !== undefined, SOON)
         const wrong = Buffer.from(bytes)
         wrong[wrong.length - 1] = (wrong.at(-1) ?? 0) ^ 1
         frames?.send(encodeHead(1, wrong.length))
@@ -496,9 +490,9 @@ export function transportCompliance (name: string, harness: TransportHarness): v
           frames.send(sent.frames)
           while (frames.blocked) await pause(1)
         }
-        await until('it is blamed', () => told.length > 0)
+        await until('it is blamed', () => told.length > 0, SOON)
         assert.deepEqual(told, ['HashMismatchError'])
-        await until('its slot is back', () => slots.free === 1)
+        await until('its slot is back', () => slots.free === 1, SOON)
         link.close()
       })
     }
@@ -530,8 +524,8 @@ export function transportCompliance (name: string, harness: TransportHarness): v
           otherSize: () => { told.push('other size') },
           wasted: () => undefined
         })
-        await until('it has come', () => left === 0)
-        await until('its slot is back', () => slots.free === 1)
+        await until('it has come', () => left === 0, SOON)
+        await until('its slot is back', () => slots.free === 1, SOON)
         await pause(5)
         link.close()
         assert.deepEqual(told, [])
@@ -559,14 +553,14 @@ export function transportCompliance (name: string, harness: TransportHarness): v
       for (let round = 0; round < 12; round++) {
         const [first, second] = [{ bytes: 0, verified: false }, { bytes: 0, verified: false }]
         const id = ask(large.block(round % 6), first)
-        await until('it comes', () => first.bytes > 0)
+        await until('it comes', () => first.bytes > 0, SOON)
         await turns(round % 5)
         ask(large.block((round + 1) % 6), second)
         link.cancel(id)
-        await until(`the second comes (round ${round})`, () => second.verified, 2_000)
+        await until(`the second comes (round ${round})`, () => second.verified, { ...SOON, withinMs: 2_000 })
       }
       link.close()
-      await until('the slot is back', () => slots.free === 1)
+      await until('the slot is back', () => slots.free === 1, SOON)
       slots.check()
     })
 
@@ -605,13 +599,13 @@ export function transportCompliance (name: string, harness: TransportHarness): v
       let verified = false
       const job = { fileOffset: 0, started: () => undefined, otherSize: () => undefined, failed: () => undefined, wasted: () => undefined }
       const id = link.requestBlock({ ...job, cid: first.cid, size: first.bytes.length, received: bytes => { came += bytes }, verified: slot => { slot.release() } })
-      await until('the first comes', () => came > 0)
+      await until('the first comes', () => came > 0, SOON)
       await pause(20)
       link.requestBlock({ ...job, cid: second.cid, size: second.bytes.length, received: () => undefined, verified: slot => { verified = true; slot.release() } })
       link.cancel(id)
-      await until('the second comes', () => verified, 2_000)
+      await until('the second comes', () => verified, { ...SOON, withinMs: 2_000 })
       link.close()
-      await until('the slot is back', () => slots.free === 1)
+      await until('the slot is back', () => slots.free === 1, SOON)
       slots.check()
     })
 
@@ -643,7 +637,7 @@ export function transportCompliance (name: string, harness: TransportHarness): v
         otherSize: () => undefined,
         wasted: () => undefined
       })
-      await until('something came', () => came > 0)
+      await until('something came', () => came > 0, SOON)
       await pause(20)
       link.cancel(id)
       let given: Slot | undefined
@@ -652,7 +646,7 @@ export function transportCompliance (name: string, harness: TransportHarness): v
       await until('it is given up', () => {
         if (given === undefined) link.giveUpSlowSlot(systemClock.monotonic() + 60_000)
         return given !== undefined
-      }, 1_000)
+      }, { ...SOON, withinMs: 1_000 })
       given?.release()
       link.close()
       await pause(10)
@@ -672,7 +666,7 @@ export function transportCompliance (name: string, harness: TransportHarness): v
           frames = open(blockServerRules, { frame: () => { frames?.send(rubbish()) }, data: () => undefined, drained: () => undefined, closed: () => undefined })
         }))
         client.ask(small.block(0).cid)
-        await until('it ends', () => client.closedWith.length > 0)
+        await until('it ends', () => client.closedWith.length > 0, SOON)
         await pause(5)
         assert.deepEqual(client.closedWith.map(({ name }) => name), ['ProtocolError'])
         assert.equal(client.calls, 1)
@@ -694,7 +688,7 @@ export function transportCompliance (name: string, harness: TransportHarness): v
       assert(large.server.slotsFree >= SERVE_SLOTS - 2)
       assert.equal(client.calls, 0)
       client.transport.abort(new PeerGoneError('enough'))
-      await until('the server lets go', () => large.server.open === 0 && large.server.slotsFree === SERVE_SLOTS)
+      await until('the server lets go', () => large.server.open === 0 && large.server.slotsFree === SERVE_SLOTS, SOON)
     })
 
     const { attackMs } = harness
@@ -784,7 +778,7 @@ export function transportCompliance (name: string, harness: TransportHarness): v
               if (dice < 0.3 && id !== undefined) { ways.cancel++; cancel(id) }
               else if (dice < 0.31) finish()
             }
-            await until('all memory is given back', () => waiting === 0)
+            await until('all memory is given back', () => waiting === 0, SOON)
             for (const slab of watched) assertFree(slab)
             await turns(3)
             for (const slab of watched) assertFree(slab)
@@ -867,7 +861,7 @@ export function transportCompliance (name: string, harness: TransportHarness): v
               }
             }
             await Promise.all([run(), run()])
-            await until('all slots are free', () => holding === 0 && slots.free === count)
+            await until('all slots are free', () => holding === 0 && slots.free === count, SOON)
             await pause(10)
             slots.check()
             assert(tally.verified + tally.cancelled + tally.failed > 0, JSON.stringify(tally))

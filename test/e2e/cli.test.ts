@@ -8,6 +8,7 @@ import { join } from 'node:path'
 import { ApiClient } from '../../src/api/client.ts'
 import { MiB } from '../../src/base/index.ts'
 import { BIN, CHECKOUT_BIN, CliProcess, environment, shoal, type Finished } from './cli-process.ts'
+import { until } from '../support/until.ts'
 
 const MODEL_BYTES = 12 * MiB
 const NOWHERE = 'bafyr4ifrppmvjkxc7ikbsa4wzpk2elc4nhor7qefkkcnc54irg75pvchmi'
@@ -400,12 +401,12 @@ describe('the command line', function () {
       const b = await start('fast', ['--join', invite])
       const cid = (await a.run('add', model)).stdout.trim()
       const get = new CliProcess(['--data', b.data, 'get', cid, '--json'])
-      await waitUntil(async () => ((await b.client.transfers())[0]?.progress.bytesDone ?? 0) > MiB)
+      await until('a MiB came', async () => ((await b.client.transfers())[0]?.progress.bytesDone ?? 0) > MiB)
       get.signal('SIGINT')
       const interrupted = await get.finished
       assert.deepEqual([interrupted.code, interrupted.stdout, errorOf(interrupted).name], [130, '', 'AbortError'])
       assert.match(errorOf(interrupted).message, new RegExp(`go on with: shoal get ${cid}`))
-      await waitUntil(async () => (await b.client.transfers()).length === 0)
+      await until('the load is left', async () => (await b.client.transfers()).length === 0)
 
       const kept = (await b.client.models())[0]?.presentBytes ?? 0
       assert.ok(kept > MiB && kept < MODEL_BYTES)
@@ -420,7 +421,7 @@ describe('the command line', function () {
       const b = await start('fast-2', ['--join', (await a.run('invite')).stdout.trim()])
       const cid = (await a.run('add', model)).stdout.trim()
       const get = new CliProcess(['--data', b.data, 'get', cid, '--json'])
-      await waitUntil(async () => ((await b.client.transfers())[0]?.progress.bytesDone ?? 0) > 0)
+      await until('a byte came', async () => ((await b.client.transfers())[0]?.progress.bytesDone ?? 0) > 0)
       const before = performance.now()
       b.daemon.signal('SIGTERM')
       const ended = await get.finished
@@ -445,14 +446,6 @@ describe('the command line', function () {
 
 async function sha256 (path: string): Promise<string> {
   return createHash('sha256').update(await readFile(path)).digest('hex')
-}
-
-async function waitUntil (holds: () => Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + 20_000
-  while (!await holds()) {
-    if (performance.now() > deadline) throw new Error('waited in vain')
-    await new Promise(resolve => { setTimeout(resolve, 10) })
-  }
 }
 
 /** A Node on this machine that cannot run the sources; most have one besides the bundled one. */

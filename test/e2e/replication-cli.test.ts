@@ -9,6 +9,7 @@ import type { ShownModel, ShownStatus } from '../../src/api/types.ts'
 import { MiB } from '../../src/base/index.ts'
 import type { DrainResult } from '../../src/node/types.ts'
 import { CliProcess, shoal, type Finished } from './cli-process.ts'
+import { until } from '../support/until.ts'
 
 /** What takes minutes in a data centre takes moments here. */
 const HASTE = [
@@ -16,7 +17,7 @@ const HASTE = [
   'network.inboundPerSecond=100'
 ].flatMap(pair => ['--set', pair])
 const FILES = 3
-const WAIT_MS = 40_000
+const WAIT = { withinMs: 40_000, everyMs: 50 }
 
 interface Daemon { daemon: CliProcess, peerId: string, run: (...args: string[]) => Promise<Finished>, client: ApiClient, data: string }
 
@@ -38,7 +39,7 @@ describe('replication from the command line', function () {
     a = await start('a', 'zone=east')
     const invite = (await a.run('invite')).stdout.trim()
     ;[b, c] = await Promise.all([start('b', 'zone=north', invite), start('c', 'zone=west', invite)])
-    await waitUntil('three know each other', async () => (await Promise.all([a, b, c].map(async ({ client }) => (await client.status()).peersConnected))).every(count => count >= 2))
+    await until('three know each other', async () => (await Promise.all([a, b, c].map(async ({ client }) => (await client.status()).peersConnected))).every(count => count >= 2), WAIT)
   })
   after(async () => {
     for (const daemon of daemons) if (!daemon.ended) daemon.signal('SIGKILL')
@@ -73,7 +74,7 @@ describe('replication from the command line', function () {
   })
 
   it('status and show on another node tell the same, in JSON and in words', async () => {
-    await waitUntil('b has proofs of all', async () => (await replicationOf(b))?.deficitShards === 0)
+    await until('b has proofs of all', async () => (await replicationOf(b))?.deficitShards === 0, WAIT)
     const status = jsonOf<ShownStatus>(await b.run('status', '--json'))
     schemas.Status.parse(status)
     const told = status.replication.models.find(model => model.cid === cid)
@@ -127,7 +128,7 @@ describe('replication from the command line', function () {
   it('pin --replicas on the publisher changes the target everywhere', async () => {
     for (const replicas of [2, 3]) {
       assert.deepEqual(jsonOf(await a.run('pin', cid, '--replicas', String(replicas), '--json')), { cid, pinned: true, replicas })
-      await waitUntil(`the target is ${replicas} everywhere`, async () => (await Promise.all([a, b, c].map(async node => (await replicationOf(node))?.target))).every(target => target === replicas))
+      await until(`the target is ${replicas} everywhere`, async () => (await Promise.all([a, b, c].map(async node => (await replicationOf(node))?.target))).every(target => target === replicas), WAIT)
     }
   })
 
@@ -142,7 +143,7 @@ describe('replication from the command line', function () {
     assert.match(words.stdout, /^MODEL +SHARD +REPLICAS\n/)
     assert.equal(words.stdout.match(new RegExp(`^${cid} +\\d +2/3$`, 'gm'))?.length, FILES)
     assert.match((await c.run('status')).stdout, /^drain +draining/m)
-    await waitUntil('b sees c drain', async () => (await b.client.show(cid)).shards.every(({ holders }) => holders.some(({ peerId, state }) => peerId === c.peerId && state === 'draining')))
+    await until('b sees c drain', async () => (await b.client.show(cid)).shards.every(({ holders }) => holders.some(({ peerId, state }) => peerId === c.peerId && state === 'draining')), WAIT)
     // It serves meanwhile.
     assert.equal((await c.client.verify(cid)).bad.length, 0)
   })
@@ -154,13 +155,13 @@ describe('replication from the command line', function () {
     assert.match(drained.stdout, /^all is handed over/)
     const { bytes, bad } = await d.client.verify(cid)
     assert.deepEqual([bytes, bad], [FILES * 2 * MiB, []])
-    await waitUntil('three replicas without c', async () => (await b.client.show(cid)).shards.every(({ replicas, holders }) => replicas === 3 && holders.some(({ peerId, state }) => peerId === d.peerId && state === 'proven')))
+    await until('three replicas without c', async () => (await b.client.show(cid)).shards.every(({ replicas, holders }) => replicas === 3 && holders.some(({ peerId, state }) => peerId === d.peerId && state === 'proven')), WAIT)
   })
 
   it('unpin on the publisher lets it go everywhere', async () => {
     assert.equal((await a.run('unpin', cid)).stdout, `unpinned ${cid}\n`)
-    await waitUntil('nobody wants replicas', async () => (await Promise.all([a, b].map(async node => (await replicationOf(node))?.target ?? 0))).every(target => target === 0))
-    await waitUntil('b keeps nothing for it', async () => (await b.client.status()).replication.committedBytes === 0)
+    await until('nobody wants replicas', async () => (await Promise.all([a, b].map(async node => (await replicationOf(node))?.target ?? 0))).every(target => target === 0), WAIT)
+    await until('b keeps nothing for it', async () => (await b.client.status()).replication.committedBytes === 0, WAIT)
     assert.match((await b.run('show', cid)).stdout, /^replicas +not replicated$/m)
   })
 
@@ -181,12 +182,4 @@ describe('replication from the command line', function () {
 function jsonOf<T> ({ stdout, stderr, code }: Finished, expected = 0): T {
   assert.equal(code, expected, stdout + stderr)
   return JSON.parse(stdout) as T
-}
-
-async function waitUntil (what: string, holds: () => Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + WAIT_MS
-  while (!await holds()) {
-    if (performance.now() > deadline) throw new Error(`waited in vain: ${what}`)
-    await new Promise(resolve => { setTimeout(resolve, 50) })
-  }
 }

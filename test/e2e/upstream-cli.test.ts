@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { MiB } from '../../src/base/index.ts'
 import { Hub } from '../support/hub.ts'
 import { CliProcess, shoal } from './cli-process.ts'
+import { until } from '../support/until.ts'
 
 interface Ready { hf: string }
 
@@ -50,12 +51,11 @@ describe('a Hub and the command line', function () {
     hub.faults.bytesPerSecond = MiB / 2
     const first = fetch(`${one.hf}/org/model/resolve/main/config.json`)
     first.catch(() => undefined)
-    while (hub.fileBytes < MiB) await new Promise(resolve => setTimeout(resolve, 20))
+    await until('some of it came', () => hub.fileBytes >= MiB)
     const second = fetch(`${two.hf}/org/model/resolve/main/model.safetensors`)
     for (const [node, state] of [[one, /fetching$/m], [two, /\S+ fetches it$/m]] as const) {
       let shown = ''
-      do shown = await node.run('ps')
-      while (!state.test(shown))
+      await until('it is fetched', async () => state.test(shown = await node.run('ps')), { detail: () => `; ps shows\n${shown}` })
       assert.match(shown, /^UPSTREAM +DONE +SIZE +FOR +STATE\norg\/model@[0-9a-f]{12} +\d+ ?% /m)
     }
     assert.match(await one.run('status'), new RegExp(`^upstream +${hub.url}: 0 models fetched .*\n +org/model: fetching, `, 'm'))
@@ -66,8 +66,8 @@ describe('a Hub and the command line', function () {
     assert.deepEqual([answer.status, Buffer.from(await answer.arrayBuffer()).equals(files['model.safetensors'])], [200, true])
     assert.ok(hub.fileBytes <= 2.05 * total, `${hub.fileBytes} of ${total}`)
     // A reader has its bytes as they come; the model is published, and linked, when all of them have.
-    let shown = await two.run('links')
-    for (const until = performance.now() + 10_000; performance.now() < until && shown.startsWith('no links yet');) shown = await two.run('links')
+    let shown = ''
+    await until('it is linked', async () => !(shown = await two.run('links')).startsWith('no links yet'), { withinMs: 10_000 })
     assert.match(shown, /^org\/model +main +bafy/m)
     const links = JSON.parse(await two.run('links', '--json')) as Array<{ revision: string, origin: { commit: string } }>
     for (const { revision } of links) assert.match(await two.run('unlink', `org/model@${revision}`), /^unlinked org\/model/)

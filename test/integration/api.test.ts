@@ -10,6 +10,7 @@ import * as schemas from '../../src/api/schemas.ts'
 import { API_BODY_BYTES_MAX, MiB, asError } from '../../src/base/index.ts'
 import type { LoadProgress, ShoalNode } from '../../src/node/types.ts'
 import { Cluster } from '../support/cluster.ts'
+import { until } from '../support/until.ts'
 
 const TOKEN = 'a token of this test'.replaceAll(' ', '-')
 const NOWHERE = 'bafyr4ifrppmvjkxc7ikbsa4wzpk2elc4nhor7qefkkcnc54irg75pvchmi'
@@ -27,14 +28,6 @@ async function ask (where: { socketPath: string } | { port: number }, path: stri
     sent.on('error', reject)
     sent.end(init.body)
   })
-}
-
-async function until (what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + 10_000
-  while (!await holds()) {
-    if (performance.now() > deadline) throw new Error(`waited in vain: ${what}`)
-    await new Promise(resolve => { setTimeout(resolve, 10) })
-  }
 }
 
 describe('api', () => {
@@ -182,26 +175,26 @@ describe('api', () => {
         for await (const message of client.open(cid, { signal })) if (message.type === 'progress' && message.progress.bytesDone > 0) return
       }
       await progressing(client)
-      await until('the load is left', () => loader.transfers().length === 0)
+      await until('the load is left', () => loader.transfers().length === 0, { withinMs: 10_000 })
       const stopping = new AbortController()
       const aborted = assert.rejects(async () => { for await (const message of client.open(cid, { signal: stopping.signal })) if (message.type === 'files') stopping.abort() }, { name: 'AbortError' })
       await aborted
-      await until('the load is left', () => loader.transfers().length === 0)
+      await until('the load is left', () => loader.transfers().length === 0, { withinMs: 10_000 })
       // Without reading a byte of the answer.
       const sent = request({ socketPath: server.socketPath, path: `/v1/models/${cid}/load`, method: 'POST', headers: { host: 'localhost', 'content-type': 'application/json' } })
       sent.on('error', () => undefined)
       sent.setHeader('content-length', 2)
       sent.end('{}')
-      await until('the load runs', () => loader.transfers().length === 1)
+      await until('the load runs', () => loader.transfers().length === 1, { withinMs: 10_000 })
       sent.destroy()
-      await until('the load is left', () => loader.transfers().length === 0)
+      await until('the load is left', () => loader.transfers().length === 0, { withinMs: 10_000 })
     })
 
     it('goes on for one caller when another leaves', async () => {
       const { cid, loader, client } = await slowPair()
       const staying = client.load(cid)
       for await (const message of client.open(cid)) if (message.type === 'files') break
-      await until('one has left', () => loader.transfers()[0]?.callers === 1)
+      await until('one has left', () => loader.transfers()[0]?.callers === 1, { withinMs: 10_000 })
       assert.equal((await staying).bytes, 12 * MiB + 2)
     })
   })

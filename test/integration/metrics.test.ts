@@ -11,6 +11,7 @@ import { GiB, MiB } from '../../src/base/index.ts'
 import { createHfServer } from '../../src/hf/index.ts'
 import type { ShoalNode } from '../../src/node/types.ts'
 import { Cluster } from '../support/cluster.ts'
+import { until } from '../support/until.ts'
 
 /** What a Grafana dashboard must have to be imported and shown (schema version 39). */
 const Target = z.object({ refId: z.string(), expr: z.string().min(1), legendFormat: z.string(), datasource: z.object({ type: z.literal('prometheus'), uid: z.literal('${datasource}') }) })
@@ -115,8 +116,7 @@ describe('metrics', () => {
       assert.equal((await fetch(`${endpoint.url}/no/body/resolve/main/x`)).status, 404)
       // An answer counts when its end has left, which the client may see a moment earlier.
       let text = ''
-      do text = await read(counting.socketPath)
-      while (!text.includes('shoal_hf_requests_total{status="404"} 1'))
+      await until('both answers are counted', async () => (text = await read(counting.socketPath)).includes('shoal_hf_requests_total{status="404"} 1'))
       const value = (name: string, labels: Record<string, string> = {}): number => samplesIn(text).find(sample => sample.name === name && Object.entries(labels).every(([label, value]) => sample.labels[label] === value))?.value ?? NaN
       assert.deepEqual([value('shoal_hf_requests_total', { status: '200' }), value('shoal_hf_requests_total', { status: '404' }), value('shoal_hf_first_byte_seconds_count')], [1, 1, 1])
       assert.ok(value('shoal_hf_sent_bytes_total') > 8 * MiB && value('shoal_hf_sent_bytes_total') < 8 * MiB + 4_096)

@@ -6,7 +6,8 @@ import { setTimeout as wait } from 'node:timers/promises'
 import { GiB, MiB, randomInt, shuffle, type Random } from '../../src/base/index.ts'
 import type { PartialSettings } from '../../src/node/init.ts'
 import { writeSyntheticModel } from '../../scripts/lib/synthetic-model.ts'
-import { Swarm, until } from './swarm.ts'
+import { Swarm } from './swarm.ts'
+import { until } from './until.ts'
 
 export interface Size {
   nodes: number
@@ -159,7 +160,7 @@ export async function joins ({ swarm, cid }: Placed, size: Size): Promise<void> 
     }
     const there = (await newcomer.shards(cid).catch(() => [])).filter(({ holders }) => holders.some(({ peerId, state }) => peerId === newcomer.peerId && state === 'proven'))
     return there.length === before.length && now.every(count => count === TARGET)
-  }, size.patienceMs, () => `copies ${now.join(' ')}`)
+  }, { withinMs: size.patienceMs, everyMs: 200, detail: () => `; copies ${now.join(' ')}` })
   assert(fewest.every(count => count >= TARGET), `fewest copies of each shard meanwhile: ${fewest.join(' ')}`)
   assert(most.some(count => count > TARGET), 'copies were made before others went')
   await swarm.untilReplicated(cid, TARGET, size.patienceMs)
@@ -179,7 +180,7 @@ export async function losesLedger ({ swarm, cid }: Placed, size: Size, root: str
   await until('all is promised again', async () => {
     now = await swarm.copies(cid)
     return now.join() === before.join()
-  }, size.patienceMs, () => `copies ${now.join(' ')}`)
+  }, { withinMs: size.patienceMs, everyMs: 200, detail: () => `; copies ${now.join(' ')}` })
   await swarm.untilReplicated(cid, TARGET, size.patienceMs)
   assert.equal(await swarm.repairBytes(), moved, 'a lost ledger moved something')
 }
@@ -213,7 +214,7 @@ export async function rot ({ swarm, cid }: Placed, size: Size, root: string, ran
   await until('all rot is found and healed', async () => {
     const status = await swarm.at(victim).status()
     return status.blocksLost > 0 && status.replication.pulling === 0 && (await swarm.at(victim).verify()).bad.length === 0
-  }, size.patienceMs)
+  }, { withinMs: size.patienceMs, everyMs: 200 })
   loading = false
   await loads
   await swarm.untilReplicated(cid, TARGET, size.patienceMs)

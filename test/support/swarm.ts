@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
-import { setTimeout as wait } from 'node:timers/promises'
 import { NodeProcess } from '../../scripts/lib/spawn-node.ts'
 import type { PartialSettings } from '../../src/node/init.ts'
 import type { ReplicationStatus } from '../../src/node/types.ts'
 import type { VerifyResult } from '../../src/storage/store.ts'
+import { until } from './until.ts'
 
 /** Where a node process runs: its address, and the command that puts it there. */
 export interface Place { address: string, prefix: readonly string[] }
@@ -115,7 +115,7 @@ export class Swarm implements AsyncDisposable {
         if (shards.some(({ holders }) => holders.some(({ peerId, state }) => peerIds.includes(peerId) && state !== 'down'))) return false
       }
       return true
-    }, timeoutMs)
+    }, { withinMs: timeoutMs, everyMs: 200 })
   }
 
   async untilReplicated (cid: string, target: number, timeoutMs: number): Promise<void> {
@@ -123,7 +123,7 @@ export class Swarm implements AsyncDisposable {
     await until(`${target} replicas of each shard`, async () => {
       seen = await this.replicas(cid)
       return seen.length > 0 && seen.every(replicas => replicas >= target)
-    }, timeoutMs, () => `replicas ${seen.join(' ')}`)
+    }, { withinMs: timeoutMs, everyMs: 200, detail: () => `; replicas ${seen.join(' ')}` })
   }
 
   async replication (): Promise<ReplicationStatus[]> { return await Promise.all(this.live.map(async node => (await node.status()).replication)) }
@@ -137,12 +137,4 @@ export class Swarm implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose] (): Promise<void> { await Promise.all(this.live.map(async node => { await node.kill() })) }
-}
-
-export async function until (what: string, is: () => Promise<boolean>, timeoutMs: number, detail: () => string = () => ''): Promise<void> {
-  const deadline = performance.now() + timeoutMs
-  while (!await is()) {
-    if (performance.now() > deadline) throw new Error(`not within ${timeoutMs / 1000} s: ${what}; ${detail()}`)
-    await wait(200)
-  }
 }

@@ -8,8 +8,9 @@ import { contactOf } from '../../../src/discovery/contact.ts'
 import { compareDistance, dhtDigest, kadIdOfDigest } from '../../../src/discovery/dht-key.ts'
 import { createDhtRouter, dhtKey } from '../../../src/discovery/index.ts'
 import { KAD_PROTOCOL } from '../../../src/discovery/network.ts'
-import { collect, randomCid, until } from '../../compliance/router.ts'
+import { collect, randomCid } from '../../compliance/router.ts'
 import { Swarm } from './swarm.ts'
+import { until } from '../../support/until.ts'
 
 describe('announcing in the DHT', () => {
   const swarms: Swarm[] = []
@@ -22,7 +23,10 @@ describe('announcing in the DHT', () => {
   afterEach(async () => { await Promise.all(swarms.splice(0).map(async swarm => { await swarm.stop() })) })
 
   const announced = async (swarm: Swarm, position: number): Promise<void> => {
-    await until(() => swarm.node(position).router.status(), status => status.backlog === 0 && status.sweptAt !== undefined)
+    await until('it is announced', () => {
+      const { backlog, sweptAt } = swarm.node(position).router.status()
+      return backlog === 0 && sweptAt !== undefined
+    })
   }
 
   it('works between two nodes over TCP, and tells where the provider is', async () => {
@@ -42,7 +46,7 @@ describe('announcing in the DHT', () => {
     // kad-dht has looked around by then, and looks again in five minutes.
     await new Promise(resolve => { setTimeout(resolve, 2_000) })
     await swarm.connect()
-    await until(() => swarm.nodes.map(({ network }) => network.getPeers().length), counts => counts.every(count => count === 3))
+    await until('all are connected', () => swarm.nodes.every(({ network }) => network.getPeers().length === 3))
   })
 
   it('waits for a first peer, and is prompt when it comes', async () => {
@@ -50,7 +54,7 @@ describe('announcing in the DHT', () => {
     const cids = Array.from({ length: 20 }, () => randomCid())
     swarm.node(0).router.announce(cids)
     swarm.node(0).router.announce([randomCid()], { urgent: true })
-    await until(() => swarm.node(0).router.status().backlog, backlog => backlog === 21)
+    await until('21 wait', () => swarm.node(0).router.status().backlog === 21)
     assert.deepEqual(await collect(swarm.node(0).router.findProviders(randomCid())), [])
     assert.deepEqual([swarm.node(0).router.status().announced, swarm.node(0).router.status().failed], [0, 0])
     const started = performance.now()
@@ -81,14 +85,14 @@ describe('announcing in the DHT', () => {
     await late?.network.dial(swarm.node(0).network.getMultiaddrs()[0] ?? assert.fail())
     assert.deepEqual(await collect(swarm.node(2).router.findProviders(cid)), [swarm.node(0).peerId])
     swarm.node(0).router.withdraw([cid])
-    await until(async () => await collect(swarm.node(2).router.findProviders(cid)), found => found.length === 0)
+    await until('it is found no more', async () => (await collect(swarm.node(2).router.findProviders(cid))).length === 0)
   })
 
   it('puts the records of a large swarm where Kademlia looks for them', async () => {
     const swarm = await swarmOf(25)
     // Each with each: Kademlia would find them by itself, but on a loaded machine not within a minute.
     for (let from = 0; from < swarm.nodes.length - 1; from++) await swarm.connect(swarm.nodes.slice(from))
-    await until(() => swarm.nodes.map(({ network }) => network.getPeers().length), counts => counts.every(count => count >= 20))
+    await until('all have twenty peers', () => swarm.nodes.every(({ network }) => network.getPeers().length >= 20), { withinMs: 50_000 })
     const cids = Array.from({ length: 100 }, () => randomCid())
     const announcer = swarm.node(24)
     announcer.router.announce(cids)
@@ -128,10 +132,10 @@ describe('announcing in the DHT', () => {
     router.withdraw(dropped)
     added.length = 0
     const started = performance.now()
-    await until(() => new Set(added).size, size => size === 10)
+    await until('all ten are added', () => new Set(added).size === 10)
     // A moment longer than the period, for the last ones.
     assert.ok(performance.now() - started < 2_500)
-    await until(() => added.length, count => count >= 20)
+    await until('all are added again', () => added.length >= 20)
     assert.equal(new Set(added).size, 10)
   })
 
@@ -183,7 +187,7 @@ describe('announcing in the DHT', () => {
     const cid = randomCid()
     swarm.node(0).router.announce([cid])
     await swarm.connect()
-    await until(() => swarm.node(0).router.status(), status => status.failed > 0)
+    await until('one fails', () => swarm.node(0).router.status().failed > 0)
     assert.deepEqual([swarm.node(0).router.status().backlog, swarm.node(0).router.status().announced], [1, 0])
     assert.ok(swarm.node(0).router.status().lagMs > 0)
     refusing = false
@@ -205,12 +209,12 @@ describe('announcing in the DHT', () => {
       assert.equal(provider.peerId, swarm.node(1).peerId)
       break
     }
-    await until(async () => {
-      for await (const provider of swarm.node(2).router.findProviders(cid)) return provider.peerId
-      return undefined
-    }, found => found === swarm.node(1).peerId)
+    await until('it is found', async () => {
+      for await (const provider of swarm.node(2).router.findProviders(cid)) return provider.peerId === swarm.node(1).peerId
+      return false
+    })
     assert.ok(performance.now() - started < 3_000)
-    await until(() => swarm.node(1).router.status(), status => status.announced === 1)
+    await until('it is announced', () => swarm.node(1).router.status().announced === 1)
   })
 
   it('finds the honest provider behind one that names hundreds', async () => {
@@ -261,7 +265,7 @@ describe('announcing in the DHT', () => {
     const [deaf] = await swarm.spawn(1, { listen: [] })
     await deaf?.network.dial(swarm.node(0).network.getMultiaddrs()[0] ?? assert.fail())
     deaf?.router.announce([randomCid()])
-    await until(() => deaf?.router.status().failed ?? 0, failed => failed > 0)
+    await until('one fails', () => (deaf?.router.status().failed ?? 0) > 0)
     assert.equal(deaf?.router.status().backlog, 1)
   })
 
@@ -274,20 +278,21 @@ describe('announcing in the DHT', () => {
     const cid = CID.parse(randomCid().toString())
     router.announce([cid])
     await swarm.connect()
-    await until(async () => await collect(swarm.node(1).router.findProviders(cid)), found => found.length === 1)
+    await until('it is found', async () => (await collect(swarm.node(1).router.findProviders(cid))).length === 1)
     await router.stop()
   })
 
   it('leaves nothing behind: a process ends by itself after stop()', async () => {
     const script = `
       import { Swarm } from '${import.meta.dirname}/swarm.ts'
-      import { randomCid, until } from '${import.meta.dirname}/../../compliance/router.ts'
+      import { randomCid } from '${import.meta.dirname}/../../compliance/router.ts'
+      import { until } from '${import.meta.dirname}/../../support/until.ts'
       for (const transport of ['tcp', 'memory']) {
         const swarm = new Swarm({ transport, onDisk: true })
         await swarm.spawn(3)
         await swarm.connect()
         swarm.node(0).router.announce([randomCid()], { urgent: true })
-        await until(() => swarm.node(0).router.status().announced, count => count > 0)
+        await until('something is announced', () => swarm.node(0).router.status().announced > 0)
         await swarm.stop()
       }
       const at = Date.now()

@@ -4,8 +4,8 @@ import { systemClock, systemRandom } from '../../../src/base/index.ts'
 import { contactOf, type Contact } from '../../../src/discovery/contact.ts'
 import { DhtClient } from '../../../src/discovery/dht-client.ts'
 import { KAD_PROTOCOL, type Network } from '../../../src/discovery/network.ts'
-import { until } from '../../compliance/router.ts'
 import { Swarm } from './swarm.ts'
+import { until } from '../../support/until.ts'
 
 describe('streams to peers of the DHT', () => {
   const signal = new AbortController().signal
@@ -49,7 +49,7 @@ describe('streams to peers of the DHT', () => {
     await client.findNode(contact, systemRandom.bytes(32), signal)
     assert.equal(opened, 5)
     client.close()
-    await until(() => streams(swarm.node(1).network), count => count === 0)
+    await until('no stream is left', () => streams(swarm.node(1).network) === 0)
   })
 
   it('are opened anew when the peer has ended the one that was kept', async () => {

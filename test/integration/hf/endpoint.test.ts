@@ -10,6 +10,7 @@ import { createNode } from '../../../src/node/index.ts'
 import type { ShoalNode } from '../../../src/node/types.ts'
 import { Cluster } from '../../support/cluster.ts'
 import { temporaryDirectory, writeTree } from '../../support/files.ts'
+import { until } from '../../support/until.ts'
 
 interface Answer { status: number, headers: IncomingMessage['headers'], body: Buffer }
 
@@ -29,13 +30,6 @@ async function ask (base: string, path: string, init: { method?: string, headers
 }
 
 const json = ({ body }: Answer): Record<string, unknown> => JSON.parse(body.toString()) as Record<string, unknown>
-const until = async (what: string, holds: () => boolean | Promise<boolean>): Promise<void> => {
-  const deadline = Date.now() + 20_000
-  while (!await holds()) {
-    assert.ok(Date.now() < deadline, what)
-    await new Promise(resolve => setTimeout(resolve, 20))
-  }
-}
 
 describe('hf: the endpoint', function () {
   this.timeout(60_000)

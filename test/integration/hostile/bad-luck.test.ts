@@ -8,6 +8,7 @@ import { MiB, systemClock, systemRandom, type Clock } from '../../../src/base/in
 import type { ShoalNode } from '../../../src/node/types.ts'
 import { Cluster } from '../../support/cluster.ts'
 import { hashTree, temporaryDirectory, writeTree } from '../../support/files.ts'
+import { until } from '../../support/until.ts'
 
 const GiB = 1024 * MiB
 const HOUR_MS = 3_600_000
@@ -48,7 +49,7 @@ describe('bad luck', function () {
       assert.ok(wrong !== undefined && between !== undefined && right !== undefined)
       await between.connect(wrong.multiaddrs()[0] ?? '')
       const mine = await wrong.add(source.path)
-      while ((await wrong.status()).announce.announced === 0) await new Promise(resolve => { setTimeout(resolve, 20) })
+      await until('it is announced', async () => (await wrong.status()).announce.announced > 0)
       await right.connect(between.multiaddrs()[0] ?? '')
       assert.equal((await right.load(mine.cid)).bytes, mine.bytes)
       await writeTree(source.path, { 'b.bin': 3 * MiB })
@@ -133,9 +134,7 @@ describe('bad luck', function () {
     assert.deepEqual(held(), [first, third].sort())
     // Of each of two: the model, its shard and two blocks. What is told anew counts twice until it is in the queue.
     const keys = 2 * 4
-    const until = performance.now() + 5_000
-    while ((await b.status()).announce.keys !== keys && performance.now() < until) await new Promise(resolve => { setTimeout(resolve, 20) })
-    assert.equal((await b.status()).announce.keys, keys, 'what was evicted is still announced')
+    await until('what was evicted is announced no more', async () => (await b.status()).announce.keys === keys, { withinMs: 5_000 })
     await b.pin(first)
     await b.pin(third)
     await assert.rejects(b.load(fourth), { name: 'QuotaExceededError' })
@@ -179,8 +178,7 @@ describe('bad luck', function () {
       await rm(filler)
       const kept = b.models()[0]?.presentBytes ?? 0
       assert.ok(kept >= 4 * MiB, `${kept} bytes were kept`)
-      const until = performance.now() + 15_000
-      while (!(await b.status()).storage.writable && performance.now() < until) await new Promise(resolve => { setTimeout(resolve, 50) })
+      await until('it is written to again', async () => (await b.status()).storage.writable, { withinMs: 15_000 })
       const result = await b.load(cid)
       assert.equal(result.fetchedBytes, 40 * MiB - kept)
       assert.deepEqual(await hashTree(result.path ?? ''), await hashTree(source.path))

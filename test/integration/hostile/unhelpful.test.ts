@@ -12,18 +12,10 @@ import { fastClock } from '../../../scripts/lib/fast-clock.ts'
 import { contentOf, sampleOf } from '../../compliance/store-fixtures.ts'
 import { Cluster } from '../../support/cluster.ts'
 import { HostilePeer, aboutBlocks, dataFrames, truth } from '../../support/hostile-peer.ts'
+import { until } from '../../support/until.ts'
 
 function modelOf (seed: number, blocks: number, blockBytes: number): ReturnType<typeof sampleOf> {
   return sampleOf([{ path: 'model.bin', content: contentOf(seededRandom(seed), blocks * blockBytes), sizes: Array.from({ length: blocks }, () => blockBytes) }])
-}
-
-/** Resolves when `check` holds; looks again whenever the event loop has turned. */
-async function eventually (what: string, check: () => boolean, withinMs = 8_000): Promise<void> {
-  const deadline = performance.now() + withinMs
-  while (!check()) {
-    if (performance.now() > deadline) throw new Error(`not within ${withinMs} ms: ${what}`)
-    await new Promise(resolve => { setTimeout(resolve, 5) })
-  }
 }
 
 describe('hostile: peers of no help', function () {
@@ -79,7 +71,7 @@ describe('hostile: peers of no help', function () {
       if (peer !== honest) await node.connect(peer.address)
     }
     const open = await node.open(sample.cid)
-    await eventually('both claimers were asked', () => refused >= 64 && ignored > 0)
+    await until('both claimers were asked', () => refused >= 64 && ignored > 0, { withinMs: 8_000 })
     const started = performance.now()
     await node.connect(honest.address)
     const result = await open.done
@@ -110,7 +102,7 @@ describe('hostile: peers of no help', function () {
       honest.give(sample)
       await node.connect(chatterer.address)
       const open = await node.open(sample.cid)
-      await eventually('the chatterer was asked', () => trickling.size > 0)
+      await until('the chatterer was asked', () => trickling.size > 0, { withinMs: 8_000 })
       await node.connect(honest.address)
       const started = performance.now()
       const result = await open.done
@@ -173,7 +165,7 @@ describe('hostile: peers of no help', function () {
       honest.give(sample)
       await node.connect(trickler.address)
       const loading = node.load(sample.cid, { providerTimeoutMs: 8_000 })
-      await eventually('the trickler was asked for the index', () => timers.size > 0)
+      await until('the trickler was asked for the index', () => timers.size > 0, { withinMs: 8_000 })
       await node.connect(honest.address)
       assert.equal((await loading).bytes, sample.bytes)
     } finally {
@@ -239,9 +231,9 @@ describe('hostile: floods', function () {
     for (let id = 1; id < 60_000 && stream.status === 'open'; id += 200) {
       if (!stream.send(Buffer.concat(encodeRequests(REQUEST, Array.from({ length: 200 }, (_, i) => ({ id: id + i, cid })))))) await new Promise(resolve => { setTimeout(resolve, 1) })
     }
-    await eventually('the flooder is banned', () => server.peers().some(peer => peer.peerId === flooder.id && peer.banned))
+    await until('the flooder is banned', () => server.peers().some(peer => peer.peerId === flooder.id && peer.banned), { withinMs: 8_000 })
     const again = await flooder.open(server.peerId, BLOCK_PROTOCOL).catch(() => undefined)
-    await eventually('its streams are refused', () => again === undefined || again.status !== 'open')
+    await until('its streams are refused', () => again === undefined || again.status !== 'open', { withinMs: 8_000 })
   })
 
   it('of streams are cut off, and the server serves on', async () => {
@@ -262,7 +254,7 @@ describe('hostile: floods', function () {
       streams.push(stream)
     }
     const most = STREAMS_PER_PEER_MAX + INVENTORY_STREAMS_PER_PEER_MAX
-    await eventually('no more streams are open than one peer may have', () => streams.filter(stream => stream.status === 'open').length <= most)
+    await until('no more streams are open than one peer may have', () => streams.filter(stream => stream.status === 'open').length <= most, { withinMs: 8_000 })
     await loader.connect(server.multiaddrs()[0] ?? '')
     assert.equal((await loader.load(sample.cid)).bytes, sample.bytes)
   })
@@ -301,7 +293,7 @@ describe('hostile: connections that say nothing', function () {
       }
       await other.connect(server.multiaddrs()[0] ?? '')
       assert.equal(server.peers().filter(peer => peer.connected).length, 1)
-      await eventually('all silent connections are closed', () => closed === sockets.length, SWARM_HANDSHAKE_MS / times + 3_000)
+      await until('all silent connections are closed', () => closed === sockets.length, { withinMs: SWARM_HANDSHAKE_MS / times + 3_000 })
     } finally {
       for (const socket of sockets) socket.destroy()
     }
@@ -323,7 +315,7 @@ describe('hostile: liars in the DHT', function () {
     await source[Symbol.asyncDispose]()
     await cluster.connect([holder, between])
     // The holder's record has to be with the others before anybody looks.
-    while ((await holder.status()).announce.announced === 0) await new Promise(resolve => { setTimeout(resolve, 20) })
+    await until('it is announced', async () => (await holder.status()).announce.announced > 0)
     const answer = await fakeProviders(100)
     let asked = 0
     await using liar = await HostilePeer.start({ swarmKey: cluster.swarmKey })

@@ -6,6 +6,7 @@ import { encodeFrame } from '../../../src/transfer/wire.ts'
 import { contentOf, sampleOf, type Sample } from '../../compliance/store-fixtures.ts'
 import { Cluster } from '../../support/cluster.ts'
 import { HostilePeer, aboutBlocks, dataFrames, flipped, truth, type Lies } from '../../support/hostile-peer.ts'
+import { until } from '../../support/until.ts'
 
 const BLOCK_BYTES = 64 * KiB
 
@@ -156,7 +157,7 @@ describe('hostile: wrong bytes', function () {
     assert.ok(node !== undefined)
     await node.connect(cutter.address)
     const load = node.load(sample.cid)
-    while (cuts === 0) await new Promise(resolve => { setTimeout(resolve, 5) })
+    await until('a connection was cut', () => cuts > 0)
     await node.connect(honest.address)
     assert.deepEqual((await load).peers, { [honest.id]: sample.bytes })
     await clean(node, sample)

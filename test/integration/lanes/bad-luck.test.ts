@@ -2,9 +2,10 @@ import assert from 'node:assert/strict'
 import { MiB, seededRandom } from '../../../src/base/index.ts'
 import type { Slot } from '../../../src/storage/index.ts'
 import { seedOf } from '../../compliance/store-fixtures.ts'
-import { Peers, connect, connectAll, eventually, holdAll, startFetch, type TestPeer } from '../transfer/peers.ts'
+import { Peers, connect, connectAll, holdAll, startFetch, type TestPeer } from '../transfer/peers.ts'
 import { assertHeld, loadSmall, loadWhileCut, modelOf, transportOf } from './cases.ts'
 import { Remote } from './proxy.ts'
+import { until } from '../../support/until.ts'
 
 const seed = seedOf()
 
@@ -77,7 +78,7 @@ describe(`lanes: bad luck (seed ${seed})`, function () {
     assert.equal(loader.exchange.isBanned(honest.id), false)
     assert.equal(transportOf(loader, honest), 'lane')
     await assertHeld(loader, sample)
-    await eventually('all slots are free', () => loader.store.slots.free === loader.store.slots.size)
+    await until('all slots are free', () => loader.store.slots.free === loader.store.slots.size, { withinMs: 5_000 })
   })
 
   it('more peers that stop within a block than there are slots: those who go on get the slots', async () => {
@@ -94,7 +95,7 @@ describe(`lanes: bad luck (seed ${seed})`, function () {
         await road.connect(loader)
       }
       const fetch = await startFetch(loader, sample, roads.map(({ peer }) => peer))
-      await eventually('they have stopped', () => roads.filter(({ stopped }) => stopped).length >= 2, 10_000)
+      await until('they have stopped', () => roads.filter(({ stopped }) => stopped).length >= 2, { withinMs: 10_000 })
       await holdAll(honest.store, sample)
       await connect(loader, honest)
       const started = performance.now()
@@ -105,7 +106,7 @@ describe(`lanes: bad luck (seed ${seed})`, function () {
       // Lanes are kept for a while; the slots that they were cancelled in are not.
       const given: Slot[] = []
       for (let i = 0; i < 2; i++) loader.store.slots.acquire(slot => { given.push(slot) })
-      await eventually('whoever asks has all slots', () => given.length === 2, 3_000)
+      await until('whoever asks has all slots', () => given.length === 2, { withinMs: 3_000 })
       for (const slot of given) slot.release()
     } finally {
       for (const road of roads) await road[Symbol.asyncDispose]()

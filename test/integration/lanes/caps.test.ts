@@ -2,8 +2,9 @@ import assert from 'node:assert/strict'
 import { MiB } from '../../../src/base/index.ts'
 import { seedOf, type Sample } from '../../compliance/store-fixtures.ts'
 import type { ExchangeSettings, ModelFetchInit } from '../../../src/transfer/index.ts'
-import { Peers, connect, eventually, holdAll, startFetch, type TestPeer } from '../transfer/peers.ts'
+import { Peers, connect, holdAll, startFetch, type TestPeer } from '../transfer/peers.ts'
 import { modelOf } from './cases.ts'
+import { until } from '../../support/until.ts'
 
 const seed = seedOf()
 /** Of a bucket, which lets this much through at once. */
@@ -87,7 +88,7 @@ describe(`lanes: caps and fairness (seed ${seed})`, function () {
     await connect(greedy, seeder)
     const taking = await startFetch(greedy, large, [seeder])
     taking.done.catch(() => undefined)
-    await eventually('the greedy one is at it', () => taking.stats().fetchedBytes > 2 * MiB)
+    await until('the greedy one is at it', () => taking.stats().fetchedBytes > 2 * MiB, { withinMs: 5_000 })
     const before = taking.stats().fetchedBytes
     const taken = await Promise.race(others.map(async other => {
       await timed(other, small, [seeder])

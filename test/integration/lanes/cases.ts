@@ -2,8 +2,9 @@ import assert from 'node:assert/strict'
 import { readFileSync, readdirSync } from 'node:fs'
 import { MiB, PeerGoneError, randomInt, seededRandom, type Random } from '../../../src/base/index.ts'
 import { contentOf, fileOf, readBlock, sampleOf, type Sample } from '../../compliance/store-fixtures.ts'
-import { Peers, connect, eventually, holdAll, startFetch, type TestPeer } from '../transfer/peers.ts'
+import { Peers, connect, holdAll, startFetch, type TestPeer } from '../transfer/peers.ts'
 import { Remote } from './proxy.ts'
+import { until } from '../../support/until.ts'
 
 /** One file of this many bytes, in blocks of any size, or of `blockBytes`. */
 export function modelOf (seed: number, bytes: number, blockBytes?: number): Sample {
@@ -25,11 +26,11 @@ export function connectionsAt (port: number): number {
 
 /** Ends all connections of these peers, also those that one of them opens meanwhile for reasons of its own. */
 export async function part (...peers: TestPeer[]): Promise<void> {
-  await eventually('they are apart', () => {
+  await until('they are apart', () => {
     const open = peers.flatMap(({ network }) => network.getConnections())
     for (const connection of open) connection.abort(new PeerGoneError('enough'))
     return open.length === 0
-  })
+  }, { withinMs: 5_000 })
 }
 
 /** What carries bytes between the two, as `of` sees it. */
@@ -72,7 +73,7 @@ export async function loadWhileCut (seed: number, cuts: number, loaders: number,
         assert.equal(fetch.stats().bytesDone, sample.bytes)
         await assertHeld(loader, sample)
         assert.deepEqual([loader.exchange.isBanned(road.peer.id), road.peer.exchange.isBanned(loader.id)], [false, false])
-        await eventually('all slots are free', () => loader.store.slots.free === loader.store.slots.size)
+        await until('all slots are free', () => loader.store.slots.free === loader.store.slots.size, { withinMs: 5_000 })
         await road.peer.store.removeModel(sample.cid)
         stopping.push(peers.kill(loader))
         peers.all.splice(peers.all.indexOf(loader), 1)
@@ -80,7 +81,7 @@ export async function loadWhileCut (seed: number, cuts: number, loaders: number,
       }
     }))
     await Promise.all(stopping)
-    await eventually(`all descriptors are back: ${before} before`, () => descriptors() <= before)
+    await until(`all descriptors are back: ${before} before`, () => descriptors() <= before, { withinMs: 5_000 })
   } finally {
     for (const road of roads) await road[Symbol.asyncDispose]()
   }
@@ -120,10 +121,10 @@ export async function loadSmall (seed: number, count: number, collect: () => voi
     if (i % 20 === 0) collect()
     rss.push(process.memoryUsage.rss())
   }
-  await eventually(`as before: ${JSON.stringify(before)}; ${JSON.stringify(beside(seeder, loader))} at first, ${process.getActiveResourcesInfo().join(' ')}`, () => {
+  await until(`as before: ${JSON.stringify(before)}; ${JSON.stringify(beside(seeder, loader))} at first, ${process.getActiveResourcesInfo().join(' ')}`, () => {
     const { descriptors, resources } = beside(seeder, loader)
     return descriptors <= before.descriptors && resources <= before.resources
-  })
+  }, { withinMs: 5_000 })
   assert.equal(loader.store.slots.free, loader.store.slots.size)
   return rss
 }

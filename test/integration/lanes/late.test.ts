@@ -6,8 +6,9 @@ import { Lanes } from '../../../src/transfer/lanes/lanes.ts'
 import { DATA, blockClientRules, blockServerRules } from '../../../src/transfer/messages.ts'
 import { packData } from '../../../src/transfer/wire.ts'
 import { seedOf } from '../../compliance/store-fixtures.ts'
-import { Peers, connect, eventually, holdAll, startFetch } from '../transfer/peers.ts'
+import { Peers, connect, holdAll, startFetch } from '../transfer/peers.ts'
 import { assertHeld, modelOf, transportOf } from './cases.ts'
+import { until } from '../../support/until.ts'
 
 const seed = seedOf()
 
@@ -23,15 +24,15 @@ describe(`lanes on slow links and busy machines (seed ${seed})`, function () {
     const loader = await peers.add({ transport: 'tcp', lane: true })
     await connect(loader, seeder)
     const fetch = await startFetch(loader, sample, [seeder])
-    await eventually('a block came over the stream', () => fetch.stats().fetchedBytes > 0)
+    await until('a block came over the stream', () => fetch.stats().fetchedBytes > 0, { withinMs: 5_000 })
     assert.equal(transportOf(loader, seeder), 'stream')
-    await eventually('the lane is there', () => transportOf(loader, seeder) === 'lane')
+    await until('the lane is there', () => transportOf(loader, seeder) === 'lane', { withinMs: 5_000 })
     const before = fetch.stats().fetchedBytes
     assert(before < sample.bytes / 2, `${before} of ${sample.bytes} bytes are here already`)
     await fetch.done
     await assertHeld(loader, sample)
     assert.deepEqual([fetch.stats().fetchedBytes, fetch.stats().duplicateBytes], [sample.bytes, 0])
-    await eventually('the stream is closed', () => loader.network.getConnections().flatMap(({ streams }) => streams).every(({ protocol }) => !protocol.includes('/block/')))
+    await until('the stream is closed', () => loader.network.getConnections().flatMap(({ streams }) => streams).every(({ protocol }) => !protocol.includes('/block/')), { withinMs: 5_000 })
   })
 
   it('one that opens when nobody asks for anything any more is used by the next load', async () => {
@@ -43,7 +44,7 @@ describe(`lanes on slow links and busy machines (seed ${seed})`, function () {
     await connect(loader, seeder)
     await (await startFetch(loader, first, [seeder])).done
     assert.equal(transportOf(loader, seeder), 'stream')
-    await eventually('the lane is there', () => transportOf(loader, seeder) === 'lane')
+    await until('the lane is there', () => transportOf(loader, seeder) === 'lane', { withinMs: 5_000 })
     await (await startFetch(loader, second, [seeder])).done
     await assertHeld(loader, second)
   })
@@ -74,7 +75,7 @@ describe(`lanes on slow links and busy machines (seed ${seed})`, function () {
       // which whoever has more to send turns away.
       assert(send(120 * KiB) && send(100 * KiB))
       assert.equal(drained, 0)
-      await eventually('more may be sent', () => drained > 0)
+      await until('more may be sent', () => drained > 0, { withinMs: 5_000 })
       assert.equal(frames.blocked, false)
     } finally {
       await Promise.all([asking.stop(), offering.stop()])

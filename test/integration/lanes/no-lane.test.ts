@@ -7,9 +7,10 @@ import { encodeWelcome, type LaneOffer } from '../../../src/transfer/lanes/messa
 import { createLaneCertificate } from '../../../src/transfer/lanes/certificate.ts'
 import { encodeHead } from '../../../src/transfer/messages.ts'
 import { seedOf } from '../../compliance/store-fixtures.ts'
-import { Peers, connect, eventually, holdAll, startFetch, type TestPeer } from '../transfer/peers.ts'
+import { Peers, connect, holdAll, startFetch, type TestPeer } from '../transfer/peers.ts'
 import { assertHeld, modelOf, transportOf } from './cases.ts'
 import { Listener, certificate, freePort, offerOf, offering } from './offers.ts'
+import { until } from '../../support/until.ts'
 
 const seed = seedOf()
 
@@ -39,7 +40,7 @@ describe(`lanes: a peer that offers one and has none (seed ${seed})`, function (
     await holdAll(seeder.store, sample)
     await connect(loader, seeder)
     const fetch = await startFetch(loader, sample, [seeder])
-    await eventually('a byte came', () => fetch.stats().fetchedBytes > 0)
+    await until('a byte came', () => fetch.stats().fetchedBytes > 0, { withinMs: 5_000 })
     const firstMs = performance.now() - asked
     await fetch.done
     await assertHeld(loader, sample)
@@ -98,7 +99,7 @@ describe(`lanes: a peer that offers one and has none (seed ${seed})`, function (
       await using listener = await listen()
       const firstMs = await loadPast(() => offerOf(listener.port))
       assert(firstMs < 1_000, `the first byte came after ${firstMs} ms`)
-      await eventually('no socket is left', () => listener.sockets.size === 0)
+      await until('no socket is left', () => listener.sockets.size === 0, { withinMs: 5_000 })
     })
   }
 

@@ -6,6 +6,7 @@ import { NodeProcess } from '../../../scripts/lib/spawn-node.ts'
 import { seedOf } from '../../compliance/store-fixtures.ts'
 import { Cluster } from '../../support/cluster.ts'
 import { hashTree, temporaryDirectory, writeTree } from '../../support/files.ts'
+import { until } from '../../support/until.ts'
 
 const seed = seedOf()
 
@@ -43,7 +44,7 @@ describe(`lanes between nodes (seed ${seed})`, function () {
     assert(holder !== undefined && between !== undefined && loader !== undefined)
     await between.connect(holder.multiaddrs()[0] ?? '')
     const { cid } = await holder.add(source.path)
-    while ((await holder.status()).announce.announced === 0) await new Promise(resolve => { setTimeout(resolve, 20) })
+    await until('it is announced', async () => (await holder.status()).announce.announced > 0)
     await loader.connect(between.multiaddrs()[0] ?? '')
     await loader.load(cid)
     assert.equal(loader.peers().find(({ peerId }) => peerId === holder.peerId)?.transport, 'lane')

@@ -9,9 +9,10 @@ import { LaneServer } from '../../../src/transfer/lanes/lane-server.ts'
 import { LANE_PROTOCOL, encodeHello } from '../../../src/transfer/lanes/messages.ts'
 import { blockServerRules } from '../../../src/transfer/messages.ts'
 import { seedOf, type Sample } from '../../compliance/store-fixtures.ts'
-import { Peers, connect, eventually, holdAll, startFetch, type TestPeer } from '../transfer/peers.ts'
+import { Peers, connect, holdAll, startFetch, type TestPeer } from '../transfer/peers.ts'
 import { connectionsAt, descriptors, modelOf, part, transportOf } from './cases.ts'
 import { ask, certificate, knock, knockPlain } from './offers.ts'
+import { until } from '../../support/until.ts'
 
 const seed = seedOf()
 
@@ -35,7 +36,7 @@ describe('lanes: whoever comes to the port', function () {
 
   afterEach(async () => {
     await server.stop()
-    await eventually('nothing is left', () => server.pending === 0 && server.lanes === 0, 100)
+    await until('nothing is left', () => server.pending === 0 && server.lanes === 0, { withinMs: 100 })
   })
 
   function offerTo (peerId: string, fingerprint = certificate.fingerprint): NonNullable<ReturnType<LaneServer['offer']>> {
@@ -53,7 +54,7 @@ describe('lanes: whoever comes to the port', function () {
     assert.equal(server.pending, 0)
     assert.equal((await knock(offer)).welcome, false, 'a ticket was good twice')
     first.socket.destroy()
-    await eventually('the lane is gone', () => server.lanes === 0)
+    await until('the lane is gone', () => server.lanes === 0, { withinMs: 5_000 })
   })
 
   it('two with the same ticket at the same time: one of them', async () => {
@@ -88,7 +89,7 @@ describe('lanes: whoever comes to the port', function () {
       assert.equal(welcome, false)
       assert.equal(closed, true)
       assert.deepEqual(admitted, [])
-      await eventually('nothing is left of it', () => server.pending === 0 && server.lanes === 0, LANE_HANDSHAKE_MS)
+      await until('nothing is left of it', () => server.pending === 0 && server.lanes === 0, { withinMs: LANE_HANDSHAKE_MS })
       skipMs = 0
       const after = await knock(offerTo('honest'))
       assert.equal(after.welcome, true, 'an honest peer is let in after it')
@@ -114,7 +115,7 @@ describe('lanes: whoever comes to the port', function () {
     assert.equal((await mute).welcome, false)
     assert(performance.now() - started < LANE_HANDSHAKE_MS + 1_500)
     assert.deepEqual(admitted, [])
-    await eventually('nothing is left of them', () => server.pending === 0, 1_000)
+    await until('nothing is left of them', () => server.pending === 0, { withinMs: 1_000 })
   })
 
   it('and the server stops: all of them are sent away at once', async () => {
@@ -122,12 +123,12 @@ describe('lanes: whoever comes to the port', function () {
     assert(open.welcome)
     const silent = Array.from({ length: 10 }, () => connectPlain({ host: '127.0.0.1', port: server.port }).on('error', () => undefined).resume())
     const mute = knock(offerTo('other'), { says: Buffer.alloc(0) })
-    await eventually('they are there', () => server.pending === 11)
+    await until('they are there', () => server.pending === 11, { withinMs: 5_000 })
     const offer = offerTo('late')
     const started = performance.now()
     await server.stop()
     assert(performance.now() - started < 500)
-    await eventually('they know', () => [open.socket, ...silent].every(({ destroyed }) => destroyed), 500)
+    await until('they know', () => [open.socket, ...silent].every(({ destroyed }) => destroyed), { withinMs: 500 })
     assert.equal((await mute).welcome, false)
     assert.equal((await knock(offer)).welcome, false)
     assert.equal(server.offer('peer', certificate.fingerprint), undefined)
@@ -147,13 +148,13 @@ describe('lanes: whoever comes to the port', function () {
       if (i % 20 === 0) await new Promise(resolve => { setImmediate(resolve) })
       most = Math.max(most, server.pending)
     }
-    await eventually('those beyond the bound are sent away', () => sockets.filter(socket => !socket.destroyed).length <= LANES_PENDING_MAX)
+    await until('those beyond the bound are sent away', () => sockets.filter(socket => !socket.destroyed).length <= LANES_PENDING_MAX, { withinMs: 5_000 })
     most = Math.max(most, server.pending)
     assert(most <= LANES_PENDING_MAX, `${most} waited`)
     assert.equal(open.socket.destroyed, false)
     assert.equal(server.lanes, 1)
     for (const socket of sockets) socket.destroy()
-    await eventually('their descriptors are back', () => descriptors() <= before && server.pending === 0)
+    await until('their descriptors are back', () => descriptors() <= before && server.pending === 0, { withinMs: 5_000 })
     open.socket.destroy()
   })
 })
@@ -229,7 +230,7 @@ describe('lanes: whoever asks for one', function () {
     await connect(loader, seeder)
     const fetch = await startFetch(loader, sample, [seeder])
     fetch.done.catch(() => undefined)
-    await eventually('bytes came', () => fetch.stats().fetchedBytes > 0)
+    await until('bytes came', () => fetch.stats().fetchedBytes > 0, { withinMs: 5_000 })
     assert.equal(transportOf(loader, seeder), 'lane')
     assert.equal(transportOf(seeder, loader), 'lane')
     const left = new Promise<string>(resolve => { fetch.events.on('peer:left', ({ reason }) => { resolve(reason) }) })
@@ -238,12 +239,12 @@ describe('lanes: whoever asks for one', function () {
     assert.match(await left, /closed|ended|gone|broke/)
     await fetch.stop()
     assert(offer !== undefined)
-    await eventually('the seeder has seen it', () => seeder.network.getConnections().length === 0)
+    await until('the seeder has seen it', () => seeder.network.getConnections().length === 0, { withinMs: 5_000 })
     assert.equal((await knock(offer)).welcome, false, 'a ticket outlived the connection that it came over')
     await peers.kill(loader)
     peers.all.splice(peers.all.indexOf(loader), 1)
     await part(seeder)
-    await eventually('all descriptors are back', () => descriptors() <= before)
+    await until('all descriptors are back', () => descriptors() <= before, { withinMs: 5_000 })
   })
 
   it('1,000 clients that connect and say nothing while a load runs: it ends over its lane, undisturbed', async () => {
@@ -259,7 +260,7 @@ describe('lanes: whoever asks for one', function () {
     const fetch = await startFetch(loader, sample, [seeder])
     const left: string[] = []
     fetch.events.on('peer:left', ({ reason }) => { left.push(reason) })
-    await eventually('bytes came', () => fetch.stats().fetchedBytes > 0)
+    await until('bytes came', () => fetch.stats().fetchedBytes > 0, { withinMs: 5_000 })
     assert.equal(transportOf(loader, seeder), 'lane')
     assert.equal(connectionsAt(offer.port), 1)
     const sockets: Socket[] = []
@@ -269,7 +270,7 @@ describe('lanes: whoever asks for one', function () {
       sockets.push(socket)
       if (i % 25 === 0) await new Promise(resolve => { setImmediate(resolve) })
     }
-    await eventually('few of them wait', () => sockets.filter(({ destroyed }) => !destroyed).length <= LANES_PENDING_MAX)
+    await until('few of them wait', () => sockets.filter(({ destroyed }) => !destroyed).length <= LANES_PENDING_MAX, { withinMs: 5_000 })
     assert(connectionsAt(offer.port) <= LANES_PENDING_MAX + 1)
     const meanwhile = fetch.stats().bytesDone
     await fetch.done
@@ -278,7 +279,7 @@ describe('lanes: whoever asks for one', function () {
     assert.equal(fetch.stats().duplicateBytes, 0)
     assert.equal(transportOf(loader, seeder), 'lane')
     for (const socket of sockets) socket.destroy()
-    await eventually('nothing is left of them', () => connectionsAt(offer.port) <= 1, LANE_HANDSHAKE_MS + 2_000)
+    await until('nothing is left of them', () => connectionsAt(offer.port) <= 1, { withinMs: LANE_HANDSHAKE_MS + 2_000 })
   })
 })
 

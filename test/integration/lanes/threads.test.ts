@@ -11,9 +11,10 @@ import { LANE_ALPN, encodeHello } from '../../../src/transfer/lanes/messages.ts'
 import { serverName } from '../../../src/transfer/lanes/tickets.ts'
 import { blockServerRules } from '../../../src/transfer/messages.ts'
 import { seedOf } from '../../compliance/store-fixtures.ts'
-import { Peers, connect, eventually, holdAll, startFetch } from '../transfer/peers.ts'
+import { Peers, connect, holdAll, startFetch } from '../transfer/peers.ts'
 import { assertHeld, connectionsAt, loadSmall, loadWhileCut, modelOf, part, transportOf } from './cases.ts'
 import { ask, certificate, knock, knockPlain } from './offers.ts'
+import { until } from '../../support/until.ts'
 
 const seed = seedOf()
 
@@ -63,7 +64,7 @@ describe(`lanes that threads keep (seed ${seed})`, function () {
         first.socket.destroy()
       }
       assert.equal(admitted.length, 16)
-      await eventually('the lanes are gone', () => server.lanes === 0 && threads.lanes === 0)
+      await until('the lanes are gone', () => server.lanes === 0 && threads.lanes === 0, { withinMs: 5_000 })
     })
 
     it('is sent away with another certificate, another secret, no ticket, no TLS, or when it is one too many', async () => {
@@ -74,7 +75,7 @@ describe(`lanes that threads keep (seed ${seed})`, function () {
       assert.equal((await knockPlain(server.port, Buffer.from('GET / HTTP/1.1\r\n\r\n'))).welcome, false)
       assert.deepEqual(admitted, [])
       const { socket } = await knock(offerTo('one too many'))
-      await eventually('it is closed', () => socket.destroyed || socket.readableEnded || connectionsAt(server.port) === 0)
+      await until('it is closed', () => socket.destroyed || socket.readableEnded || connectionsAt(server.port) === 0, { withinMs: 5_000 })
       assert.equal((await knock(offerTo('d'))).welcome, true)
     })
 
@@ -82,10 +83,10 @@ describe(`lanes that threads keep (seed ${seed})`, function () {
       const dropped = await knock(offerTo('dropped'))
       const stays = await knock(offerTo('stays'))
       server.drop('dropped')
-      await eventually('one lane is left', () => server.lanes === 1 && dropped.socket.destroyed)
+      await until('one lane is left', () => server.lanes === 1 && dropped.socket.destroyed, { withinMs: 5_000 })
       assert.equal(stays.socket.destroyed, false)
       await threads.stop()
-      await eventually('none is left', () => stays.socket.destroyed)
+      await until('none is left', () => stays.socket.destroyed, { withinMs: 5_000 })
       assert.equal(server.offer('late', certificate.fingerprint), undefined, 'nobody listens, and a lane was offered')
     })
   })
@@ -122,7 +123,7 @@ describe(`lanes that threads keep (seed ${seed})`, function () {
       await part(asker, server)
       socket.write(encodeHello(offer.secret))
       socket.resume()
-      await eventually('it is sent away', () => socket.destroyed, 2_000)
+      await until('it is sent away', () => socket.destroyed, { withinMs: 2_000 })
     })
   }
 
@@ -140,7 +141,7 @@ describe(`lanes that threads keep (seed ${seed})`, function () {
         await fetch.done
         await assertHeld(loader, sample)
         for (const holder of holders) assert.equal(transportOf(loader, holder), 'lane')
-        await eventually('all slots are free', () => loader.store.slots.free === loader.store.slots.size)
+        await until('all slots are free', () => loader.store.slots.free === loader.store.slots.size, { withinMs: 5_000 })
       }
     }
   })
@@ -167,7 +168,7 @@ describe(`lanes that threads keep (seed ${seed})`, function () {
     await connect(loader, holder)
     const fetch = await startFetch(loader, sample, [holder])
     fetch.events.on('starved', () => { fetch.addPeer(holder.id) }) // as a node does that looks for providers again
-    await eventually('it has begun', () => fetch.stats().bytesDone > 4 * MiB)
+    await until('it has begun', () => fetch.stats().bytesDone > 4 * MiB, { withinMs: 5_000 })
     assert.equal(transportOf(loader, holder), 'lane')
     assert.equal(workers.length, 2)
     for (const worker of workers) await worker.terminate()

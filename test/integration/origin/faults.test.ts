@@ -41,7 +41,7 @@ describe('origin: a Hub that fails', function () {
     // Files are given before the model they belong to is published: what comes next is about that.
     const get = async (path: string, request?: RequestInit): Promise<Response> => {
       const { status, headers, ...answer } = await fetch(`${server.url}${path}`, request).then(async answer => ({ status: answer.status, headers: answer.headers, body: await answer.arrayBuffer() }))
-      while (node.origin?.status().fetches.length !== 0) await new Promise(resolve => setTimeout(resolve, 5))
+      await until('nothing is fetched any more', () => node.origin?.status().fetches.length === 0)
       return new Response(answer.body, { status, headers })
     }
     return { node, get }
@@ -283,7 +283,7 @@ describe('origin: a Hub that fails', function () {
     }
     const [first, second] = [await resolve(one), await resolve(two)]
     const [refused, fetched] = [assert.rejects(first.find(signal), { name: 'UpstreamRefusedError' }), second.find(signal)]
-    while (hub.fileBytes < MiB / 2) await new Promise(resolve => setTimeout(resolve, 5))
+    await until('some of it came', () => hub.fileBytes >= MiB / 2)
     hub.gate('a/gated', [two.token])
     await refused
     await assert.rejects(resolve(one), { name: 'UpstreamRefusedError' })

@@ -5,6 +5,7 @@ import { createHfServer, type HfServer } from '../../../src/hf/index.ts'
 import type { ShoalNode } from '../../../src/node/types.ts'
 import { Cluster } from '../../support/cluster.ts'
 import { Hub } from '../../support/hub.ts'
+import { until } from '../../support/until.ts'
 
 const FILES = {
   'config.json': Buffer.from('{"model_type":"llama"}'),
@@ -26,7 +27,7 @@ describe('origin: one node and a Hub', function () {
 
   /** Files are given before the model they belong to is published. */
   const published = async (): Promise<void> => {
-    while (node.origin?.status().fetches.length !== 0) await new Promise(resolve => setTimeout(resolve, 5))
+    await until('nothing is fetched any more', () => node.origin?.status().fetches.length === 0)
   }
 
   /** The same node once more, which has only its disk. */

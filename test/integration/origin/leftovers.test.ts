@@ -8,6 +8,7 @@ import { Leftovers, keyOf } from '../../../src/origin/index.ts'
 import { Cluster } from '../../support/cluster.ts'
 import { temporaryDirectory } from '../../support/files.ts'
 import { Hub } from '../../support/hub.ts'
+import { until } from '../../support/until.ts'
 
 const FILES = { 'config.json': Buffer.from('{}'), 'model.safetensors': randomBytes(2 * MiB) }
 const HOUR_MS = 3_600_000
@@ -25,7 +26,7 @@ describe('origin: what a fetch that broke off has left', function () {
     return await model.find(signal)
   }
   const halfWay = async (): Promise<void> => {
-    while (hub.fileBytes < MiB) await new Promise(resolve => setTimeout(resolve, 5))
+    await until('some of it came', () => hub.fileBytes >= MiB)
   }
 
   beforeEach(async () => {

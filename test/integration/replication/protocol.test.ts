@@ -8,6 +8,7 @@ import { ReplicaProtocol } from '../../../src/replication/protocol.ts'
 import type { ReplicaMessage } from '../../../src/replication/types.ts'
 import { encodeFrame } from '../../../src/transfer/index.ts'
 import { fastClock } from '../../../scripts/lib/fast-clock.ts'
+import { until } from '../../support/until.ts'
 
 const swarmKey = systemRandom.bytes(32)
 const PING_MS = 200
@@ -29,14 +30,6 @@ async function introduce (a: Peer, b: Peer): Promise<void> {
   await a.network.peerStore.merge(b.network.peerId, { multiaddrs: b.network.getMultiaddrs() })
 }
 
-async function until (is: () => boolean, timeoutMs = 15_000): Promise<void> {
-  const deadline = Date.now() + timeoutMs
-  while (!is()) {
-    assert.ok(Date.now() < deadline, 'it did not happen in time')
-    await wait(20)
-  }
-}
-
 describe('the replica protocol', function () {
   this.timeout(60_000)
 
@@ -45,10 +38,10 @@ describe('the replica protocol', function () {
     await using b = await peer()
     await introduce(a, b)
     for (let shard = 0; shard < 200; shard++) a.protocol.send(b.id, message(shard))
-    await until(() => b.received.length === 200)
+    await until('all came', () => b.received.length === 200, { withinMs: 15_000 })
     assert.deepEqual(b.received, Array.from({ length: 200 }, (_, shard) => message(shard)))
     b.protocol.send(a.id, message(1))
-    await until(() => a.received.length === 1)
+    await until('the answer came', () => a.received.length === 1, { withinMs: 15_000 })
     const streams = a.network.getConnections(b.network.peerId).flatMap(({ streams }) => streams).filter(({ protocol }) => protocol === REPLICA_PROTOCOL)
     assert.equal(streams.length, 2)
     assert.equal(a.protocol.messagesSent, 200)
@@ -62,7 +55,7 @@ describe('the replica protocol', function () {
     await wait(3 * PING_MS)
     assert.equal(a.protocol.heardAt(b.id), undefined)
     a.protocol.watch(new Set([b.id, a.id]))
-    await until(() => a.protocol.heardAt(b.id) !== undefined)
+    await until('it is heard', () => a.protocol.heardAt(b.id) !== undefined, { withinMs: 15_000 })
     const from = Date.now()
     while (Date.now() - from < 8 * PING_MS) {
       await wait(20)
@@ -80,10 +73,10 @@ describe('the replica protocol', function () {
     await using b = await peer(clock)
     await introduce(a, b)
     a.protocol.watch(new Set([b.id]))
-    await until(() => a.protocol.heardAt(b.id) !== undefined)
+    await until('it is heard', () => a.protocol.heardAt(b.id) !== undefined, { withinMs: 15_000 })
     for (const connection of a.network.getConnections(b.network.peerId)) connection.abort(new Error('cut'))
     const cutAt = clock.monotonic()
-    await until(() => (a.protocol.heardAt(b.id) ?? 0) > cutAt + 500)
+    await until('it is heard again', () => (a.protocol.heardAt(b.id) ?? 0) > cutAt + 500, { withinMs: 15_000 })
   })
 
   it('takes the time it did not run itself for nobody\'s silence', async () => {
@@ -93,7 +86,7 @@ describe('the replica protocol', function () {
     await using b = await peer()
     await introduce(a, b)
     a.protocol.watch(new Set([b.id]))
-    await until(() => a.protocol.heardAt(b.id) !== undefined)
+    await until('it is heard', () => a.protocol.heardAt(b.id) !== undefined, { withinMs: 15_000 })
     a.protocol.awake()
     stoppedMs = 60_000
     a.protocol.awake()
@@ -111,10 +104,10 @@ describe('the replica protocol', function () {
     for (const bytes of nonsense) {
       const stream = await a.network.dialProtocol(b.network.peerId, REPLICA_PROTOCOL)
       stream.send(bytes)
-      await until(() => stream.status !== 'open')
+      await until('its stream is closed', () => stream.status !== 'open', { withinMs: 15_000 })
     }
     a.protocol.send(b.id, message(5))
-    await until(() => b.received.length === 1)
+    await until('the message came', () => b.received.length === 1, { withinMs: 15_000 })
   })
 
   it('takes no more than two streams from a peer, the newest ones', async () => {
@@ -124,7 +117,7 @@ describe('the replica protocol', function () {
     const first = await a.network.dialProtocol(b.network.peerId, REPLICA_PROTOCOL)
     await a.network.dialProtocol(b.network.peerId, REPLICA_PROTOCOL)
     await a.network.dialProtocol(b.network.peerId, REPLICA_PROTOCOL)
-    await until(() => first.status !== 'open')
+    await until('the first stream is closed', () => first.status !== 'open', { withinMs: 15_000 })
   })
 
   it('reads slower from who says too much, and loses nothing of it', async () => {
@@ -136,6 +129,6 @@ describe('the replica protocol', function () {
     for (let shard = 0; shard < 1_500; shard++) stream.send(encodeFrame(MESSAGE, encodeMessage(message(shard))))
     await wait(500)
     assert.ok(b.received.length >= 1_000 && b.received.length < 1_450, `${b.received.length}`)
-    await until(() => b.received.length === 1_500)
+    await until('all came', () => b.received.length === 1_500, { withinMs: 15_000 })
   })
 })

@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict'
 import { open, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { setTimeout as wait } from 'node:timers/promises'
 import { MiB } from '../../../src/base/index.ts'
 import type { PartialSettings } from '../../../src/node/init.ts'
 import type { ShoalNode } from '../../../src/node/types.ts'
 import { fastClock } from '../../../scripts/lib/fast-clock.ts'
 import { Cluster } from '../../support/cluster.ts'
 import { hashTree, temporaryDirectory, writeTree } from '../../support/files.ts'
+import { until } from '../../support/until.ts'
 
 /** Three times as fast, so that ticks and retries are. */
 const clock = fastClock(3)
@@ -30,13 +30,7 @@ const QUICK: PartialSettings = {
   }
 }
 
-async function until (what: string, is: () => boolean | Promise<boolean>, timeoutMs = 45_000): Promise<void> {
-  const deadline = Date.now() + timeoutMs
-  while (!await is()) {
-    if (Date.now() > deadline) throw new Error(`not within ${timeoutMs} ms: ${what}`)
-    await wait(100)
-  }
-}
+const WAIT = { withinMs: 45_000, everyMs: 100 }
 
 function fewest (node: ShoalNode, cid: string): number {
   return Math.min(...node.shards(cid).map(({ replicas }) => replicas))
@@ -74,8 +68,8 @@ describe('replication in a cluster', function () {
     const victim = all.slice(1).find(node => holders(publisher, cid).has(node.peerId))
     assert.ok(victim !== undefined)
     await cluster.kill(victim)
-    await until('the loss is seen', () => fewest(publisher, cid) < 3)
-    await until('three replicas again', () => fewest(publisher, cid) >= 3)
+    await until('the loss is seen', () => fewest(publisher, cid) < 3, WAIT)
+    await until('three replicas again', () => fewest(publisher, cid) >= 3, WAIT)
     assert.ok(!holders(publisher, cid).has(victim.peerId))
   })
 
@@ -92,7 +86,7 @@ describe('replication in a cluster', function () {
     assert.ok(again !== undefined)
     assert.equal((await again.status()).replication.committedBytes, before)
     await again.connect(publisher.multiaddrs()[0] ?? '')
-    await until('three replicas again', () => fewest(publisher, cid) >= 3)
+    await until('three replicas again', () => fewest(publisher, cid) >= 3, WAIT)
     assert.equal((await again.status()).replication.counters.repairBytes, 0)
   })
 
@@ -103,7 +97,7 @@ describe('replication in a cluster', function () {
     await until('nobody is committed any more', async () => {
       const committed = await Promise.all(all.slice(1).map(async node => (await node.status()).replication.committedBytes))
       return committed.every(bytes => bytes === 0)
-    })
+    }, WAIT)
   })
 
   for (const [when, isHere] of [['was removed there', false], ['was removed there and loaded again', true]] as const) {
@@ -131,7 +125,7 @@ describe('replication in a cluster', function () {
     assert.equal(result.complete, true)
     const others = all.filter(node => node !== holder)
     await cluster.kill(holder)
-    await until('the target is met without it', () => fewest(publisher, cid) >= 2)
+    await until('the target is met without it', () => fewest(publisher, cid) >= 2, WAIT)
     assert.ok(others.some(node => node !== publisher && holders(publisher, cid).has(node.peerId)))
   })
 
@@ -145,10 +139,10 @@ describe('replication in a cluster', function () {
     const file = await open(join(directory, name), 'r+')
     await file.write(Buffer.from([1, 2, 3, 4]), 0, 4, 100)
     await file.close()
-    await until('the scrub found it', async () => (await holder.status()).replication.scrub.bad === 1)
-    await until('it is healed', async () => (await holder.show(cid)).complete)
+    await until('the scrub found it', async () => (await holder.status()).replication.scrub.bad === 1, WAIT)
+    await until('it is healed', async () => (await holder.show(cid)).complete, WAIT)
     assert.equal((await holder.verify()).bad.length, 0)
-    await until('three replicas again', () => fewest(publisher, cid) >= 3)
+    await until('three replicas again', () => fewest(publisher, cid) >= 3, WAIT)
     assert.equal((await holder.status()).blocksLost, 1)
   })
 
@@ -165,15 +159,15 @@ describe('replication in a cluster', function () {
       for (let at = 100; at < size; at += 4 * MiB, places++) await file.write(Buffer.from([1, 2, 3, 4]), 0, 4, at)
       await file.close()
     }
-    await until('the volume is suspect', async () => (await holder.status()).replication.scrub.suspectSince !== undefined)
-    await until('it drains', async () => (await holder.status()).replication.draining)
+    await until('the volume is suspect', async () => (await holder.status()).replication.scrub.suspectSince !== undefined, WAIT)
+    await until('it drains', async () => (await holder.status()).replication.draining, WAIT)
     const { problems } = await holder.status()
     assert.match(problems[0] ?? '', /^the data volume is suspect/)
     // Others come when no rot is left that they would ban it for.
-    await until('all rot is found', async () => (await holder.status()).blocksLost === places)
+    await until('all rot is found', async () => (await holder.status()).blocksLost === places, WAIT)
     await cluster.spawn(2)
     await cluster.connect()
-    await until('what it held is elsewhere', async () => (await holder.status()).replication.committedBytes === 0 && fewest(publisher, cid) >= 2)
+    await until('what it held is elsewhere', async () => (await holder.status()).replication.committedBytes === 0 && fewest(publisher, cid) >= 2, WAIT)
     assert.ok(!holders(publisher, cid).has(holder.peerId))
     await using source = await temporaryDirectory('source')
     await writeTree(source.path, { 'c.bin': 3 * MiB })
@@ -187,7 +181,7 @@ describe('replication in a cluster', function () {
     await until('it is trusted again', async () => {
       const { replication, problems } = await again.status()
       return replication.scrub.suspectSince === undefined && !replication.draining && !problems.some(problem => problem.includes('suspect'))
-    })
+    }, WAIT)
   })
 
   it('lets only the publisher say how many, and changes it later', async () => {
@@ -211,7 +205,7 @@ describe('replication in a cluster', function () {
     assert.ok(publisher !== undefined && giver !== undefined)
     await cluster.connect()
     const { cid } = await publisher.add(source.path, { replicas: 2 })
-    await until('the small file is there', () => publisher.shards(cid)[0]?.replicas === 2)
+    await until('the small file is there', () => publisher.shards(cid)[0]?.replicas === 2, WAIT)
     const { replication, models, problems } = await giver.status()
     assert.equal(replication.committedBytes, 5 * MiB)
     assert.equal(models.bytes, 5 * MiB) // and nothing of the other file
@@ -234,7 +228,7 @@ describe('replication in a cluster', function () {
         if (model !== undefined && model.repairing > 0) list.push({ at: performance.now() / 1000, secondsLeft: model.secondsLeft })
       }
       return fewest(publisher, cid) === 2
-    })
+    }, WAIT)
     const doneAt = performance.now() / 1000
     for (const [who, list] of Object.entries(said)) {
       const known = list.filter((one): one is { at: number, secondsLeft: number } => one.secondsLeft !== undefined)
@@ -259,14 +253,14 @@ describe('replication in a cluster', function () {
     const one = await publisher.add(join(sources.path, 'one'), { replicas: 2 })
     await publisher.replicated(one.cid, { signal: AbortSignal.timeout(45_000) })
     await publisher.unpin(one.cid)
-    await until('it is let go', async () => (await giver.status()).replication.committedBytes === 0)
+    await until('it is let go', async () => (await giver.status()).replication.committedBytes === 0, WAIT)
     assert.equal((await giver.status()).storage.heldBytes, 14 * MiB, 'it stays while there is room')
     let most = 0
     const two = await publisher.add(join(sources.path, 'two'), { replicas: 2 })
     await until('the other model has two replicas', async () => {
       most = Math.max(most, (await giver.status()).storage.heldBytes)
       return fewest(publisher, two.cid) === 2
-    })
+    }, WAIT)
     assert.ok(most <= donate, `${most} bytes of ${donate}`)
     const { storage, replication } = await giver.status()
     assert.equal(replication.committedBytes, 8 * MiB)
@@ -285,7 +279,7 @@ describe('replication in a cluster', function () {
     await publisher.replicated(one.cid, { signal: AbortSignal.timeout(45_000) })
     const { path } = await giver.load(one.cid)
     await publisher.unpin(one.cid)
-    await until('it is let go', async () => (await giver.status()).replication.committedBytes === 0)
+    await until('it is let go', async () => (await giver.status()).replication.committedBytes === 0, WAIT)
     const two = await publisher.add(join(sources.path, 'two'), { replicas: 2 })
     await publisher.replicated(two.cid, { signal: AbortSignal.timeout(45_000) })
     assert.equal((await giver.status()).storage.heldBytes, 22 * MiB)
@@ -305,7 +299,7 @@ describe('replication in a cluster', function () {
     giver.events.on('model:loaded', () => { events.push('loaded') })
     giver.events.on('load:failed', () => { events.push('failed') })
     const { cid } = await publisher.add(source.path, { replicas: 2 })
-    await until('a pull runs', async () => (await giver.status()).replication.pulling > 0)
+    await until('a pull runs', async () => (await giver.status()).replication.pulling > 0, WAIT)
     assert.deepEqual(giver.transfers(), [])
     assert.deepEqual(events, [])
     const { path } = await giver.load(cid)

@@ -2,8 +2,9 @@ import assert from 'node:assert/strict'
 import { setTimeout as wait } from 'node:timers/promises'
 import { silentLogger, systemClock } from '../../../src/base/index.ts'
 import { Searches } from '../../../src/replication/searches.ts'
-import { randomCid, until } from '../../compliance/router.ts'
+import { randomCid } from '../../compliance/router.ts'
 import { Swarm } from '../discovery/swarm.ts'
+import { until } from '../../support/until.ts'
 
 const DAG_CBOR = 0x71
 
@@ -27,12 +28,12 @@ describe('searches for who has a model', () => {
     const cid = randomCid(DAG_CBOR)
     await swarm.connect([swarm.node(1), swarm.node(2)])
     swarm.node(1).router.announce([cid], { urgent: true })
-    await until(() => swarm.node(1).router.status().announced, count => count > 0)
+    await until('it is announced', () => swarm.node(1).router.status().announced > 0)
     searches.find(cid.toString())
     await wait(100)
     assert.deepEqual(found, [], 'who has asked nobody knows of nobody')
     await swarm.connect([swarm.node(2), swarm.node(0)])
-    await until(() => found.length, count => count > 0)
+    await until('it is found', () => found.length > 0)
     assert.deepEqual(found, [[swarm.node(1).peerId]])
   })
 
@@ -46,7 +47,7 @@ describe('searches for who has a model', () => {
   it('say that nobody has it when those who are connected do not', async () => {
     await swarm.connect()
     searches.find(randomCid(DAG_CBOR).toString())
-    await until(() => found.length, count => count > 0)
+    await until('it is found', () => found.length > 0)
     assert.deepEqual(found, [[]])
   })
 })

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { MiB, seededRandom, systemClock, type Clock } from '../../../src/base/index.ts'
 import type { ModelStore } from '../../../src/storage/index.ts'
 import { contentOf, fileOf, fileStore, nextEvent, readBlock, sampleOf, temporaryDirectory, writeBlock, type Sample } from '../../compliance/store-fixtures.ts'
+import { until } from '../../support/until.ts'
 
 /** Real time, except that the probe of a failed volume waits for `probe()`. */
 class ProbeClock implements Clock {
@@ -102,7 +103,7 @@ describe('files: a full disk', function () {
 
     // Still full: the probe says so and waits again.
     clock.probe()
-    while (!clock.waiting) await new Promise(resolve => { setImmediate(resolve) })
+    await until('it waits again', () => clock.waiting)
     assert.deepEqual(states, [false])
 
     await rm(filler)

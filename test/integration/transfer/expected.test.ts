@@ -2,7 +2,8 @@ import assert from 'node:assert/strict'
 import { MiB } from '../../../src/base/index.ts'
 import { seedOf } from '../../compliance/store-fixtures.ts'
 import { assertHeld, modelOf } from '../lanes/cases.ts'
-import { Peers, connect, eventually, holdAll, startFetch, type TestPeer } from './peers.ts'
+import { Peers, connect, holdAll, startFetch, type TestPeer } from './peers.ts'
+import { until } from '../../support/until.ts'
 
 const seed = seedOf()
 
@@ -42,7 +43,7 @@ describe(`a fetch that expects a peer to call (seed ${seed})`, function () {
       const startedAt = performance.now()
       fetch.expectPeer(holder.id)
       if (i === 1) fetch.addPeer(holder.id)
-      await eventually('a byte came', () => fetch.stats().fetchedBytes > 0)
+      await until('a byte came', () => fetch.stats().fetchedBytes > 0, { withinMs: 5_000 })
       assert(performance.now() - startedAt < 1_500)
       await fetch.done
     }

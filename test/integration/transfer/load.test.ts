@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { KiB, MiB, seededRandom } from '../../../src/base/index.ts'
 import { contentOf, readBlock, sampleOf, seedOf, fileOf, type Sample } from '../../compliance/store-fixtures.ts'
 import { Peers, connectAll, holdAll, startFetch } from './peers.ts'
+import { until } from '../../support/until.ts'
 
 const seed = seedOf()
 
@@ -44,7 +45,7 @@ describe(`loading from peers (seed ${seed})`, () => {
     await holdAll(a.store, kept)
     const cut = await startFetch(b, gone, [a])
     cut.done.catch(() => undefined)
-    while (cut.stats().fetchedBytes === 0) await new Promise(resolve => { setTimeout(resolve, 5) })
+    await until('a byte came', () => cut.stats().fetchedBytes > 0, { everyMs: 5 })
     await a.store.removeModel(gone.model.manifest.cid.toString())
     const fetch = await startFetch(c, kept, [a])
     await fetch.done
@@ -63,7 +64,7 @@ describe(`loading from peers (seed ${seed})`, () => {
     await holdAll(a.store, replica)
     await holdAll(a.store, load)
     const later = await startFetch(b, replica, [a], { isBackground: () => true })
-    while (later.stats().fetchedBytes === 0) await new Promise(resolve => { setTimeout(resolve, 5) })
+    await until('a byte came', () => later.stats().fetchedBytes > 0, { everyMs: 5 })
     const before = later.stats().fetchedBytes
     const fetch = await startFetch(c, load, [a])
     await fetch.done
@@ -83,7 +84,7 @@ describe(`loading from peers (seed ${seed})`, () => {
     await holdAll(a.store, replica)
     await holdAll(a.store, load)
     const later = await startFetch(b, replica, [a], { isBackground: () => true })
-    while (later.stats().fetchedBytes === 0) await new Promise(resolve => { setTimeout(resolve, 5) })
+    await until('a byte came', () => later.stats().fetchedBytes > 0, { everyMs: 5 })
     const started = performance.now()
     await (await startFetch(b, load, [a])).done
     const seconds = (performance.now() - started) / 1000

@@ -131,12 +131,3 @@ export { load as holdAll }
 export function cidOf (sample: Sample, block: number, file = 0): CID {
   return sample.files[file]?.index.value.blocks.at(block) as CID
 }
-
-/** Resolves when `check` holds; looks again whenever the event loop has turned. Fails after `withinMs`. */
-export async function eventually (what: string, check: () => boolean, withinMs = 5_000): Promise<void> {
-  const deadline = performance.now() + withinMs
-  while (!check()) {
-    if (performance.now() > deadline) throw new Error(`not within ${withinMs} ms: ${what}`)
-    await new Promise(resolve => { setTimeout(resolve, 5) })
-  }
-}

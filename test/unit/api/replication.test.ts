@@ -7,6 +7,7 @@ import { createApiServer, type ApiServer, ApiClient } from '../../../src/api/ind
 import * as schemas from '../../../src/api/schemas.ts'
 import type { ReplicationProgress, ShoalNode } from '../../../src/node/types.ts'
 import { CID, FakeNode, PROGRESS } from './fake-node.ts'
+import { until } from '../../support/until.ts'
 
 describe('api: replication', () => {
   let directory: string
@@ -100,11 +101,7 @@ describe('api: replication', () => {
     const stopping = new AbortController()
     const waiting = client.replicated(CID, { signal: stopping.signal, onProgress: () => { stopping.abort() } })
     await assert.rejects(waiting, { name: 'AbortError' })
-    const deadline = performance.now() + 5_000
-    while (!fake.calls.includes('left')) {
-      assert.ok(performance.now() < deadline, 'the node still waits for nobody')
-      await new Promise(resolve => { setImmediate(resolve) })
-    }
+    await until('the node waits for nobody', () => fake.calls.includes('left'), { withinMs: 5_000 })
     await assert.rejects(client.replicated('nonsense'), { name: 'InvalidCidError' })
   })
 

@@ -6,6 +6,7 @@ import { createApiServer, type ApiServer } from '../../../src/api/index.ts'
 import type { ShoalNode } from '../../../src/node/types.ts'
 import { CliProcess, shoal, type Finished } from '../../e2e/cli-process.ts'
 import { CID, FakeNode } from '../api/fake-node.ts'
+import { until } from '../../support/until.ts'
 
 /** The program as users start it, over an API whose node says what the test wants to see told. */
 describe('cli: replication commands', function () {
@@ -60,7 +61,7 @@ describe('cli: replication commands', function () {
     fake.replicatedAfterMs = 60_000
     const adding = new CliProcess(['--data', directory, 'add', '/m', '--wait'])
     await adding.until(() => adding.stdout.includes('\n'))
-    while (fake.calls.length < 2) await new Promise(resolve => { setImmediate(resolve) })
+    await until('the node was asked for both', () => fake.calls.length >= 2)
     adding.signal('SIGINT')
     const { code, stdout, stderr } = await adding.finished
     assert.deepEqual([code, stdout], [130, `${CID}\n`])

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict'
 import { chmod, open, truncate } from 'node:fs/promises'
-import { setTimeout as wait } from 'node:timers/promises'
-import { seededRandom, silentLogger, systemClock } from '../../../src/base/index.ts'
+import { seededRandom, silentLogger, systemClock, type Clock } from '../../../src/base/index.ts'
 import { Ledger } from '../../../src/replication/ledger.ts'
 import { Scrubber } from '../../../src/replication/scrubber.ts'
 import { createMemoryStore, type ModelStore } from '../../../src/storage/index.ts'
 import { fileOf, fileStore, load, settings, smallModel, temporaryDirectory, type Sample } from '../../compliance/store-fixtures.ts'
+import { until } from '../../support/until.ts'
 
 async function storeWith (seeds: number[]): Promise<ModelStore> {
   const store = createMemoryStore({ clock: systemClock, random: seededRandom(1), logger: silentLogger, settings })
@@ -28,14 +28,6 @@ function watched (store: ModelStore, seen: string[]): ModelStore {
   })
 }
 
-async function until (is: () => boolean): Promise<void> {
-  const deadline = Date.now() + 10_000
-  while (!is()) {
-    assert.ok(Date.now() < deadline, 'it did not happen in time')
-    await wait(5)
-  }
-}
-
 describe('the scrub', () => {
   it('goes over everything, again and again, and tells how far it is', async () => {
     const store = await storeWith([1, 2, 3])
@@ -44,7 +36,7 @@ describe('the scrub', () => {
     const scrubber = new Scrubber({ store: watched(store, seen), clock: systemClock, random: seededRandom(1), logger: silentLogger, ledger }, { periodMs: 200, suspectBlocks: 8 })
     assert.equal(scrubber.status().lastCompletedAt, undefined)
     scrubber.start()
-    await until(() => seen.length >= 9)
+    await until('three passes', () => seen.length >= 9, { withinMs: 10_000 })
     const order = seen.slice(0, 3)
     assert.equal(new Set(order).size, 3)
     assert.deepEqual(seen.slice(3, 6), order) // so that none waits longer than a period
@@ -61,14 +53,14 @@ describe('the scrub', () => {
     const scrubber = (): Scrubber => new Scrubber({ store: watched(store, seen), clock: systemClock, random: seededRandom(1), logger: silentLogger, ledger }, { periodMs: 400, suspectBlocks: 8 })
     const first = scrubber()
     first.start()
-    await until(() => ledger.scrubbed().size === 2)
+    await until('two files are noted', () => ledger.scrubbed().size === 2, { withinMs: 10_000 })
     await first.stop()
     const done = [...ledger.scrubbed().keys()]
     seen.length = 0
     ledger.setScrubbed('a file that went', 5)
     const second = scrubber()
     second.start()
-    await until(() => ledger.scrubbed().size === 4)
+    await until('all files are noted', () => ledger.scrubbed().size === 4, { withinMs: 10_000 })
     await second.stop()
     assert.ok(seen.slice(0, 2).every(key => !done.includes(key)))
     assert.ok(!ledger.scrubbed().has('a file that went'))
@@ -78,10 +70,26 @@ describe('the scrub', () => {
   it('stops in the middle, and leaves no timer', async () => {
     const store = await storeWith([1])
     using ledger = new Ledger(undefined, silentLogger)
-    const scrubber = new Scrubber({ store, clock: systemClock, random: seededRandom(1), logger: silentLogger, ledger }, { periodMs: 3_600_000, suspectBlocks: 8 })
+    let timers = 0
+    const counting: Clock = {
+      ...systemClock,
+      setTimeout: (fn, delayMs) => {
+        timers++
+        let isSet = true
+        const end = (): void => {
+          if (isSet) timers--
+          isSet = false
+        }
+        const cancel = systemClock.setTimeout(() => { end(); fn() }, delayMs)
+        return () => { end(); cancel() }
+      }
+    }
+    const scrubber = new Scrubber({ store, clock: counting, random: seededRandom(1), logger: silentLogger, ledger }, { periodMs: 3_600_000, suspectBlocks: 8 })
     scrubber.start()
-    await wait(20)
+    await until('it waits for its next step', () => timers === 1)
+    assert.equal(scrubber.status().bytesDone, 0)
     await scrubber.stop()
+    assert.equal(timers, 0)
     await store.stop()
   })
 
@@ -124,7 +132,7 @@ describe('the scrub', () => {
     const passes = async (scrubber: Scrubber): Promise<void> => {
       for (let i = 0; i < 2; i++) {
         const before = scrubber.status().lastCompletedAt
-        await until(() => scrubber.status().lastCompletedAt !== before)
+        await until('a pass ends', () => scrubber.status().lastCompletedAt !== before, { withinMs: 10_000 })
       }
     }
 
@@ -133,7 +141,7 @@ describe('the scrub', () => {
       using ledger = new Ledger(undefined, silentLogger)
       const scrubber = start(at.store, ledger)
       const found = async (bad: number): Promise<void> => {
-        await until(() => scrubber.status().bad === bad)
+        await until('the bad blocks are found', () => scrubber.status().bad === bad, { withinMs: 10_000 })
         await passes(scrubber)
         await at.mend()
       }
@@ -141,12 +149,12 @@ describe('the scrub', () => {
       await found(2)
       assert.ok(!scrubber.suspect, 'two places')
       await truncate(at.path, 30_000)
-      await until(() => scrubber.status().bad > 10)
+      await until('more than ten are bad', () => scrubber.status().bad > 10, { withinMs: 10_000 })
       await passes(scrubber)
       assert.ok(!scrubber.suspect, 'a file that was cut off')
       await at.mend()
       await at.breaks(1, 5, 7)
-      await until(() => scrubber.suspect)
+      await until('the volume is suspect', () => scrubber.suspect, { withinMs: 10_000 })
       await scrubber.stop()
     })
 
@@ -155,7 +163,7 @@ describe('the scrub', () => {
       using ledger = new Ledger(undefined, silentLogger)
       const first = start(at.store, ledger)
       await at.breaks(1, 5, 9)
-      await until(() => first.suspect)
+      await until('the volume is suspect', () => first.suspect, { withinMs: 10_000 })
       await passes(first)
       await at.mend()
       await passes(first)
@@ -174,7 +182,7 @@ describe('the scrub', () => {
 
       const third = start(at.store, ledger)
       assert.ok(third.suspect)
-      await until(() => !third.suspect)
+      await until('the volume is trusted again', () => !third.suspect, { withinMs: 10_000 })
       await third.stop()
       const fourth = start(at.store, ledger)
       assert.ok(!fourth.suspect)
@@ -187,7 +195,7 @@ describe('the scrub', () => {
       ledger.setState('volumeSuspectAt', 1_000)
       const scrubber = new Scrubber({ store: at.store, clock: systemClock, random: seededRandom(1), logger: silentLogger, ledger }, { periodMs: 7 * 86_400_000, suspectBlocks: 3 })
       scrubber.start()
-      await until(() => !scrubber.suspect)
+      await until('the volume is trusted again', () => !scrubber.suspect, { withinMs: 10_000 })
       await scrubber.stop()
     })
   })

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { MiB, silentLogger } from '../../../src/base/index.ts'
 import { hashBlock } from '../../../src/model/index.ts'
 import { BlockChecks, hashThreadsFor } from '../../../src/transfer/block-checks.ts'
+import { until } from '../../support/until.ts'
 
 const THREADS = 2
 
@@ -13,11 +14,7 @@ async function started (): Promise<BlockChecks> {
   const checks = new BlockChecks(THREADS, silentLogger)
   const bytes = block(10, 1)
   assert.equal(await checks.check(hashBlock(bytes), bytes), true, 'before the threads are up')
-  const until = performance.now() + 10_000
-  while (checks.threads < THREADS) {
-    assert.ok(performance.now() < until, 'the threads do not come up')
-    await new Promise(resolve => { setTimeout(resolve, 5) })
-  }
+  await until('the threads are up', () => checks.threads >= THREADS, { withinMs: 10_000 })
   return checks
 }
 
