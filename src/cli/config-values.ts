@@ -5,6 +5,7 @@
 import { multiaddr } from '@multiformats/multiaddr'
 import { z } from 'zod'
 import type { RateWindow } from '../node/index.ts'
+import type { Bounds } from '../node/setting-bounds.ts'
 import { upstreamUrl } from '../origin/upstream-url.ts'
 import { LOG_LEVELS_WRONG, parseLogLevels, type LogLevels } from './log-levels.ts'
 import { parseDuration, parseSize, showDuration, showSize } from './units.ts'
@@ -12,13 +13,13 @@ import { parseDuration, parseSize, showDuration, showSize } from './units.ts'
 const scalar = z.union([z.number(), z.string()])
 
 /** Bytes: a whole number, or text such as 500GiB, 1.5TiB, 80MB. */
-export function size (min: number, max = Number.MAX_SAFE_INTEGER): z.ZodType<number> {
+function size (min: number, max = Number.MAX_SAFE_INTEGER): z.ZodType<number> {
   const bounds = max === Number.MAX_SAFE_INTEGER ? `${showSize(min)} or more` : `${showSize(min)} to ${showSize(max)}`
   return measured(parseSize, min, max, `must be a size such as 500GiB, ${bounds}`)
 }
 
 /** Milliseconds: a whole number, or text such as 250ms, 2s, 10m, 22h. */
-export function duration (minMs: number, maxMs: number): z.ZodType<number> {
+function duration (minMs: number, maxMs: number): z.ZodType<number> {
   return measured(parseDuration, minMs, maxMs, `must be a duration such as 250ms, 2s or 10m, ${showDuration(minMs)} to ${showDuration(maxMs)}`)
 }
 
@@ -26,8 +27,13 @@ export function whole (min: number, max: number): z.ZodType<number> {
   return measured(text => /^\d{1,15}$/.test(text) ? Number(text) : NaN, min, max, `must be a whole number, ${min} to ${max}`)
 }
 
+/** A setting of the node, in whichever way people write its kind. */
+export function bounded ({ kind, min, max }: Bounds): z.ZodType<number> {
+  return { bytes: size, milliseconds: duration, count: whole, share }[kind](min, max)
+}
+
 /** A part of the whole: 0.25, or text such as 25%. */
-export function share (min: number, max: number): z.ZodType<number> {
+function share (min: number, max: number): z.ZodType<number> {
   return z.unknown().transform((given, context) => {
     const value = typeof given === 'number' ? given : typeof given === 'string' ? parseShare(given) : NaN
     if (value >= min && value <= max) return value

@@ -7,20 +7,16 @@ import { closest, distance } from 'fastest-levenshtein'
 import stripJsonComments from 'strip-json-comments'
 import { z } from 'zod'
 import {
-  CONFIG_BYTES_MAX, ConfigError, GiB, INVITE_ADDRESSES_MAX, KiB, LABELS_MAX, LABEL_BYTES_MAX, LOAD_PEERS_MAX, MiB, REPLICAS_MAX, SERVER_REQUESTS_PER_PEER_MAX, asError, isRecord
+  CONFIG_BYTES_MAX, ConfigError, INVITE_ADDRESSES_MAX, LABELS_MAX, LABEL_BYTES_MAX, asError, isRecord
 } from '../base/index.ts'
 import { API_TCP, HUGGING_FACE, METRICS, checkListen } from '../api/listen.ts'
 import type { PartialSettings } from '../node/init.ts'
+import { BACKGROUND_RATES_MAX, backgroundRate, settingBounds } from '../node/setting-bounds.ts'
 import type { NodeSettings } from '../node/types.ts'
 import { defaultReplication } from '../replication/settings.ts'
-import { address, duration, flag, hostPort, list, logLevels, optional, rateWindows, share, size, text, upstream, whole, type HostPort } from './config-values.ts'
+import { address, bounded, flag, hostPort, list, logLevels, optional, rateWindows, text, upstream, whole, type HostPort } from './config-values.ts'
 import type { LogLevels } from './log-levels.ts'
 
-const SECOND = 1_000
-const HOUR = 3_600 * SECOND
-const DAY = 24 * HOUR
-/** Nobody waits longer for a host that is gone. */
-const GRACE_MAX = 30 * DAY
 /** Invites and addresses together; more are no help to find one that answers. */
 const JOIN_MAX = 64
 
@@ -39,60 +35,60 @@ export interface Config {
   daemon: DaemonSettings
 }
 
+const { storage, announce, transfer, lane, replication, network } = settingBounds
+
 const KEYS = {
   listen: list(address, INVITE_ADDRESSES_MAX),
   announceAddresses: list(address, INVITE_ADDRESSES_MAX),
   join: list(text, JOIN_MAX),
-  'storage.quota': optional(size(0)),
-  'storage.donate': size(0),
+  'storage.quota': optional(bounded(storage.quota)),
+  'storage.donate': bounded(storage.donate),
   'storage.directIo': z.enum(['auto', 'on', 'off'], 'must be auto, on or off'),
-  'storage.slots': whole(4, 4_096),
-  'storage.syncBytes': size(4 * MiB, 4 * GiB),
-  'storage.syncIntervalMs': duration(10, 60 * SECOND),
+  'storage.slots': bounded(storage.slots),
+  'storage.syncBytes': bounded(storage.syncBytes),
+  'storage.syncIntervalMs': bounded(storage.syncIntervalMs),
   'announce.mode': z.enum(['adaptive', 'all', 'shards'], 'must be adaptive, all or shards'),
-  // Records expire after 48 h: refreshing later than that would let them.
-  'announce.periodMs': duration(SECOND, 47 * HOUR),
-  'announce.concurrency': whole(1, 64),
-  'transfer.providerTimeoutMs': duration(100, 24 * HOUR),
-  'transfer.stallTimeoutMs': duration(100, 24 * HOUR),
-  'transfer.requestTimeoutMs': duration(100, HOUR),
-  'transfer.peersMax': whole(1, LOAD_PEERS_MAX),
-  'transfer.serverRequestsPerPeer': whole(1, SERVER_REQUESTS_PER_PEER_MAX),
-  'transfer.hashThreads': optional(whole(0, 8)),
+  'announce.periodMs': bounded(announce.periodMs),
+  'announce.concurrency': bounded(announce.concurrency),
+  'transfer.providerTimeoutMs': bounded(transfer.providerTimeoutMs),
+  'transfer.stallTimeoutMs': bounded(transfer.stallTimeoutMs),
+  'transfer.requestTimeoutMs': bounded(transfer.requestTimeoutMs),
+  'transfer.peersMax': bounded(transfer.peersMax),
+  'transfer.serverRequestsPerPeer': bounded(transfer.serverRequestsPerPeer),
+  'transfer.hashThreads': optional(bounded(transfer.hashThreads)),
   'lane.enabled': flag,
-  'lane.port': optional(whole(0, 65_535)),
-  'lane.threads': optional(whole(0, 8)),
-  'lane.bytesPerSecond.up': optional(size(64 * KiB)),
-  'lane.bytesPerSecond.down': optional(size(64 * KiB)),
-  'lane.bytesPerSecond.perPeer': optional(size(64 * KiB)),
-  'lane.bytesPerSecond.background': rateWindows(64 * KiB, 24),
-  'replication.min': whole(0, REPLICAS_MAX),
-  'replication.target': whole(0, REPLICAS_MAX),
-  'replication.max': whole(0, REPLICAS_MAX),
-  'replication.grace.lastCopy': duration(0, GRACE_MAX),
-  'replication.grace.twoCopies': duration(0, GRACE_MAX),
-  'replication.grace.default': duration(0, GRACE_MAX),
-  'replication.settle': duration(0, DAY),
-  'replication.proofTtl': duration(100, 30 * DAY),
-  'replication.suspect': duration(50, HOUR),
-  'replication.down': duration(50, HOUR),
-  'replication.rankDelay': duration(0, HOUR),
-  'replication.brake.share': share(0.01, 1),
-  'replication.brake.window': duration(0, DAY),
-  'replication.brake.max': duration(0, 7 * DAY),
-  'replication.trimEvery': duration(0, 30 * DAY),
-  'replication.trimProof': duration(100, 30 * DAY),
-  'replication.disputedEvery': duration(0, 30 * DAY),
-  'replication.repairBytesPerSecond': size(64 * KiB),
-  'replication.pullsMax': whole(1, 64),
-  'replication.offersMax': whole(1, 256),
-  'replication.rebalance.share': share(0.1, 1),
-  'replication.rebalance.every': duration(100, 30 * DAY),
-  'scrub.period': duration(100, 365 * DAY),
-  // One rot place is no reason.
-  'scrub.suspectBlocks': whole(2, 1_000_000),
-  'network.maxConnections': whole(1, 10_000),
-  'network.inboundPerSecond': whole(1, 10_000),
+  'lane.port': optional(bounded(lane.port)),
+  'lane.threads': optional(bounded(lane.threads)),
+  'lane.bytesPerSecond.up': optional(bounded(transfer.uploadBytesPerSecond)),
+  'lane.bytesPerSecond.down': optional(bounded(transfer.downloadBytesPerSecond)),
+  'lane.bytesPerSecond.perPeer': optional(bounded(transfer.peerBytesPerSecond)),
+  'lane.bytesPerSecond.background': rateWindows(backgroundRate.min, BACKGROUND_RATES_MAX),
+  'replication.min': bounded(replication.min),
+  'replication.target': bounded(replication.target),
+  'replication.max': bounded(replication.max),
+  'replication.grace.lastCopy': bounded(replication.graceLastCopyMs),
+  'replication.grace.twoCopies': bounded(replication.graceTwoCopiesMs),
+  'replication.grace.default': bounded(replication.graceDefaultMs),
+  'replication.settle': bounded(replication.settleMs),
+  'replication.proofTtl': bounded(replication.proofTtlMs),
+  'replication.suspect': bounded(replication.suspectMs),
+  'replication.down': bounded(replication.downMs),
+  'replication.rankDelay': bounded(replication.rankDelayMs),
+  'replication.brake.share': bounded(replication.brakeShare),
+  'replication.brake.window': bounded(replication.brakeWindowMs),
+  'replication.brake.max': bounded(replication.brakeMaxMs),
+  'replication.trimEvery': bounded(replication.trimEveryMs),
+  'replication.trimProof': bounded(replication.trimProofMs),
+  'replication.disputedEvery': bounded(replication.disputedEveryMs),
+  'replication.repairBytesPerSecond': bounded(replication.repairBytesPerSecond),
+  'replication.pullsMax': bounded(replication.pullsMax),
+  'replication.offersMax': bounded(replication.offersMax),
+  'replication.rebalance.share': bounded(replication.rebalanceShare),
+  'replication.rebalance.every': bounded(replication.rebalanceEveryMs),
+  'scrub.period': bounded(replication.scrubPeriodMs),
+  'scrub.suspectBlocks': bounded(replication.scrubSuspectBlocks),
+  'network.maxConnections': bounded(network.maxConnections),
+  'network.inboundPerSecond': bounded(network.inboundPerSecond),
   'network.openSwarm': flag,
   'api.tcp.host': text,
   'api.tcp.port': optional(whole(0, 65_535)),

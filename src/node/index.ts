@@ -36,6 +36,7 @@ import { Node } from './node.ts'
 import { createOrigin, discardModel } from './origin.ts'
 import { PeerBook } from './peer-book.ts'
 import { pullShard } from './replicate.ts'
+import { checkNumbers } from './setting-bounds.ts'
 import { resolveSettings } from './settings.ts'
 import type { NodeInit } from './init.ts'
 import type { NodeEvents, NodeSettings, ShoalNode } from './types.ts'
@@ -55,6 +56,7 @@ export type * from './types.ts'
  */
 export async function createNode (init: NodeInit = {}): Promise<ShoalNode> {
   const settings = resolveSettings(init.settings)
+  checkNumbers(settings)
   checkReplication(settings)
   const clock = init.clock ?? systemClock
   const random = init.random ?? systemRandom

@@ -18,7 +18,7 @@ export { TokenBucket, rateAt, type RateWindow } from './rate.ts'
 export { decodeControl, encodeFrame, type FrameRules } from './wire.ts'
 export type * from './types.ts'
 
-/** Not started: start() makes it serve. Settings are checked where they are read (node/settings.ts). */
+/** Not started: start() makes it serve. Takes settings as they are: they were checked at the edge (node/setting-bounds.ts). */
 export function createExchange (components: ExchangeComponents, settings: ExchangeSettings): Exchange {
   return new PeerExchange(components, settings)
 }

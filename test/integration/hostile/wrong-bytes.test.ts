@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { KiB, seededRandom } from '../../../src/base/index.ts'
+import { KiB, LOAD_PEERS_MAX, seededRandom } from '../../../src/base/index.ts'
 import type { PeerStatus, ShoalNode } from '../../../src/node/types.ts'
 import { CANCELLED, DATA, HEAD, NOT_HERE, STATE, encodeChange, encodeField, encodeHead, encodeIds, encodeState } from '../../../src/transfer/messages.ts'
 import { encodeFrame } from '../../../src/transfer/wire.ts'
@@ -106,7 +106,7 @@ describe('hostile: wrong bytes', function () {
   }
 
   it('bans each of many kinds of liars, for its own reason, and loads from the one honest peer', async () => {
-    await using cluster = new Cluster({ settings: { transfer: { peersMax: 64 } } })
+    await using cluster = new Cluster({ settings: { transfer: { peersMax: LOAD_PEERS_MAX } } })
     await using stack = new AsyncDisposableStack()
     const sample = modelOf(20)
     const [victim] = await cluster.spawn(1)
