@@ -99,7 +99,7 @@ export async function findModel (components: FindComponents, cid: CID, finding: 
   for (const file of manifest.value.files) wanted.set(file.index.toString(), file.index)
   const byCid = new Map<string, Encoded<FileIndex>>()
   const queue = wanted.values()
-  let indexBytes = 0 // decoded they are some eleven times that, so none is decoded beyond the limit
+  let indexBytes = 0 // decoded they take as much again, so none is decoded beyond the limit
   const failed = new AbortController()
   const either = AbortSignal.any([signal, failed.signal])
   const workers = Array.from({ length: Math.min(INDEXES_AT_ONCE, wanted.size) }, async () => {
