@@ -291,55 +291,102 @@ export interface NodeEvents {
   'replication:restored': { cid: string, ms: number }
 }
 
-/** A running node. Made by createNode(), which has started it. */
+/**
+ * A running node. Made by createNode(), which has started it. What each method throws besides: InvalidCidError where it takes
+ * a CID and gets something else; AbortError when its signal fires; NodeStoppedError once the node is stopping, where there is
+ * work to do. docs/ERRORS.md says of each error whether a retry helps. `bytes` are bytes of files, `seconds` wall time.
+ */
 export interface ShoalNode {
   readonly peerId: string
   readonly events: Emitter<NodeEvents>
+  /** Where it listens, as others are told, each with /p2p/ and its id. */
   multiaddrs: () => string[]
-  /** Connects to a peer by address. Throws JoinFailedError, SwarmKeyError. */
+  /** Connects to a peer by address, within ten seconds, and gives its id. Throws JoinFailedError, SwarmKeyError. */
   connect: (multiaddr: string, options?: AbortOptions) => Promise<string>
+  /**
+   * Publishes a file or a directory of this machine. Resolves when all of it is durable here; announcing and replicas follow
+   * (`replicated`). Throws, of what it is given, UsageError (replicas), UnreadableSourceError, SymbolicLinkError,
+   * UnsupportedFileError, InvalidPathError, EmptyModelError, LimitExceededError, SourceChangedError; of the disk, QuotaExceededError,
+   * OutOfSpaceError, StoreReadOnlyError, DiskError.
+   */
   add: (path: string, options?: AddOptions) => Promise<AddResult>
+  /**
+   * Gets a model here, or the files of it that `include` names; at once where it is. Callers of one model share its fetch,
+   * which ends when the last of them has left; what has come stays. Throws as open(), and NoProviderError too when nobody has
+   * had the rest for `transfer.stallTimeoutMs`.
+   */
   load: (cid: string, options?: LoadOptions) => Promise<LoadResult>
+  /**
+   * The same for who reads meanwhile: resolves when the files are known and there is room for what is wanted of them. Call
+   * close() at the end: the load lasts, and the model is not evicted, until then. Throws NoProviderError when nobody was found to
+   * have it for `providerTimeoutMs`, UsageError when no file matches `include`, InvalidManifestError, InvalidFileIndexError,
+   * QuotaExceededError, OutOfSpaceError, StoreReadOnlyError, DiskError.
+   */
   open: (cid: string, options?: LoadOptions) => Promise<OpenModel>
-  /** The files of a model, here or in the swarm, from its manifest: no block is fetched. Throws NoProviderError when nobody had it in time. */
+  /** The files of a model, here or in the swarm, from its manifest: no block is fetched. Throws NoProviderError when nobody had it in time, InvalidManifestError, InvalidFileIndexError. */
   describe: (cid: string, options?: DescribeOptions) => Promise<ModelDescription>
   /** A file that is complete here, or undefined. Counts as use of the model. */
   wholeFile: (cid: string, path: string) => WholeFile | undefined
   /** Lets a repository name stand for a model, here. Throws InvalidRepoNameError, InvalidCidError, LimitExceededError, DiskError. */
   link: (name: RepoName, cid: string) => Promise<ModelLink>
-  /** Throws LinkNotFoundError. */
+  /** Takes the name away; the model stays. Throws LinkNotFoundError, DiskError. */
   unlink: (name: RepoName) => Promise<ModelLink>
   /** Models that the swarm lacks come from here; undefined without `origin.upstream`. */
   readonly origin: ModelOrigin | undefined
   /** All links, or the revisions of one repository, by name. */
   links: (repo?: string) => ModelLink[]
+  /** What is held here, in full or in part, but for the parts in which an upstream's model comes. */
   models: () => ModelSummary[]
   /** Details of a model held here; throws ModelNotFoundError. */
   show: (cid: string) => Promise<ModelDetails>
-  /** `replicas`: what this node asked the swarm to keep of it, which goes on; unpin() ends that too. */
+  /**
+   * Takes a model away from this node: it is withdrawn, then the bytes go that no other model here has, but for files in place, which
+   * are the user's. Other nodes keep theirs. Throws ModelNotFoundError, ModelInUseError while it is loaded or read, DiskError.
+   * `replicas`: what this node asked the swarm to keep of it, which goes on; unpin() ends that too.
+   */
   remove: (cid: string) => Promise<RemoveResult & { replicas?: number }>
-  /** Keeps it here; with `replicas`, also changes how many the swarm keeps (throws UsageError where this node did not publish it). */
+  /**
+   * Keeps it here; with `replicas`, also changes how many the swarm keeps. Throws ModelNotFoundError, DiskError, and UsageError for a
+   * number out of bounds or where this node did not add it.
+   */
   pin: (cid: string, options?: PinOptions) => Promise<void>
-  /** Of a model this node published: ends it everywhere. */
+  /** Lets it be evicted here. Of a model this node added: ends it everywhere, also after it was removed here. Throws ModelNotFoundError, DiskError. */
   unpin: (cid: string) => Promise<void>
   /** Holders of each shard. Throws ModelNotFoundError when this node knows nothing of it. */
   shards: (cid: string) => ShardStatus[]
-  /** Resolves when every shard of the model has its target of proven replicas. */
+  /** Resolves when every shard of the model has its target of proven replicas. Throws ModelNotFoundError when this node knows nothing of it. */
   replicated: (cid: string, options?: AbortOptions & ProgressOptions<ReplicationProgress>) => Promise<void>
   /** Hands over everything this node promised to keep, and serves meanwhile. It stays drained until it is started again. */
   drain: (options?: DrainOptions) => Promise<DrainResult>
+  /**
+   * Removes what no model names (abandoned adds and fetches), and evicts least recently used cached models down to the quota, if
+   * there is one. Waits for running adds first. `dryRun`: only says what would go. Throws DiskError.
+   */
   gc: (options?: { dryRun?: boolean }) => Promise<GcResult>
+  /**
+   * Re-hashes every recorded block, of one model or of all, and withdraws the bad ones; one that cannot be read is bad, and no
+   * error. Throws ModelNotFoundError.
+   */
   verify: (cid?: string, options?: AbortOptions & ProgressOptions<VerifyProgress>) => Promise<Verification>
+  /** Loads under way that somebody waits for. Never throws. */
   transfers: () => TransferStatus[]
+  /** Peers that are connected, and others of which something is known (bytes they moved, a ban). Never throws. */
   peers: () => PeerStatus[]
+  /** This node as a whole, from memory but for the free space of its volume. */
   status: () => Promise<NodeStatus>
   /** The swarm key and addresses others need to join, as a token. */
   invite: () => string
-  /** Ends open work, stops within `timeoutMs` (default 5,000) and leaves no timer, socket or listener. Idempotent. */
+  /**
+   * Ends open work, then the network; the store comes last, and what was written is recorded by then. All before it have four seconds
+   * together: what takes longer is logged, and waited for no more. Leaves no timer, socket or listener. Idempotent.
+   */
   stop: () => Promise<void>
 }
 
-/** Policies, all optional; the defaults are in config/default.json5 and node/defaults.ts. Times in milliseconds, sizes in bytes. */
+/**
+ * What a node goes by; createNode() takes any part of it. The defaults are in node/settings.ts, and config/default.jsonc explains
+ * them to operators. Times in milliseconds, sizes in bytes.
+ */
 export interface NodeSettings {
   listen: string[]
   /** Addresses told to others instead of the ones listened on. */
