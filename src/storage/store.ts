@@ -74,7 +74,7 @@ export interface StoreStatus {
   directIo: boolean
 }
 
-/** What a model was built from when it is added. */
+/** What a model is put into the store for. */
 export interface PutModelOptions extends AbortOptions {
   /** Default false. */
   published?: boolean
@@ -190,8 +190,13 @@ export interface ModelStore {
   /** Re-hashes recorded blocks `first` to `first + count - 1` of a file, and withdraws those that are bad or gone. */
   verifyRange: (file: StoredFile, first: number, count: number, options?: AbortOptions) => Promise<RangeVerifyResult>
 
-  /** Starts an import of `size` bytes. `cloneFrom`: reflink that path in; undefined is returned when the file system cannot. */
+  /** Starts an import of `size` bytes. Makes room first; throws QuotaExceededError, OutOfSpaceError, StoreReadOnlyError, DiskError. */
   importFile: (size: number) => Promise<FileImport>
+  /**
+   * An import whose bytes are there already: a reflinked copy of the file at `path`, which is to have `size` bytes. Hash what lies at the
+   * `path` of the result, and commit that; nothing more is written. Undefined where the file system has no reflinks, or the file has
+   * another size by then. Throws as importFile.
+   */
   cloneFile: (path: string, size: number) => Promise<(FileImport & { path: string }) | undefined>
   /**
    * Records a user's file as held in place; all its blocks count as present while the guard holds. All or nothing: when
