@@ -56,7 +56,7 @@ export const CONTROL_BYTES_MAX = 16 * KiB
 export const SERVER_REQUESTS_PER_PEER_MAX = 256
 /** Streams of one protocol from one peer. */
 export const STREAMS_PER_PEER_MAX = 8
-/** Bytes in flight from one peer, and over one load. */
+/** Bytes in flight from one peer; over one load LOAD_BYTES_IN_FLIGHT_MAX. */
 export const PEER_BYTES_IN_FLIGHT_MAX = 64 * MiB
 /** Peers a load talks to at once: more adds connections, not speed. */
 export const LOAD_PEERS_MAX = 32
