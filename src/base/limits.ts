@@ -35,7 +35,7 @@ export const PATH_BYTES_MAX = 1024
 export const SAFETENSORS_HEADER_BYTES_MAX = 100_000_000
 export const SAFETENSORS_TENSORS_MAX = 1_000_000
 export const SAFETENSORS_RANK_MAX = 32
-/** A tensor of this size or more starts its own block (DESIGN section 3). */
+/** A tensor of this size or more starts its own block: model/chunkers.ts says why. */
 export const TENSOR_OWN_BLOCK_BYTES = 1 * MiB
 
 /** The unit of O_DIRECT and of slabs. */

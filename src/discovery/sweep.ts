@@ -28,7 +28,7 @@ export interface SweepInit {
 const TAKEN_SHARE = 0.5
 
 /**
- * Announces many keys (DESIGN section 5). A lookup for each key would cost some forty streams; instead, the key space
+ * Announces many keys (docs/decisions/0004-discovery.md). A lookup for each key would cost some forty streams; instead, the key space
  * is gone through region by region: the peers of a region are looked up once, and each gets all of its keys on one
  * stream.
  */

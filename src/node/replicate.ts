@@ -8,7 +8,7 @@ import type { ModelStore } from '../storage/store.ts'
 import type { Loads } from './load.ts'
 import type { DrainOptions, DrainResult, NodeSettings, OpenModel, ReplicationProgress } from './types.ts'
 
-/** Surplus that is let be when a user says how many replicas there shall be: DESIGN section 7 has 5 for a target of 3. */
+/** Surplus that is let be when a user says how many replicas there shall be: as much as `max` is above `target` by default. */
 const SURPLUS = 2
 /** Ranges asked for ahead, so that a fetch never runs dry between two. */
 const RANGES_AHEAD = 2

@@ -7,7 +7,7 @@ export type AnnounceMode = 'adaptive' | 'all' | 'shards'
 
 /**
  * With this many other full holders known, a node's block records add nothing to what its model and shard records
- * say (DESIGN section 5): 16 holders already survive the loss of any few of them.
+ * say: 16 holders already survive the loss of any few of them (docs/decisions/0004-discovery.md).
  */
 export const FULL_HOLDERS_ENOUGH = 16
 

@@ -63,7 +63,7 @@ export class Peer {
   get domains (): readonly string[] { return this.#domains }
 }
 
-/** The failure domains, widest first (DESIGN section 7). */
+/** The failure domains, widest first: labels of a node (docs/REPLICATION.md says what they are for). */
 export const DOMAIN_LEVELS = ['zone', 'rack', 'host'] as const
 
 /** Who says nothing of its host is one of its own; of its zone or rack, in the nameless one. */

@@ -5,7 +5,7 @@ const SECOND_MS = 1_000
 const MINUTE_MS = 60 * SECOND_MS
 const HOUR_MS = 60 * MINUTE_MS
 
-/** DESIGN section 7, where each figure has its why; config/default.jsonc explains them to operators. */
+/** docs/REPLICATION.md says of each figure what it is for; config/default.jsonc explains them to operators. */
 export const defaultReplication: Omit<ReplicationSettings, 'donateBytes'> = {
   min: 2,
   target: 3,

@@ -86,7 +86,7 @@ export class Cluster implements AsyncDisposable {
         listen: [transport === 'memory' ? `/memory/cluster-${this.#id}-node-${position}` : '/ip4/127.0.0.1/tcp/0'],
         ...this.#init.settings,
         ...init.settings,
-        // Many nodes on one address: not what a production node should allow (FACTS: 5 a second by default).
+        // Many nodes on one address: not what a production node should allow (`network.inboundPerSecond`, 5 by default).
         network: { inboundPerSecond: 1000, ...this.#init.settings?.network, ...init.settings?.network }
       }
     })
