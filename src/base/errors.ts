@@ -51,7 +51,7 @@ function reason (name: string, kind: ErrorKind, retryable: boolean, fault: Fault
 // What the caller gave.
 /** Arguments that make no sense together or alone. */
 export class UsageError extends reason('UsageError', 'usage', false, 'caller') {}
-/** An unknown key, or a value of the wrong type or range, in flags, environment or a configuration file. */
+/** An unknown key, or a value of the wrong type or range, in flags, environment or a configuration file; an address that cannot be listened on. */
 export class ConfigError extends reason('ConfigError', 'usage', false, 'caller') {}
 /** Not a CID, or a CID of the wrong codec, hash or length for its place. */
 export class InvalidCidError extends reason('InvalidCidError', 'usage', false, 'caller') {}
@@ -81,7 +81,7 @@ export class TensorNotFoundError extends reason('TensorNotFoundError', 'not-foun
 export class FileNotFoundError extends reason('FileNotFoundError', 'not-found', false, 'caller') {}
 
 // What was read.
-/** Bytes that are not a canonical manifest within the limits. */
+/** Bytes that are not a canonical manifest within the limits, or one whose file indexes are too large together. */
 export class InvalidManifestError extends reason('InvalidManifestError', 'verification', false, 'peer') {}
 /** Bytes that are not a canonical file index within the limits. */
 export class InvalidFileIndexError extends reason('InvalidFileIndexError', 'verification', false, 'peer') {}
@@ -133,7 +133,7 @@ export class JoinFailedError extends reason('JoinFailedError', 'failed', true, '
 export class UpstreamError extends reason('UpstreamError', 'failed', true, 'network') {}
 /** It did not answer, or sent nothing, for too long. */
 export class UpstreamTimeoutError extends reason('UpstreamTimeoutError', 'failed', true, 'network') {}
-/** What it sent is not what it says that the file is. Nothing of it is published. */
+/** What it, or a peer, sent is not what it says that the file is. Nothing of it is published. */
 export class UpstreamMismatchError extends reason('UpstreamMismatchError', 'verification', true, 'network') {}
 
 /** It has too much to do, and says when to ask again. */
