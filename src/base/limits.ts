@@ -1,5 +1,6 @@
 /**
- * Every bound, with its why. Nothing that comes from wire, disk, environment or user is taken beyond these.
+ * Every bound on what comes from wire, disk, environment or user, with its why; nothing is taken beyond these. The bound of a table that
+ * only one file knows stands beside it.
  */
 export const KiB = 1024
 export const MiB = 1024 * KiB
