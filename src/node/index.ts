@@ -14,7 +14,7 @@
  * await Promise.all([a.stop(), b.stop()])
  * ```
  *
- * docs/examples/two-nodes.ts runs this. Many nodes may live in one process; nothing is shared between them.
+ * docs/examples/two-nodes.ts is a program that does this, and test/e2e runs it. Many nodes may live in one process; nothing is shared between them.
  */
 import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
