@@ -265,6 +265,7 @@ export const Peers = z.array(z.object({
   score: z.number().openapi({ description: '0 (useless) to 1 (perfect)' }),
   banned: z.boolean(),
   banReason: z.string().optional(),
+  banSecondsLeft: z.number().optional(),
   latencyMs: z.number().optional()
 }).openapi('Peer'))
 

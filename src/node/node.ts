@@ -271,6 +271,7 @@ export class Node implements ShoalNode {
         score: transfer?.score ?? 1,
         banned: transfer?.banned ?? false,
         banReason: transfer?.banReason,
+        banSecondsLeft: transfer?.banSecondsLeft,
         latencyMs: connection?.rtt
       }
     })

@@ -253,6 +253,7 @@ export interface PeerStatus {
   score: number
   banned: boolean
   banReason: string | undefined
+  banSecondsLeft: number | undefined
   latencyMs: number | undefined
 }
 

@@ -11,6 +11,16 @@ export interface PeerRecord {
   transport: TransportKind | undefined
 }
 
+interface Ban { record: PeerRecord, reason: string, times: number, until: number }
+
+/**
+ * Wrong bytes are mostly a drive that rots, which its owner mends; a liar costs a block in that time. Each further ban of a peer lasts
+ * four times as long as the one before.
+ */
+const BAN_MS = 3_600_000
+const BAN_FACTOR = 4
+const BAN_MS_MAX = 7 * 24 * 3_600_000
+
 /** Use is noted this often: for each piece it would churn the map, whose every rebuild is garbage that lives long. */
 const USE_NOTED_MS = 1_000
 
@@ -19,13 +29,14 @@ export class PeerRecords {
   readonly #clock: Clock
   /** In order of last use. */
   readonly #records = new Map<string, PeerRecord>()
-  readonly #banned = new Map<string, PeerRecord>()
+  /** Also those whose ban is over: the next one is longer. In order of the last ban. */
+  readonly #bans = new Map<string, Ban>()
 
   constructor (clock: Clock) { this.#clock = clock }
 
   get (peerId: string): PeerRecord {
-    const banned = this.#banned.get(peerId)
-    if (banned !== undefined) return banned
+    const ban = this.#bans.get(peerId)
+    if (ban !== undefined) return ban.record
     const now = this.#clock.monotonic()
     let record = this.#records.get(peerId)
     if (record === undefined) {
@@ -40,29 +51,37 @@ export class PeerRecords {
     return record
   }
 
-  isBanned (peerId: string): boolean { return this.#banned.has(peerId) }
+  isBanned (peerId: string): boolean {
+    const ban = this.#bans.get(peerId)
+    return ban !== undefined && this.#clock.monotonic() < ban.until
+  }
 
   ban (peerId: string, reason: string): void {
     const record = this.get(peerId)
-    record.score.ban(reason)
+    const times = (this.#bans.get(peerId)?.times ?? 0) + 1
     this.#records.delete(peerId)
-    trim(this.#banned, PEERS_TRACKED_MAX - 1)
-    this.#banned.set(peerId, record)
+    this.#bans.delete(peerId)
+    trim(this.#bans, PEERS_TRACKED_MAX - 1)
+    this.#bans.set(peerId, { record, reason, times, until: this.#clock.monotonic() + Math.min(BAN_MS_MAX, BAN_MS * BAN_FACTOR ** (times - 1)) })
   }
 
   status (): PeerTransferStatus[] {
     const now = this.#clock.monotonic()
-    return [...this.#records, ...this.#banned].map(([peerId, { received, sent, score, transport }]) => ({
-      peerId,
-      transport,
-      receiveRate: received.rate(now),
-      sendRate: sent.rate(now),
-      receivedBytes: received.total,
-      sentBytes: sent.total,
-      score: score.value(now),
-      banned: score.banReason !== undefined,
-      banReason: score.banReason
-    }))
+    const all: Array<[string, PeerRecord, Ban?]> = [...this.#records, ...Array.from(this.#bans, ([peerId, ban]): [string, PeerRecord, Ban] => [peerId, ban.record, ban])]
+    return all.map(([peerId, { received, sent, score, transport }, ban]) => {
+      const banned = ban !== undefined && now < ban.until
+      return {
+        peerId,
+        transport,
+        receiveRate: received.rate(now),
+        sendRate: sent.rate(now),
+        receivedBytes: received.total,
+        sentBytes: sent.total,
+        score: banned ? 0 : score.value(now),
+        banned,
+        ...banned ? { banReason: ban.reason, banSecondsLeft: (ban.until - now) / 1_000 } : { banReason: undefined, banSecondsLeft: undefined }
+      }
+    })
   }
 }
 

@@ -9,19 +9,15 @@ const HALF_LIFE_MS = 60_000
 
 /**
  * How far a peer can be relied on, from 0 to 1. Pure: time is an argument. Speed is not part of it; the scheduler
- * multiplies the two. A banned peer scores 0 for good.
+ * multiplies the two.
  */
 export class PeerScore {
   #missing = 0
   #at: number
-  #banReason: string | undefined
 
   constructor (now: number) { this.#at = now }
 
-  get banReason (): string | undefined { return this.#banReason }
-
   value (now: number): number {
-    if (this.#banReason !== undefined) return 0
     this.#recover(now)
     return 1 - this.#missing
   }
@@ -35,8 +31,6 @@ export class PeerScore {
     this.#recover(now)
     this.#missing = 1 - (1 - this.#missing) * LEFT_AFTER[fault]
   }
-
-  ban (reason: string): void { this.#banReason ??= reason }
 
   #recover (now: number): void {
     const elapsed = now - this.#at

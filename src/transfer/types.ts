@@ -54,6 +54,7 @@ export interface PeerTransferStatus {
   score: number
   banned: boolean
   banReason: string | undefined
+  banSecondsLeft: number | undefined
 }
 
 /**

@@ -1,7 +1,7 @@
 import type { Command } from 'commander'
 import type { PeerStatus } from '../../node/types.ts'
 import { action } from '../context.ts'
-import { printable, rate, size, table } from '../format.ts'
+import { duration, printable, rate, size, table } from '../format.ts'
 
 export function addPeers (program: Command): void {
   program.command('peers')
@@ -26,6 +26,6 @@ export function addPeers (program: Command): void {
 }
 
 function state (peer: PeerStatus): string {
-  if (peer.banned) return `banned: ${printable(peer.banReason ?? 'unknown reason')}`
+  if (peer.banned) return `banned for ${duration(peer.banSecondsLeft ?? 0)}: ${printable(peer.banReason ?? 'unknown reason')}`
   return peer.connected ? peer.direction ?? 'connected' : 'away'
 }
