@@ -1,10 +1,11 @@
 /**
  * The floor: the plainest program that moves a file between two processes over TLS 1.3, checks its 4 MiB blocks with
- * BLAKE3 before they are written, and has it synced at the end. One thread of JavaScript each side, one connection,
- * nothing else: no requests, no scheduling, no second peer, no catalog. Driven over the IPC channel:
+ * BLAKE3 before they are written, and has it synced at the end. One thread of JavaScript each side, one connection for
+ * each seeder, which sends an equal run of blocks; nothing else: no requests, no scheduling, no catalog. Driven over the
+ * IPC channel:
  *
  *     floor-process.ts seed KEY CERTIFICATE FILE    -> {port, size, digests}
- *     floor-process.ts load CERTIFICATE             <- {port, size, digests, path}  -> {} or {error}
+ *     floor-process.ts load CERTIFICATE             <- {ports, size, digests, path}  -> {} or {error}
  *
  * Tried with 2 GiB, three runs each: 1 slot 0.66 GiB/s, 2 slots 0.90, 3 slots 1.02; buffered instead of direct writes
  * 0.37 and twice the CPU. Size and number of slices, hashing steps and twelve slots made no difference beyond noise.
@@ -25,7 +26,9 @@ const HASH_BYTES = 256 * KiB
 const RECEIVE_BYTES = 64 * KiB
 
 interface Offer { port: number, size: number, digests: string[] }
-type Task = Offer & { path: string }
+interface Task { ports: number[], size: number, digests: string[], path: string }
+/** Blocks that one seeder sends: [first, end). */
+interface Run { first: number, end: number }
 
 function seed (key: string, certificate: string, file: string): void {
   const descriptor = openSync(file, 'r')
@@ -39,7 +42,10 @@ function seed (key: string, certificate: string, file: string): void {
   }
   const server = createServer({ key: readFileSync(key), cert: readFileSync(certificate), minVersion: 'TLSv1.3', ciphers: CIPHER }, socket => {
     socket.on('error', () => { socket.destroy() })
-    socket.once('data', asked => { pour(socket, descriptor, Math.min(size, Number(asked.toString()))) })
+    socket.once('data', asked => {
+      const [from = 0, to = 0] = asked.toString().split('-').map(Number)
+      pour(socket, descriptor, from, Math.min(size, to))
+    })
   })
   server.listen(0, '127.0.0.1', () => {
     const address = server.address()
@@ -47,12 +53,12 @@ function seed (key: string, certificate: string, file: string): void {
   })
 }
 
-/** Sends the file's first `size` bytes from a few buffers; one is filled again when the socket has taken it. */
-function pour (socket: TLSSocket, descriptor: number, size: number): void {
+/** Sends these bytes of the file from a few buffers; one is filled again when the socket has taken it. */
+function pour (socket: TLSSocket, descriptor: number, from: number, to: number): void {
   socket.setNoDelay(true)
-  let at = 0
+  let at = from
   const send = (slice: Buffer): void => {
-    const length = Math.min(SLICE_BYTES, size - at)
+    const length = Math.min(SLICE_BYTES, to - at)
     if (length === 0) return
     const count = readSync(descriptor, slice, 0, length, at)
     if (count !== length) throw new Error(`read ${count} of ${length} bytes at ${at}`)
@@ -65,13 +71,14 @@ function pour (socket: TLSSocket, descriptor: number, size: number): void {
 /** Blocks as they arrive, one after the other: into a slot, hashed on the way, written when right. */
 class Receiver {
   readonly #task: Task
+  readonly #run: Run
   readonly #free: Buffer[]
   readonly #hasher = new Blake3Hasher()
   readonly #file: number
   readonly #direct: number
   readonly #end: (error?: Error) => void
   #slot: Buffer | undefined
-  #block = 0
+  #block: number
   #filled = 0
   #hashed = 0
   #writing = 0
@@ -80,14 +87,15 @@ class Receiver {
   /** Where TLS puts that. */
   readonly #spare = Buffer.allocUnsafeSlow(RECEIVE_BYTES)
 
-  constructor (task: Task, slots: Buffer[], end: (error?: Error) => void) {
+  constructor (task: Task, run: Run, slots: Buffer[], end: (error?: Error) => void) {
     this.#task = task
+    this.#run = run
+    this.#block = run.first
     this.#free = slots
     this.#slot = slots.pop()
     this.#end = end
-    this.#file = openSync(task.path, 'w')
+    this.#file = openSync(task.path, constants.O_WRONLY)
     this.#direct = openSync(task.path, constants.O_WRONLY | constants.O_DIRECT)
-    ftruncateSync(this.#file, task.size)
   }
 
   get #length (): number { return Math.min(BLOCK_BYTES, this.#task.size - this.#block * BLOCK_BYTES) }
@@ -160,7 +168,7 @@ class Receiver {
   }
 
   #finish (): void {
-    if (this.#writing > 0 || this.#block * BLOCK_BYTES < this.#task.size) return
+    if (this.#writing > 0 || this.#block < this.#run.end) return
     fdatasync(this.#file, error => {
       closeSync(this.#direct)
       closeSync(this.#file)
@@ -170,11 +178,22 @@ class Receiver {
 }
 
 async function load (task: Task, certificate: string): Promise<void> {
+  const file = openSync(task.path, 'w')
+  ftruncateSync(file, task.size)
+  closeSync(file)
+  const blocks = Math.ceil(task.size / BLOCK_BYTES)
+  const each = Math.ceil(blocks / task.ports.length)
+  const ca = readFileSync(certificate)
+  await Promise.all(task.ports.map(async (port, i) => { await receive(task, { first: Math.min(blocks, i * each), end: Math.min(blocks, (i + 1) * each) }, { port, ca }) }))
+}
+
+async function receive (task: Task, run: Run, { port, ca }: { port: number, ca: Buffer }): Promise<void> {
+  if (run.first === run.end) return
   const pages = SLOTS * BLOCK_BYTES / (64 * KiB)
   const memory = new WebAssembly.Memory({ initial: pages, maximum: pages })
   const slots = Array.from({ length: SLOTS }, (_, i) => Buffer.from(memory.buffer as ArrayBuffer, i * BLOCK_BYTES, BLOCK_BYTES))
   await new Promise<void>((resolve, reject) => {
-    const receiver = new Receiver(task, slots, error => {
+    const receiver = new Receiver(task, run, slots, error => {
       socket.destroy()
       if (error === undefined) resolve()
       else reject(error)
@@ -182,14 +201,14 @@ async function load (task: Task, certificate: string): Promise<void> {
     // Node passes onread on to the socket; its types know of it only without TLS.
     const options: ConnectionOptions & { onread: OnReadOpts } = {
       host: '127.0.0.1',
-      port: task.port,
+      port,
       servername: 'localhost',
-      ca: readFileSync(certificate),
+      ca,
       minVersion: 'TLSv1.3',
       ciphers: CIPHER,
       onread: { buffer: () => receiver.buffer(), callback: (count, buffer) => receiver.take(count, buffer) }
     }
-    const socket = connect(options, () => { socket.write(String(task.size)) })
+    const socket = connect(options, () => { socket.write(`${run.first * BLOCK_BYTES}-${run.end * BLOCK_BYTES}`) })
     receiver.resume = () => { socket.resume() }
     socket.on('error', reject)
     socket.on('close', () => { reject(new Error('the connection ended')) })
