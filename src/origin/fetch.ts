@@ -11,7 +11,7 @@ import type { Caller, OriginFetch } from './types.ts'
 import { bytesOf } from './upstream-model.ts'
 import type { Upstream } from './upstream.ts'
 
-export interface FetchComponents extends InstalmentsComponents, Pick<OriginComponents, 'combine'> {
+export interface FetchRevisionComponents extends InstalmentsComponents, Pick<OriginComponents, 'combine'> {
   upstream: Upstream
   swarm: OriginSwarm
   clock: Clock
@@ -21,7 +21,7 @@ export interface FetchComponents extends InstalmentsComponents, Pick<OriginCompo
   local: LocalFiles
 }
 
-export interface FetchInit {
+export interface FetchRevisionInit {
   known: KnownModel
   caller: Caller
   directory: string
@@ -52,7 +52,7 @@ const DEEP_EVERY = 4
  * Fetches a model from the upstream and publishes it. Says what it does before the first byte is asked for, and lets go when a
  * peer of higher rank does the same: then nobody, or one, goes on. Throws YieldedError, what Download and publishing throw.
  */
-export async function fetchModel (components: FetchComponents, init: FetchInit): Promise<string> {
+export async function fetchRevision (components: FetchRevisionComponents, init: FetchRevisionInit): Promise<string> {
   const { known, caller, progress, signal: given } = init
   const over = new AbortController()
   const signal = AbortSignal.any([given, over.signal])

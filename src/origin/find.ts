@@ -7,7 +7,7 @@ import type { KnownModel } from './known-model.ts'
 import type { OriginSwarm } from './swarm.ts'
 import type { OriginFetch } from './types.ts'
 
-export interface FindComponents {
+export interface FindRevisionComponents {
   swarm: OriginSwarm
   clock: Clock
   logger: Logger
@@ -18,7 +18,7 @@ export interface FindComponents {
   fetch: () => Promise<string>
 }
 
-export interface FindInit {
+export interface FindRevisionInit {
   known: KnownModel
   self: string
   progress: OriginFetch
@@ -44,7 +44,7 @@ const STUCK_DISTRUST_MS = 3_600_000
  * The model CID of a revision: from peers who have it, or who are fetching it; and from the upstream, by this node, when it is its
  * turn. Of what a peer names, its list of files was compared with the upstream's, and its bytes not yet; `from` are those who say to have it. Throws what fetching throws.
  */
-export async function findModel (components: FindComponents, init: FindInit): Promise<{ cid: string, fetched: boolean, from: string[] }> {
+export async function findRevision (components: FindRevisionComponents, init: FindRevisionInit): Promise<{ cid: string, fetched: boolean, from: string[] }> {
   const { swarm, clock, logger } = components
   const { known, self, progress, signal } = init
   known.distrusted.clear()

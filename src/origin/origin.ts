@@ -8,8 +8,8 @@ import type { Claim } from './claims.ts'
 import { Comparisons } from './comparisons.ts'
 import type { OriginComponents } from './components.ts'
 import { removeDownload, type Download } from './download.ts'
-import { fetchModel } from './fetch.ts'
-import { findModel } from './find.ts'
+import { fetchRevision } from './fetch.ts'
+import { findRevision } from './find.ts'
 import { Following } from './following.ts'
 import { Found } from './found.ts'
 import { LINGER_MS as INSTALMENT_LINGER_MS, type InstalmentBook } from './instalment-book.ts'
@@ -268,7 +268,7 @@ export class Origin implements ModelOrigin {
         keep(true)
         progress.peerId = undefined
         try {
-          return await fetchModel({ ...this.#components, upstream: this.#upstream, swarm: this.#swarm, book: this.#book }, { known, caller, directory, self, progress, claim, signal })
+          return await fetchRevision({ ...this.#components, upstream: this.#upstream, swarm: this.#swarm, book: this.#book }, { known, caller, directory, self, progress, claim, signal })
         } finally {
           keep(false)
           this.#fetching--
@@ -278,7 +278,7 @@ export class Origin implements ModelOrigin {
         known.fetcher = [peerId]
         following.look(peerId)
       }
-      const { cid, fetched, from } = await findModel({ ...this.#components, swarm: this.#swarm, hasSlot, fetch }, { known, self, progress, claim, follows, signal })
+      const { cid, fetched, from } = await findRevision({ ...this.#components, swarm: this.#swarm, hasSlot, fetch }, { known, self, progress, claim, follows, signal })
       const wasHere = this.#components.held(cid) !== undefined && !this.#book.has(cid)
       await this.#book.drop(known.key, cid) // the only one is the model
       if (fetched) {
