@@ -85,7 +85,7 @@ function hourOf (count: number): Traffic {
         prove: (_model, shards, nonce, done) => { queue.after(10, () => { done(shards.map(shard => Uint8Array.from({ length: 32 }, (_, i) => (nonce[i % nonce.length] ?? 0) ^ shard))) }) },
         scrub: () => undefined,
         save: () => undefined,
-        savePolicy: () => undefined,
+        savePolicies: () => undefined,
         readPolicy: record => JSON.parse(Buffer.from(record).toString(), (key, value: unknown) => key === 'bytes' ? record : value) as PolicyRecord,
         diskFreeBytes: () => 1e12,
         note: () => undefined

@@ -4,7 +4,7 @@ import { modelIndexOf, shardOf, type Key, type SimModel } from './types.ts'
 /** Since when content is bad; right content has none of it. */
 const RIGHT = Infinity
 
-/** What survives a crash: shards with right or wrong content, and what save() and savePolicy() made durable. */
+/** What survives a crash: shards with right or wrong content, and what save() and savePolicies() made durable. */
 export class Disk {
   readonly capacity: number
   used = 0

@@ -74,7 +74,7 @@ export const promisePlants: readonly Plant[] = [
     seed: 4,
     what: 'a policy that the ledger refuses is in force all the same',
     faults: ['full-disk', 'publishers', 'pin'],
-    ports: ports => ({ ...ports, savePolicy: record => { swallow(() => { ports.savePolicy(record) }) } })
+    ports: ports => ({ ...ports, savePolicies: change => { swallow(() => { ports.savePolicies(change) }) } })
   },
   {
     name: 'refused-policies-act',
@@ -82,7 +82,7 @@ export const promisePlants: readonly Plant[] = [
     seed: 10,
     what: 'the publisher is told that its policy could not be recorded, and it is in force all the same',
     faults: ['full-disk', 'publishers', 'pin'],
-    ports: (ports, node) => ({ ...ports, savePolicy: record => { if (record.publisher === node.name) swallow(() => { ports.savePolicy(record) }); else ports.savePolicy(record) } }),
+    ports: (ports, node) => ({ ...ports, savePolicies: change => { if (change.saved.some(({ publisher }) => publisher === node.name)) swallow(() => { ports.savePolicies(change) }); else ports.savePolicies(change) } }),
     patch: (replicator, node) => {
       const setPolicy = replicator.setPolicy.bind(replicator)
       replicator.setPolicy = (record, now) => {
@@ -189,7 +189,7 @@ export const promisePlants: readonly Plant[] = [
     what: 'who is offered a shard does not mind how many claim to have it, nor who offers it how many say that it is bad',
     faults: ['liar'],
     settings: settings => ({ ...settings, disputedEveryMs: 0 }),
-    ports: ports => ({ ...withMax(8)(ports), savePolicy: record => { ports.savePolicy({ ...record, max: record.max / 8 }) } }),
+    ports: ports => ({ ...withMax(8)(ports), savePolicies: change => { ports.savePolicies({ ...change, saved: change.saved.map(record => ({ ...record, max: record.max / 8 })) }) } }),
     patch: replicator => {
       const [setPolicy, policyOf] = [replicator.setPolicy.bind(replicator), replicator.policyOf.bind(replicator)]
       replicator.setPolicy = (record, now) => setPolicy({ ...record, max: 8 * record.max }, now)

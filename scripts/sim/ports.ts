@@ -12,7 +12,7 @@ const PROVIDERS_MAX = 20
 /** Re-hashing one shard. */
 const SCRUB_MS = 2 * SECOND
 
-/** Thrown by save() and savePolicy() while the volume under the ledger is full. */
+/** Thrown by save() and savePolicies() while the volume under the ledger is full. */
 export class LedgerFullError extends Error {
   override readonly name = 'LedgerFullError'
 }
@@ -128,10 +128,13 @@ export function createPorts (world: World, node: SimNode): ReplicaPorts {
         if (change.committed || !wasStale) world.checks.saved(node, key, change.committed)
       }
     },
-    savePolicy: record => {
+    savePolicies: ({ saved, dropped }) => {
       if (node.readOnly) throw new LedgerFullError('disk full: the policy cannot be recorded')
-      const name = `${record.model} ${record.publisher}`
-      if ((node.disk.policies.get(name)?.sequence ?? -1) < record.sequence) node.disk.policies.set(name, record)
+      for (const { model, publisher } of dropped) node.disk.policies.delete(`${model} ${publisher}`)
+      for (const record of saved) {
+        const name = `${record.model} ${record.publisher}`
+        if ((node.disk.policies.get(name)?.sequence ?? -1) < record.sequence) node.disk.policies.set(name, record)
+      }
     },
     readPolicy,
     diskFreeBytes: () => node.disk.free,

@@ -33,7 +33,7 @@ export interface SavedPolicy { model: string, publisher: string, sequence: numbe
  */
 export class Ledger implements Disposable {
   readonly #database: DatabaseSync
-  readonly #statements: Record<'commit' | 'uncommit' | 'policy' | 'commitments' | 'policies' | 'state' | 'setState' | 'scrubbed' | 'setScrubbed' | 'unscrub' | 'pulled' | 'setPulled' | 'touchPulled' | 'forgetPulled', StatementSync>
+  readonly #statements: Record<'commit' | 'uncommit' | 'policy' | 'unpolicy' | 'commitments' | 'policies' | 'state' | 'setState' | 'scrubbed' | 'setScrubbed' | 'unscrub' | 'pulled' | 'setPulled' | 'touchPulled' | 'forgetPulled', StatementSync>
 
   /** Without a file all is in memory. Throws StoreVersionError, and what SQLite throws for a disk that fails. */
   constructor (file: string | undefined, logger: Logger) {
@@ -44,6 +44,7 @@ export class Ledger implements Disposable {
       uncommit: prepare('DELETE FROM commitments WHERE model = ? AND shard = ?'),
       policy: prepare(`INSERT INTO policies (model, publisher, sequence, bytes) VALUES (?, ?, ?, ?)
         ON CONFLICT DO UPDATE SET sequence = excluded.sequence, bytes = excluded.bytes WHERE excluded.sequence >= sequence`),
+      unpolicy: prepare('DELETE FROM policies WHERE model = ? AND publisher = ?'),
       commitments: prepare('SELECT model, shard FROM commitments ORDER BY model, shard'),
       policies: prepare('SELECT model, publisher, sequence, bytes FROM policies ORDER BY model, publisher'),
       state: prepare('SELECT value FROM state WHERE name = ?'),
@@ -72,19 +73,26 @@ export class Ledger implements Disposable {
   /** All of these shards or none, with one sync. */
   save ({ model, shards, committed }: { model: string, shards: readonly number[], committed: boolean }): void {
     const statement = this.#statements[committed ? 'commit' : 'uncommit']
+    this.#atOnce(() => { for (const shard of shards) statement.run(model, shard) })
+  }
+
+  /** All of this or nothing, with one sync. An older one than is here is left out. */
+  savePolicies ({ saved, dropped }: { saved: readonly SavedPolicy[], dropped: ReadonlyArray<Pick<SavedPolicy, 'model' | 'publisher'>> }): void {
+    this.#atOnce(() => {
+      for (const { model, publisher } of dropped) this.#statements.unpolicy.run(model, publisher)
+      for (const { model, publisher, sequence, bytes } of saved) this.#statements.policy.run(model, publisher, sequence, bytes)
+    })
+  }
+
+  #atOnce (work: () => void): void {
     this.#database.exec('BEGIN IMMEDIATE')
     try {
-      for (const shard of shards) statement.run(model, shard)
+      work()
       this.#database.exec('COMMIT')
     } catch (error) {
       if (this.#database.isTransaction) this.#database.exec('ROLLBACK')
       throw error
     }
-  }
-
-  /** An older one than is here is left out. */
-  savePolicy ({ model, publisher, sequence, bytes }: SavedPolicy): void {
-    this.#statements.policy.run(model, publisher, sequence, bytes)
   }
 
   /** A number that outlives the process. */

@@ -1,4 +1,5 @@
-import { Bitfield, REPLICA_POLICIES_MAX } from '../base/index.ts'
+import { Bitfield } from '../base/index.ts'
+import { NO_POLICY, effectivePolicy, mergePolicies, type Merged } from './policies.ts'
 import { RepairPace } from './repair-pace.ts'
 import { nameHash } from './rendezvous.ts'
 import type { LocalModel, ModelClaim, Policy, PolicyRecord } from './types.ts'
@@ -97,13 +98,13 @@ export class ShardState {
   mendedAt = -Infinity
 }
 
-const NO_POLICY: Policy = { min: 0, target: 0, max: 0 }
-
 /** What this node knows of one model's replicas: its own part, and each peer's. */
 export class ModelView {
   readonly cid: string
   readonly hash: number
   readonly shards: number
+  /** The node itself, whose own word on how many there shall be is always heard. */
+  readonly #self: string
   /** 0 where it is not known. */
   readonly bytes: Float64Array
   readonly own: Uint8Array
@@ -114,7 +115,7 @@ export class ModelView {
   /** Peers that have just said that they have nothing of it, and when: what others think they have is hearsay. */
   readonly without = new Map<string, number>()
   /** The newest record of each publisher. */
-  readonly policies = new Map<string, PolicyRecord>()
+  policies: ReadonlyMap<string, PolicyRecord> = new Map()
   policy: Policy = NO_POLICY
   /** One was told and could not be recorded: what is wanted of it is not what `policy` says. */
   policyRefused = false
@@ -134,8 +135,9 @@ export class ModelView {
   /** When the user removed it here; what is told of it then is that there is nothing. */
   forgottenAt: number | undefined
 
-  constructor (cid: string, shards: number) {
+  constructor (cid: string, shards: number, self = '') {
     this.cid = cid
+    this.#self = self
     this.hash = nameHash(cid)
     this.shards = shards
     this.bytes = new Float64Array(shards)
@@ -150,25 +152,12 @@ export class ModelView {
     this.forgottenAt = undefined
   }
 
-  /** Whether adopt() would take it: no newer one of this publisher is known, and there is room for it. */
-  wants (record: PolicyRecord): boolean {
-    const known = this.policies.get(record.publisher)
-    if (known !== undefined) return known.sequence < record.sequence
-    return this.policies.size < REPLICA_POLICIES_MAX || (this.#least()?.target ?? 0) < record.target
-  }
+  /** What would be known with these records, to be saved before it is adopted. */
+  merge (given: Iterable<PolicyRecord>): Merged { return mergePolicies(this.policies, given, this.#self) }
 
-  /** Takes in a record; false when it is not wanted. */
-  adopt (record: PolicyRecord): boolean {
-    if (!this.wants(record)) return false
-    const least = this.#least()
-    if (least !== undefined && !this.policies.has(record.publisher) && this.policies.size >= REPLICA_POLICIES_MAX) this.policies.delete(least.publisher)
-    this.policies.set(record.publisher, record)
-    this.policy = effective(this.policies.values())
-    return true
-  }
-
-  #least (): PolicyRecord | undefined {
-    return [...this.policies.values()].sort((a, b) => a.target - b.target)[0]
+  adopt ({ records }: Merged): void {
+    this.policies = records
+    this.policy = effectivePolicy(records.values())
   }
 
   claim (peer: string): Claim {
@@ -218,15 +207,4 @@ export class ModelView {
     for (let shard = 0; shard < this.shards; shard++) if (wanted.includes(this.own[shard] as Own)) sum += this.bytes[shard] ?? 0
     return sum
   }
-}
-
-/** Publishers do not overrule each other: a model has the replicas that the most demanding of them asks for. */
-function effective (records: Iterable<PolicyRecord>): Policy {
-  let policy = NO_POLICY
-  for (const { min, target, max } of records) {
-    // In whatever order they came: all nodes have to find the same.
-    const more = target - policy.target || max - policy.max || min - policy.min
-    if (target > 0 && more > 0) policy = { min, target, max }
-  }
-  return policy
 }

@@ -40,8 +40,8 @@ export class Models {
     const { views } = this.#context
     let view = views.get(cid)
     if (view === undefined) {
-      view = new ModelView(cid, shards)
-      for (const record of this.#policies.get(cid) ?? []) view.adopt(record)
+      view = new ModelView(cid, shards, this.#context.self.id)
+      view.adopt(view.merge(this.#policies.get(cid) ?? []))
       this.#policies.delete(cid)
       views.set(cid, view)
     }

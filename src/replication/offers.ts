@@ -2,6 +2,7 @@ import { REPLICA_CANDIDATE_LOOKS_MAX } from '../base/index.ts'
 import { addStranger, exchangeId, type Context } from './context.ts'
 import { pullTimeoutMs } from './holding.ts'
 import { FAILED_MAX, pick, type Candidate, type Need, type ShardLook, type Why } from './planner.ts'
+import { toldPolicies } from './policies.ts'
 import { nameHash, weight } from './rendezvous.ts'
 import type { Peer } from './peer-table.ts'
 import type { ModelView, ShardState } from './model-view.ts'
@@ -174,7 +175,7 @@ export class Offers {
       shards: view.shards,
       bytes,
       urgent: look.replicas <= 1,
-      policies: [...view.policies.values()].map(record => record.bytes),
+      policies: toldPolicies(view.policies, self.id),
       holders: [...look.proven, ...look.draining].map(holder => holder.id)
     })
     return true

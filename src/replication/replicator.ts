@@ -255,9 +255,11 @@ export class Replicator {
   setPolicy (record: PolicyRecord, now: number): boolean {
     const view = this.#context.views.get(record.model)
     this.#context.now = now
-    if (view?.wants(record) !== true) return false
-    this.#context.ports.savePolicy(record)
-    view.adopt(record)
+    if (view === undefined) return false
+    const merged = view.merge([record])
+    if (merged.saved.length === 0) return false
+    this.#context.ports.savePolicies(merged)
+    view.adopt(merged)
     view.findAt = -Infinity
     view.metAt = now
     this.#context.changed()

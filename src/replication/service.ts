@@ -249,7 +249,7 @@ export class Replication {
         this.#ledger.save(change)
         if (change.committed) this.#watch.keep(change.model, true)
       },
-      savePolicy: record => { this.#ledger.savePolicy(record) },
+      savePolicies: change => { this.#ledger.savePolicies(change) },
       readPolicy: bytes => this.#policies.read(bytes),
       diskFreeBytes: () => this.#space.freeBytes,
       note: event => {

@@ -1,6 +1,7 @@
 import { Bitfield } from '../base/index.ts'
 import { addStranger, exchangeId, type Context } from './context.ts'
 import { Own, type ModelView } from './model-view.ts'
+import { toldPolicies } from './policies.ts'
 import type { Holding } from './holding.ts'
 import type { Peer } from './peer-table.ts'
 import type { ModelClaim, ReplicaMessage } from './types.ts'
@@ -131,31 +132,30 @@ export class States {
     for (const member of told.members) this.#context.met(view, member)
   }
 
-  /** Takes in records that are not known; a false one is ignored. */
+  /** Takes in records that are not known, with one write; a false one is ignored. */
   policies (view: ModelView, given: readonly Uint8Array[]): void {
-    const { ports } = this.#context
-    for (const bytes of given) {
-      if ([...view.policies.values()].some(known => equal(known.bytes, bytes))) continue
-      const record = ports.readPolicy(bytes)
-      if (record?.model !== view.cid || !view.wants(record)) continue
-      try {
-        ports.savePolicy(record)
-      } catch {
-        view.policyRefused = true
-        continue // it is not in force before it is durable; the next state brings it again
-      }
-      view.adopt(record)
-      view.policyRefused = false
-      view.metAt = this.#context.now
-      this.#context.changed()
+    const { ports, now } = this.#context
+    const known = [...view.policies.values()]
+    const records = given.filter(bytes => !known.some(record => equal(record.bytes, bytes))).map(bytes => ports.readPolicy(bytes))
+    const merged = view.merge(records.filter(record => record !== undefined).filter(({ model }) => model === view.cid))
+    if (merged.saved.length === 0) return
+    try {
+      ports.savePolicies(merged)
+    } catch {
+      view.policyRefused = true
+      return // it is not in force before it is durable; the next state brings it again
     }
+    view.adopt(merged)
+    view.policyRefused = false
+    view.metAt = now
+    this.#context.changed()
   }
 
   #send (peer: Peer, asks: boolean): void {
     const { now, views, self, draining, ports, strangers } = this.#context
     const models: ModelClaim[] = []
     if (!strangers.has(peer.id)) {
-      for (const view of views.values()) if (view.claims.has(peer.id) || view.members.has(peer.id)) models.push(claimOf(view, peer.id))
+      for (const view of views.values()) if (view.claims.has(peer.id) || view.members.has(peer.id)) models.push(claimOf(view, peer.id, self.id))
     }
     // It may think that this node has some of it, from before it lost its disk.
     for (const [model, shards] of peer.unknown) if (!views.has(model)) models.push(nothingOf(model, shards))
@@ -199,7 +199,7 @@ function nothingOf (model: string, shards: number): ModelClaim {
   return { model, shards, policies: [], committed: none(), pending: none(), cached: none(), members: [] }
 }
 
-function claimOf (view: ModelView, to: string): ModelClaim {
+function claimOf (view: ModelView, to: string, self: string): ModelClaim {
   const members: string[] = []
   for (const id of view.claims.keys()) {
     if (members.length >= MEMBERS_TOLD_MAX) break
@@ -208,7 +208,7 @@ function claimOf (view: ModelView, to: string): ModelClaim {
   return {
     model: view.cid,
     shards: view.shards,
-    policies: [...view.policies.values()].map(record => record.bytes),
+    policies: toldPolicies(view.policies, self),
     committed: view.bits(Own.Committed).bytes,
     pending: view.bits(Own.Pulling, Own.Broken).bytes,
     cached: view.bits(Own.Held).bytes,

@@ -161,7 +161,8 @@ export interface ReplicaPorts {
   scrub: (model: string, shard: number) => void
   /** All of these shards or none. Durable when it returns. Throws when that is not possible; nothing has changed then. */
   save: (change: { model: string, shards: readonly number[], committed: boolean }) => void
-  savePolicy: (record: PolicyRecord) => void
+  /** All of it or nothing, as save(). What is dropped is not known any more. */
+  savePolicies: (change: { saved: readonly PolicyRecord[], dropped: readonly PolicyRecord[] }) => void
   /** Checks a record's form and signature; undefined for a false one. Pure. */
   readPolicy: (bytes: Uint8Array) => PolicyRecord | undefined
   /** Space of the donation that is not committed or reserved is counted by the replicator; this is what the disk has. */

@@ -17,8 +17,8 @@ describe('the ledger of replicas', () => {
       ledger.save({ model: 'm', shards: [2], committed: true })
       ledger.save({ model: 'n', shards: [0], committed: true })
       ledger.save({ model: 'm', shards: [2], committed: false })
-      ledger.savePolicy({ model: 'm', publisher: 'p', sequence: 2 ** 53 - 1, bytes: Uint8Array.of(2) })
-      ledger.savePolicy({ model: 'm', publisher: 'p', sequence: 1, bytes: Uint8Array.of(1) })
+      ledger.savePolicies({ saved: [{ model: 'm', publisher: 'p', sequence: 2 ** 53 - 1, bytes: Uint8Array.of(2) }, { model: 'm', publisher: 'q', sequence: 1, bytes: Uint8Array.of(3) }], dropped: [] })
+      ledger.savePolicies({ saved: [{ model: 'm', publisher: 'p', sequence: 1, bytes: Uint8Array.of(1) }], dropped: [{ model: 'm', publisher: 'q' }] })
       ledger.setState('scrubbedAt', 12.5)
     }
     using ledger = new Ledger(file, silentLogger)

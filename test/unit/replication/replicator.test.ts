@@ -55,9 +55,9 @@ class Bench {
           else this.ledger.delete(`${model}/${shard}`)
         }
       },
-      savePolicy: record => {
+      savePolicies: ({ saved }) => {
         if (this.savePolicyFails) throw new Error('the disk is full')
-        this.saved.push(record)
+        this.saved.push(...saved)
       },
       readPolicy: bytes => encode(JSON.parse(new TextDecoder().decode(bytes)) as Omit<PolicyRecord, 'bytes'>),
       diskFreeBytes: () => this.diskFreeBytes,
@@ -219,6 +219,21 @@ describe('the replicator', () => {
       for (const record of order) bench.replicator.setPolicy(record, bench.now)
       assert.deepEqual(bench.replicator.policyOf('m'), { min: 2, target: 3, max: 5 })
     }
+  })
+
+  it('goes on wanting what is pinned when sixteen made-up publishers ask for more of it and then for nothing', () => {
+    const bench = new Bench()
+    bench.has(true)
+    bench.says('peer', { policies: [policy().bytes], committed: bits(0, 1) })
+    bench.tick()
+    bench.has(false)
+    const records = (target: number, sequence: number): Uint8Array[] => Array.from({ length: 16 }, (_, i) => policy({ publisher: `made up ${i}`, min: 0, target, max: target, sequence }).bytes)
+    bench.says('attacker', { policies: records(64, 1) })
+    bench.says('attacker', { policies: records(0, 2) })
+    for (let i = 0; i < 30; i++) bench.tick()
+    assert.equal(bench.replicator.policyOf('m')?.target, 3)
+    assert.equal(bench.ledger.size, 2)
+    assert.ok(bench.replicator.keeps('m'))
   })
 
   /** Three holders in zone a, this one among them; the fourth, in zone b, has none of it, or is not known. */
