@@ -182,6 +182,12 @@ export const REPLICA_POLICIES_MAX = 16
 export const LEDGER_REBUILD_MS_MAX = 7 * 24 * 60 * 60_000
 /** Shards for which candidates are looked for in one tick: at some 30 us each, 15 ms of the event loop. The others follow at the next ones. */
 export const REPLICA_CANDIDATE_LOOKS_MAX = 512
+/** Shards that are fetched at once because whoever offers them says that they are last copies: as many as one may offer at once; and of one peer. */
+export const REPLICA_URGENT_PULLS_MAX = 64
+export const REPLICA_URGENT_PULLS_PER_PEER_MAX = 32
+/** Models that were accepted and are not in the store yet, and those of one peer: a manifest comes within a second. */
+export const REPLICA_FOREIGN_MODELS_MAX = 64
+export const REPLICA_FOREIGN_MODELS_PER_PEER_MAX = 16
 /** A signed policy record has some 300 bytes. */
 export const POLICY_BYTES_MAX = 1 * KiB
 /** More replicas than that are a mirror of everything, not a policy. */

@@ -1,5 +1,5 @@
 import { addStranger, type Context } from './context.ts'
-import type { ModelView } from './model-view.ts'
+import { Own, type ModelView } from './model-view.ts'
 import type { Models } from './models.ts'
 import type { Rebuild } from './rebuild.ts'
 import type { States } from './states.ts'
@@ -49,7 +49,10 @@ export class Circle {
     const { views, peers, strangers, now, ports, self } = this.#context
     const group = new Set<string>()
     for (const view of views.values()) {
-      if (view.forgottenAt !== undefined && now - view.forgottenAt >= FORGET_MODEL_MS) { this.#models.drop(view); continue }
+      // Offered, and it did not come: whoever has a share in it offers it again.
+      if (view.isForeign) view.idleSince = view.hasAny(Own.Pulling) ? undefined : view.idleSince ?? now
+      const goneAt = view.isForeign ? view.idleSince : view.forgottenAt
+      if (goneAt !== undefined && now - goneAt >= FORGET_MODEL_MS) { this.#models.drop(view); continue }
       // Nothing is kept of it: all who had to know do by now, and who comes back with it is met again.
       if (view.policy.target === 0 && now - view.metAt >= FORGET_MODEL_MS && view.metAt !== -Infinity && !this.#rebuild.awaits(view)) {
         view.claims.clear()

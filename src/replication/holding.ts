@@ -1,3 +1,4 @@
+import { REPLICA_URGENT_PULLS_MAX, REPLICA_URGENT_PULLS_PER_PEER_MAX } from '../base/index.ts'
 import { Own, type Claim, type ModelView, type ShardState } from './model-view.ts'
 import { WRONG } from './planner.ts'
 import type { Context } from './context.ts'
@@ -48,7 +49,9 @@ export class Holding {
   /** Bytes of the donation that are promised or reserved; what is published or pinned here is not donated. */
   bytes (...states: Own[]): number {
     let sum = 0
-    for (const view of this.#context.views.values()) if (!view.kept) sum += view.bytesOf(...states)
+    for (const view of this.#context.views.values()) if (!view.kept && !view.isForeign) sum += view.bytesOf(...states)
+    // Of a model that was only offered, the few shards that come, and not a look at all that it is said to have.
+    if (states.includes(Own.Pulling)) for (const { view, shard } of this.#pulls.values()) if (view.isForeign) sum += view.bytes[shard] ?? 0
     return sum
   }
 
@@ -61,18 +64,41 @@ export class Holding {
     return Math.max(0, Math.min(settings.donateBytes - this.bytes(Own.Committed, Own.Pulling, Own.Broken), ports.diskFreeBytes() - coming))
   }
 
-  /** Undefined when this node takes it on; else why not. */
-  take (from: string, { shard, bytes, urgent, holders }: Offer, view: ModelView): DeclineReason | undefined {
-    const { settings, draining, ports } = this.#context
-    const own = view.own[shard]
+  /** Why this node does not take it on, whoever wants it; undefined: it may. Of a model that nobody here has heard of there is no view. */
+  refuses (from: string, offer: Offer, view: ModelView | undefined): DeclineReason | undefined {
+    const { draining, settings } = this.#context
+    const own = view?.own[offer.shard] ?? Own.None
     if (draining) return 'draining'
+    if (settings.donateBytes === 0) return 'space'
+    const bytes = bytesOf(offer, view)
+    if (bytes === 0 || (view !== undefined && view.shards !== offer.shards)) return 'unknown-model'
     if (own === Own.Committed || own === Own.Pulling || own === Own.Broken) return 'held'
+    if (own === Own.None && this.#isBusy(from, offer.urgent)) return 'busy'
+    return bytes > this.freeBytes() ? 'space' : undefined
+  }
+
+  /** Whoever offers says himself whether it is urgent. */
+  #isBusy (from: string, urgent: boolean): boolean {
+    if (!urgent) return this.#pulls.size >= this.#context.settings.pullsMax
+    if (this.#pulls.size >= REPLICA_URGENT_PULLS_MAX) return true
+    let ofThis = 0
+    for (const { coordinator } of this.#pulls.values()) if (coordinator === from) ofThis++
+    return ofThis >= REPLICA_URGENT_PULLS_PER_PEER_MAX
+  }
+
+  /** What refuses() has nothing against. Undefined when this node takes it on; else why not. */
+  take (from: string, offer: Offer, view: ModelView): DeclineReason | undefined {
+    const { ports } = this.#context
+    const { shard, urgent, holders } = offer
     if (this.#enough(view, shard)) return 'held'
-    if (bytes > this.freeBytes()) return 'space'
-    if (own === Own.None && this.#pulls.size >= settings.pullsMax && !urgent) return 'busy'
-    view.bytes[shard] = bytes
-    if (own === Own.Held) return this.commit(view, shard) ? undefined : 'space'
+    const bytes = view.bytes[shard] = bytesOf(offer, view)
+    if (view.own[shard] === Own.Held) return this.commit(view, shard) ? undefined : 'space'
     view.own[shard] = Own.Pulling
+    if (view.forgottenAt !== undefined) {
+      view.forgottenAt = undefined
+      view.isForeign = true
+      view.offeredBy = from
+    }
     this.#pull(view, shard, [from, ...holders.filter(holder => holder !== from && holder !== this.#context.self.id)], urgent, from)
     this.#context.changed()
     ports.note({ type: 'pulling', model: view.cid, shard, bytes })
@@ -125,8 +151,8 @@ export class Holding {
         mendLater(state, now)
       }
     } else if (view.own[shard] === Own.Pulling) {
-      const held = ok ? Own.Held : Own.None
-      view.own[shard] = held
+      view.own[shard] = ok ? Own.Held : Own.None
+      if (ok) view.isForeign = false
       const done = ok && view.policy.target > 0 && !this.#enough(view, shard) && this.commit(view, shard)
       if (!done) {
         this.#context.changed()
@@ -192,6 +218,7 @@ export class Holding {
     const own = view.own[shard]
     if (own === Own.None) {
       view.own[shard] = Own.Held
+      view.isForeign = false
       const state = view.states[shard]
       if (state !== undefined) state.heldAt = this.#context.now
       this.#context.changed()
@@ -244,9 +271,10 @@ export class Holding {
     this.#saveRemovals()
     for (const view of views.values()) {
       if (view.policy.target === 0) {
-        if (view.own.some(own => own >= Own.Pulling)) this.#releaseAll(view, numbersOf(view), 'unpinned')
+        if (view.hasAny(Own.Pulling, Own.Committed, Own.Broken)) this.#releaseAll(view, numbersOf(view), 'unpinned')
         continue
       }
+      if (view.isForeign) continue
       if (view.kept && view.local && !this.#context.draining) this.#commitAll(view, shardsWith(view, Own.Held))
       const broken = shardsWith(view, Own.Broken)
       const needless = broken.filter(shard => this.#isNeedless(view, shard))
@@ -320,5 +348,10 @@ function shardsWith (view: ModelView, own: Own): number[] {
 }
 
 function numbersOf (view: ModelView): number[] { return Array.from({ length: view.shards }, (_, shard) => shard) }
+
+/** Who has the model knows better than whoever offers it. A shard has at least one block, and that at least one byte. */
+function bytesOf ({ shard, bytes }: Offer, view: ModelView | undefined): number {
+  return view?.local === true ? view.bytes[shard] ?? 0 : bytes
+}
 
 function key (view: ModelView, shard: number): string { return `${view.cid}/${shard}` }

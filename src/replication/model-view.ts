@@ -13,12 +13,9 @@ export class Claim {
   committed: Bitfield
   pending: Bitfield
   cached: Bitfield
-  /** When this node last saw a right answer, by shard; -Infinity: never. */
-  readonly provenAt: Float64Array
-  /** Challenges in a row that were not answered rightly, by shard. */
-  readonly failed: Uint8Array
-  /** When it was last asked, by shard. */
-  readonly askedAt: Float64Array
+  readonly #shards: number
+  /** Not before somebody asks: of most of what is claimed nothing is here to prove it with, and whoever claims says how many shards there are. */
+  #shown: { provenAt: Float64Array, failed: Uint8Array, askedAt: Float64Array } | undefined
   /** Since when it has been fetching, or when the last of it came, as far as this node heard; undefined: it does not fetch. */
   fetchingSince: number | undefined
   /** Since when this is what it said in an earlier life, and not again in this one. */
@@ -28,14 +25,23 @@ export class Claim {
     this.committed = new Bitfield(shards)
     this.pending = new Bitfield(shards)
     this.cached = new Bitfield(shards)
-    this.provenAt = new Float64Array(shards).fill(-Infinity)
-    this.failed = new Uint8Array(shards)
-    this.askedAt = new Float64Array(shards).fill(-Infinity)
+    this.#shards = shards
+  }
+
+  /** When this node last saw a right answer, by shard; -Infinity: never. */
+  get provenAt (): Float64Array { return this.#proofs.provenAt }
+  /** Challenges in a row that were not answered rightly, by shard. */
+  get failed (): Uint8Array { return this.#proofs.failed }
+  /** When it was last asked, by shard. */
+  get askedAt (): Float64Array { return this.#proofs.askedAt }
+
+  get #proofs (): { provenAt: Float64Array, failed: Uint8Array, askedAt: Float64Array } {
+    return this.#shown ??= { provenAt: new Float64Array(this.#shards).fill(-Infinity), failed: new Uint8Array(this.#shards), askedAt: new Float64Array(this.#shards).fill(-Infinity) }
   }
 
   /** Says whether what it has committed changed. */
   update ({ committed, pending, cached }: ModelClaim): boolean {
-    const shards = this.provenAt.length
+    const shards = this.#shards
     const before = this.committed
     this.doubtedAt = undefined
     this.committed = new Bitfield(shards, committed.slice())
@@ -48,6 +54,7 @@ export class Claim {
 
   /** It has just got it: neither what it showed nor where it failed before was about these bytes. */
   renewed (shard: number): void {
+    if (this.#shown === undefined) return
     this.failed[shard] = 0
     this.provenAt[shard] = -Infinity
     this.askedAt[shard] = -Infinity
@@ -56,9 +63,7 @@ export class Claim {
   /** It started again: what it showed before says nothing about what its disk has now. */
   doubt (now: number): void {
     this.doubtedAt ??= now
-    this.provenAt.fill(-Infinity)
-    this.failed.fill(0)
-    this.askedAt.fill(-Infinity)
+    this.#shown = undefined
     this.fetchingSince = undefined
   }
 }
@@ -72,8 +77,6 @@ export class ShardState {
   replicasSince = -Infinity
   /** It has had its target once: falling below again is a loss. */
   reached = false
-  /** Who said no, and until when not to ask again. */
-  readonly declined = new Map<string, number>()
   releasedAt = -Infinity
   /** This node told another that it keeps its replica, until then. */
   keepUntil = -Infinity
@@ -96,6 +99,10 @@ export class ShardState {
   repairAt = -Infinity
   mendsFailed = 0
   mendedAt = -Infinity
+  #declined: Map<string, number> | undefined
+
+  /** Who said no, and until when not to ask again. Made for the few shards that are offered to somebody. */
+  get declined (): Map<string, number> { return this.#declined ??= new Map() }
 }
 
 /** What this node knows of one model's replicas: its own part, and each peer's. */
@@ -108,7 +115,7 @@ export class ModelView {
   /** 0 where it is not known. */
   readonly bytes: Float64Array
   readonly own: Uint8Array
-  readonly states: ShardState[]
+  #states: ShardState[] | undefined
   readonly claims = new Map<string, Claim>()
   /** Peers that are said to have to do with it and have not been heard about it, and since when. */
   readonly members = new Map<string, number>()
@@ -134,6 +141,11 @@ export class ModelView {
   metAt = -Infinity
   /** When the user removed it here; what is told of it then is that there is nothing. */
   forgottenAt: number | undefined
+  /** It was offered and accepted, and nothing of it has come yet: what is said of it may be anything. */
+  isForeign = false
+  /** By whom, and since when nothing of it is on its way. */
+  offeredBy: string | undefined
+  idleSince: number | undefined
 
   constructor (cid: string, shards: number, self = '') {
     this.cid = cid
@@ -142,14 +154,20 @@ export class ModelView {
     this.shards = shards
     this.bytes = new Float64Array(shards)
     this.own = new Uint8Array(shards)
-    this.states = Array.from({ length: shards }, () => new ShardState())
   }
+
+  /** Made when something of it is here: of what others only speak of, nothing is to be remembered by shard. */
+  get states (): readonly ShardState[] { return this.#states ??= Array.from({ length: this.shards }, () => new ShardState()) }
+  get statesMade (): readonly ShardState[] { return this.#states ?? [] }
+
+  hasAny (...wanted: Own[]): boolean { return wanted.some(own => this.own.includes(own)) }
 
   learn ({ shardBytes, kept }: LocalModel): void {
     for (const [shard, bytes] of shardBytes.entries()) this.bytes[shard] = bytes
     this.kept = kept
     this.local = true
     this.forgottenAt = undefined
+    this.isForeign = false
   }
 
   /** What would be known with these records, to be saved before it is adopted. */
@@ -198,13 +216,23 @@ export class ModelView {
   /** Shards with this state here, as a bitfield. */
   bits (...wanted: Own[]): Bitfield {
     const bits = new Bitfield(this.shards)
-    for (let shard = 0; shard < this.shards; shard++) if (wanted.includes(this.own[shard] as Own)) bits.set(shard)
+    if (!this.hasAny(...wanted)) return bits
+    const isWanted = tableOf(wanted)
+    for (let shard = 0; shard < this.shards; shard++) if (isWanted[this.own[shard] as Own] === 1) bits.set(shard)
     return bits
   }
 
   bytesOf (...wanted: Own[]): number {
+    if (!this.hasAny(...wanted)) return 0
+    const isWanted = tableOf(wanted)
     let sum = 0
-    for (let shard = 0; shard < this.shards; shard++) if (wanted.includes(this.own[shard] as Own)) sum += this.bytes[shard] ?? 0
+    for (let shard = 0; shard < this.shards; shard++) if (isWanted[this.own[shard] as Own] === 1) sum += this.bytes[shard] ?? 0
     return sum
   }
+}
+
+function tableOf (wanted: readonly Own[]): Uint8Array {
+  const table = new Uint8Array(Object.keys(Own).length)
+  for (const own of wanted) table[own] = 1
+  return table
 }

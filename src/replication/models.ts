@@ -1,7 +1,11 @@
+import { REPLICA_FOREIGN_MODELS_MAX, REPLICA_FOREIGN_MODELS_PER_PEER_MAX } from '../base/index.ts'
 import type { Context } from './context.ts'
 import type { Holding } from './holding.ts'
 import { ModelView, Own } from './model-view.ts'
 import type { LocalModel, PolicyRecord } from './types.ts'
+
+/** Before a model that did not come makes room for another: its pull may be offered again. */
+const IDLE_MS = 10_000
 
 /**
  * Which models this node has to do with, and what outlives that: promises of former lives whose models were not told yet, and policies of
@@ -36,6 +40,22 @@ export class Models {
   /** Promised in a former life, and not told yet. */
   awaits (cid: string): boolean { return this.#commitments.has(cid) }
 
+  /** What publishers said of a model that is not here. */
+  remembered (cid: string): readonly PolicyRecord[] { return this.#policies.get(cid) ?? [] }
+
+  /** For one more model that is not in the store. One that was offered and did not come goes for it, but not at once: each costs writes. */
+  hasRoom (from: string): boolean {
+    const { views, now } = this.#context
+    const foreign = [...views.values()].filter(view => view.isForeign)
+    const ofThis = foreign.filter(view => view.offeredBy === from)
+    const full = ofThis.length >= REPLICA_FOREIGN_MODELS_PER_PEER_MAX ? ofThis : foreign.length >= REPLICA_FOREIGN_MODELS_MAX ? foreign : []
+    if (full.length === 0) return true
+    const idle = full.find(view => view.idleSince !== undefined && now - view.idleSince >= IDLE_MS)
+    if (idle === undefined) return false
+    this.drop(idle)
+    return true
+  }
+
   view (cid: string, shards: number): ModelView {
     const { views } = this.#context
     let view = views.get(cid)
@@ -48,6 +68,23 @@ export class Models {
     return view
   }
 
+  /** A model that nobody here knew of until it was offered. */
+  offered (from: string, { model, shards }: { model: string, shards: number }): ModelView {
+    this.#ofOtherSize(model, shards)
+    const view = this.view(model, shards)
+    view.isForeign = true
+    view.offeredBy = from
+    return view
+  }
+
+  /** Whoever offered it lied about how many shards it has. */
+  #ofOtherSize (cid: string, shards: number): void {
+    const view = this.#context.views.get(cid)
+    if (view === undefined || view.shards === shards) return
+    this.#holding.forget(view)
+    this.drop(view)
+  }
+
   /** What was said of how many there shall be is still so when the model comes back. */
   drop (view: ModelView): void {
     this.#context.views.delete(view.cid)
@@ -56,6 +93,7 @@ export class Models {
 
   /** A model is in the store. */
   told (local: LocalModel): void {
+    this.#ofOtherSize(local.cid, local.shardBytes.length)
     const view = this.view(local.cid, local.shardBytes.length)
     view.learn(local)
     const held = new Set(local.held)

@@ -7,6 +7,7 @@ import { Own, type ModelView } from './model-view.ts'
 import { Models } from './models.ts'
 import { Offers, type Task } from './offers.ts'
 import { Peer, PeerTable } from './peer-table.ts'
+import { effectivePolicy, mergePolicies } from './policies.ts'
 import { Proofs } from './proofs.ts'
 import { Rebalance } from './rebalance.ts'
 import { Rebuild } from './rebuild.ts'
@@ -164,6 +165,8 @@ export class Replicator {
     this.#handover.expire()
     const tasks: Task[] = []
     for (const view of context.views.values()) {
+      // Of what is not here and was only offered nothing is to be looked after.
+      if (view.isForeign) continue
       if (view.policy.target > 0 || this.#rebuild.awaits(view)) this.#circle.find(view)
       if (view.policy.target === 0) continue
       this.#proofs.tick(view)
@@ -309,7 +312,7 @@ export class Replicator {
 
   models (now: number): ModelReplication[] {
     this.#context.now = now
-    return [...this.#context.views.values()].filter(view => view.policy.target > 0).map(view => modelStatus(view, this.#context, shard => this.#holding.bytesLeft(view, shard)))
+    return [...this.#context.views.values()].filter(view => view.policy.target > 0 && !view.isForeign).map(view => modelStatus(view, this.#context, shard => this.#holding.bytesLeft(view, shard)))
   }
 
   shards (cid: string, now: number): ShardStatus[] | undefined {
@@ -326,25 +329,34 @@ export class Replicator {
   }
 
   #offered (from: string, offer: Extract<ReplicaMessage, { type: 'offer' }>): void {
-    const { ports, settings, draining, views } = this.#context
+    const { ports } = this.#context
     const { id, model, shard } = offer
-    const decline = (reason: DeclineReason): void => { ports.send(from, { type: 'decline', id, model, shard, reason }) }
-    if (draining) { decline('draining'); return }
-    if (settings.donateBytes === 0) { decline('space'); return }
-    const known = views.get(model)
-    if (known !== undefined && known.shards !== offer.shards) { decline('unknown-model'); return }
-    const view = known ?? this.#models.view(model, offer.shards)
-    this.#states.policies(view, offer.policies)
-    const reason = view.policy.target === 0 ? 'unknown-model' : this.#holding.take(from, offer, view)
-    if (reason !== undefined) {
-      if (known === undefined) this.#models.drop(view)
-      decline(reason)
-      return
-    }
-    for (const id of [from, ...offer.holders]) this.#context.met(view, id)
+    const taken = this.#take(from, offer)
+    if (typeof taken === 'string') { ports.send(from, { type: 'decline', id, model, shard, reason: taken }); return }
+    for (const peerId of [from, ...offer.holders]) this.#context.met(taken, peerId)
     ports.send(from, { type: 'accept', id, model, shard })
-    if (view.own[shard] === Own.Committed) ports.send(from, { type: 'commit', model, shard })
+    if (taken.own[shard] === Own.Committed) ports.send(from, { type: 'commit', model, shard })
     this.#dirty = true
+  }
+
+  /** What an offer says of a model that nobody here knows may be anything: nothing is made of it, or written, before it is decided. */
+  #take (from: string, offer: Extract<ReplicaMessage, { type: 'offer' }>): ModelView | DeclineReason {
+    const { views, self } = this.#context
+    const { model, policies } = offer
+    const spokenOf = views.get(model)
+    // Of what is not here yet, nobody knows who is right about its size.
+    const known = spokenOf?.isForeign === true && spokenOf.shards !== offer.shards ? undefined : spokenOf
+    const reason = this.#holding.refuses(from, offer, known)
+    if (reason !== undefined) return reason
+    const { records } = mergePolicies(spokenOf?.policies ?? new Map(), [...this.#models.remembered(model), ...this.#states.read(model, policies)], self.id)
+    if (effectivePolicy(records.values()).target === 0) return 'unknown-model'
+    if (known === undefined && !this.#models.hasRoom(from)) return 'busy'
+    const view = known ?? this.#models.offered(from, offer)
+    this.#states.policies(view, policies)
+    const refused = view.policy.target === 0 ? 'unknown-model' : this.#holding.take(from, offer, view)
+    if (refused === undefined) return view
+    if (known === undefined) this.#models.drop(view)
+    return refused
   }
 
   #settle (): void {
@@ -352,7 +364,7 @@ export class Replicator {
     const quiet = now - this.#changedAt >= settings.settleMs
     if (!quiet && now - this.#startedAt < settings.settleMs * SETTLE_TIMES_MAX) return
     this.#context.settled = true
-    for (const view of views.values()) for (const state of view.states) if (state.belowSince !== undefined) state.belowSince = now
+    for (const view of views.values()) for (const state of view.statesMade) if (state.belowSince !== undefined) state.belowSince = now
     this.#dirty = true
   }
 

@@ -4,7 +4,7 @@ import { Own, type ModelView } from './model-view.ts'
 import { toldPolicies } from './policies.ts'
 import type { Holding } from './holding.ts'
 import type { Peer } from './peer-table.ts'
-import type { ModelClaim, ReplicaMessage } from './types.ts'
+import type { ModelClaim, PolicyRecord, ReplicaMessage } from './types.ts'
 
 type State = Extract<ReplicaMessage, { type: 'state' }>
 
@@ -132,12 +132,16 @@ export class States {
     for (const member of told.members) this.#context.met(view, member)
   }
 
+  /** The true ones among them. */
+  read (model: string, given: readonly Uint8Array[]): PolicyRecord[] {
+    return given.map(bytes => this.#context.ports.readPolicy(bytes)).filter(record => record !== undefined).filter(record => record.model === model)
+  }
+
   /** Takes in records that are not known, with one write; a false one is ignored. */
   policies (view: ModelView, given: readonly Uint8Array[]): void {
     const { ports, now } = this.#context
     const known = [...view.policies.values()]
-    const records = given.filter(bytes => !known.some(record => equal(record.bytes, bytes))).map(bytes => ports.readPolicy(bytes))
-    const merged = view.merge(records.filter(record => record !== undefined).filter(({ model }) => model === view.cid))
+    const merged = view.merge(this.read(view.cid, given.filter(bytes => !known.some(record => equal(record.bytes, bytes)))))
     if (merged.saved.length === 0) return
     try {
       ports.savePolicies(merged)

@@ -1,0 +1,141 @@
+import assert from 'node:assert/strict'
+import { Bitfield, MiB, seededRandom } from '../../../src/base/index.ts'
+import { Replicator } from '../../../src/replication/replicator.ts'
+import { defaultReplication } from '../../../src/replication/settings.ts'
+import type { ModelClaim, PolicyRecord, PullJob, ReplicaMessage, ReplicaPorts, ReplicationSettings } from '../../../src/replication/types.ts'
+
+type Offer = Extract<ReplicaMessage, { type: 'offer' }>
+
+const SHARDS_MAX = 65_536
+const encode = (record: Omit<PolicyRecord, 'bytes'>): PolicyRecord => ({ ...record, bytes: new TextEncoder().encode(JSON.stringify(record)) })
+const policy = (model: string, over: Partial<PolicyRecord> = {}): PolicyRecord => encode({ model, min: 2, target: 3, max: 5, sequence: 1, publisher: 'publisher', ...over })
+
+/** One node, and what others with the swarm key can make it do. */
+class Victim {
+  readonly sent: Array<{ to: string, message: ReplicaMessage }> = []
+  pulls: PullJob[] = []
+  readonly policies = new Map<string, PolicyRecord>()
+  readonly replicator: Replicator
+  writes = 0
+  searches = 0
+  now = 1_000_000
+  #version = 0
+
+  constructor (settings: Partial<ReplicationSettings> = {}, policies: PolicyRecord[] = []) {
+    for (const record of policies) this.policies.set(`${record.model} ${record.publisher}`, record)
+    const ports: ReplicaPorts = {
+      send: (to, message) => { this.sent.push({ to, message }) },
+      heardAt: () => this.now,
+      watch: () => undefined,
+      reachable: () => [],
+      find: () => { this.searches++ },
+      pull: job => { this.pulls.push(job) },
+      cancel: () => undefined,
+      prove: () => undefined,
+      scrub: () => undefined,
+      save: () => undefined,
+      savePolicies: ({ saved, dropped }) => {
+        this.writes++
+        for (const { model, publisher } of dropped) this.policies.delete(`${model} ${publisher}`)
+        for (const record of saved) this.policies.set(`${record.model} ${record.publisher}`, record)
+      },
+      readPolicy: bytes => encode(JSON.parse(new TextDecoder().decode(bytes)) as Omit<PolicyRecord, 'bytes'>),
+      diskFreeBytes: () => 1e15,
+      note: () => undefined
+    }
+    this.replicator = new Replicator({ self: 'self', labels: {}, settings: { ...defaultReplication, settleMs: 0, donateBytes: 100 * MiB, ...settings }, random: seededRandom(1), ports, commitments: [], policies })
+    this.replicator.start(this.now)
+  }
+
+  tick (ms = 1_000): void {
+    this.now += ms
+    this.replicator.tick(this.now)
+  }
+
+  offer (from: string, model: string, over: Partial<Offer> = {}): string {
+    const before = this.sent.length
+    this.replicator.receive(from, { type: 'offer', id: `${from} ${model}`, model, shard: 0, shards: SHARDS_MAX, bytes: 1_000, urgent: true, policies: [policy(model).bytes], holders: [], ...over }, this.now)
+    const answer = this.sent.slice(before).find(({ message }) => message.type === 'accept' || message.type === 'decline')?.message
+    return answer?.type === 'decline' ? answer.reason : answer?.type ?? 'no answer'
+  }
+
+  says (from: string, model: string, claim: Partial<ModelClaim> = {}): void {
+    const none = new Bitfield(2).bytes
+    this.replicator.receive(from, {
+      type: 'state', incarnation: from, version: ++this.#version, ackIncarnation: '', ackVersion: 0, wantsReply: false, draining: false, leaving: false, freeBytes: 0, labels: {},
+      models: [{ model, shards: 2, policies: [], committed: none, pending: none, cached: none, members: [], ...claim }]
+    }, this.now)
+  }
+
+  /** What is on its way does not come. */
+  failPulls (): void {
+    for (const { model, shard } of this.pulls.splice(0)) this.replicator.pulled(model, shard, false, this.now)
+  }
+}
+
+describe('offers of who only has the swarm key', () => {
+  it('cost nothing before they are accepted, whatever size they say that a model has', () => {
+    const victim = new Victim()
+    const before = process.memoryUsage()
+    const startedAt = performance.now()
+    for (let i = 0; i < 300; i++) {
+      assert.equal(victim.offer('attacker', `empty ${i}`, { bytes: 0 }), 'unknown-model', 'no shard is empty')
+      assert.equal(victim.offer('attacker', `unsigned ${i}`, { policies: [] }), 'unknown-model')
+      assert.equal(victim.offer('attacker', `huge ${i}`, { bytes: 200 * MiB }), 'space')
+    }
+    assert.ok(performance.now() - startedAt < 3_000) // 0.4 s for each one was usual once
+    const after = process.memoryUsage()
+    assert.ok(after.heapUsed + after.arrayBuffers - before.heapUsed - before.arrayBuffers < 100 * MiB)
+    assert.equal(victim.pulls.length, 0)
+  })
+
+  it('are urgent for so many shards at once, and so many of one peer, as anybody may offer', () => {
+    const victim = new Victim()
+    victim.replicator.model({ cid: 'm', shardBytes: Array.from({ length: 1_000 }, () => 1_000), held: [], kept: false }, victim.now)
+    const taken = (from: string): number => Array.from({ length: 200 }, (_, i) => victim.offer(from, 'm', { shards: 1_000, shard: Number.parseInt(from, 10) * 200 + i })).filter(answer => answer === 'accept').length
+    assert.deepEqual(['0', '1', '2'].map(taken), [32, 32, 0])
+    assert.equal(victim.offer('3', 'm', { shards: 1_000, shard: 999, urgent: false }), 'busy')
+  })
+
+  it('of models that never come are few at a time, cost little, and are forgotten', () => {
+    const victim = new Victim()
+    let accepted = 0
+    for (let i = 0; i < 2_000; i++) {
+      if (victim.offer('attacker', `fake ${i}`) === 'accept') accepted++
+      victim.failPulls()
+      if (i % 200 === 199) victim.tick()
+    }
+    assert.ok(accepted <= 32, String(accepted))
+    const startedAt = performance.now()
+    for (let i = 0; i < 100; i++) victim.tick()
+    assert.ok(performance.now() - startedAt < 2_000)
+    assert.equal(victim.offer('another', 'a model'), 'accept', 'others are not kept out')
+    victim.failPulls()
+    assert.deepEqual(victim.replicator.models(victim.now), [])
+    assert.equal(victim.searches, 0)
+    for (let minute = 0; minute < 25; minute++) victim.tick(60_000)
+    assert.equal(victim.replicator.policyOf('a model'), undefined)
+    assert.equal(victim.replicator.policyOf('fake 0'), undefined)
+  })
+
+  it('do not say how many shards a model has', () => {
+    const victim = new Victim()
+    assert.equal(victim.offer('attacker', 'm'), 'accept')
+    assert.equal(victim.offer('publisher', 'm', { shards: 2 }), 'accept', 'before it is here nobody knows who is right')
+    assert.equal(victim.replicator.shards('m', victim.now)?.length, 2)
+    assert.equal(victim.offer('attacker', 'm', { shards: 3 }), 'accept')
+    victim.replicator.model({ cid: 'm', shardBytes: [1_000, 1_000], held: [0], kept: false }, victim.now)
+    assert.equal(victim.replicator.shards('m', victim.now)?.length, 2)
+    assert.equal(victim.replicator.policyOf('m')?.target, 3)
+    assert.equal(victim.offer('attacker', 'm', { shards: 3 }), 'unknown-model')
+    assert.equal(victim.replicator.pulling, 0)
+  })
+
+  it('do not say how large a shard is that is known here', () => {
+    const victim = new Victim()
+    victim.replicator.model({ cid: 'm', shardBytes: [10 * MiB, 200 * MiB], held: [0], kept: false }, victim.now)
+    assert.equal(victim.offer('attacker', 'm', { shards: 2, shard: 1, bytes: 1 }), 'space')
+    assert.equal(victim.offer('attacker', 'm', { shards: 2, shard: 0, bytes: 1 }), 'accept')
+    assert.equal(victim.replicator.promisedBytes, 10 * MiB)
+  })
+})
