@@ -188,6 +188,11 @@ export const REPLICA_URGENT_PULLS_PER_PEER_MAX = 32
 /** Models that were accepted and are not in the store yet, and those of one peer: a manifest comes within a second. */
 export const REPLICA_FOREIGN_MODELS_MAX = 64
 export const REPLICA_FOREIGN_MODELS_PER_PEER_MAX = 16
+/** Models that are not here of which it is remembered what publishers said: with a dozen records each, some megabytes. */
+export const REPLICA_FORMER_MODELS_MAX = 1_024
+/** Policies are recorded at once so often, and a second; what comes faster is recorded together at the next tick. Each is a sync of the disk. */
+export const REPLICA_POLICY_SAVES_BURST = 32
+export const REPLICA_POLICY_SAVES_PER_SECOND = 4
 /** A signed policy record has some 300 bytes. */
 export const POLICY_BYTES_MAX = 1 * KiB
 /** More replicas than that are a mirror of everything, not a policy. */

@@ -1,4 +1,4 @@
-import { REPLICA_FOREIGN_MODELS_MAX, REPLICA_FOREIGN_MODELS_PER_PEER_MAX } from '../base/index.ts'
+import { REPLICA_FOREIGN_MODELS_MAX, REPLICA_FOREIGN_MODELS_PER_PEER_MAX, REPLICA_FORMER_MODELS_MAX } from '../base/index.ts'
 import type { Context } from './context.ts'
 import type { Holding } from './holding.ts'
 import { ModelView, Own } from './model-view.ts'
@@ -34,6 +34,7 @@ export class Models {
     // A user removed it, and the ledger could not be told before the end of that life.
     for (const [model, shards] of this.#commitments) for (const shard of shards) this.#holding.removed(model, shard)
     this.#commitments.clear()
+    this.#forgetOldest()
     return promised
   }
 
@@ -82,13 +83,40 @@ export class Models {
     const view = this.#context.views.get(cid)
     if (view === undefined || view.shards === shards) return
     this.#holding.forget(view)
+    view.isForeign = false // what publishers said holds for whatever size it has
     this.drop(view)
   }
 
-  /** What was said of how many there shall be is still so when the model comes back. */
+  /** What was said of how many there shall be is still so when the model comes back; of one that never was here only what this node said itself. */
   drop (view: ModelView): void {
     this.#context.views.delete(view.cid)
-    if (view.policies.size > 0) this.#policies.set(view.cid, [...view.policies.values()])
+    if (view.policies.size === 0) return
+    this.#policies.set(view.cid, [...view.policies.values()])
+    if (view.isForeign) this.#forget([view.cid])
+    else this.#forgetOldest()
+  }
+
+  #forgetOldest (): void {
+    const others = [...this.#policies].filter(([, records]) => records.some(({ publisher }) => publisher !== this.#context.self.id)).map(([cid]) => cid)
+    // Some at a time: each time is a sync.
+    if (others.length > REPLICA_FORMER_MODELS_MAX) this.#forget(others.slice(0, others.length - REPLICA_FORMER_MODELS_MAX * 7 / 8))
+  }
+
+  /** Who holds such a model can tell it again. */
+  #forget (cids: readonly string[]): void {
+    const { ports, self } = this.#context
+    const dropped: PolicyRecord[] = []
+    for (const cid of cids) {
+      const [own, others] = [true, false].map(isOwn => this.remembered(cid).filter(({ publisher }) => (publisher === self.id) === isOwn)) as [PolicyRecord[], PolicyRecord[]]
+      dropped.push(...others)
+      if (own.length > 0) this.#policies.set(cid, own)
+      else this.#policies.delete(cid)
+    }
+    try {
+      if (dropped.length > 0) ports.savePolicies({ saved: [], dropped })
+    } catch {
+      // The disk's trouble is told by who has the disk; the next start finds them, and bounds them as well.
+    }
   }
 
   /** A model is in the store. */

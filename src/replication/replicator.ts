@@ -157,6 +157,7 @@ export class Replicator {
 
   #act (): void {
     const context = this.#context
+    this.#states.savePolicies()
     this.#circle.regroup()
     this.#rebuild.tick()
     this.#holding.tick()
@@ -353,7 +354,8 @@ export class Replicator {
     if (known === undefined && !this.#models.hasRoom(from)) return 'busy'
     const view = known ?? this.#models.offered(from, offer)
     this.#states.policies(view, policies)
-    const refused = view.policy.target === 0 ? 'unknown-model' : this.#holding.take(from, offer, view)
+    const notYet = view.policyRefused ? 'space' : 'busy'
+    const refused = view.policy.target === 0 ? notYet : this.#holding.take(from, offer, view)
     if (refused === undefined) return view
     if (known === undefined) this.#models.drop(view)
     return refused

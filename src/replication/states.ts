@@ -1,4 +1,5 @@
-import { Bitfield } from '../base/index.ts'
+import { Bitfield, REPLICA_POLICY_SAVES_BURST, REPLICA_POLICY_SAVES_PER_SECOND } from '../base/index.ts'
+import { TokenBucket } from '../transfer/index.ts'
 import { addStranger, exchangeId, type Context } from './context.ts'
 import { Own, type ModelView } from './model-view.ts'
 import { toldPolicies } from './policies.ts'
@@ -31,6 +32,9 @@ export class States {
   readonly #context: Context
   readonly #holding: Holding
   readonly #incarnation: string
+  /** Records that are wanted and not saved yet, by model: the newest of each publisher. */
+  readonly #unsaved = new Map<ModelView, PolicyRecord[]>()
+  readonly #saves = new TokenBucket(REPLICA_POLICY_SAVES_PER_SECOND, REPLICA_POLICY_SAVES_BURST, 0)
   #version = 1
   #leaving = false
 
@@ -104,6 +108,7 @@ export class States {
       // "I have nothing of it" asks for no answer: two that both have nothing would go on telling each other so.
       else if (hasSome(claim) && peer.unknown.size < UNKNOWN_MAX) peer.unknown.set(claim.model, claim.shards)
     }
+    this.#saveIfFew()
     for (const view of views.values()) {
       const askedSince = view.members.get(from) ?? view.claims.get(from)?.doubtedAt
       // It was told what this node has of it, and had nothing to say (in this life).
@@ -122,7 +127,7 @@ export class States {
   #learn (peer: Peer, told: ModelClaim): void {
     const view = this.#context.views.get(told.model)
     if (view === undefined || told.shards !== view.shards) return
-    this.policies(view, told.policies)
+    this.#heard(view, told.policies)
     if (!view.claims.has(peer.id) && !view.members.delete(peer.id)) {
       peer.ackVersion = 0
       peer.tries = 0
@@ -137,22 +142,46 @@ export class States {
     return given.map(bytes => this.#context.ports.readPolicy(bytes)).filter(record => record !== undefined).filter(record => record.model === model)
   }
 
-  /** Takes in records that are not known, with one write; a false one is ignored. */
+  /** Takes in records that are not known; a false one is ignored. They are in force before it returns, or at the next tick when there were many lately. */
   policies (view: ModelView, given: readonly Uint8Array[]): void {
-    const { ports, now } = this.#context
-    const known = [...view.policies.values()]
-    const merged = view.merge(this.read(view.cid, given.filter(bytes => !known.some(record => equal(record.bytes, bytes)))))
-    if (merged.saved.length === 0) return
+    this.#heard(view, given)
+    this.#saveIfFew()
+  }
+
+  #heard (view: ModelView, given: readonly Uint8Array[]): void {
+    const waiting = this.#unsaved.get(view) ?? []
+    const known = [...view.policies.values(), ...waiting]
+    const { saved } = view.merge([...waiting, ...this.read(view.cid, given.filter(bytes => !known.some(record => equal(record.bytes, bytes))))])
+    if (saved.length > 0) this.#unsaved.set(view, saved)
+  }
+
+  #saveIfFew (): void {
+    const { now, touch } = this.#context
+    if (this.#unsaved.size === 0) return
+    touch()
+    if (this.#saves.waitMs(now) > 0) return
+    this.#saves.take(1, now)
+    this.savePolicies()
+  }
+
+  /** What was heard, in one write. It is not in force before it is durable; where that fails the next state brings it again. */
+  savePolicies (): void {
+    const { views, ports, now, changed } = this.#context
+    const merged = [...this.#unsaved].filter(([view]) => views.get(view.cid) === view).map(([view, records]) => ({ view, merged: view.merge(records) })).filter(one => one.merged.saved.length > 0)
+    this.#unsaved.clear()
+    if (merged.length === 0) return
     try {
-      ports.savePolicies(merged)
+      ports.savePolicies({ saved: merged.flatMap(one => one.merged.saved), dropped: merged.flatMap(one => one.merged.dropped) })
     } catch {
-      view.policyRefused = true
-      return // it is not in force before it is durable; the next state brings it again
+      for (const { view } of merged) view.policyRefused = true
+      return
     }
-    view.adopt(merged)
-    view.policyRefused = false
-    view.metAt = now
-    this.#context.changed()
+    for (const one of merged) {
+      one.view.adopt(one.merged)
+      one.view.policyRefused = false
+      one.view.metAt = now
+    }
+    changed()
   }
 
   #send (peer: Peer, asks: boolean): void {

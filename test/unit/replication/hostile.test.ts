@@ -118,6 +118,19 @@ describe('offers of who only has the swarm key', () => {
     assert.equal(victim.replicator.policyOf('fake 0'), undefined)
   })
 
+  it('write nothing when they are declined, and what they wrote of what did not come goes', () => {
+    const victim = new Victim()
+    const records = (model: string): Uint8Array[] => Array.from({ length: 16 }, (_, i) => policy(model, { publisher: `made up ${i}` }).bytes)
+    for (let i = 0; i < 1_000; i++) victim.offer('attacker', `large ${i}`, { bytes: 200 * MiB, policies: records(`large ${i}`) })
+    assert.equal(victim.writes, 0)
+    assert.equal(victim.offer('attacker', 'small', { policies: records('small') }), 'accept')
+    assert.equal(victim.writes, 1, 'sixteen records with one sync')
+    assert.equal(victim.policies.size, 16)
+    victim.failPulls()
+    for (let minute = 0; minute < 25; minute++) victim.tick(60_000)
+    assert.equal(victim.policies.size, 0)
+  })
+
   it('do not say how many shards a model has', () => {
     const victim = new Victim()
     assert.equal(victim.offer('attacker', 'm'), 'accept')
@@ -137,5 +150,31 @@ describe('offers of who only has the swarm key', () => {
     assert.equal(victim.offer('attacker', 'm', { shards: 2, shard: 1, bytes: 1 }), 'space')
     assert.equal(victim.offer('attacker', 'm', { shards: 2, shard: 0, bytes: 1 }), 'accept')
     assert.equal(victim.replicator.promisedBytes, 10 * MiB)
+  })
+})
+
+describe('policies of who only has the swarm key', () => {
+  it('are recorded together when they come fast, and none is in force before it is recorded', () => {
+    const victim = new Victim()
+    victim.replicator.model({ cid: 'm', shardBytes: [1_000, 1_000], held: [0], kept: false }, victim.now)
+    for (let sequence = 1; sequence <= 1_000; sequence++) victim.says('attacker', 'm', { policies: [policy('m', { publisher: 'made up', target: 1 + sequence % 2, min: 1, sequence }).bytes] })
+    assert.ok(victim.writes <= 33, String(victim.writes))
+    const recorded = [...victim.policies.values()].at(-1)?.target
+    assert.equal(victim.replicator.policyOf('m')?.target, recorded)
+    victim.says('publisher', 'm', { policies: [policy('m').bytes] })
+    victim.tick()
+    assert.equal(victim.replicator.policyOf('m')?.target, 3)
+    assert.ok(victim.writes <= 34)
+  })
+
+  it('of models that are not here any more are bounded, and those of this node stay', () => {
+    const models = Array.from({ length: 3_000 }, (_, i) => `model ${i}`)
+    const victim = new Victim({}, models.flatMap(model => [policy(model), policy(model, { publisher: 'self', sequence: 7 })]))
+    const others = [...victim.policies.values()].filter(({ publisher }) => publisher !== 'self')
+    assert.ok(others.length <= 1_024)
+    assert.ok(others.length >= 512)
+    assert.equal(victim.policies.size - others.length, 3_000)
+    assert.equal(victim.writes, 1)
+    assert.equal(victim.replicator.nextSequence('model 0', 1), 8)
   })
 })
