@@ -67,7 +67,7 @@ export class Circle {
       if (group.has(id)) continue
       peers.forget(id)
       // What is known of its space still counts.
-      if (peer.liveness !== 'down') addStranger(strangers, peer)
+      if (peer.liveness !== 'down') addStranger(this.#context, peer)
     }
     for (const id of group) {
       if (peers.get(id) !== undefined) continue

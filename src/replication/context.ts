@@ -1,4 +1,4 @@
-import type { Random } from '../base/index.ts'
+import { PEERS_TRACKED_MAX, type Random } from '../base/index.ts'
 import type { ModelView } from './model-view.ts'
 import type { Peer, PeerTable } from './peer-table.ts'
 import type { Scene } from './planner.ts'
@@ -37,12 +37,18 @@ export function exchangeId (random: Random): string {
   return Buffer.from(random.bytes(8)).toString('hex')
 }
 
-const STRANGERS_MAX = 256
-
-export function addStranger (strangers: Map<string, Peer>, peer: Peer): void {
-  for (const oldest of strangers.keys()) {
-    if (strangers.size < STRANGERS_MAX) break
-    strangers.delete(oldest)
+/**
+ * Of each that can be reached one has to be remembered: each shard asks others, and where they push each other out their answers come to nothing.
+ * So those go first that cannot be reached.
+ */
+export function addStranger ({ strangers, ports }: Pick<Context, 'strangers' | 'ports'>, peer: Peer): void {
+  if (strangers.size >= PEERS_TRACKED_MAX && !strangers.has(peer.id)) {
+    const reachable = new Set(ports.reachable())
+    for (const id of strangers.keys()) if (!reachable.has(id)) strangers.delete(id)
+    for (const oldest of strangers.keys()) {
+      if (strangers.size < PEERS_TRACKED_MAX) break
+      strangers.delete(oldest)
+    }
   }
   strangers.set(peer.id, peer)
 }

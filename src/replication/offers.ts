@@ -3,7 +3,7 @@ import { addStranger, exchangeId, type Context } from './context.ts'
 import { pullTimeoutMs } from './holding.ts'
 import { FAILED_MAX, pick, type Candidate, type Need, type ShardLook, type Why } from './planner.ts'
 import { toldPolicies } from './policies.ts'
-import { nameHash, weight } from './rendezvous.ts'
+import { highest, nameHash, type Ranked } from './rendezvous.ts'
 import type { Peer } from './peer-table.ts'
 import type { ModelView, ShardState } from './model-view.ts'
 import type { DeclineReason, ReplicaMessage } from './types.ts'
@@ -36,7 +36,7 @@ export class Offers {
   readonly #open = new Map<string, OpenOffer>()
   readonly #byShard = new Map<string, Set<OpenOffer>>()
   /** As of this round of offers. */
-  #reachable: string[] | undefined
+  #reachable: Ranked[] | undefined
   /** Nobody was found for these, and not all of the others have had their turn yet. */
   readonly #lookedAt = new Set<ShardState>()
 
@@ -215,20 +215,14 @@ export class Offers {
   /** Those who hold something of the model, and the nearest of the others to the shard. */
   #nearest (view: ModelView, shard: number): Peer[] {
     const { ports, peers, strangers, self } = this.#context
-    const near: Array<{ id: string, weight: number }> = []
-    const reachable = this.#reachable = this.#reachable ?? ports.reachable()
-    for (const id of reachable) {
-      if (id === self.id || view.claims.has(id)) continue
-      const known = peers.get(id) ?? strangers.get(id)
-      near.push({ id, weight: weight(view.hash, shard, known?.hash ?? nameHash(id)) })
-    }
-    near.sort((a, b) => b.weight - a.weight)
+    this.#reachable ??= ports.reachable().map(id => ({ id, hash: (peers.get(id) ?? strangers.get(id))?.hash ?? nameHash(id) }))
+    const near = highest(view.hash, shard, this.#reachable, { count: PROBED_MAX, except: id => id === self.id || view.claims.has(id) })
     const nearest: Peer[] = []
     for (const id of view.claims.keys()) {
       const peer = peers.get(id)
       if (peer !== undefined) nearest.push(peer)
     }
-    for (const { id } of near.slice(0, PROBED_MAX)) nearest.push(peers.get(id) ?? this.#stranger(id))
+    for (const { id } of near) nearest.push(peers.get(id) ?? this.#stranger(id))
     return nearest
   }
 
@@ -237,7 +231,7 @@ export class Offers {
     const known = strangers.get(id)
     if (known !== undefined) return known
     const peer = peers.make(id, now)
-    addStranger(strangers, peer)
+    addStranger(this.#context, peer)
     return peer
   }
 

@@ -29,6 +29,9 @@ export class Rebalance {
   #lookAt = -Infinity
   #lookedAt = -Infinity
   #measuredAt = -Infinity
+  /** Whether there is somebody elsewhere, by level, at that tick: thousands of shards ask about thousands of peers. */
+  readonly #elsewhere = new Map<number, boolean>()
+  #elsewhereAt = -Infinity
 
   constructor (context: Context, holding: Holding) {
     this.#context = context
@@ -78,9 +81,16 @@ export class Rebalance {
   /** Somebody who could take a replica is in another domain at one of the levels up to this one. */
   #isRoomElsewhere (crowded: number): boolean {
     const { self, peers, strangers, now } = this.#context
+    if (now !== this.#elsewhereAt) this.#elsewhere.clear()
+    this.#elsewhereAt = now
     for (let level = 0; level <= crowded; level++) {
-      const elsewhere = (peer: Peer): boolean => peer.domains[level] !== self.domains[level] && peer.liveness === 'alive' && peer.freeBytes > 0
-      for (const group of [peers.peers, strangers]) for (const peer of group.values()) if (elsewhere(peer)) return true
+      let found = this.#elsewhere.get(level)
+      if (found === undefined) {
+        const isElsewhere = (peer: Peer): boolean => peer.domains[level] !== self.domains[level] && peer.liveness === 'alive' && peer.freeBytes > 0
+        found = [...peers.peers.values(), ...strangers.values()].some(isElsewhere)
+        this.#elsewhere.set(level, found)
+      }
+      if (found) return true
       this.#crampedAt = now
     }
     return false

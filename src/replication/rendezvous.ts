@@ -15,6 +15,27 @@ export function weight (modelHash: number, shard: number, peerHash: number): num
   return (mix(mix(modelHash ^ Math.imul(shard + 1, 0x9e3779b1)) ^ peerHash) + 0.5) / 0x1_0000_0000
 }
 
+export interface Ranked { readonly id: string, readonly hash: number }
+
+/** The `count` that rank highest, the highest first, without those that are excepted. One look at each: it is made for each of thousands of shards. */
+export function highest<P extends Ranked> (modelHash: number, shard: number, peers: readonly P[], { count, except }: { count: number, except: (id: string) => boolean }): P[] {
+  const found: P[] = []
+  const weights: number[] = []
+  for (const peer of peers) {
+    const theirs = weight(modelHash, shard, peer.hash)
+    if (found.length >= count && theirs <= (weights[found.length - 1] ?? 0)) continue
+    if (except(peer.id)) continue
+    let at = Math.min(found.length, count - 1)
+    for (; at > 0 && theirs > (weights[at - 1] ?? 0); at--) {
+      found[at] = found[at - 1] as P
+      weights[at] = weights[at - 1] ?? 0
+    }
+    found[at] = peer
+    weights[at] = theirs
+  }
+  return found
+}
+
 /** The same with a share: of two peers, one with twice the share comes first twice as often. */
 export function weightedScore (weight: number, share: number): number {
   return share / -Math.log(weight)

@@ -216,9 +216,9 @@ export class States {
   }
 
   #stranger (id: string): Peer {
-    const { peers, strangers, now } = this.#context
+    const { peers, now } = this.#context
     const peer = peers.make(id, now)
-    addStranger(strangers, peer)
+    addStranger(this.#context, peer)
     return peer
   }
 }
