@@ -55,7 +55,7 @@ export class Circle {
       if (goneAt !== undefined && now - goneAt >= FORGET_MODEL_MS) { this.#models.drop(view); continue }
       // Nothing is kept of it: all who had to know do by now, and who comes back with it is met again.
       if (view.policy.target === 0 && now - view.metAt >= FORGET_MODEL_MS && view.metAt !== -Infinity && !this.#rebuild.awaits(view)) {
-        view.claims.clear()
+        for (const id of view.claims.keys()) view.dropClaim(id)
         view.members.clear()
       }
       this.#sift(view)
@@ -91,14 +91,15 @@ export class Circle {
 
   /** Claims of those who have nothing of it, or are gone for good, go. */
   #sift (view: ModelView): void {
-    const { peers, now } = this.#context
+    const { peers, now, settings } = this.#context
     for (const [id, claim] of view.claims) {
       const peer = peers.get(id)
       const gone = peer?.liveness === 'down' && now - peer.downAt >= FORGET_DOWN_MS
       const empty = claim.committed.count === 0 && claim.pending.count === 0 && claim.cached.count === 0
       if (empty && peer?.stateAt !== undefined) view.without.set(id, now)
-      if (gone || (empty && peer?.stateAt !== undefined)) view.claims.delete(id)
+      if (gone || (empty && peer?.stateAt !== undefined)) view.dropClaim(id)
     }
+    for (const [id, { claimed, pending }] of view.spent) if (now - Math.max(claimed, pending) >= settings.proofTtlMs) view.spent.delete(id)
     for (const [id, at] of view.without) if (now - at >= WITHOUT_MS) view.without.delete(id)
   }
 }

@@ -1,6 +1,6 @@
 import { REPLICA_URGENT_PULLS_MAX, REPLICA_URGENT_PULLS_PER_PEER_MAX } from '../base/index.ts'
-import { Own, type Claim, type ModelView, type ShardState } from './model-view.ts'
-import { WRONG } from './planner.ts'
+import { Own, WRONG, type Claim, type ModelView, type ShardState } from './model-view.ts'
+import { pullTimeoutMs } from './planner.ts'
 import type { Context } from './context.ts'
 import type { DeclineReason, ReplicaMessage } from './types.ts'
 
@@ -21,14 +21,6 @@ interface Pull {
 const MEND_AGAIN_MS = 30_000
 const MEND_AGAIN_MAX_MS = 10 * 60_000
 const SAVE_AGAIN_MS = 10_000
-/** A pull slower than this, plus five minutes, has hung. The slowest link worth repairing over. */
-const SLOWEST_BYTES_PER_MS = 100
-const PULL_EXTRA_MS = 5 * 60_000
-
-/** How long whoever waits for a pull believes in it. */
-export function pullTimeoutMs (bytes: number): number {
-  return PULL_EXTRA_MS + bytes / SLOWEST_BYTES_PER_MS
-}
 
 /**
  * This node's own replicas: what it promised, what is on its way, and the space that takes. A promise is durable before

@@ -1,4 +1,5 @@
-import { Bitfield } from '../base/index.ts'
+import { Bitfield, PEERS_TRACKED_MAX } from '../base/index.ts'
+import { Credit, type Spent } from './credit.ts'
 import { NO_POLICY, effectivePolicy, mergePolicies, type Merged } from './policies.ts'
 import { RepairPace } from './repair-pace.ts'
 import { nameHash } from './rendezvous.ts'
@@ -7,6 +8,13 @@ import type { LocalModel, ModelClaim, Policy, PolicyRecord } from './types.ts'
 /** What this node has of a shard, and what it promised. */
 export const Own = { None: 0, Held: 1, Pulling: 2, Committed: 3, Broken: 4 } as const
 export type Own = typeof Own[keyof typeof Own]
+
+/** Missing answers in a row after which a holder that is up counts as missing; and what a wrong answer counts. */
+export const FAILED_MAX = 2
+export const WRONG = 3
+
+/** When something is said, how long a proof counts, and of which shards this node asks for one: of those that are here and wanted. */
+export interface Hearing { now: number, proofTtlMs: number, isAsked: (shard: number) => boolean }
 
 /** What one peer says of its part of a model, and what it has shown. */
 export class Claim {
@@ -20,8 +28,10 @@ export class Claim {
   fetchingSince: number | undefined
   /** Since when this is what it said in an earlier life, and not again in this one. */
   doubtedAt: number | undefined
+  readonly credit: Credit
 
-  constructor (shards: number) {
+  constructor (shards: number, spent?: Spent) {
+    this.credit = new Credit(shards, spent)
     this.committed = new Bitfield(shards)
     this.pending = new Bitfield(shards)
     this.cached = new Bitfield(shards)
@@ -40,30 +50,36 @@ export class Claim {
   }
 
   /** Says whether what it has committed changed. */
-  update ({ committed, pending, cached }: ModelClaim): boolean {
+  update ({ committed, pending, cached }: ModelClaim, hearing: Hearing): boolean {
     const shards = this.#shards
     const before = this.committed
+    const fetched = this.pending
     this.doubtedAt = undefined
     this.committed = new Bitfield(shards, committed.slice())
     this.pending = new Bitfield(shards, pending.slice())
     this.cached = new Bitfield(shards, cached.slice())
-    for (const shard of this.committed) if (!before.has(shard)) this.renewed(shard)
+    for (const shard of this.committed) if (!before.has(shard)) this.renewed(shard, hearing)
+    for (const shard of this.pending) if (!fetched.has(shard)) this.credit.fetches(shard, hearing.now, hearing.proofTtlMs)
     for (let at = 0; at < committed.length; at++) if (before.bytes[at] !== committed[at]) return true
     return false
   }
 
-  /** It has just got it: neither what it showed nor where it failed before was about these bytes. */
-  renewed (shard: number): void {
-    if (this.#shown === undefined) return
-    this.failed[shard] = 0
+  /** It has just got it: neither what it showed nor where it failed before was about these bytes. It is asked at once, and believed before that at most once. */
+  renewed (shard: number, { now, proofTtlMs, isAsked }: Hearing): void {
+    const isBelieved = !isAsked(shard) || this.credit.claims(shard, now, proofTtlMs)
+    if (isBelieved && this.#shown === undefined) return
+    this.failed[shard] = isBelieved ? 0 : Math.max(FAILED_MAX, this.failed[shard] ?? 0)
     this.provenAt[shard] = -Infinity
     this.askedAt[shard] = -Infinity
   }
 
   /** It started again: what it showed before says nothing about what its disk has now. */
-  doubt (now: number): void {
-    this.doubtedAt ??= now
-    this.#shown = undefined
+  doubt (hearing: Hearing): void {
+    this.doubtedAt ??= hearing.now
+    for (let shard = 0; this.#shown !== undefined && shard < this.#shards; shard++) if (!this.committed.has(shard)) this.failed[shard] = 0
+    for (const shard of this.committed) this.renewed(shard, hearing)
+    this.#shown?.provenAt.fill(-Infinity)
+    this.#shown?.askedAt.fill(-Infinity)
     this.fetchingSince = undefined
   }
 }
@@ -82,6 +98,8 @@ export class ShardState {
   keepUntil = -Infinity
   /** Since when somebody has been fetching the companion of a last copy. */
   pendingSince: number | undefined
+  /** When what others say last made up for all that was lacking. */
+  coveredAt = -Infinity
   /** Since when this node's cached copy has been all there is. */
   orphanedSince: number | undefined
   /** How often in a row somebody accepted and did not get it, and no offer before then. */
@@ -121,6 +139,8 @@ export class ModelView {
   readonly members = new Map<string, number>()
   /** Peers that have just said that they have nothing of it, and when: what others think they have is hearsay. */
   readonly without = new Map<string, number>()
+  /** What was believed on their word alone of peers that have nothing to say of it now: who takes it back and says it again is believed no more for that. */
+  readonly spent = new Map<string, Spent>()
   /** The newest record of each publisher. */
   policies: ReadonlyMap<string, PolicyRecord> = new Map()
   policy: Policy = NO_POLICY
@@ -180,28 +200,45 @@ export class ModelView {
 
   claim (peer: string): Claim {
     let claim = this.claims.get(peer)
-    if (claim === undefined) this.claims.set(peer, claim = new Claim(this.shards))
+    if (claim === undefined) this.claims.set(peer, claim = new Claim(this.shards, this.spent.get(peer)))
     return claim
   }
 
+  /** It has nothing of it, or is gone. */
+  dropClaim (peer: string): boolean {
+    const spent = this.claims.get(peer)?.credit.spent
+    if (spent === undefined) return false
+    this.spent.delete(peer)
+    if (Math.max(spent.claimed, spent.pending) > -Infinity) this.spent.set(peer, spent)
+    for (const oldest of this.spent.keys()) {
+      if (this.spent.size <= PEERS_TRACKED_MAX) break
+      this.spent.delete(oldest)
+    }
+    return this.claims.delete(peer)
+  }
+
+  hearing (now: number, proofTtlMs: number): Hearing {
+    return { now, proofTtlMs, isAsked: shard => this.policy.target > 0 && (this.own[shard] === Own.Held || this.own[shard] === Own.Committed) }
+  }
+
   /** A peer told what it has: says whether what it has committed changed. */
-  told (peer: string, told: ModelClaim, now: number): boolean {
+  told (peer: string, told: ModelClaim, hearing: Hearing): boolean {
     const claim = this.claim(peer)
     const before = claim.pending
-    const changed = claim.update(told)
-    this.#measure(claim, before, now)
+    const changed = claim.update(told, hearing)
+    this.#measure(claim, before, hearing.now)
     return changed
   }
 
   /** A peer has got what it was fetching, or will not. */
-  ended (peer: string, shard: number, ok: boolean, now: number): void {
+  ended (peer: string, shard: number, ok: boolean, hearing: Hearing): void {
     const claim = this.claims.get(peer)
     if (claim === undefined) return
     const before = claim.pending.clone()
-    if (ok && !claim.committed.has(shard)) claim.renewed(shard)
+    if (ok && !claim.committed.has(shard)) claim.renewed(shard, hearing)
     if (ok) claim.committed.set(shard)
     claim.pending.set(shard, false)
-    this.#measure(claim, before, now)
+    this.#measure(claim, before, hearing.now)
   }
 
   #measure (claim: Claim, before: Bitfield, now: number): void {

@@ -1,11 +1,10 @@
 import { REPLICA_CANDIDATE_LOOKS_MAX } from '../base/index.ts'
 import { addStranger, exchangeId, type Context } from './context.ts'
-import { pullTimeoutMs } from './holding.ts'
-import { FAILED_MAX, pick, type Candidate, type Need, type ShardLook, type Why } from './planner.ts'
+import { isFetching, pick, pullTimeoutMs, type Candidate, type Need, type ShardLook, type Why } from './planner.ts'
 import { toldPolicies } from './policies.ts'
 import { highest, nameHash, type Ranked } from './rendezvous.ts'
 import type { Peer } from './peer-table.ts'
-import type { ModelView, ShardState } from './model-view.ts'
+import { FAILED_MAX, type ModelView, type ShardState } from './model-view.ts'
 import type { DeclineReason, ReplicaMessage } from './types.ts'
 
 interface OpenOffer { id: string, view: ModelView, shard: number, to: string, accepted: boolean, until: number }
@@ -47,13 +46,13 @@ export class Offers {
 
   get size (): number { return this.#open.size }
 
-  /** Open offers of a shard to peers that do not say themselves that they are fetching it. */
+  /** Open offers of a shard to peers that do not say themselves that they are fetching it, or are not believed any more. */
   offered (view: ModelView, shard: number): number {
     if (this.#byShard.size === 0) return 0
     let count = 0
     for (const { to } of this.#byShard.get(key(view, shard)) ?? []) {
       const claim = view.claims.get(to)
-      if (claim?.pending.has(shard) !== true && claim?.committed.has(shard) !== true) count++
+      if (claim === undefined || !(isFetching(view, claim, shard, this.#context.now) || claim.committed.has(shard))) count++
     }
     return count
   }

@@ -3,13 +3,9 @@
  * replays them.
  */
 import { weight, weightedScore } from './rendezvous.ts'
-import { Own, type Claim, type ModelView, type ShardState } from './model-view.ts'
+import { FAILED_MAX, Own, WRONG, type Claim, type ModelView, type ShardState } from './model-view.ts'
 import { DOMAIN_LEVELS, type Peer, type PeerTable } from './peer-table.ts'
 import type { ReplicationSettings } from './types.ts'
-
-/** Missing answers in a row after which a holder that is up counts as missing; and what a wrong answer counts. */
-export const FAILED_MAX = 2
-export const WRONG = 3
 
 /** Who has just taken a replica on does not know yet who else has it. */
 const NEWCOMER_MS = 10_000
@@ -20,6 +16,9 @@ const UNHEARD_MAX_MS = 10_000
 const SEARCH_MAX_MS = 20_000
 /** States are told anew each ten minutes (states.ts): who has missed two of them, and only answers pings, is fetching nothing any more. */
 const PENDING_BELIEVED_MS = 21 * 60_000
+/** A pull slower than this, plus five minutes, has hung. The slowest link worth repairing over. */
+const SLOWEST_BYTES_PER_MS = 100
+const PULL_EXTRA_MS = 5 * 60_000
 /** By so many others a node's own copy is in doubt. */
 const DISPUTED_MIN = 3
 
@@ -64,7 +63,7 @@ export function look (view: ModelView, shard: number, { self, draining, settings
       else if (isProven(claim, shard, settings.proofTtlMs, now)) { found.proven.push(peer); found.replicas++ } else if ((claim.failed[shard] ?? 0) < FAILED_MAX) found.claimed.push(peer)
       else if (claim.failed[shard] !== WRONG) found.missing.push(peer)
       else found.disputed++
-    } else if (claim.pending.has(shard) && peer.liveness !== 'down' && !peer.draining && !peer.leaving && tellsState(peer, now)) {
+    } else if (isFetching(view, claim, shard, now) && peer.liveness !== 'down' && !peer.draining && !peer.leaving && tellsState(peer, now)) {
       found.pending.push(peer)
     }
   }
@@ -90,6 +89,18 @@ function unvouched (found: ShardLook, view: ModelView, shard: number, { self, dr
 
 /** What it says to be on its way is believed for so long. */
 export function tellsState (peer: Peer, now: number): boolean { return now - (peer.stateAt ?? -Infinity) < PENDING_BELIEVED_MS }
+
+/** How long whoever waits for a pull believes in it. */
+export function pullTimeoutMs (bytes: number): number {
+  return PULL_EXTRA_MS + bytes / SLOWEST_BYTES_PER_MS
+}
+
+/** It says so, and not for longer than that may take. */
+export function isFetching (view: ModelView, claim: Claim, shard: number, now: number): boolean {
+  if (!claim.pending.has(shard)) return false
+  const since = claim.credit.fetchesSince(shard)
+  return since === -Infinity || now - since < pullTimeoutMs(view.bytes[shard] ?? 0)
+}
 
 /** Others hear it, and this node has not for long. */
 export function isSilent (peer: Peer, graceMs: number, now: number): boolean {
@@ -136,7 +147,9 @@ export function needOf (view: ModelView, shard: number, seen: ShardLook, offered
   const coming = seen.pending.length + offered
   // Of a last copy one more is asked for whenever those asked have taken far too long.
   const hedged = last && state.pendingSince !== undefined ? Math.min(coming, Math.floor((scene.now - state.pendingSince) / hedgeMs(view.bytes[shard] ?? 0))) : 0
-  const lacking = Math.min(policy.target - seen.replicas - seen.claimed.length - coming + hedged, policy.max - seen.replicas - coming)
+  // A word does not take the place that a last copy needs.
+  const taken = offered + (last ? Math.min(seen.pending.length, Math.max(0, policy.max - seen.replicas - 1)) : seen.pending.length)
+  const lacking = Math.min(policy.target - seen.replicas - seen.claimed.length - coming + hedged, policy.max - seen.replicas - taken)
   // The last copy gets one companion at once. More wait for those that may come back.
   const cautious = last && (scene.peers.brake || (seen.missing.length > 0 && scene.now < graceBegin(seen, state, scene) + settings.graceTwoCopiesMs))
   const wanted = cautious ? Math.min(lacking, 2 - left - coming + hedged) : lacking
@@ -153,8 +166,8 @@ export function needOf (view: ModelView, shard: number, seen: ShardLook, offered
   let rank = rankOf(view, shard, self, [...seen.proven, ...seen.claimed])
   // Who drains hands over by itself; the others only when it does not.
   if (seen.draining.length > 0 && (seen.missing.length === 0 || !last)) rank++
-  // Where a brake has held all back, they take turns from its release on, not all at once.
-  const since = Math.max(graceEnd(seen, view, state, scene), state.replicasSince, scene.peers.brakeOffAt)
+  // Where a brake or somebody's word has held all back, they take turns from its end on, not all at once.
+  const since = Math.max(graceEnd(seen, view, state, scene), state.replicasSince, state.coveredAt, scene.peers.brakeOffAt)
   const dueAt = Math.max(since + rank * settings.rankDelayMs, view.kept ? -Infinity : state.committedAt + NEWCOMER_MS, doubtedUntil)
   return { why, wanted: isDoubtful ? 1 : Math.min(wanted, now), dueAt: Math.max(dueAt, awaitedUntil, unheard(view, scene) ? scene.now + UNHEARD_MS : -Infinity) }
 }

@@ -1,5 +1,5 @@
-import { FAILED_MAX, WRONG, isProven } from './planner.ts'
-import { Own, type Claim, type ModelView } from './model-view.ts'
+import { isProven } from './planner.ts'
+import { FAILED_MAX, Own, WRONG, type Claim, type ModelView } from './model-view.ts'
 import { weight } from './rendezvous.ts'
 import { exchangeId, type Context } from './context.ts'
 import type { Peer } from './peer-table.ts'
@@ -97,6 +97,7 @@ export class Proofs {
         if (equal(expected, given)) {
           claim.provenAt[shard] = this.#context.now
           claim.failed[shard] = 0
+          claim.credit.proven(shard)
           continue
         }
         this.#failed(challenge, claim, shard, WRONG)

@@ -1,6 +1,6 @@
-import { distance, inOne, type Need, type ShardLook } from './planner.ts'
+import { distance, inOne, pullTimeoutMs, type Need, type ShardLook } from './planner.ts'
 import { Own, type ModelView } from './model-view.ts'
-import { pullTimeoutMs, type Holding } from './holding.ts'
+import type { Holding } from './holding.ts'
 import type { Context } from './context.ts'
 import type { Peer } from './peer-table.ts'
 

@@ -200,7 +200,7 @@ export class Replicator {
         const view = views.get(message.model)
         if (view === undefined || message.shard >= view.shards) break
         this.#context.met(view, from)
-        view.ended(from, message.shard, message.type === 'commit', now)
+        view.ended(from, message.shard, message.type === 'commit', view.hearing(now, this.#context.settings.proofTtlMs))
         this.#offers.settled(from, view, message.shard, message.type === 'commit')
         this.#dirty = true
         break

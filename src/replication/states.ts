@@ -77,7 +77,7 @@ export class States {
   }
 
   received (from: string, state: State): void {
-    const { now, peers, strangers, views } = this.#context
+    const { now, peers, strangers, views, settings } = this.#context
     const shares = state.models.some(({ model }) => views.has(model))
     const peer = peers.get(from) ?? (shares ? peers.track(from, now, strangers.get(from)) : strangers.get(from) ?? this.#stranger(from))
     if (shares) strangers.delete(from)
@@ -86,7 +86,7 @@ export class States {
       if (peer.incarnation !== '') {
         peer.former.push(peer.incarnation)
         if (peer.former.length > FORMER_MAX) peer.former.shift()
-        for (const view of views.values()) view.claims.get(from)?.doubt(now)
+        for (const view of views.values()) view.claims.get(from)?.doubt(view.hearing(now, settings.proofTtlMs))
       }
       peer.incarnation = state.incarnation
       peer.leaving = false
@@ -114,7 +114,7 @@ export class States {
       // It was told what this node has of it, and had nothing to say (in this life).
       if (askedSince === undefined || peer.sentAt <= askedSince || now - askedSince < ANSWER_MS) continue
       view.members.delete(from)
-      if (view.claims.delete(from)) this.#context.viewChanged()
+      if (view.dropClaim(from)) this.#context.viewChanged()
       view.without.set(from, now)
     }
     if (state.wantsReply || peer.unknown.size > 0) {
@@ -125,15 +125,16 @@ export class States {
   }
 
   #learn (peer: Peer, told: ModelClaim): void {
-    const view = this.#context.views.get(told.model)
+    const { views, now, settings } = this.#context
+    const view = views.get(told.model)
     if (view === undefined || told.shards !== view.shards) return
     this.#heard(view, told.policies)
     if (!view.claims.has(peer.id) && !view.members.delete(peer.id)) {
       peer.ackVersion = 0
       peer.tries = 0
-      view.metAt = this.#context.now
+      view.metAt = now
     }
-    if (view.told(peer.id, told, this.#context.now)) this.#context.viewChanged()
+    if (view.told(peer.id, told, view.hearing(now, settings.proofTtlMs))) this.#context.viewChanged()
     for (const member of told.members) this.#context.met(view, member)
   }
 

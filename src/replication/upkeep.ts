@@ -7,6 +7,8 @@ import type { Peer } from './peer-table.ts'
 import { look, needOf, rankOf, type ShardLook } from './planner.ts'
 import type { Rebalance } from './rebalance.ts'
 
+const BELIEVED_LOOK_MS = 5_000
+
 /** Looks at each shard of a model that is here: what is lacking becomes a task, what is too much a question, what nobody cares for a promise. */
 export class Upkeep {
   readonly #context: Context
@@ -42,7 +44,13 @@ export class Upkeep {
     const offered = this.#offers.offered(view, shard)
     if (seen.replicas > 1 || seen.pending.length + offered === 0) state.pendingSince = undefined
     else state.pendingSince ??= now
-    const need = needOf(view, shard, seen, offered, this.#context) ?? this.#rebalance.need(view, shard, seen, offered)
+    const lacking = needOf(view, shard, seen, offered, this.#context)
+    if (seen.replicas < view.policy.target && seen.pending.length + seen.claimed.length > 0) {
+      // What is only said is not believed for ever.
+      this.#context.wake(now + BELIEVED_LOOK_MS)
+      if (lacking === undefined) state.coveredAt = now
+    }
+    const need = lacking ?? this.#rebalance.need(view, shard, seen, offered)
     if (need !== undefined) tasks.push({ view, shard, look: seen, need })
     if (committed) this.#handover.consider(view, shard, seen)
   }

@@ -55,7 +55,7 @@ export class ReplicaBench {
       prove: (_model, numbers, nonce, done) => { done(numbers.map(shard => digestOf(shard, nonce))) },
       scrub: () => undefined,
       save: change => { this.saves.push(change.shards.length) },
-      savePolicy: () => undefined,
+      savePolicies: () => undefined,
       readPolicy: bytes => ({ ...JSON.parse(new TextDecoder().decode(bytes)) as PolicyRecord, bytes }),
       diskFreeBytes: () => this.diskFreeBytes(),
       note: event => { this.notes.push(event) }

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { Bitfield, MiB } from '../../../src/base/index.ts'
-import { ModelView, Own } from '../../../src/replication/model-view.ts'
+import { ModelView, Own, WRONG } from '../../../src/replication/model-view.ts'
 import { PeerTable, type Peer } from '../../../src/replication/peer-table.ts'
-import { WRONG, distance, look, needOf, pick, rankOf, trimPlace, type Scene } from '../../../src/replication/planner.ts'
+import { distance, look, needOf, pick, rankOf, trimPlace, type Scene } from '../../../src/replication/planner.ts'
 import { defaultReplication } from '../../../src/replication/settings.ts'
 
 const settings = { ...defaultReplication, donateBytes: 0 }
