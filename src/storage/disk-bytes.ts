@@ -112,6 +112,7 @@ export class DiskBytes implements ByteStore {
     } finally {
       await handle.close()
     }
+    await this.#forget(path)
   }
 
   async syncNames (): Promise<void> { await syncDirectory(this.#layout.files) }
@@ -173,6 +174,7 @@ export class DiskBytes implements ByteStore {
     const path = this.pathOf(file.key)
     await this.#forget(path)
     await rm(path, { force: true })
+    await this.#forget(path)
   }
 
   async startImport (size: number, whole: boolean): Promise<ImportTarget> {
@@ -222,6 +224,7 @@ export class DiskBytes implements ByteStore {
       if (toClose) await chmod(target.path, 0o444)
       await rename(target.path, path)
       this.#imports.delete(target.path)
+      await this.#forget(path)
     })
     await syncDirectory(this.#layout.files)
   }
@@ -343,7 +346,10 @@ export class DiskBytes implements ByteStore {
     }
   }
 
-  /** Nothing of what was at this path is open or waits to be written. */
+  /**
+   * Nothing of what was at this path is open or waits to be written. Who puts another file there, or none, calls it once more
+   * after that: a read that began in between has opened the old one, and left it in the pool.
+   */
   async #forget (path: string): Promise<void> {
     await this.#releaseDirty([path])
     await this.handles.forget(path)
