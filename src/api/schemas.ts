@@ -194,6 +194,7 @@ export const VerifyResult = z.object({
   blocks: z.int(),
   bytes,
   bad: z.array(z.object({ model: z.string(), path: z.string(), block: z.int(), cid: z.string(), reason: z.string() })),
+  unchecked: z.object({ blocks: z.int(), reason: z.string() }).optional().openapi({ description: 'blocks that could not be looked at, and stay as they are, with the reason of the first; absent when there are none' }),
   lacking: z.array(z.object({ cid: z.string(), bytes, published: z.boolean() })).openapi({ description: 'models that were added or pinned here and are not whole, with the bytes they lack' })
 }).openapi('VerifyResult')
 

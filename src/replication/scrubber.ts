@@ -1,4 +1,4 @@
-import { MiB, NodeStoppedError, asError, sleep, type Clock, type Logger, type Random } from '../base/index.ts'
+import { DiskError, MiB, NodeStoppedError, asError, sleep, type Clock, type Logger, type Random } from '../base/index.ts'
 import type { ModelStore, StoredFile } from '../storage/store.ts'
 import { BadPlaces, sizeOnDisk } from './bad-places.ts'
 import type { Ledger } from './ledger.ts'
@@ -182,7 +182,7 @@ export class Scrubber {
       this.#saveSuspect()
       const { inPlace } = file
       const size = await sizeOnDisk(file)
-      const { bad } = await store.verifyRange(file, first, count, { signal })
+      const { bad, unchecked } = await store.verifyRange(file, first, count, { signal })
       // A file in place is the user's, to change as he likes.
       if (bad.length > 0 && !inPlace) {
         this.#places.add(file, bad, size)
@@ -190,6 +190,8 @@ export class Scrubber {
       }
       this.#bad += bad.length
       if (bad.length > 0) logger.warn({ file: file.key, blocks: bad.length }, 'the scrub found bad blocks; they are withdrawn')
+      // Nothing is known of these: no rot, and no pass that looked at everything.
+      if (unchecked !== undefined) throw new DiskError(`${unchecked.blocks} blocks of ${file.path ?? file.key} could not be checked: ${unchecked.reason}`)
     })
     this.#turn = work.catch(() => undefined) // told to whoever asked for it
     await work

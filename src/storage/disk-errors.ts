@@ -32,6 +32,13 @@ export function diskError (error: unknown, what: string): ShoalError {
   return new DiskError(`${what}: ${asError(error).message}`, { cause: error })
 }
 
+/** True when the disk could not give what lies in an open file. Any other error says something about this call or this process. */
+export function isUnreadable (error: unknown): boolean {
+  const cause = error instanceof DiskError ? error.cause : error
+  if (systemCode(cause) !== 'EIO') return false
+  return !(cause instanceof Error && 'syscall' in cause) || cause.syscall === 'read'
+}
+
 /** True when nothing more should be written to the volume until it has been looked at. */
 export function volumeAtFault (error: unknown): boolean {
   if (error instanceof OutOfSpaceError) return true

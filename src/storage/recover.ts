@@ -6,7 +6,7 @@ import type { Blocks } from './blocks.ts'
 import type { ByteStore, SavedModel } from './byte-store.ts'
 import { UnknownSchemaError, type Catalog, type FileRow } from './catalog.ts'
 import { withWorkSlot, type Core } from './core.ts'
-import { isCatalogCorrupt } from './disk-errors.ts'
+import { isCatalogCorrupt, isUnreadable } from './disk-errors.ts'
 import { GuardBrokenError, checkGuard, readGuarded } from './in-place.ts'
 import { FileRecord, ModelRecord, offsetsOf, type FileDetails } from './records.ts'
 
@@ -201,6 +201,7 @@ async function rescan (core: Core, file: FileRecord, from: number, signal: Abort
       try {
         return await core.bytes.read(file, offsets[block] ?? 0, into) === size && verifyBytes(cid, into)
       } catch (error) {
+        if (!isUnreadable(error)) throw error // it says nothing about the block: this file is hashed at the next start
         unreadable = { blocks: (unreadable?.blocks ?? 0) + 1, error: asError(error).message }
         return false
       }

@@ -104,10 +104,15 @@ export interface BadBlock {
 }
 
 export interface VerifyProgress { bytesDone: number, bytesTotal: number }
-/** `blocks` were recorded when it began; `bad` lists all of them that were withdrawn by its end, those of a file that went as a whole too. */
-export interface VerifyResult { blocks: number, bytes: number, bad: BadBlock[] }
-/** Blocks that were recorded and are checked; `bad` are positions in the file's index. */
-export interface RangeVerifyResult { blocks: number, bytes: number, bad: number[] }
+/** Blocks that could not be looked at, for a reason that says nothing about them: they stay as they are. `reason`: of the first one. */
+export interface Unchecked { blocks: number, reason: string }
+/**
+ * `blocks` were recorded when it began; `bad` lists all of them that were withdrawn by its end, those of a file that went as a whole too.
+ * `unchecked`, which the others leave out: absent when there are none.
+ */
+export interface VerifyResult { blocks: number, bytes: number, bad: BadBlock[], unchecked?: Unchecked }
+/** Blocks that were recorded and are checked; `bad` are positions in the file's index. `unchecked` as in VerifyResult. */
+export interface RangeVerifyResult { blocks: number, bytes: number, bad: number[], unchecked?: Unchecked }
 
 /**
  * A file on its way in. Write its blocks in any order, then `commit` with the finished index, or `abort`.

@@ -2,6 +2,7 @@ import { ModelNotFoundError, asError, throwIfAborted, type AbortOptions, type Pr
 import { verifyBytes } from '../model/index.ts'
 import type { Blocks } from './blocks.ts'
 import { recordOf, withWorkSlot, type Core } from './core.ts'
+import { isUnreadable } from './disk-errors.ts'
 import type { FileRecord } from './records.ts'
 import type { BadBlock, RangeVerifyResult, StoredFile, VerifyProgress, VerifyResult } from './store.ts'
 
@@ -31,6 +32,7 @@ export async function verifyHeld (core: Core, blocks: Blocks, cid: string | unde
       const checked = await check(core, blocks, file, block)
       progress.bytesDone += checked.bytes
       options.onProgress?.({ ...progress })
+      if (checked.unchecked !== undefined) { noteUnchecked(result, checked.unchecked); continue }
       if (checked.gone && (file.removed || lost.get(file.key)?.has(block) !== true)) continue
       result.blocks++
       result.bytes += checked.bytes
@@ -56,6 +58,7 @@ export async function verifyRange (core: Core, blocks: Blocks, stored: StoredFil
   for (let block = first; block < first + count; block++) {
     throwIfAborted(signal)
     const checked = await check(core, blocks, file, block)
+    if (checked.unchecked !== undefined) { noteUnchecked(result, checked.unchecked); continue }
     if (checked.gone) continue
     result.blocks++
     result.bytes += checked.bytes
@@ -68,26 +71,45 @@ function * blocksOf (work: Array<{ file: FileRecord, held: number[] }>): Generat
   for (const { file, held } of work) for (const block of held) yield { file, block }
 }
 
+function noteUnchecked (result: VerifyResult | RangeVerifyResult, reason: string): void {
+  result.unchecked ??= { blocks: 0, reason }
+  result.unchecked.blocks++
+}
+
 /** `reason` says what is wrong with it; `gone`: it was removed or withdrawn meanwhile, by others or with its whole file. */
-async function check (core: Core, blocks: Blocks, file: FileRecord, block: number): Promise<{ bytes: number, gone: boolean, reason?: string }> {
+interface Checked { bytes: number, gone: boolean, reason?: string, /** Why it could not be looked at. */ unchecked?: string }
+
+/** Withdraws what is proven bad, and nothing else: a file in place, and where it is, cannot be had back. */
+async function check (core: Core, blocks: Blocks, file: FileRecord, block: number): Promise<Checked> {
   const { index, offsets } = file.details
   const bytes = index.sizes[block] ?? 0
   const cid = index.blocks.at(block)
   if (cid === undefined || file.removed || !file.present.has(block)) return { bytes, gone: true }
-  const reason = await withWorkSlot(core, async slot => {
+  return await withWorkSlot(core, async slot => {
+    let reason: string | undefined
     try {
-      const lost = await blocks.tryRead({ file, block, offset: offsets[block] ?? 0, size: bytes }, slot)
-      if (lost !== undefined) return lost
-      if (verifyBytes(cid, slot.bytes)) return undefined
-      await blocks.withdraw(file, [block], 'its bytes hash to something else')
-      return 'its bytes hash to something else'
+      reason = await blocks.tryRead({ file, block, offset: offsets[block] ?? 0, size: bytes }, slot)
     } catch (error) {
-      const failed = asError(error)
-      await blocks.withdraw(file, [block], failed.message)
-      return failed.message
+      reason = asError(error).message
+      if (!file.removed && file.present.has(block)) { // else it was withdrawn, and only that could not be recorded
+        if (file.inPlace || !isUnreadable(error)) return { bytes, gone: false, unchecked: reason }
+        await withdrawn(core, blocks, { file, block, reason })
+      }
+      return { bytes, gone: file.removed, reason }
     }
+    if (reason === undefined && !verifyBytes(cid, slot.bytes)) {
+      reason = 'its bytes hash to something else'
+      await withdrawn(core, blocks, { file, block, reason })
+    }
+    return { bytes, gone: file.removed, reason }
   })
-  return { bytes, gone: file.removed, reason }
+}
+
+/** What cannot be recorded is recorded later: the volume says by itself what is wrong with it. */
+async function withdrawn (core: Core, blocks: Blocks, { file, block, reason }: { file: FileRecord, block: number, reason: string }): Promise<void> {
+  await blocks.withdraw(file, [block], reason).catch(error => {
+    core.logger.warn({ file: file.key, block, error: asError(error).message }, 'a bad block is withdrawn and not yet recorded as such')
+  })
 }
 
 function badBlock (file: FileRecord, block: number, reason: string, cid: string | undefined): BadBlock {

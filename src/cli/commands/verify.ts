@@ -6,7 +6,7 @@ import { count, size, table } from '../format.ts'
 
 export function addVerify (program: Command): void {
   program.command('verify')
-    .description('re-hash what is held; exit code 4 if anything is bad, or was lost of what was added or pinned here')
+    .description('re-hash what is held; exit code 4 if anything is bad, or was lost of what was added or pinned here, 1 if something could not be checked')
     .argument('[cid]', 'only this model')
     .action(action(async (context, cid: string | undefined) => {
       context.listenForInterrupts()
@@ -14,16 +14,19 @@ export function addVerify (program: Command): void {
       const result = await context.client.verify(cid, { signal: context.signal, onProgress: now => { progress.update(now) } })
         .finally(() => { progress.stop() })
       context.print(result, describe(result))
-      return result.bad.length === 0 && result.lacking.length === 0 ? EXIT.done : EXIT.verification
+      if (result.bad.length > 0 || result.lacking.length > 0) return EXIT.verification
+      return result.unchecked === undefined ? EXIT.done : EXIT.failed
     }))
 }
 
-function describe ({ blocks, bytes, bad, lacking }: Verification): string {
+function describe ({ blocks, bytes, bad, unchecked, lacking }: Verification): string {
   const checked = `${count(blocks, 'block')}, ${size(bytes)} checked`
   const parts: string[] = []
   if (bad.length > 0) parts.push(`${table(['MODEL', 'FILE', '>BLOCK', 'REASON'], runs(bad).map(({ model, path, block, last, reason }) => [model, path, block === last ? String(block) : `${block}-${last}`, reason]))}\n`)
   if (bad.length > 0) parts.push(`${checked}: ${count(bad.length, 'block')} bad and withdrawn; fetch them again with shoal get CID`)
-  else parts.push(lacking.length === 0 ? `${checked}: all good` : `${checked}, and what is here is good; not all is here`)
+  else if (lacking.length > 0) parts.push(`${checked}, and what is here is good; not all is here`)
+  else parts.push(`${checked}: ${unchecked === undefined ? 'all good' : 'these are good'}`)
+  if (unchecked !== undefined) parts.push(`${count(unchecked.blocks, 'block')} could not be checked, and nothing was done about them: ${unchecked.reason}`)
   for (const { cid, bytes, published } of lacking) {
     parts.push(published
       ? `${cid} was added here and lacks ${size(bytes)} that are gone or changed; add it again, or fetch them from others: shoal get ${cid}`

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict'
 import { chmod, open, truncate } from 'node:fs/promises'
+import { mock } from 'node:test'
 import { seededRandom, silentLogger, systemClock, type Clock } from '../../../src/base/index.ts'
 import { Ledger } from '../../../src/replication/ledger.ts'
 import { Scrubber } from '../../../src/replication/scrubber.ts'
+import { HandlePool } from '../../../src/storage/handles.ts'
 import { createMemoryStore, type ModelStore } from '../../../src/storage/index.ts'
 import { fileOf, fileStore, load, settings, smallModel, temporaryDirectory, type Sample } from '../../compliance/store-fixtures.ts'
 import { until } from '../../support/until.ts'
@@ -96,7 +98,10 @@ describe('the scrub', () => {
   describe('of a volume that goes bad', () => {
     const scrub = { periodMs: 100, suspectBlocks: 3 }
     const running: Scrubber[] = []
-    afterEach(async () => { for (const scrubber of running.splice(0)) await scrubber.stop() })
+    afterEach(async () => {
+      mock.restoreAll()
+      for (const scrubber of running.splice(0)) await scrubber.stop()
+    })
     interface Disk extends AsyncDisposable { store: ModelStore, sample: Sample, path: string, breaks: (...blocks: number[]) => Promise<void>, mend: () => Promise<void> }
     /** A store on disk with one file of 20 blocks. */
     const disk = async (): Promise<Disk> => {
@@ -156,6 +161,18 @@ describe('the scrub', () => {
       await at.breaks(1, 5, 7)
       await until('the volume is suspect', () => scrubber.suspect, { withinMs: 10_000 })
       await scrubber.stop()
+    })
+
+    it('does not suspect it for what could not be looked at, and does not call that a pass over everything', async () => {
+      await using at = await disk()
+      using ledger = new Ledger(undefined, silentLogger)
+      const failed = mock.method(HandlePool.prototype, 'acquire', async () => await Promise.reject(Object.assign(new Error('too many open files'), { code: 'EMFILE', syscall: 'open' })))
+      const scrubber = start(at.store, ledger)
+      await until('all of it was to be read, twice', () => failed.mock.callCount() >= 40, { withinMs: 10_000 })
+      failed.mock.restore()
+      assert.deepEqual([scrubber.suspect, scrubber.status().bad, scrubber.status().lastCompletedAt], [false, 0, undefined])
+      await passes(scrubber)
+      assert.equal(at.store.model(at.sample.cid)?.complete, true)
     })
 
     it('goes on to suspect it after a restart, until the first whole pass of a life found nothing bad', async () => {
