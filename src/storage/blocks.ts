@@ -2,10 +2,12 @@ import type { CID } from 'multiformats/cid'
 import { DiskError, STORE_DIRTY_FILES_MAX, UsageError, asError, systemCode, type Clock } from '../base/index.ts'
 import { RAW, verifyBytes } from '../model/index.ts'
 import { LINKS_AT_ONCE, inParallel } from './concurrency.ts'
-import { recordOf, withWorkSlot, type Core } from './core.ts'
+import { recordOf, type Core } from './core.ts'
 import { diskError } from './disk-errors.ts'
+import { evictPart } from './evict.ts'
 import { GuardBrokenError, readGuarded } from './in-place.ts'
-import { blockAt, type FileRecord } from './records.ts'
+import { Losses } from './losses.ts'
+import { blockAt, sizeOfBlocks, type FileRecord } from './records.ts'
 import type { Slot } from './slots.ts'
 import type { BlockLocation, FilePart, StoredFile } from './store.ts'
 import { SyncBatch } from './sync-batch.ts'
@@ -14,19 +16,16 @@ import { SyncBatch } from './sync-batch.ts'
 interface Written { file: FileRecord, block: number, generation: number }
 type Location = BlockLocation & { readonly file: FileRecord }
 interface Lost { blocks: number[] | 'all', reason: string }
-/** `remake`: the whole file is lost and made anew; `wasPlaced`: it was in place until then. */
-interface Loss { remake: boolean, wasPlaced: boolean }
 
 /**
  * Blocks in and out. Owns what is recorded about a file, and the order of effects:
- * write -> sync -> catalog -> links of a complete file -> `present` -> event; and back when a block is withdrawn.
+ * write -> sync -> catalog -> links of a complete file -> `present` -> event; and back when a block is withdrawn
+ * (losses.ts) or evicted (evict.ts).
  */
 export class Blocks {
   readonly #core: Core
   readonly #batch: SyncBatch<Written>
-  /** Losses that could not be made durable: what is recorded about these files is wrong after a restart. */
-  readonly #unrecorded = new Map<FileRecord, Loss>()
-  #redoing: Promise<void> | undefined
+  readonly #losses: Losses
 
   constructor (core: Core, settings: { clock: Clock, syncBytes: number, syncIntervalMs: number }) {
     this.#core = core
@@ -38,7 +37,7 @@ export class Blocks {
       keyOf: item => item.file,
       run: async items => { await this.#record(items) }
     })
-    core.events.on('volume:state', ({ writable }) => { if (writable) void this.#redoLosses() })
+    this.#losses = new Losses(core, async file => { await this.linkComplete(file) })
   }
 
   find (cid: CID, outside?: ReadonlySet<StoredFile>): Location | undefined {
@@ -162,7 +161,7 @@ export class Blocks {
   }
 
   async flush (): Promise<void> {
-    await this.#redoLosses()
+    await this.#losses.redo()
     await this.#batch.flush()
   }
 
@@ -193,7 +192,7 @@ export class Blocks {
         for (const file of byFile.keys()) if (stale(file)) byFile.delete(file)
         for (const [file, blocks] of byFile) for (const block of blocks) file.recorded.set(block)
         try {
-          catalog.setPresence(Array.from(byFile, ([file, blocks]) => ({ id: file.id, key: file.key, present: file.recorded.bytes, presentBytes: file.presentBytes + sizeOf(file, blocks) })), { durable: false })
+          catalog.setPresence(Array.from(byFile, ([file, blocks]) => ({ id: file.id, key: file.key, present: file.recorded.bytes, presentBytes: file.presentBytes + sizeOfBlocks(file, blocks) })), { durable: false })
         } catch (error) {
           for (const [file, blocks] of byFile) for (const block of blocks) file.recorded.set(block, false)
           throw error
@@ -231,7 +230,7 @@ export class Blocks {
     if (file.generation !== generation) return // it was made anew: these blocks are told as lost
     // A block may have been withdrawn while the links were made.
     const shown = blocks.filter(block => file.recorded.has(block) && file.present.set(block))
-    file.presentBytes += sizeOf(file, shown)
+    file.presentBytes += sizeOfBlocks(file, shown)
     for (const block of blocks) file.unsynced.delete(block)
     if (file.removed) return
     if (shown.length > 0) events.emit('blocks:present', { file, blocks: shown })
@@ -263,157 +262,7 @@ export class Blocks {
     this.#core.events.emit('file:complete', { file })
   }
 
-  /**
-   * Takes back what was recorded: not served from this moment on, told, then durable. `all`: the file itself cannot be
-   * trusted and is made anew, empty. A file in place always goes as a whole: one block that is not what it was means
-   * that the user has changed the file; from then on it is an empty file of our own.
-   */
-  async withdraw (file: FileRecord, blocks: number[] | 'all', reason: string): Promise<void> {
-    const remake = blocks === 'all' || file.inPlace
-    const gone = (remake ? [...file.present] : blocks).filter(block => file.present.set(block, false))
-    if (gone.length === 0 && !(remake && file.size === 0)) return
-    // Made anew it has nothing: not what is recorded and about to be shown either, nor what waits to be synced.
-    for (const block of remake ? file.recorded : gone) file.recorded.set(block, false)
-    const lost = remake ? [...gone, ...file.unsynced] : gone
-    file.presentBytes -= sizeOf(file, gone)
-    const wasPlaced = file.inPlace
-    file.guard = undefined
-    const durable = this.#makeLossDurable(file, { remake, wasPlaced })
-    this.#core.logger.warn({ file: file.key, blocks: gone.length, reason }, 'blocks were withdrawn')
-    if (lost.length > 0) this.#core.events.emit('blocks:lost', { file, blocks: lost, reason })
-    await durable
-  }
+  async withdraw (file: FileRecord, blocks: number[] | 'all', reason: string): Promise<void> { await this.#losses.withdraw(file, blocks, reason) }
 
-  /**
-   * Gives up a part of a file. What stays is copied into a new file that takes the place of the old one: holes cannot be made
-   * from here, and somebody may have the old one open. Says how many bytes that freed; 0 while the file is being written, or when
-   * something else happened to it meanwhile. Order: copied, synced, not shown, recorded as gone, swapped.
-   */
-  async evict (file: FileRecord, { first, count }: FilePart): Promise<number> {
-    await file.remaking
-    if (file.removed || file.writing.size > 0 || file.unsynced.size > 0) return 0
-    const gone: number[] = []
-    for (let block = first; block < first + count; block++) if (file.present.has(block)) gone.push(block)
-    if (gone.length === 0 || !await this.#roomFor(file.presentBytes - sizeOf(file, gone)) || file.writing.size > 0 || file.unsynced.size > 0) return 0
-    const evicting = this.#evict(file, new Set(gone))
-    const remaking = evicting.then(() => undefined, () => undefined)
-    file.remaking = remaking // whoever writes waits for it
-    try {
-      if (!await evicting) return 0
-    } finally {
-      if (file.remaking === remaking) file.remaking = undefined
-    }
-    this.#core.events.emit('blocks:lost', { file, blocks: gone, evicted: true })
-    return sizeOf(file, gone)
-  }
-
-  /** A copy needs room for a moment. */
-  async #roomFor (bytes: number): Promise<boolean> {
-    const space = await this.#core.bytes.space()
-    return bytes === 0 || space === undefined || bytes <= space.freeBytes - space.reserveBytes
-  }
-
-  async #evict (file: FileRecord, gone: ReadonlySet<number>): Promise<boolean> {
-    const { bytes, catalog, recording } = this.#core
-    const { generation } = file
-    const stays = [...file.present].filter(block => !gone.has(block))
-    const target = await bytes.startImport(file.size, false)
-    try {
-      await withWorkSlot(this.#core, async slot => {
-        for (const block of stays) {
-          if (!file.present.has(block)) continue // withdrawn meanwhile
-          const offset = file.offsets[block] ?? 0
-          await bytes.read(file, offset, slot.prepare(offset, file.index.sizes[block] ?? 0)) // what is wrong stays wrong, and the scrub finds it
-          await target.write(offset, slot)
-        }
-      })
-      await target.sync()
-      return await recording.run(async () => {
-        if (file.removed || file.generation !== generation || file.inPlace) return false
-        for (const block of gone) file.recorded.set(block, false)
-        const presentBytes = file.presentBytes - sizeOf(file, [...gone].filter(block => file.present.has(block)))
-        try {
-          catalog.setPresence([{ id: file.id, key: file.key, present: file.recorded.bytes, presentBytes }], { durable: true })
-        } catch (error) {
-          for (const block of gone) file.recorded.set(block, file.present.has(block))
-          throw error
-        }
-        for (const block of gone) file.present.set(block, false)
-        file.presentBytes = presentBytes
-        file.generation++ // a read that began before looks again
-        try {
-          await bytes.reopen(file)
-          await bytes.adopt([{ target, key: file.key }])
-        } catch (error) {
-          // Recorded as gone, so it is; its bytes stay until the file is made anew.
-          this.#core.logger.warn({ file: file.key, error: diskError(error, 'cannot replace a file').message }, 'an evicted part still takes its room')
-        }
-        return true
-      })
-    } finally {
-      await target.discard().catch(error => { this.#core.logger.warn({ error: asError(error).message }, 'a copy stays behind until the next gc') })
-    }
-  }
-
-  async #makeLossDurable (file: FileRecord, { remake, wasPlaced }: Loss): Promise<void> {
-    if (remake) {
-      file.generation++
-      file.unsynced.clear()
-    }
-    const { generation } = file
-    const durable = this.#core.recording.run(async () => {
-      if (file.removed || (remake && file.generation !== generation)) return // a whole copy took its place meanwhile
-      await this.#recordLoss(file, { remake, wasPlaced })
-    })
-    if (remake) file.remaking = durable.then(() => undefined, () => undefined)
-    try {
-      await durable
-    } catch (error) {
-      const earlier = this.#unrecorded.get(file)
-      this.#unrecorded.set(file, { remake: remake || earlier?.remake === true, wasPlaced: wasPlaced || earlier?.wasPlaced === true })
-      const failed = diskError(error, `cannot withdraw blocks of ${file.key}`)
-      this.#core.volume.note(failed)
-      throw failed
-    }
-  }
-
-  /** Tries again to make durable what was lost while the volume took no writes. Never rejects. */
-  async #redoLosses (): Promise<void> {
-    this.#redoing ??= this.#redo().finally(() => { this.#redoing = undefined })
-    await this.#redoing
-  }
-
-  async #redo (): Promise<void> {
-    const losses = [...this.#unrecorded]
-    this.#unrecorded.clear() // what fails again comes back
-    for (const [file, loss] of losses) {
-      const remake = loss.remake && file.recorded.count === 0 && file.unsynced.size === 0 // else it was made anew after all
-      try {
-        await this.#makeLossDurable(file, { remake, wasPlaced: loss.wasPlaced })
-      } catch (error) {
-        this.#core.logger.error({ file: file.key, error: asError(error).message }, 'withdrawn blocks are still recorded')
-      }
-    }
-  }
-
-  async #recordLoss (file: FileRecord, { remake, wasPlaced }: Loss): Promise<void> {
-    const { catalog, bytes } = this.#core
-    const presence = { id: file.id, key: file.key, present: file.recorded.bytes, presentBytes: file.presentBytes }
-    if (wasPlaced) catalog.setGuard(undefined, presence)
-    else catalog.setPresence([presence], { durable: true })
-    await bytes.reopen(file)
-    if (remake) {
-      await bytes.create(file)
-      await bytes.syncNames()
-    }
-    if (wasPlaced) for (const model of file.models) await bytes.saveFlags(model)
-    if (file.present.full) await this.linkComplete(file) // an empty file
-  }
-}
-
-function sizeOf (file: FileRecord, blocks: number[]): number {
-  if (blocks.length === 0) return 0
-  if (blocks.length === file.present.length) return file.size
-  const { sizes } = file.index
-  return blocks.reduce((sum, block) => sum + (sizes[block] ?? 0), 0)
+  async evict (file: FileRecord, part: FilePart): Promise<number> { return await evictPart(this.#core, file, part) }
 }

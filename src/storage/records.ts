@@ -133,6 +133,13 @@ export class FileRecord implements StoredFile {
   }
 }
 
+export function sizeOfBlocks (file: FileRecord, blocks: number[]): number {
+  if (blocks.length === 0) return 0
+  if (blocks.length === file.present.length) return file.size
+  const { sizes } = file.index
+  return blocks.reduce((sum, block) => sum + (sizes[block] ?? 0), 0)
+}
+
 export interface ModelRecordInit {
   cid: string
   manifest: Encoded<Manifest>
