@@ -15,7 +15,8 @@ import { SyncBatch } from './sync-batch.ts'
 /** `generation` says what it was written to, should the file have been made anew or failed to sync meanwhile. */
 interface Written { file: FileRecord, block: number, generation: number }
 type Location = BlockLocation & { readonly file: FileRecord }
-interface Lost { blocks: number[] | 'all', reason: string }
+/** `unsynced`: what was written and waits to be synced is lost too. */
+interface Lost { blocks: number[] | 'all', reason: string, unsynced?: boolean }
 
 /**
  * Blocks in and out. Owns what is recorded about a file, and the order of effects:
@@ -74,7 +75,7 @@ export class Blocks {
     if (file.removed || !file.present.has(block)) return 'it is not here any more'
     if (file.generation !== generation) return await this.tryRead(location, slot) // it is elsewhere now
     if (lost === undefined) return undefined
-    await this.withdraw(file, lost.blocks, lost.reason)
+    await this.#lose(file, lost)
     return lost.reason
   }
 
@@ -83,8 +84,7 @@ export class Blocks {
     const { guard } = file
     try {
       if (guard === undefined) {
-        const read = await this.#core.bytes.read(file, offset, into)
-        return read === into.length ? undefined : { blocks: [block], reason: `the file ends after ${offset + read} of ${file.size} bytes` }
+        return await this.#core.bytes.read(file, offset, into) === into.length ? undefined : await this.#cutOff(file, block)
       }
       await readGuarded(this.#core.bytes.handles, guard, offset, into)
       const cid = file.index.blocks.at(block)
@@ -94,6 +94,22 @@ export class Blocks {
       if (systemCode(error) === 'ENOENT') return { blocks: 'all', reason: 'the file is gone' }
       throw diskError(error, `cannot read block ${block} of ${file.path ?? file.key}`)
     }
+  }
+
+  /**
+   * A file that ends within a block ends before all later ones too. All go: were one of them fetched again, the file would be
+   * long again, and the rest of them zeros.
+   */
+  async #cutOff (file: FileRecord, found: number): Promise<Lost> {
+    const endsAt = await this.#core.bytes.sizeOf(file) ?? 0
+    const { index, offsets } = file.details
+    const isCut = (block: number): boolean => block === found || (offsets[block] ?? 0) + (index.sizes[block] ?? 0) > endsAt
+    return { blocks: [...file.present].filter(isCut), unsynced: [...file.unsynced].some(isCut), reason: `the file ends after ${endsAt} of ${file.size} bytes` }
+  }
+
+  async #lose (file: FileRecord, { blocks, unsynced, reason }: Lost): Promise<void> {
+    if (unsynced === true) this.#dropUnsynced(file)
+    await this.withdraw(file, blocks, reason)
   }
 
   async readRange (stored: StoredFile, offset: number, length: number, into: Uint8Array = new Uint8Array(length)): Promise<Uint8Array> {
@@ -111,7 +127,9 @@ export class Blocks {
       if (file.guard !== undefined) {
         await readGuarded(this.#core.bytes.handles, file.guard, offset, into)
       } else if (await this.#core.bytes.read(file, offset, into) < length) {
-        throw new DiskError(`${file.path ?? file.key} ends before ${offset + length}; shoal verify finds out what is left of it`)
+        const lost = await this.#cutOff(file, blockAt(offsets, offset + length - 1))
+        if (!file.removed && file.generation === generation) await this.#lose(file, lost)
+        throw new DiskError(`${file.path ?? file.key} ends before ${offset + length}; what it lost is withdrawn, load it again`)
       }
     } catch (error) {
       if (file.removed || file.generation === generation) {

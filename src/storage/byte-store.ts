@@ -60,8 +60,8 @@ export interface ByteStore {
   syncNames: () => Promise<void>
   /** Makes the file full size again, with what is left of its content. */
   restoreSize: (file: FileRecord) => Promise<void>
-  /** True when the file stands there at full size. */
-  inspect: (file: FileRecord) => Promise<boolean>
+  /** Bytes of the file as it stands there; undefined when it does not. */
+  sizeOf: (file: FileRecord) => Promise<number | undefined>
   write: (file: FileRecord, offset: number, slot: Slot) => Promise<void>
   /** Fills `into` from the file; says how many bytes there were. */
   read: (file: FileRecord, offset: number, into: Uint8Array) => Promise<number>

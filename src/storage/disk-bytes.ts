@@ -117,12 +117,11 @@ export class DiskBytes implements ByteStore {
 
   async syncNames (): Promise<void> { await syncDirectory(this.#layout.files) }
 
-  async inspect (file: FileRecord): Promise<boolean> {
+  async sizeOf (file: FileRecord): Promise<number | undefined> {
     try {
-      const { size } = await stat(this.pathOf(file.key))
-      return size === file.size
+      return (await stat(this.pathOf(file.key))).size
     } catch (error) {
-      if (systemCode(error) === 'ENOENT') return false
+      if (systemCode(error) === 'ENOENT') return undefined
       throw error
     }
   }

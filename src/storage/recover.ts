@@ -126,7 +126,7 @@ async function settle (core: Core, blocks: Blocks, file: FileRecord, rescanFrom:
     return
   }
   let from = rescanFrom
-  if (!await bytes.inspect(file)) {
+  if (await bytes.sizeOf(file) !== file.size) {
     if (file.present.count > 0) logger.warn({ file: file.key }, 'a file is gone or has another size; what is left of it is found out by hashing')
     from = 0
     await bytes.restoreSize(file)

@@ -55,15 +55,24 @@ export async function verifyHeld (core: Core, blocks: Blocks, cid: string | unde
 export async function verifyRange (core: Core, blocks: Blocks, stored: StoredFile, { first, count, signal }: { first: number, count: number, signal: AbortSignal }): Promise<RangeVerifyResult> {
   const file = recordOf(core, stored)
   const result: RangeVerifyResult = { blocks: 0, bytes: 0, bad: [] }
-  for (let block = first; block < first + count; block++) {
-    throwIfAborted(signal)
-    const checked = await check(core, blocks, file, block)
-    if (checked.unchecked !== undefined) { noteUnchecked(result, checked.unchecked); continue }
-    if (checked.gone) continue
-    result.blocks++
-    result.bytes += checked.bytes
-    if (checked.reason !== undefined) result.bad.push(block)
+  const held = [...file.present].filter(block => block >= first && block < first + count)
+  const lost = new Set<number>()
+  const off = core.events.on('blocks:lost', ({ file: { key }, blocks, evicted }) => {
+    if (key === file.key && evicted !== true) for (const block of blocks) lost.add(block)
+  })
+  try {
+    for (const block of held) {
+      throwIfAborted(signal)
+      const checked = await check(core, blocks, file, block)
+      if (checked.unchecked !== undefined) { noteUnchecked(result, checked.unchecked); continue }
+      if (checked.gone && (file.removed || !lost.has(block))) continue
+      result.blocks++
+      result.bytes += checked.bytes
+    }
+  } finally {
+    off()
   }
+  if (!file.removed) result.bad.push(...held.filter(block => lost.has(block)))
   return result
 }
 

@@ -275,11 +275,33 @@ describe('files: what stands on the disk', () => {
       await chmod(at('files', file.key), 0o644)
       await truncate(at('files', file.key), 30_000)
       assert.equal(await readBlock(disk.store, file, 1), undefined)
-      assert.deepEqual([...file.present], [0, 2])
+      assert.deepEqual([...file.present], [0], 'it ends before block 2 too')
       await assert.rejects(disk.store.readRange(file, 33_000, 10), { name: 'DiskError' })
       assert.equal(await readBlock(disk.store, file, 2), undefined)
+      // As long as it was: the rest of it would be zeros, did it still count as here.
+      await writeBlock(disk.store, file, contentAt(sample, 1), 2)
+      await disk.store.flush()
+      assert.deepEqual([...file.present], [0, 2])
+      assert.equal(disk.store.model(sample.cid)?.complete, false)
       await load(disk.store, sample)
       assert.ok((await readFile(at('models', sample.cid, 'weights/a.bin'))).equals(contentAt(sample, 1)))
+    })
+
+    it('are withdrawn when a read of a range finds the file cut short, and told by the check of a range', async () => {
+      const sample = twoFiles(44)
+      await load(disk.store, sample)
+      const file = fileOf(disk.store, sample, 1)
+      const cutTo = async (bytes: number): Promise<void> => {
+        await chmod(at('files', file.key), 0o644)
+        await truncate(at('files', file.key), bytes)
+      }
+      await cutTo(0)
+      await assert.rejects(disk.store.readRange(file, 25_000, 10), { name: 'DiskError' })
+      assert.deepEqual([...file.present], [])
+      await load(disk.store, sample)
+      await cutTo(30_000)
+      assert.deepEqual((await disk.store.verifyRange(file, 0, 3)).bad, [1, 2])
+      assert.deepEqual([...file.present], [0])
     })
 
     it('are withdrawn when a read finds the file gone', async () => {
