@@ -93,7 +93,8 @@ export class Models {
   /** It is here already: what is new is what it is wanted for. */
   async #again (model: ModelRecord, options: PutModelOptions): Promise<ModelRecord> {
     const wanted = wantedFiles(model.files, options.wanted)
-    const missing = [...wanted].filter(file => !model.expected.has(file))
+    const promised = this.#core.registry.expectedFiles()
+    const missing = [...wanted].filter(file => !promised.has(file))
     await this.#room.make(missing.reduce((sum, file) => sum + file.missingBytes, 0), `the model ${model.cid}`)
     for (const file of wanted) model.expected.add(file)
     if (options.published === true && !model.published) await this.#setFlags(model, { pinned: model.pinned, published: true })
@@ -115,8 +116,13 @@ export class Models {
     const keys = content.indexes.map(index => index.cid.toString())
     const wanted = new Set(wantedFiles(keys, options.wanted))
     const distinct = new Map(content.indexes.map((index, position) => [keys[position] ?? '', index]))
+    const promised = registry.expectedFiles()
     let needed = 0
-    for (const [key, index] of distinct) if (wanted.has(key)) needed += registry.files.get(key)?.missingBytes ?? index.value.size
+    for (const [key, index] of distinct) {
+      const file = registry.files.get(key)
+      if (!wanted.has(key) || (file !== undefined && promised.has(file))) continue
+      needed += file?.missingBytes ?? index.value.size
+    }
     await this.#room.make(needed, `the model ${cid}`, new Set(keys))
 
     const made: FileRecord[] = []

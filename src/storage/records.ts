@@ -164,8 +164,8 @@ export class ModelRecord implements StoredModel {
   pinned: boolean
   published: boolean
   usedAt: number
-  /** The files someone means to fetch: room is kept for them while the model is held. */
-  expected = new Set<FileRecord>()
+  /** The files someone means to fetch: room is kept for them until nobody holds the model any more. */
+  readonly expected = new Set<FileRecord>()
   /** Some link could not be made: there is no directory to tell of. */
   linksFailed = false
   #paths: Map<FileRecord, string[]> | undefined
@@ -239,7 +239,10 @@ export class Registry {
     for (const file of model.distinct) file.models.delete(model)
   }
 
-  /** Counts by name, so that a model can be held before it is here. */
+  /**
+   * Counts by name, so that a model can be held before it is here. Who lets go last lets go of the room, too: others may take
+   * it, so whoever comes back has to ask for it again.
+   */
   hold (cid: string): () => void {
     this.#holds.set(cid, (this.#holds.get(cid) ?? 0) + 1)
     let held = true
@@ -247,8 +250,12 @@ export class Registry {
       if (!held) return
       held = false
       const left = (this.#holds.get(cid) ?? 1) - 1
-      if (left > 0) this.#holds.set(cid, left)
-      else this.#holds.delete(cid)
+      if (left > 0) {
+        this.#holds.set(cid, left)
+        return
+      }
+      this.#holds.delete(cid)
+      this.models.get(cid)?.expected.clear()
     }
   }
 
@@ -287,15 +294,19 @@ export class Registry {
     return sum
   }
 
+  /** Files that running loads are going to fetch the rest of: room is kept for each of them once. */
+  expectedFiles (): Set<FileRecord> {
+    const files = new Set<FileRecord>()
+    for (const cid of this.#holds.keys()) {
+      for (const file of this.models.get(cid)?.expected ?? []) files.add(file)
+    }
+    return files
+  }
+
   /** Bytes that running loads are still going to write. */
   expectedBytes (): number {
-    const files = new Set<FileRecord>()
-    for (const model of this.models.values()) {
-      if (!this.isHeld(model.cid)) continue
-      for (const file of model.expected) if (!file.inPlace) files.add(file)
-    }
     let sum = 0
-    for (const file of files) sum += file.missingBytes
+    for (const file of this.expectedFiles()) if (!file.inPlace) sum += file.missingBytes
     return sum
   }
 }

@@ -54,14 +54,52 @@ export function quotaCompliance (name: string, harness: StoreHarness): void {
         const one = smallModel(48)
         const two = smallModel(49)
         await restart({ settings: { quota: Math.max(size(one), size(two)) + 5_000 } })
-        await store.putModel(one.model)
         const letGo = store.holdModel(one.cid)
+        await store.putModel(one.model)
         await assert.rejects(store.putModel(two.model), { name: 'QuotaExceededError' })
         letGo()
         const open = await store.importFile(size(two))
         await assert.rejects(store.importFile(size(one)), { name: 'QuotaExceededError' })
         await open.abort()
         await store.putModel(two.model)
+      })
+
+      it('has a load that comes back ask for its room again', async () => {
+        for (const again of ['put', 'want'] as const) {
+          const [interrupted, pinned] = [smallModel(54), smallModel(55)] as [Sample, Sample]
+          await restart({ settings: { quota: Math.max(size(interrupted), size(pinned)) + 20_000 } })
+          const first = store.holdModel(interrupted.cid)
+          await store.putModel(interrupted.model)
+          await writeBlock(store, fileOf(store, interrupted), interrupted.files[0]?.content ?? Buffer.alloc(0), 0)
+          await store.flush()
+          first()
+          const other = store.holdModel(pinned.cid)
+          await load(store, pinned)
+          await store.setPinned(pinned.cid, true)
+          other()
+          const second = store.holdModel(interrupted.cid)
+          assert.equal(store.model(interrupted.cid)?.complete, false)
+          await assert.rejects(again === 'put' ? store.putModel(interrupted.model) : store.wantFiles(interrupted.cid, { wanted: [0] }), { name: 'QuotaExceededError' })
+          second()
+        }
+      })
+
+      it('promises a file that two running loads want once', async () => {
+        const random = seededRandom(56)
+        const shared = { path: 'shared', content: contentOf(random, 50_000), sizes: [25_000, 25_000] }
+        const alone = sampleOf([shared])
+        const beside = sampleOf([shared, { path: 'small', content: contentOf(random, 500) }])
+        await restart({ settings: { quota: 51_000 } })
+        const letGo = [alone, beside].map(({ cid }) => store.holdModel(cid))
+        await store.putModel(alone.model)
+        await store.putModel(beside.model, { wanted: [] })
+        await store.wantFiles(beside.cid, { wanted: [0] })
+        await store.putModel(beside.model)
+        await assert.rejects(store.importFile(1_000), { name: 'QuotaExceededError' })
+        letGo[0]?.()
+        await assert.rejects(store.importFile(1_000), { name: 'QuotaExceededError' }) // the other one still wants it
+        letGo[1]?.()
+        await (await store.importFile(1_000)).abort()
       })
 
       it('makes room for the wanted files only', async () => {
