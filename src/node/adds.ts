@@ -20,22 +20,24 @@ const DRAINING = 'this node is draining: its copy of what was added counts as no
 export class Adds {
   readonly #components: AddComponents
   readonly #settings: NodeSettings['replication']
+  readonly #ownDirectory: string | undefined
   readonly #running = new Set<Promise<unknown>>()
 
-  constructor (components: AddComponents, settings: NodeSettings['replication']) {
+  constructor (components: AddComponents, { settings, ownDirectory }: { settings: NodeSettings['replication'], ownDirectory: string | undefined }) {
     this.#components = components
     this.#settings = settings
+    this.#ownDirectory = ownDirectory
   }
 
   /** Throws UsageError, and what publishing throws. */
   async add (path: string, options: PublishOptions = {}): Promise<AddResult> {
     policyFor(options.replicas, this.#settings) // before anything is read
-    const result = await this.#run(publish(this.#components, path, options))
+    const result = await this.#run(publish(this.#components, path, { ...options, ownDirectory: this.#ownDirectory }))
     await this.#added(result.cid, options.replicas)
     return this.#components.replication.draining ? { ...result, warnings: [...result.warnings, DRAINING] } : result
   }
 
-  /** Adds a model that is no user's: it may be evicted, or removed, as soon as the caller lets go. Throws as add(). */
+  /** Adds a model that is no user's: it may be evicted, or removed, as soon as the caller lets go. It may lie in the data directory. Throws as add(). */
   async addInstalment (path: string, options: PublishOptions): Promise<{ cid: string, letGo: () => void }> {
     let letGo = (): void => undefined
     try {

@@ -152,7 +152,7 @@ export async function createNode (init: NodeInit = {}): Promise<ShoalNode> {
       labels: settings.labels,
       ledgerFile: directory === undefined ? undefined : join(directory, 'replication.sqlite')
     })
-    const adds = new Adds({ store, announcer, replication, clock, events }, settings.replication)
+    const adds = new Adds({ store, announcer, replication, clock, events }, { settings: settings.replication, ownDirectory: directory })
     started.push(async () => { await replication.stop() })
     await replication.start()
     announcer.start()

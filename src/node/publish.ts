@@ -17,6 +17,8 @@ export interface PublishOptions extends AddOptions {
   onNamed?: (cid: string) => Promise<void>
   /** Default true. False: it may be evicted like what was loaded. */
   published?: boolean
+  /** The data directory of this node: nothing in it is taken, but models. */
+  ownDirectory?: string | undefined
 }
 
 export interface PublishComponents { store: ModelStore, clock: Clock }
@@ -38,7 +40,7 @@ interface FileResult { entry: ManifestFile, index: Encoded<FileIndex>, newBytes:
  */
 export async function publish (components: PublishComponents, path: string, options: PublishOptions = {}): Promise<AddResult> {
   const started = components.clock.monotonic()
-  const tree = await listSource(path, { follow: options.follow ?? false, followWithin: options.followWithin, signal: options.signal })
+  const tree = await listSource(path, { follow: options.follow ?? false, followWithin: options.followWithin, ownDirectory: options.ownDirectory, signal: options.signal })
   const results: FileResult[] = []
   let bytesDone = 0
   const told = (file: SourceFile) => (bytes: number): void => {

@@ -7,6 +7,7 @@ import {
 } from '../base/index.ts'
 import { checkPaths } from '../model/index.ts'
 import type { FileGuard } from '../storage/store.ts'
+import { OwnFiles } from './own-files.ts'
 
 /** A file to publish: its path within the model, where it is, and what must not change while it is read. */
 export interface SourceFile { modelPath: string, guard: FileGuard }
@@ -22,18 +23,29 @@ export interface SourceOptions extends AbortOptions {
   follow: boolean
   /** Take it also where this is given, but only files below one of these directories: a link out of them is refused. */
   followWithin?: readonly string[] | undefined
+  /** The data directory of this node: nothing in it is taken, but models. */
+  ownDirectory?: string | undefined
 }
+
+interface Walk extends SourceOptions { own: OwnFiles | undefined }
 
 /**
  * Everything below `path` that a model will hold, sorted by path and checked against the path rules before a byte is
  * read. Throws UnreadableSourceError, SymbolicLinkError, UnsupportedFileError, InvalidPathError, EmptyModelError,
- * LimitExceededError.
+ * LimitExceededError; UsageError for what the node lives by.
  */
 export async function listSource (path: string, given: SourceOptions): Promise<SourceTree> {
   const tree: SourceTree = { files: [], bytes: 0, warnings: [] }
-  const options = given.followWithin === undefined ? given : { ...given, followWithin: await realDirectories(given.followWithin) }
-  const top = await look(path, options.follow)
-  if (top.isDirectory()) await walk(path, '', [await realpath(path)], tree, options)
+  const { ownDirectory } = given
+  const options: Walk = {
+    ...given,
+    followWithin: given.followWithin === undefined ? undefined : await realDirectories(given.followWithin),
+    own: ownDirectory === undefined ? undefined : await OwnFiles.of(ownDirectory).catch(error => { throw unreadable(ownDirectory, error) })
+  }
+  const top = await look(path, options)
+  const real = await realpath(path).catch(error => { throw unreadable(path, error) })
+  await options.own?.checkPlace(real, top)
+  if (top.isDirectory()) await walk(path, '', [real], tree, options)
   else if (top.isFile()) push(tree, basename(path), path, top)
   else throw unsupported(path)
   if (tree.files.length === 0) throw new EmptyModelError(`${path} holds no file; a model needs at least one`)
@@ -42,7 +54,7 @@ export async function listSource (path: string, given: SourceOptions): Promise<S
   return tree
 }
 
-async function walk (directory: string, prefix: string, above: string[], tree: SourceTree, options: SourceOptions): Promise<void> {
+async function walk (directory: string, prefix: string, above: string[], tree: SourceTree, options: Walk): Promise<void> {
   throwIfAborted(options.signal)
   if (above.length > PATH_DEPTH_MAX) throw new LimitExceededError(`${directory} is more than ${PATH_DEPTH_MAX} directories deep`)
   const names = await readdir(directory).catch(error => { throw unreadable(directory, error) })
@@ -52,10 +64,11 @@ async function walk (directory: string, prefix: string, above: string[], tree: S
     const modelPath = prefix === '' ? name : `${prefix}/${name}`
     const target = options.followWithin === undefined ? undefined : await targetWithin(path, options.followWithin)
     if (target !== undefined) {
+      await options.own?.checkPlace(target.path, target.info)
       push(tree, modelPath, target.path, target.info)
       continue
     }
-    const info = await look(path, options.follow)
+    const info = await look(path, options)
     if (info.isDirectory()) {
       const real = await realpath(path)
       if (above.includes(real)) throw new SymbolicLinkError(`${path} leads back to a directory above it; take the link away`)
@@ -86,11 +99,17 @@ async function targetWithin (path: string, directories: readonly string[]): Prom
   return { path: target, info }
 }
 
-async function look (path: string, follow: boolean): Promise<Awaited<ReturnType<typeof lstat>>> {
+async function look (path: string, { follow, own }: Walk): Promise<Awaited<ReturnType<typeof lstat>>> {
   const info = await lstat(path).catch(error => { throw unreadable(path, error) })
-  if (!info.isSymbolicLink()) return info
+  if (!info.isSymbolicLink()) {
+    own?.check(path, info)
+    return info
+  }
   if (!follow) throw new SymbolicLinkError(`${path} is a symbolic link; add with --follow to take what it points to`)
-  return await stat(path).catch(error => { throw unreadable(path, error) })
+  const failed = (error: unknown): never => { throw unreadable(path, error) }
+  const target = await stat(path).catch(failed)
+  await own?.checkPlace(await realpath(path).catch(failed), target)
+  return target
 }
 
 function push (tree: SourceTree, modelPath: string, path: string, info: Awaited<ReturnType<typeof lstat>>): void {

@@ -306,7 +306,7 @@ export interface ShoalNode {
   connect: (multiaddr: string, options?: AbortOptions) => Promise<string>
   /**
    * Publishes a file or a directory of this machine. Resolves when all of it is durable here; announcing and replicas follow
-   * (`replicated`). Throws, of what it is given, UsageError (replicas), UnreadableSourceError, SymbolicLinkError,
+   * (`replicated`). Throws, of what it is given, UsageError (replicas, the node's own files), UnreadableSourceError, SymbolicLinkError,
    * UnsupportedFileError, InvalidPathError, EmptyModelError, LimitExceededError, SourceChangedError; of the disk, QuotaExceededError,
    * OutOfSpaceError, StoreReadOnlyError, DiskError.
    */
