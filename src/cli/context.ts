@@ -1,3 +1,4 @@
+import { once } from 'node:events'
 import { resolve } from 'node:path'
 import type { Command } from 'commander'
 import { ApiClient } from '../api/client.ts'
@@ -6,6 +7,8 @@ import { AbortError, UsageError } from '../base/index.ts'
 import { EXIT } from './exit-codes.ts'
 import { shellWord } from './format.ts'
 import { Progress } from './progress.ts'
+
+const CHUNK_LENGTH = 64 * 1024
 
 export interface GlobalOptions {
   data?: string
@@ -54,6 +57,27 @@ export class Context {
   print (json: object, text: string | undefined): void {
     if (this.json) process.stdout.write(`${JSON.stringify(json)}\n`)
     else if (text !== undefined) process.stdout.write(`${text}\n`)
+  }
+
+  /** The same for what may be too much for one string: written as fast as it is read. */
+  async printLines (json: object, lines: Iterable<string>): Promise<void> {
+    if (this.json) {
+      this.print(json, undefined)
+      return
+    }
+    const chunk: string[] = []
+    let length = 0
+    const write = async (): Promise<void> => {
+      const taken = process.stdout.write(chunk.join(''))
+      chunk.length = length = 0
+      if (!taken) await once(process.stdout, 'drain')
+    }
+    for (const line of lines) {
+      chunk.push(line, '\n')
+      length += line.length
+      if (length >= CHUNK_LENGTH) await write()
+    }
+    if (chunk.length > 0) await write()
   }
 
   /** Beside the answer, on stderr. With --json nothing: the answer holds it. */

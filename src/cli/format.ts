@@ -1,5 +1,5 @@
-import Table from 'cli-table3'
 import prettyBytes from 'pretty-bytes'
+import stringWidth from 'string-width'
 
 /** 1.5 GiB: binary, as disks of files are counted. */
 export function size (bytes: number): string {
@@ -52,22 +52,46 @@ export function count (number: number, noun: string): string {
   return `${number.toLocaleString('en')} ${noun}${number === 1 ? '' : 's'}`
 }
 
-const NO_BORDERS = {
-  top: '', 'top-mid': '', 'top-left': '', 'top-right': '', bottom: '', 'bottom-mid': '', 'bottom-left': '', 'bottom-right': '',
-  left: '', 'left-mid': '', mid: '', 'mid-mid': '', right: '', 'right-mid': '', middle: '  '
-}
+/** Cells wider than this stick out of their column: one name of a megabyte shall not pad a million others. */
+const CELL_WIDTH_MAX = 1_000
+const PLAIN = /^[\x20-\x7e]*$/
 
 /** Columns under their heads, two spaces apart. A head that begins with `>` is a column of numbers, flush right. */
-export function table (heads: string[], rows: string[][]): string {
-  const aligned = heads.map(head => head.startsWith('>') ? 'right' as const : 'left' as const)
-  const grid = new Table({
-    head: heads.map(head => head.replace(/^>/, '')),
-    colAligns: aligned,
-    chars: NO_BORDERS,
-    style: { head: [], border: [], 'padding-left': 0, 'padding-right': 0, compact: true }
-  })
-  grid.push(...rows)
-  return grid.toString().split('\n').map(line => line.trimEnd()).join('\n')
+export function table (heads: string[], rows: readonly string[][]): string {
+  return [...tableLines(heads, rows)].join('\n')
+}
+
+/** The same, line by line, for tables that may be long. */
+export function * tableLines (heads: string[], rows: readonly string[][]): Generator<string> {
+  const flushRight = heads.map(head => head.startsWith('>'))
+  const names = heads.map(head => head.replace(/^>/, ''))
+  const widths = names.map(name => Math.max(1, widthOf(name)))
+  for (const row of rows) {
+    for (const [column, text] of row.entries()) {
+      const width = widthOf(text)
+      if (width <= CELL_WIDTH_MAX && width > (widths[column] ?? 0)) widths[column] = width
+    }
+  }
+  const line = (cells: readonly string[]): string => cells.map((text, column) => {
+    const space = ' '.repeat(Math.max(0, (widths[column] ?? 0) - widthOf(text)))
+    return flushRight[column] === true ? space + text : text + space
+  }).join('  ').trimEnd()
+  yield line(names)
+  for (const row of rows) {
+    if (!row.some(text => text.includes('\n'))) {
+      yield line(row)
+      continue
+    }
+    const lines = row.map(text => text.split('\n'))
+    const height = lines.reduce((most, { length }) => Math.max(most, length), 0)
+    for (let at = 0; at < height; at++) yield line(lines.map(cell => cell[at] ?? ''))
+  }
+}
+
+/** Columns of a terminal that the longest line takes. */
+function widthOf (text: string): number {
+  if (PLAIN.test(text)) return text.length
+  return text.split('\n').reduce((most, line) => Math.max(most, stringWidth(line)), 0)
 }
 
 /** Names and their values, the values under one another. */

@@ -1,7 +1,7 @@
 import type { Command } from 'commander'
 import type { ShownModel } from '../../api/types.ts'
 import { action } from '../context.ts'
-import { count, fields, percent, printable, size, table } from '../format.ts'
+import { count, fields, percent, printable, size, table, tableLines } from '../format.ts'
 import { domainsInWords, modelInWords, shardTable } from '../replication-text.ts'
 import { kept } from './ls.ts'
 
@@ -13,40 +13,44 @@ export function addShow (program: Command): void {
     .option('--shards', 'list the holders of each shard (with --json they always are)')
     .action(action(async (context, cid: string, { tensors, shards }: { tensors?: boolean, shards?: boolean }) => {
       const model = await context.client.show(cid, { tensors: tensors === true || context.json })
-      context.print(model, describe(model, { tensors: tensors === true, shards: shards === true }))
+      await context.printLines(model, describe(model, { tensors: tensors === true, shards: shards === true }))
     }))
 }
 
-function describe (model: ShownModel, withThem: { tensors: boolean, shards: boolean }): string {
+function * describe (model: ShownModel, withThem: { tensors: boolean, shards: boolean }): Generator<string> {
   const tensorCount = model.fileList.reduce((sum, file) => sum + file.tensorCount, 0)
-  const parts = [
-    fields([
-      ['model', model.cid],
-      ['size', `${size(model.bytes)} in ${count(model.files, 'file')}, ${count(model.blocks, 'block')}, ${count(model.shardCount, 'shard')}, ${count(tensorCount, 'tensor')}`],
-      ['here', model.complete ? 'complete' : `${percent(model.presentBytes, model.bytes)} (${size(model.presentBytes)})`],
-      ['kept', kept(model)],
-      ['replicas', modelInWords(model.replication)],
-      ['domains', domainsInWords(model.shards)],
-      ['path', model.path ?? '-']
-    ]),
-    table(['FILE', '>SIZE', '>BLOCKS', '>TENSORS', 'CUT', 'SHA-256'], model.fileList.map(file => [
-      file.path,
-      size(file.size),
-      file.presentBlocks === file.blocks ? String(file.blocks) : `${file.presentBlocks}/${file.blocks}`,
-      file.tensorCount === 0 ? '-' : String(file.tensorCount),
-      file.inPlace ? `${file.chunker}, in place` : file.chunker,
-      file.sha256
-    ])),
-    model.holders.length === 0
-      ? 'no other holder is known'
-      : table(['HOLDER', '>HAS'], model.holders.map(holder => [holder.peerId, holder.complete ? 'all' : percent(holder.presentBytes, model.bytes)]))
-  ]
-  if (withThem.shards) parts.push(shardTable(model.shards, model.replication?.target ?? 0, Date.now()))
+  yield fields([
+    ['model', model.cid],
+    ['size', `${size(model.bytes)} in ${count(model.files, 'file')}, ${count(model.blocks, 'block')}, ${count(model.shardCount, 'shard')}, ${count(tensorCount, 'tensor')}`],
+    ['here', model.complete ? 'complete' : `${percent(model.presentBytes, model.bytes)} (${size(model.presentBytes)})`],
+    ['kept', kept(model)],
+    ['replicas', modelInWords(model.replication)],
+    ['domains', domainsInWords(model.shards)],
+    ['path', model.path ?? '-']
+  ])
+  yield ''
+  yield * tableLines(['FILE', '>SIZE', '>BLOCKS', '>TENSORS', 'CUT', 'SHA-256'], model.fileList.map(file => [
+    file.path,
+    size(file.size),
+    file.presentBlocks === file.blocks ? String(file.blocks) : `${file.presentBlocks}/${file.blocks}`,
+    file.tensorCount === 0 ? '-' : String(file.tensorCount),
+    file.inPlace ? `${file.chunker}, in place` : file.chunker,
+    file.sha256
+  ]))
+  yield ''
+  yield model.holders.length === 0
+    ? 'no other holder is known'
+    : table(['HOLDER', '>HAS'], model.holders.map(holder => [holder.peerId, holder.complete ? 'all' : percent(holder.presentBytes, model.bytes)]))
+  if (withThem.shards) {
+    yield ''
+    yield shardTable(model.shards, model.replication?.target ?? 0, Date.now())
+  }
   if (withThem.tensors) {
     const rows = model.fileList.flatMap(file => (file.tensors ?? []).map(tensor => [
       printable(tensor.name), tensor.dtype, tensor.shape.join(' x '), size(tensor.length), file.path
     ]))
-    parts.push(rows.length === 0 ? 'no tensors (only safetensors headers are read)' : table(['TENSOR', 'TYPE', 'SHAPE', '>SIZE', 'FILE'], rows))
+    yield ''
+    if (rows.length === 0) yield 'no tensors (only safetensors headers are read)'
+    else yield * tableLines(['TENSOR', 'TYPE', 'SHAPE', '>SIZE', 'FILE'], rows)
   }
-  return parts.join('\n\n')
 }

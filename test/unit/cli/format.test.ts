@@ -1,5 +1,20 @@
 import assert from 'node:assert/strict'
-import { duration, fields, likelihood, percent, printable, rate, size, table } from '../../../src/cli/format.ts'
+import Table from 'cli-table3'
+import fc from 'fast-check'
+import { duration, fields, likelihood, percent, printable, rate, size, table, tableLines } from '../../../src/cli/format.ts'
+
+/** The same table by the library, whose time grows with the square of the rows. */
+function libraryTable (heads: string[], rows: string[][]): string {
+  const border = Object.fromEntries(['top', 'top-mid', 'top-left', 'top-right', 'bottom', 'bottom-mid', 'bottom-left', 'bottom-right', 'left', 'left-mid', 'mid', 'mid-mid', 'right', 'right-mid'].map(place => [place, '']))
+  const grid = new Table({
+    head: heads.map(head => head.replace(/^>/, '')),
+    colAligns: heads.map(head => head.startsWith('>') ? 'right' : 'left'),
+    chars: { ...border, middle: '  ' },
+    style: { head: [], border: [], 'padding-left': 0, 'padding-right': 0, compact: true }
+  })
+  grid.push(...rows)
+  return grid.toString().split('\n').map(line => line.trimEnd()).join('\n')
+}
 
 describe('cli: format', () => {
   it('writes sizes in binary units and rates in sizes a second', () => {
@@ -24,6 +39,33 @@ describe('cli: format', () => {
   it('aligns columns, numbers to the right, without borders or colours', () => {
     assert.equal(table(['NAME', '>SIZE'], [['a', '1 B'], ['long name', '1023 B']]), 'NAME         SIZE\na             1 B\nlong name  1023 B')
     assert.equal(fields([['a', '1'], ['long', '2']]), 'a     1\nlong  2')
+  })
+
+  it('makes the tables that cli-table3 makes', () => {
+    const cell = fc.array(fc.constantFrom('a', 'Bc', ' ', '9', '\n', '\t', 'é', 'e\u0301', '漢', '😀', '-'), { maxLength: 6 }).map(parts => parts.join(''))
+    const column = fc.tuple(fc.constantFrom('', '>'), fc.constantFrom('A', 'NAME', '漢字', '')).map(parts => parts.join(''))
+    const tables = fc.integer({ min: 1, max: 4 }).chain(width => fc.tuple(
+      fc.array(column, { minLength: width, maxLength: width }),
+      fc.array(fc.array(cell, { minLength: width, maxLength: width }), { maxLength: 5 })
+    ))
+    fc.assert(fc.property(tables, ([heads, rows]) => { assert.equal(table(heads, rows), libraryTable(heads, rows)) }), { numRuns: 500 })
+  })
+
+  it('makes a table of very many rows', () => {
+    const rows = Array.from({ length: 200_000 }, (_, row) => [`tensor ${row}`, 'F16', String(row)])
+    let lines = 0
+    let last = ''
+    for (const line of tableLines(['TENSOR', 'KIND', '>SIZE'], rows)) {
+      lines++
+      last = line
+    }
+    assert.equal(lines, 200_001)
+    assert.equal(last, 'tensor 199999  F16   199999')
+  })
+
+  it('has a cell that is far too wide stick out, instead of widening the others', () => {
+    const wide = 'x'.repeat(1_000_000)
+    assert.equal(table(['NAME', '>SIZE'], [[wide, '1'], ['a', '20']]), `NAME  SIZE\n${wide}     1\na       20`)
   })
 
   it('shows control characters instead of sending them to the terminal', () => {
