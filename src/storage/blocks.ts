@@ -43,15 +43,16 @@ export class Blocks {
 
   find (cid: CID, outside?: ReadonlySet<StoredFile>): Location | undefined {
     if (cid.code !== RAW) return undefined
-    let inPlace: Location | undefined
-    for (const { file: id, block, offset, size } of this.#core.catalog.locate(cid.multihash.bytes)) {
+    let found: Location | undefined
+    this.#core.catalog.locate(cid.multihash.bytes, ({ file: id, block, offset, size }) => {
       const file = this.#core.registry.fileById(id)
-      if (file === undefined || !file.present.has(block) || outside?.has(file) === true) continue
-      const location = { file, block, offset, size }
-      if (!file.inPlace) return location
-      inPlace ??= location // a copy of our own is surer
-    }
-    return inPlace
+      if (file === undefined || file.present.count === 0 || outside?.has(file) === true) return 'next file'
+      if (file.inPlace && found !== undefined) return 'next file' // a copy of our own is surer
+      if (!file.present.has(block)) return 'more'
+      found = { file, block, offset, size }
+      return file.inPlace ? 'next file' : 'enough'
+    })
+    return found
   }
 
   async read (location: BlockLocation, slot: Slot): Promise<boolean> {

@@ -8,6 +8,8 @@ import type { FileGuard } from './store.ts'
 const SCHEMA_VERSION = 1
 /** Some 20 ms of rows. */
 const PLACES_PER_BLOCK_MAX = 16_384
+/** Places of a file that are skipped one by one, before the next file is looked up: that costs as much as a few of them. */
+const SKIPPED_IN_LINE = 8
 const SCHEMA = `
 CREATE TABLE state (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
 CREATE TABLE metadata (cid TEXT PRIMARY KEY, bytes BLOB NOT NULL) STRICT;
@@ -124,12 +126,33 @@ export class Catalog implements Disposable {
   }
 
   /**
-   * Where blocks of this multihash belong, recorded or not: PLACES_PER_BLOCK_MAX of them at most, because a hostile file
-   * index can name one block 400,000 times. The caller may stop early, and must not wait in between.
+   * Shows `look` where blocks of this multihash belong, recorded or not, file by file: PLACES_PER_BLOCK_MAX places at most,
+   * because a hostile file index can name one block 400,000 times. `look` may end it, or skip the rest of a file, and must not wait.
    */
-  * locate (multihash: Uint8Array): Generator<BlockRow> {
-    for (const row of this.#prepared(`SELECT file, block, offset, size FROM blocks WHERE hash = ? LIMIT ${PLACES_PER_BLOCK_MAX}`).iterate(multihash)) {
-      yield { file: integer(row, 'file'), block: integer(row, 'block'), offset: integer(row, 'offset'), size: integer(row, 'size') }
+  locate (multihash: Uint8Array, look: (place: BlockRow) => 'more' | 'next file' | 'enough'): void {
+    let left = PLACES_PER_BLOCK_MAX
+    /** Places after the last one of this file. */
+    let after = 0
+    while (left > 0) {
+      const rows = this.#prepared('SELECT file, block, offset, size FROM blocks WHERE hash = ? AND file > ? LIMIT ?').iterate(multihash, after, left)
+      let skipped: number | undefined
+      let inFile = 0
+      for (const row of rows) {
+        left--
+        const file = integer(row, 'file')
+        if (file === skipped) {
+          if (++inFile < SKIPPED_IN_LINE) continue
+          break
+        }
+        skipped = undefined
+        const next = look({ file, block: integer(row, 'block'), offset: integer(row, 'offset'), size: integer(row, 'size') })
+        if (next === 'enough') return
+        if (next === 'more') continue
+        skipped = file
+        inFile = 0
+      }
+      if (skipped === undefined || inFile < SKIPPED_IN_LINE) return
+      after = skipped
     }
   }
 

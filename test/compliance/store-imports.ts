@@ -129,6 +129,19 @@ export function importCompliance (name: string, harness: StoreHarness): void {
         assert.equal((await reference()).newBytes, 0)
       })
 
+      it('are not where a block is read from when there is a copy, however often they have it', async () => {
+        content = Buffer.alloc(20_000)
+        await writeFile(path, content)
+        sample = sampleOf([{ path: 'often', content, sizes: Array.from({ length: 20_000 }, () => 1) }])
+        const { file } = await reference()
+        const cid = file.index.blocks.at(0)
+        assert.ok(cid)
+        assert.deepEqual([store.findBlock(cid)?.file.key, store.findBlock(cid)?.block], [file.key, 0])
+        const once = sampleOf([{ path: 'once', content: Buffer.of(1, 0), sizes: [1, 1] }])
+        await load(store, once)
+        assert.deepEqual([store.findBlock(cid)?.file.key, store.findBlock(cid)?.block], [fileOf(store, once).key, 1])
+      })
+
       const changes: Array<[string, () => Promise<void>]> = [
         ['written to', async () => { await writeFile(path, Buffer.concat([content.subarray(1), Buffer.of(1)])) }],
         ['cut short', async () => { await writeFile(path, content.subarray(0, 100)) }],

@@ -197,6 +197,18 @@ export function storeCompliance (name: string, harness: StoreHarness): void {
         assert.equal(file.present.count, 0)
       })
 
+      it('finds a block beside a file that names it more often than places are looked at', async () => {
+        const often = sampleOf([{ path: 'often', content: Buffer.alloc(20_000), sizes: Array.from({ length: 20_000 }, () => 1) }])
+        await store.putModel(often.model)
+        const cid = fileOf(store, often).index.blocks.at(0)
+        assert.ok(cid)
+        assert.equal(store.findBlock(cid), undefined)
+        const once = sampleOf([{ path: 'once', content: Buffer.of(0, 1), sizes: [1, 1] }])
+        await load(store, once)
+        assert.equal(store.findBlock(cid)?.file.key, fileOf(store, once).key)
+        assert.equal(store.findBlock(cid, new Set([fileOf(store, once)])), undefined)
+      })
+
       it('does not find raw blocks under other codecs', async () => {
         const sample = smallModel(15)
         await load(store, sample)
