@@ -79,13 +79,19 @@ export class Models {
   }
 
   async #setFlags (model: ModelRecord, flags: { pinned: boolean, published: boolean }): Promise<void> {
+    const { catalog, bytes, logger } = this.#core
     const before = { pinned: model.pinned, published: model.published }
     Object.assign(model, flags)
     try {
-      this.#core.catalog.updateModel(model.cid, flags)
-      await this.#core.bytes.saveFlags(model)
+      catalog.updateModel(model.cid, flags)
+      await bytes.saveFlags(model)
     } catch (error) {
       Object.assign(model, before)
+      try {
+        catalog.updateModel(model.cid, before) // or what failed would be true after a restart
+      } catch (again) {
+        logger.error({ cid: model.cid, error: diskError(again, 'cannot record').message }, 'a change that failed may take effect at the next start')
+      }
       throw diskError(error, `cannot record the state of ${model.cid}`)
     }
   }
