@@ -142,32 +142,53 @@ class FilePublisher {
   async publish (file: SourceFile, onBytes: (bytes: number) => void): Promise<FileResult> {
     throwIfAborted(this.#signal)
     const { guard } = file
-    const clone = this.#inPlace || guard.size <= SMALL_BYTES_MAX ? undefined : await this.#clone(guard)
-    const target = this.#inPlace ? undefined : clone ?? await this.#store.importFile(guard.size)
+    if (this.#inPlace) {
+      const index = await this.#hash(file, onBytes)
+      return resultOf(file, index, await this.#store.referenceFile(index, guard))
+    }
+    const free = await this.#clone(guard, { evict: false }) ?? await this.#store.importFile(guard.size, { evict: false })
+    const held = free === undefined && this.#store.mayHold(guard.size) ? await this.#findHeld(file, onBytes) : undefined
+    if (held !== undefined) return held
+    const target = free ?? await this.#clone(guard, { evict: true }) ?? await this.#store.importFile(guard.size)
     try {
-      const handle = await open(clone?.path ?? guard.path, 'r').catch(error => { throw unreadable(guard.path, error) })
-      let index: Encoded<FileIndex>
-      try {
-        index = await this.#hashAndStore(handle, file, clone === undefined ? target : undefined, onBytes)
-        if (clone === undefined) await checkUnchanged(handle, file)
-      } finally {
-        await handle.close()
-      }
-      const { newBytes } = target === undefined
-        ? await this.#store.referenceFile(index, guard)
-        : await target.commit(index)
-      return { entry: { path: file.modelPath, size: guard.size, index: index.cid }, index, newBytes }
+      const index = await this.#hash(file, onBytes, target)
+      return resultOf(file, index, await target.commit(index))
     } catch (error) {
-      await target?.abort()
+      await target.abort()
       throw error
     }
   }
 
+  /** There is no room for a copy: it is read once to find out whether it is here already, before anything is evicted for it. */
+  async #findHeld (file: SourceFile, onBytes: (bytes: number) => void): Promise<FileResult | undefined> {
+    let told = 0
+    const index = await this.#hash(file, bytes => {
+      told += bytes
+      onBytes(bytes)
+    })
+    if (await this.#store.heldFile(index.cid.toString()) !== undefined) return resultOf(file, index, { newBytes: 0 })
+    onBytes(-told) // it is read again
+    return undefined
+  }
+
   /** Not of small files: to copy them costs no more than to try. */
-  async #clone ({ path, size }: FileGuard): Promise<(FileImport & { path: string }) | undefined> {
+  async #clone ({ path, size }: FileGuard, room: { evict: boolean }): Promise<(FileImport & { path: string }) | undefined> {
+    if (size <= SMALL_BYTES_MAX) return undefined
     // A clone that fails is the disk's fault, unless it is this.
     await access(path, constants.R_OK).catch(error => { throw unreadable(path, error) })
-    return await this.#store.cloneFile(path, size)
+    return await this.#store.cloneFile(path, size, room)
+  }
+
+  /** Of the user's file, whose bytes go to `target` too; or of a clone of it, which nobody changes. */
+  async #hash (file: SourceFile, onBytes: (bytes: number) => void, target?: FileImport & { path?: string }): Promise<Encoded<FileIndex>> {
+    const handle = await open(target?.path ?? file.guard.path, 'r').catch(error => { throw unreadable(file.guard.path, error) })
+    try {
+      const index = await this.#hashAndStore(handle, file, target?.path === undefined ? target : undefined, onBytes)
+      if (target?.path === undefined) await checkUnchanged(handle, file)
+      return index
+    } finally {
+      await handle.close()
+    }
   }
 
   /** The pipeline. Without `target` the bytes are where they belong already. */
@@ -202,6 +223,10 @@ class FilePublisher {
   async stop (): Promise<void> {
     await this.#thread?.stop()
   }
+}
+
+function resultOf ({ modelPath, guard }: SourceFile, index: Encoded<FileIndex>, { newBytes }: { newBytes: number }): FileResult {
+  return { entry: { path: modelPath, size: guard.size, index: index.cid }, index, newBytes }
 }
 
 interface ReadBlock { slot: Slot, offset: number }

@@ -215,11 +215,21 @@ export class BlockStore implements ModelStore {
     return options?.signal === undefined ? this.#stopping.signal : AbortSignal.any([this.#stopping.signal, options.signal])
   }
 
-  async importFile (size: number): Promise<FileImport> { return await this.#run(async ({ imports }) => await imports.importFile(size)) }
-
-  async cloneFile (path: string, size: number): Promise<(FileImport & { path: string }) | undefined> {
-    return await this.#run(async ({ imports }) => await imports.cloneFile(path, size))
+  async importFile (size: number): Promise<FileImport>
+  async importFile (size: number, options: { evict: boolean }): Promise<FileImport | undefined>
+  async importFile (size: number, options: { evict: boolean } = { evict: true }): Promise<FileImport | undefined> {
+    return await this.#run(async ({ imports }) => await imports.importFile(size, options))
   }
+
+  async cloneFile (path: string, size: number, options: { evict: boolean } = { evict: true }): Promise<(FileImport & { path: string }) | undefined> {
+    return await this.#run(async ({ imports }) => await imports.cloneFile(path, size, options))
+  }
+
+  async heldFile (key: string): Promise<StoredFile | undefined> {
+    return await this.#run(async ({ imports }) => await imports.heldFile(key))
+  }
+
+  mayHold (size: number): boolean { return this.#running.imports.mayHold(size) }
 
   async referenceFile (index: Encoded<FileIndex>, guard: FileGuard): Promise<{ file: StoredFile, newBytes: number }> {
     return await this.#run(async ({ imports }) => await imports.referenceFile(index, guard))

@@ -30,9 +30,8 @@ export class Imports {
   readonly #core: Core
   readonly #room: Room
   readonly #blocks: Blocks
-  readonly #starting = new Grouped<number, Reservation>(FILES_PER_GROUP, async sizes => {
-    return await this.#core.structure.run(async () => await this.#room.startImports(sizes))
-  })
+  readonly #starting = this.#starts({ evict: true })
+  readonly #startingFree = this.#starts({ evict: false })
 
   readonly #committing = new Grouped<Ready, FileRecord | undefined>(FILES_PER_GROUP, async files => await this.#commitAll(files))
 
@@ -42,8 +41,13 @@ export class Imports {
     this.#blocks = blocks
   }
 
-  async importFile (size: number): Promise<FileImport> {
-    const reserved = await this.#starting.add(size)
+  #starts (options: { evict: boolean }): Grouped<number, Reservation | undefined> {
+    return new Grouped(FILES_PER_GROUP, async sizes => await this.#core.structure.run(async () => await this.#room.startImports(sizes, options)))
+  }
+
+  async importFile (size: number, { evict }: { evict: boolean }): Promise<FileImport | undefined> {
+    const reserved = await (evict ? this.#starting : this.#startingFree).add(size)
+    if (reserved === undefined) return undefined
     try {
       return new OpenImport(this, reserved, size, await this.#core.bytes.startImport(size, true), false)
     } catch (error) {
@@ -52,10 +56,10 @@ export class Imports {
     }
   }
 
-  async cloneFile (path: string, size: number): Promise<(FileImport & { path: string }) | undefined> {
+  async cloneFile (path: string, size: number, options: { evict: boolean }): Promise<(FileImport & { path: string }) | undefined> {
     return await this.#core.structure.run(async () => {
       // A clone shares its blocks with the source, but for how long is the source's owner's business: it counts in full.
-      const [reserved] = await this.#room.startImports([size])
+      const [reserved] = await this.#room.startImports([size], options)
       if (reserved === undefined) return undefined
       let clone: (FileImport & { path: string }) | undefined
       try {
@@ -68,6 +72,21 @@ export class Imports {
         if (clone === undefined) this.#room.endImport(reserved)
       }
     })
+  }
+
+  /** A whole file of our own, for who is adding it: it stays until the model that names it is here. */
+  async heldFile (key: string): Promise<StoredFile | undefined> {
+    return await this.#core.structure.run(async () => {
+      const held = this.#core.registry.files.get(key)
+      if (held === undefined || !isWholeOwn(held)) return undefined
+      this.#room.cameIn(held)
+      return held
+    })
+  }
+
+  mayHold (size: number): boolean {
+    for (const file of this.#core.registry.files.values()) if (file.size === size && isWholeOwn(file)) return true
+    return false
   }
 
   async referenceFile (index: Encoded<FileIndex>, guard: FileGuard): Promise<Committed> {
@@ -267,6 +286,10 @@ export class Imports {
     }
     return bytes
   }
+}
+
+function isWholeOwn (file: FileRecord): boolean {
+  return !file.inPlace && file.present.full
 }
 
 class OpenImport implements FileImport {

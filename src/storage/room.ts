@@ -47,13 +47,9 @@ export class Room {
    * anything was evicted in vain. The caller holds `structure`.
    */
   async make (bytes: number, what: string, keep: ReadonlySet<string> = new Set()): Promise<void> {
-    if (bytes === 0) return
-    this.#core.volume.check()
-    if (worst(await this.#lacking(bytes)) <= 0) return
-    await this.#removeLeftovers(false)
+    if (await this.fits(bytes)) return
     // Parts first: nobody asked for them, and they were not promised. All that can go together has to be enough.
     const before = worst(await this.#lacking(bytes))
-    if (before <= 0) return
     const spare = this.#spareParts(this.#kept(keep))
     const spareBytes = spare.reduce((sum, part) => sum + presentIn(part), 0)
     if (spareBytes > 0 && spareBytes + this.#plan(before, this.#kept(keep)).freedBytes >= before) await this.evictParts(spare, before)
@@ -63,6 +59,15 @@ export class Room {
     const plan = this.#plan(worst(lacking), this.#kept(keep))
     if (plan.freedBytes < worst(lacking)) throw this.#refusal(bytes, what, lacking, plan.freedBytes)
     await this.drop(plan.models, keep)
+  }
+
+  /** Whether there is room for `bytes` more without evicting anything; removes leftovers for it. The caller holds `structure`. */
+  async fits (bytes: number): Promise<boolean> {
+    if (bytes === 0) return true
+    this.#core.volume.check()
+    if (worst(await this.#lacking(bytes)) <= 0) return true
+    await this.#removeLeftovers(false)
+    return worst(await this.#lacking(bytes)) <= 0
   }
 
   /** The caller holds `structure`. */
@@ -91,9 +96,11 @@ export class Room {
     })
   }
 
-  /** Reserves room for files on their way in. The caller holds `structure`. */
-  async startImports (sizes: number[]): Promise<OpenImport[]> {
-    await this.make(sizes.reduce((sum, size) => sum + size, 0), sizes.length === 1 ? 'a file to be added' : `${sizes.length} files to be added`)
+  /** Reserves room for files on their way in; undefined where it would have to `evict` and may not. The caller holds `structure`. */
+  async startImports (sizes: number[], { evict }: { evict: boolean }): Promise<Array<OpenImport | undefined>> {
+    const bytes = sizes.reduce((sum, size) => sum + size, 0)
+    if (evict) await this.make(bytes, sizes.length === 1 ? 'a file to be added' : `${sizes.length} files to be added`)
+    else if (!await this.fits(bytes)) return sizes.map(() => undefined)
     return sizes.map(size => {
       const reserved = { size, written: 0 }
       this.#imports.add(reserved)

@@ -195,14 +195,24 @@ export interface ModelStore {
   /** Re-hashes recorded blocks `first` to `first + count - 1` of a file, and withdraws those that are bad or gone. */
   verifyRange: (file: StoredFile, first: number, count: number, options?: AbortOptions) => Promise<RangeVerifyResult>
 
-  /** Starts an import of `size` bytes. Makes room first; throws QuotaExceededError, OutOfSpaceError, StoreReadOnlyError, DiskError. */
-  importFile: (size: number) => Promise<FileImport>
+  /**
+   * Starts an import of `size` bytes. Makes room first; throws QuotaExceededError, OutOfSpaceError, StoreReadOnlyError, DiskError.
+   * With `evict: false` undefined where there is no room without evicting something.
+   */
+  importFile: ((size: number) => Promise<FileImport>) & ((size: number, options: { evict: boolean }) => Promise<FileImport | undefined>)
   /**
    * An import whose bytes are there already: a reflinked copy of the file at `path`, which is to have `size` bytes. Hash what lies at the
    * `path` of the result, and commit that; nothing more is written. Undefined where the file system has no reflinks, or the file has
-   * another size by then. Throws as importFile.
+   * another size by then. Room and errors as importFile.
    */
-  cloneFile: (path: string, size: number) => Promise<(FileImport & { path: string }) | undefined>
+  cloneFile: (path: string, size: number, options?: { evict: boolean }) => Promise<(FileImport & { path: string }) | undefined>
+  /**
+   * The file of this key, for who adds it and need not bring its bytes: it stays, as what was committed does, until a model names it.
+   * Undefined unless all of it is here, in a file of the store's own.
+   */
+  heldFile: (key: string) => Promise<StoredFile | undefined>
+  /** False when heldFile would find no file of this size, so that none needs to be hashed to ask for it. */
+  mayHold: (size: number) => boolean
   /**
    * Records a user's file as held in place; all its blocks count as present while the guard holds. All or nothing: when
    * it breaks, or one block hashes to something else, all are withdrawn and the file becomes an empty one of our own, to
