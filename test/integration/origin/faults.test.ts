@@ -8,9 +8,10 @@ import { createHfServer, type HfServer } from '../../../src/hf/index.ts'
 import type { NodeInit } from '../../../src/node/init.ts'
 import type { Caller, OriginModel, ShoalNode } from '../../../src/node/types.ts'
 import { Upstream } from '../../../src/origin/upstream.ts'
-import { Cluster } from '../../support/cluster.ts'
+import type { Cluster } from '../../support/cluster.ts'
 import { Hub } from '../../support/hub.ts'
 import { until } from '../../support/until.ts'
+import { hubCluster } from './hub-cluster.ts'
 
 const FILES = { 'config.json': Buffer.from('{"model_type":"llama"}'), 'model.safetensors': randomBytes(2 * MiB + 3), 'w.bin': randomBytes(MiB) }
 const TOTAL = Object.values(FILES).reduce((sum, { length }) => sum + length, 0)
@@ -50,7 +51,7 @@ describe('origin: a Hub that fails', function () {
 
   beforeEach(async () => {
     hub = await Hub.start()
-    cluster = new Cluster({ transport: 'tcp', settings: { origin: { upstream: hub.url }, replication: { min: 0, target: 0, max: 0 } } })
+    cluster = hubCluster(hub)
   })
   afterEach(async () => {
     await Promise.all(servers.splice(0).map(async server => { await server.stop() }))

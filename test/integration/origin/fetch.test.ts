@@ -3,9 +3,10 @@ import { randomBytes } from 'node:crypto'
 import { MiB } from '../../../src/base/index.ts'
 import { createHfServer, type HfServer } from '../../../src/hf/index.ts'
 import type { ShoalNode } from '../../../src/node/types.ts'
-import { Cluster } from '../../support/cluster.ts'
+import type { Cluster } from '../../support/cluster.ts'
 import { Hub } from '../../support/hub.ts'
 import { until } from '../../support/until.ts'
+import { hubCluster } from './hub-cluster.ts'
 
 const FILES = {
   'config.json': Buffer.from('{"model_type":"llama"}'),
@@ -42,7 +43,7 @@ describe('origin: one node and a Hub', function () {
 
   beforeEach(async () => {
     hub = await Hub.start()
-    cluster = new Cluster({ transport: 'tcp', settings: { origin: { upstream: hub.url }, replication: { min: 0, target: 0, max: 0 } } })
+    cluster = hubCluster(hub)
     ;[node] = await cluster.spawn(1) as [ShoalNode]
     server = createHfServer({ node, host: '127.0.0.1', port: 0 })
     await server.start()

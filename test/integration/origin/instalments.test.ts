@@ -8,12 +8,13 @@ import { createHfServer } from '../../../src/hf/index.ts'
 import type { ShoalNode } from '../../../src/node/types.ts'
 import { OriginProtocol } from '../../../src/origin/protocol.ts'
 import { BLOCK_PROTOCOL, INVENTORY_PROTOCOL } from '../../../src/transfer/messages.ts'
-import { Cluster } from '../../support/cluster.ts'
+import type { Cluster } from '../../support/cluster.ts'
 import { temporaryDirectory } from '../../support/files.ts'
 import { HostilePeer } from '../../support/hostile-peer.ts'
 import { Hub } from '../../support/hub.ts'
 import { lie } from '../../support/lie.ts'
 import { until } from '../../support/until.ts'
+import { hubCluster, phaseOf, times } from './hub-cluster.ts'
 
 const FILES = {
   'config.json': Buffer.from('{"model_type":"llama"}'),
@@ -23,7 +24,6 @@ const FILES = {
 }
 type Path = keyof typeof FILES
 const TOTAL = Object.values(FILES).reduce((sum, { length }) => sum + length, 0)
-const times = (factor: number): Clock => ({ ...systemClock, setTimeout: (work, delayMs) => systemClock.setTimeout(work, delayMs / factor) })
 
 describe('origin: a model in instalments', function () {
   this.timeout(60_000)
@@ -33,7 +33,7 @@ describe('origin: a model in instalments', function () {
 
   beforeEach(async () => {
     hub = await Hub.start()
-    cluster = new Cluster({ transport: 'tcp', settings: { origin: { upstream: hub.url }, replication: { min: 0, target: 0, max: 0 } } })
+    cluster = hubCluster(hub)
     signal = AbortSignal.timeout(55_000)
   })
   afterEach(async () => {
@@ -41,7 +41,6 @@ describe('origin: a model in instalments', function () {
     await hub.stop()
   })
 
-  const phaseOf = (node: ShoalNode): string => node.origin?.status().fetches[0]?.phase ?? 'none'
   const find = async (node: ShoalNode): Promise<string> => {
     const model = await node.origin?.resolve('a/b', 'main', { token: undefined })
     assert.ok(model !== undefined)
@@ -76,7 +75,7 @@ describe('origin: a model in instalments', function () {
       await Promise.all(urls.flatMap(url => [get(url, 'model-1.safetensors'), get(url, 'model-2.safetensors')]))
       clearInterval(watch)
       assert.ok(isTold, 'a load of some files says what they are a part of')
-      assert.deepEqual(nodes.map(phaseOf).sort(), ['fetching', 'waiting', 'waiting'])
+      assert.deepEqual(nodes.map(node => String(phaseOf(node))).sort(), ['fetching', 'waiting', 'waiting'])
       assert.ok(hub.fileBytes < TOTAL - 2 * MiB, `${hub.fileBytes} of ${TOTAL}: all has come`)
       // What is there is no model of anybody.
       for (const node of nodes) assert.deepEqual([node.models(), (await node.status()).models.count, (await node.status()).problems], [[], 0, []])
@@ -121,7 +120,7 @@ describe('origin: a model in instalments', function () {
     await endpoints(nodes, async urls => {
       const finding = nodes.map(async node => await find(node))
       for (const each of finding) each.catch(() => undefined)
-      await until('one fetches, and one waits', () => nodes.map(phaseOf).sort().join() === 'fetching,waiting')
+      await until('one fetches, and one waits', () => nodes.map(node => String(phaseOf(node))).sort().join() === 'fetching,waiting')
       const second = nodes.findIndex(node => phaseOf(node) === 'waiting')
       for (const path of ['config.json', 'model-1.safetensors', 'model-2.safetensors'] as const) {
         const answer = await fetch(`${urls[second]}/${path}`, { signal })
@@ -172,7 +171,7 @@ describe('origin: a model in instalments', function () {
           assert.deepEqual([phaseOf(node), listed], ['waiting', asked], 'who lied is not asked for more')
           lies = false
           assert.ok(Buffer.from(await (await answer).arrayBuffer()).equals(told))
-          await until('it is published', () => phaseOf(node) === 'none')
+          await until('it is published', () => phaseOf(node) === undefined)
           assert.equal(node.models().some(({ cid }) => cid === lied), isUsers)
           assert.deepEqual(holder.models().map(({ cid }) => cid), [lied])
         })
@@ -239,8 +238,8 @@ describe('origin: a model in instalments', function () {
       assert.equal((await held(second)).length, 1)
     })
     factor = 8_000 // an hour is half a second from now on
-    await until('it is given up', () => phaseOf(second) === 'none')
-    assert.notEqual(phaseOf(nodes[0] as ShoalNode), 'none')
+    await until('it is given up', () => phaseOf(second) === undefined)
+    assert.notEqual(phaseOf(nodes[0] as ShoalNode), undefined)
     await fetcher
     await until('nothing is left', async () => (await held(second)).every(cid => second.models().some(model => model.cid === cid)) && (await readdir(join(cluster.directory(second), 'origin'))).length === 0)
   })

@@ -5,10 +5,11 @@ import { join } from 'node:path'
 import { MiB, silentLogger, systemClock } from '../../../src/base/index.ts'
 import type { ShoalNode } from '../../../src/node/types.ts'
 import { Leftovers, keyOf } from '../../../src/origin/index.ts'
-import { Cluster } from '../../support/cluster.ts'
+import type { Cluster } from '../../support/cluster.ts'
 import { temporaryDirectory } from '../../support/files.ts'
 import { Hub } from '../../support/hub.ts'
 import { until } from '../../support/until.ts'
+import { hubCluster } from './hub-cluster.ts'
 
 const FILES = { 'config.json': Buffer.from('{}'), 'model.safetensors': randomBytes(2 * MiB) }
 const HOUR_MS = 3_600_000
@@ -33,7 +34,7 @@ describe('origin: what a fetch that broke off has left', function () {
     aheadMs = 0
     hub = await Hub.start()
     hub.push('a/b', FILES)
-    cluster = new Cluster({ transport: 'tcp', clock, settings: { origin: { upstream: hub.url }, replication: { min: 0, target: 0, max: 0 } } })
+    cluster = hubCluster(hub, { clock })
   })
   afterEach(async () => {
     await cluster.teardown()

@@ -10,17 +10,17 @@ import { encodeFileIndex, encodeManifest, hashBlock } from '../../../src/model/i
 import type { OriginModel, ShoalNode } from '../../../src/node/types.ts'
 import { keyOf } from '../../../src/origin/known-model.ts'
 import { OriginProtocol } from '../../../src/origin/protocol.ts'
-import { Cluster } from '../../support/cluster.ts'
+import type { Cluster } from '../../support/cluster.ts'
 import { temporaryDirectory } from '../../support/files.ts'
 import { HostilePeer } from '../../support/hostile-peer.ts'
 import { lie } from '../../support/lie.ts'
 import { until } from '../../support/until.ts'
 import { Hub } from '../../support/hub.ts'
+import { hubCluster, phaseOf, times } from './hub-cluster.ts'
 
 const FILES = { 'config.json': Buffer.from('{"model_type":"llama"}'), 'model.safetensors': randomBytes(4 * MiB + 3) }
 const TOTAL = Object.values(FILES).reduce((sum, { length }) => sum + length, 0)
 const NOBODY = { token: undefined }
-const times = (factor: number): Clock => ({ ...systemClock, setTimeout: (work, delayMs) => systemClock.setTimeout(work, delayMs / factor) })
 
 describe('origin: peers', function () {
   this.timeout(40_000)
@@ -30,7 +30,7 @@ describe('origin: peers', function () {
 
   beforeEach(async () => {
     hub = await Hub.start()
-    cluster = new Cluster({ transport: 'tcp', settings: { origin: { upstream: hub.url }, replication: { min: 0, target: 0, max: 0 } } })
+    cluster = hubCluster(hub)
     signal = AbortSignal.timeout(30_000)
   })
   afterEach(async () => {
@@ -43,7 +43,6 @@ describe('origin: peers', function () {
     assert.ok(model !== undefined)
     return model
   }
-  const phaseOf = (node: ShoalNode): string | undefined => node.origin?.status().fetches[0]?.phase
 
   it('one that is killed while it fetches is followed by the next', async () => {
     const nodes = await cluster.spawn(3)
