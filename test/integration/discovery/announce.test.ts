@@ -22,11 +22,11 @@ describe('announcing in the DHT', () => {
   }
   afterEach(async () => { await Promise.all(swarms.splice(0).map(async swarm => { await swarm.stop() })) })
 
-  const announced = async (swarm: Swarm, position: number): Promise<void> => {
+  const announced = async (swarm: Swarm, position: number, withinMs = 20_000): Promise<void> => {
     await until('it is announced', () => {
       const { backlog, sweptAt } = swarm.node(position).router.status()
       return backlog === 0 && sweptAt !== undefined
-    })
+    }, { withinMs })
   }
 
   it('works between two nodes over TCP, and tells where the provider is', async () => {
@@ -96,7 +96,7 @@ describe('announcing in the DHT', () => {
     const cids = Array.from({ length: 100 }, () => randomCid())
     const announcer = swarm.node(24)
     announcer.router.announce(cids)
-    await announced(swarm, 24)
+    await announced(swarm, 24, 50_000)
     const contacts = swarm.nodes.filter(node => node !== announcer).map(({ network }) => ({ network, contact: contactOf(network.peerId) }))
     let right = 0
     for (const cid of cids) {
