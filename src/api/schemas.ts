@@ -136,6 +136,7 @@ export const ModelDetails = z.object({
     sha256: z.string(),
     chunker: z.string(),
     inPlace: z.boolean(),
+    away: z.string().optional().openapi({ description: 'where it was in place: it is not there now, and looked for again' }),
     tensorCount: z.int(),
     tensors: z.array(Tensor).optional()
   })),
@@ -195,7 +196,12 @@ export const VerifyResult = z.object({
   bytes,
   bad: z.array(z.object({ model: z.string(), path: z.string(), block: z.int(), cid: z.string(), reason: z.string() })),
   unchecked: z.object({ blocks: z.int(), reason: z.string() }).optional().openapi({ description: 'blocks that could not be looked at, and stay as they are, with the reason of the first; absent when there are none' }),
-  lacking: z.array(z.object({ cid: z.string(), bytes, published: z.boolean() })).openapi({ description: 'models that were added or pinned here and are not whole, with the bytes they lack' })
+  lacking: z.array(z.object({
+    cid: z.string(),
+    bytes,
+    published: z.boolean(),
+    away: z.object({ files: z.int(), path: z.string() }).optional().openapi({ description: 'how many of its files are in place and not there now, and where the first of them was' })
+  })).openapi({ description: 'models that were added or pinned here and are not whole, with the bytes they lack' })
 }).openapi('VerifyResult')
 
 const VerifyProgress = z.object({ bytesDone: bytes, bytesTotal: bytes })

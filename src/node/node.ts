@@ -7,6 +7,7 @@ import { parseModelCid, positionOf, readSafetensors, shardRuns, type RepoName, t
 import type { Leftovers, Origin } from '../origin/index.ts'
 import type { Replication } from '../replication/service.ts'
 import type { ShardStatus } from '../replication/types.ts'
+import { awayOf } from '../storage/index.ts'
 import type { GcResult, ModelStore, RemoveResult, StoredFile, StoredModel, VerifyProgress } from '../storage/store.ts'
 import type { Exchange } from '../transfer/types.ts'
 import type { Adds } from './adds.ts'
@@ -155,6 +156,7 @@ export class Node implements ShoalNode {
         sha256: Buffer.from(file.index.sha256).toString('hex'),
         chunker: file.index.chunker,
         inPlace: file.inPlace,
+        away: file.away,
         tensors: await tensorsOf(store, file)
       })
     }
@@ -239,7 +241,7 @@ export class Node implements ShoalNode {
     const result = await store.verify(chosen, { ...options, signal: this.#signal(options.signal) })
     // What was withdrawn before is not looked at again, and lacks all the same.
     const lacking = store.models().filter(model => (chosen === undefined || model.cid === chosen) && !model.complete && (model.published || (model.pinned && !this.#isPartOnPurpose(model.cid))))
-    return { ...result, lacking: lacking.map(({ cid, bytes, presentBytes, published }) => ({ cid, bytes: bytes - presentBytes, published })) }
+    return { ...result, lacking: lacking.map(model => ({ cid: model.cid, bytes: model.bytes - model.presentBytes, published: model.published, away: awayOf(model) })) }
   }
 
   transfers (): TransferStatus[] {

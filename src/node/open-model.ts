@@ -1,7 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { FileNotFoundError, UsageError, throwIfAborted, withSignal, type AbortOptions, type Clock } from '../base/index.ts'
 import { positionOf } from '../model/index.ts'
-import { blockAt } from '../storage/index.ts'
+import { blockAt, localFiles, type LocalFile } from '../storage/index.ts'
 import type { ModelStore, StoredFile, StoredModel } from '../storage/store.ts'
 import type { ModelFetch, ModelFetchStats } from '../transfer/types.ts'
 import type { LoadOptions, LoadProgress, LoadResult, OpenFile, OpenModel, ReadOptions } from './types.ts'
@@ -61,25 +61,27 @@ export class OpenShared implements OpenModel {
   }
 
   get files (): readonly OpenFile[] {
-    return this.#model.manifest.value.files.map((_entry, position) => this.#file(position))
+    const localOf = localFiles(this.#model)
+    return this.#model.manifest.value.files.map((_entry, position) => this.#file(position, localOf(position)))
   }
 
   file (path: string): OpenFile {
-    return this.#file(this.#position(path))
+    const position = this.#position(path)
+    return this.#file(position, localFiles(this.#model)(position))
   }
 
-  #file (position: number): OpenFile {
+  #file (position: number, local: LocalFile): OpenFile {
     const file = this.#model.files[position]
     const { path = '', size = 0 } = this.#model.manifest.value.files[position] ?? {}
     return {
       path,
       size,
       sha256: Buffer.from(file?.index.sha256 ?? []).toString('hex'),
-      localPath: file?.path,
+      localPath: local.path,
       complete: file?.present.full ?? false,
       wanted: this.#wanted.has(position),
       gitSha1: file?.index.gitSha1 === undefined ? undefined : Buffer.from(file.index.gitSha1).toString('hex'),
-      guard: file?.guard
+      guard: local.guard
     }
   }
 

@@ -1,4 +1,5 @@
 import { GiB } from '../base/index.ts'
+import { awayOf } from '../storage/index.ts'
 import type { StoredModel } from '../storage/store.ts'
 import type { NodeSettings, NodeStatus, PeerStatus } from './types.ts'
 
@@ -21,7 +22,10 @@ export function problemsOf (
   if (!storage.writable) problems.push(`the data volume is read-only for Shoal: ${storage.error ?? 'unknown reason'}; what is held is still served, loads fail until this is mended`)
   const broken = models.filter(model => model.published && !model.complete)
   for (const model of broken) {
-    problems.push(`${model.cid} was added here but ${model.bytes - model.presentBytes} of its bytes are gone or changed; add it again, or fetch them from others: shoal get ${model.cid}`)
+    const away = awayOf(model)
+    if (away !== undefined) {
+      problems.push(`${model.cid} was added here, and ${away.files} of its files, held in place, are away: ${away.path} is not there or may not be read. It is served again when they are back, and verify looks at once`)
+    } else problems.push(`${model.cid} was added here but ${model.bytes - model.presentBytes} of its bytes are gone or changed; add it again, or fetch them from others: shoal get ${model.cid}`)
   }
   // What was released after the swarm had no need of it is no half-done load.
   const partial = models.filter(model => (model.pinned || settings.storage.donate === 0) && !model.published && !model.complete && !isPartOnPurpose(model.cid))

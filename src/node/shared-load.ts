@@ -268,6 +268,7 @@ export class SharedLoad implements SharedFetch {
       this.#letGo = store.holdModel(this.#key)
       this.#model = known
       await store.touchModel(this.#key)
+      await store.settleModel(this.#key, { signal: this.#stopping.signal }) // whoever opens it is told where its files are
       this.#fetchable = !known.complete
       if (!known.complete) this.#hooks.onRegistered(known)
       return { manifest: known.manifest, content: undefined }

@@ -23,8 +23,11 @@ export interface PinOptions {
   replicas?: number
 }
 
-/** What is bad of what is recorded, and which models that were added or pinned here are not whole: the bytes they lack. */
-export interface Verification extends VerifyResult { lacking: Array<{ cid: string, bytes: number, published: boolean }> }
+/**
+ * What is bad of what is recorded, and which models that were added or pinned here are not whole: the bytes they lack. `away`: how many
+ * of its files are in place and not there now, and where the first of them was.
+ */
+export interface Verification extends VerifyResult { lacking: Array<{ cid: string, bytes: number, published: boolean, away: { files: number, path: string } | undefined }> }
 
 /** How far a model is from having its target of proven replicas. */
 export interface ReplicationProgress {
@@ -219,7 +222,7 @@ export interface ModelSummary {
 }
 
 export interface ModelDetails extends ModelSummary {
-  fileList: Array<{ path: string, size: number, blocks: number, presentBlocks: number, sha256: string, chunker: string, inPlace: boolean, tensors: Tensor[] | undefined }>
+  fileList: Array<{ path: string, size: number, blocks: number, presentBlocks: number, sha256: string, chunker: string, inPlace: boolean, away: string | undefined, tensors: Tensor[] | undefined }>
   /** Peers known to hold some of it. */
   holders: Array<{ peerId: string, presentBytes: number, complete: boolean }>
   shards: number

@@ -9,10 +9,12 @@ import { diskError } from './disk-errors.ts'
 import { Imports } from './imports.ts'
 import { Gate, Lock } from './concurrency.ts'
 import { Models } from './models.ts'
+import { Places } from './places.ts'
 import { DetailsCache, Registry } from './records.ts'
 import { isDamage, loadDetails, loadRegistry, rebuildCatalog, setCatalogAside, settleFiles } from './recover.ts'
 import { Room } from './room.ts'
 import { SlotPool, type Slot } from './slots.ts'
+import { StaleFlags } from './stale-flags.ts'
 import type {
   BlockLocation, FileGuard, FileImport, FilePart, GcResult, ModelStore, PutModelOptions, RangeVerifyResult, RemoveResult, StoreEvents, StoreStatus, StoredFile, StoredModel,
   VerifyProgress, VerifyResult
@@ -22,7 +24,7 @@ import { Volume } from './volume.ts'
 
 export interface BlockStoreInit { clock: Clock, logger: Logger, settings: StoreSettings }
 
-interface Parts { core: Core, blocks: Blocks, room: Room, models: Models, imports: Imports }
+interface Parts { core: Core, blocks: Blocks, places: Places, room: Room, models: Models, imports: Imports }
 
 /**
  * The store over any ByteStore: wires its parts and hands each call to the one that knows. Blocks (blocks.ts) are read,
@@ -63,8 +65,9 @@ export class BlockStore implements ModelStore {
       const core = await this.#open()
       const blocks = new Blocks(core, { clock: this.#init.clock, ...this.#init.settings })
       const room = new Room(core, blocks)
-      this.#parts = { core, blocks, room, models: new Models(core, room, blocks), imports: new Imports(core, room, blocks) }
-      await settleFiles(core, blocks, signal)
+      const places = new Places(core, blocks)
+      this.#parts = { core, blocks, places, room, models: new Models(core, room, blocks), imports: new Imports(core, { room, blocks, places }) }
+      await settleFiles(core, { blocks, places }, signal)
     } catch (error) {
       await this.#close()
       throw diskError(error, 'cannot open the store')
@@ -99,6 +102,18 @@ export class BlockStore implements ModelStore {
 
   #core (catalog: Catalog): Core {
     const { clock, logger, settings } = this.#init
+    const registry = new Registry()
+    const recording = new Lock()
+    const volume = new Volume({
+      clock,
+      events: this.events,
+      logger,
+      probe: async () => {
+        await this.#bytes.probe()
+        const space = await this.#bytes.space()
+        if (space !== undefined && space.freeBytes < space.reserveBytes) throw diskError(Object.assign(new Error('too little is free'), { code: 'ENOSPC' }), 'the volume is still full')
+      }
+    })
     return {
       settings,
       clock,
@@ -106,20 +121,12 @@ export class BlockStore implements ModelStore {
       events: this.events,
       bytes: this.#bytes,
       catalog,
-      registry: new Registry(),
+      registry,
       details: new DetailsCache(key => loadDetails(catalog, key)),
-      volume: new Volume({
-        clock,
-        events: this.events,
-        logger,
-        probe: async () => {
-          await this.#bytes.probe()
-          const space = await this.#bytes.space()
-          if (space !== undefined && space.freeBytes < space.reserveBytes) throw diskError(Object.assign(new Error('too little is free'), { code: 'ENOSPC' }), 'the volume is still full')
-        }
-      }),
+      volume,
+      staleFlags: new StaleFlags({ clock, logger, bytes: this.#bytes, registry, recording, volume }),
       structure: new Lock(),
-      recording: new Lock(),
+      recording,
       copying: new Lock(),
       workSlots: new SlotPool(WORK_SLOTS)
     }
@@ -129,6 +136,7 @@ export class BlockStore implements ModelStore {
     this.#stopping.abort(stopped())
     await this.#started?.catch(() => undefined)
     await this.#gate.close(stopped())
+    await this.#parts?.places.stop(stopped())
     await this.#parts?.blocks.flush().catch(error => {
       this.#init.logger.error({ error: asError(error).message }, 'the last written blocks could not be recorded; they will be fetched again')
     })
@@ -138,6 +146,8 @@ export class BlockStore implements ModelStore {
   async #close (): Promise<void> {
     const parts = this.#parts
     this.#parts = undefined
+    await parts?.places.stop(stopped())
+    await parts?.core.staleFlags.stop()
     await parts?.core.volume.stop()
     parts?.core.catalog[Symbol.dispose]()
     await this.#bytes.stop()
@@ -176,6 +186,14 @@ export class BlockStore implements ModelStore {
     await this.#run(async ({ models }) => { await models.setPinned(cid, pinned) })
   }
 
+  async settleModel (cid: string, options?: AbortOptions): Promise<void> {
+    await this.#run(async ({ core, places }) => {
+      const model = core.registry.models.get(cid)
+      if (model === undefined) return
+      await places.look(model.distinct, this.#eitherSignal(options))
+    })
+  }
+
   async touchModel (cid: string): Promise<void> {
     await this.#run(async ({ models }) => { models.touch(cid) })
   }
@@ -204,7 +222,12 @@ export class BlockStore implements ModelStore {
   }
 
   async verify (cid: string | undefined, options?: AbortOptions & ProgressOptions<VerifyProgress>): Promise<VerifyResult> {
-    return await this.#run(async ({ core, blocks }) => await verifyHeld(core, blocks, cid, { ...options, signal: this.#eitherSignal(options) }))
+    const signal = this.#eitherSignal(options)
+    return await this.#run(async ({ core, blocks, places }) => {
+      const files = cid === undefined ? core.registry.files.values() : core.registry.models.get(cid)?.distinct ?? []
+      await places.takeBack(files, signal) // what is not there is found out, and told, by reading it
+      return await verifyHeld(core, blocks, cid, { ...options, signal })
+    })
   }
 
   async verifyRange (file: StoredFile, first: number, count: number, options?: AbortOptions): Promise<RangeVerifyResult> {
@@ -255,7 +278,12 @@ export class BlockStore implements ModelStore {
     await this.#run(async ({ blocks }) => { await blocks.write(file, block, slot) })
   }
 
-  async flush (): Promise<void> { await this.#run(async ({ blocks }) => { await blocks.flush() }) }
+  async flush (): Promise<void> {
+    await this.#run(async ({ core, blocks }) => {
+      await blocks.flush()
+      await core.staleFlags.save()
+    })
+  }
 
   async #run<T> (operation: (parts: Parts) => Promise<T>): Promise<T> {
     const parts = this.#running

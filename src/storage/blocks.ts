@@ -6,7 +6,7 @@ import { recordOf, type Core } from './core.ts'
 import { diskError } from './disk-errors.ts'
 import { evictPart } from './evict.ts'
 import { GuardBrokenError, readGuarded } from './in-place.ts'
-import { Losses } from './losses.ts'
+import { Losses, type LostPlace } from './losses.ts'
 import { blockAt, sizeOfBlocks, type FileRecord } from './records.ts'
 import type { Slot } from './slots.ts'
 import type { BlockLocation, FilePart, StoredFile } from './store.ts'
@@ -15,8 +15,8 @@ import { SyncBatch } from './sync-batch.ts'
 /** `generation` says what it was written to, should the file have been made anew or failed to sync meanwhile. */
 interface Written { file: FileRecord, block: number, generation: number }
 type Location = BlockLocation & { readonly file: FileRecord }
-/** `unsynced`: what was written and waits to be synced is lost too. */
-interface Lost { blocks: number[] | 'all', reason: string, unsynced?: boolean }
+/** `unsynced`: what was written and waits to be synced is lost too; `place`: of a file in place. */
+interface Lost { blocks: number[] | 'all', reason: string, unsynced?: boolean, place?: LostPlace }
 
 /**
  * Blocks in and out. Owns what is recorded about a file, and the order of effects:
@@ -76,7 +76,8 @@ export class Blocks {
     if (file.removed || !file.present.has(block)) return 'it is not here any more'
     if (file.generation !== generation) return await this.tryRead(location, slot) // it is elsewhere now
     if (lost === undefined) return undefined
-    await this.#lose(file, lost)
+    if (lost.place === undefined) await this.#lose(file, lost)
+    else if (await this.losePlace(lost.place)) return await this.tryRead(location, slot)
     return lost.reason
   }
 
@@ -89,9 +90,10 @@ export class Blocks {
       }
       await readGuarded(this.#core.bytes.handles, guard, offset, into)
       const cid = file.index.blocks.at(block)
-      return cid !== undefined && verifyBytes(cid, into) ? undefined : { blocks: 'all', reason: `${guard.path} holds other bytes than when it was added` }
+      if (cid === undefined || !verifyBytes(cid, into)) throw new GuardBrokenError(`${guard.path} holds other bytes than when it was added`)
+      return undefined
     } catch (error) {
-      if (error instanceof GuardBrokenError) return { blocks: 'all', reason: error.message }
+      if (error instanceof GuardBrokenError && guard !== undefined) return { blocks: 'all', reason: error.message, place: { file, place: guard, error } }
       if (systemCode(error) === 'ENOENT') return { blocks: 'all', reason: 'the file is gone' }
       throw diskError(error, `cannot read block ${block} of ${file.path ?? file.key}`)
     }
@@ -120,13 +122,13 @@ export class Blocks {
     }
     if (into.length !== length) throw new UsageError(`${length} bytes do not fit the ${into.length} they are read into`)
     if (length === 0) return into
-    const { offsets, generation } = file
+    const { offsets, generation, guard } = file
     for (let block = blockAt(offsets, offset); block < offsets.length && (offsets[block] ?? 0) < offset + length; block++) {
       if (!file.present.has(block)) throw new DiskError(`block ${block} of ${file.key}, which holds bytes ${offset} to ${offset + length}, is not here`)
     }
     try {
-      if (file.guard !== undefined) {
-        await readGuarded(this.#core.bytes.handles, file.guard, offset, into)
+      if (guard !== undefined) {
+        await readGuarded(this.#core.bytes.handles, guard, offset, into)
       } else if (await this.#core.bytes.read(file, offset, into) < length) {
         const lost = await this.#cutOff(file, blockAt(offsets, offset + length - 1))
         if (!file.removed && file.generation === generation) await this.#lose(file, lost)
@@ -134,8 +136,8 @@ export class Blocks {
       }
     } catch (error) {
       if (file.removed || file.generation === generation) {
-        if (error instanceof GuardBrokenError) await this.withdraw(file, 'all', error.message)
-        throw diskError(error, `cannot read ${file.path ?? file.key}`)
+        const isElsewhere = error instanceof GuardBrokenError && guard !== undefined && await this.losePlace({ file, place: guard, error })
+        if (!isElsewhere) throw diskError(error, `cannot read ${file.path ?? file.key}`)
       }
     }
     if (file.removed) throw new DiskError(`${file.key} was removed while it was read`)
@@ -282,6 +284,10 @@ export class Blocks {
   }
 
   async withdraw (file: FileRecord, blocks: number[] | 'all', reason: string): Promise<void> { await this.#losses.withdraw(file, blocks, reason) }
+
+  async losePlace (lost: LostPlace): Promise<boolean> { return await this.#losses.losePlace(lost) }
+  async withdrawPlaces (lost: readonly LostPlace[]): Promise<void> { await this.#losses.withdrawPlaces(lost) }
+  async savePlaces (files: readonly FileRecord[]): Promise<void> { await this.#losses.savePlaces(files) }
 
   async evict (file: FileRecord, part: FilePart): Promise<number> { return await evictPart(this.#core, file, part) }
 }

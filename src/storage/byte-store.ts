@@ -26,7 +26,9 @@ export interface SavedModel {
   pinned: boolean
   published: boolean
   addedAt: number
+  /** Of each file in place the one that is read, and all other places of each file. */
   guards: Map<string, FileGuard>
+  others: Map<string, FileGuard[]>
 }
 
 export interface Leftovers {

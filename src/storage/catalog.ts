@@ -27,6 +27,10 @@ CREATE TABLE blocks (
 ) STRICT, WITHOUT ROWID;
 PRAGMA user_version = ${SCHEMA_VERSION};
 `
+/** Places of a file beside the one that is read. Came later: whoever does not know it does without. */
+const PLACES = `CREATE TABLE IF NOT EXISTS places (
+  file INTEGER NOT NULL, position INTEGER NOT NULL, path TEXT NOT NULL, size INTEGER NOT NULL, mtime REAL NOT NULL, ino TEXT NOT NULL, PRIMARY KEY (file, position)
+) STRICT, WITHOUT ROWID`
 
 export interface FileRow {
   id: number
@@ -37,12 +41,17 @@ export interface FileRow {
   presentBytes: number
   /** The first block whose presence has to be found out by hashing what is on disk; undefined when all is known. */
   rescan: number | undefined
+  /** The place that is read. */
   guard: FileGuard | undefined
+  /** Other places of it. */
+  others?: readonly FileGuard[]
 }
 export interface ModelRow { cid: string, pinned: boolean, published: boolean, addedAt: number, usedAt: number }
 export interface BlockRow { file: number, block: number, offset: number, size: number }
 export interface Presence { present: Uint8Array, presentBytes: number, rescan?: number }
 export interface PresenceChange extends Presence { id: number, key: string }
+/** `known`: all places, `guard` among them. */
+export interface PlacesChange extends PresenceChange { guard: FileGuard | undefined, known: readonly FileGuard[] }
 export type NewFile = Omit<FileRow, 'id' | 'key' | 'size' | 'blocks'> & { index: Encoded<FileIndex> }
 
 type Row = Record<string, SQLOutputValue>
@@ -77,6 +86,7 @@ export class Catalog implements Disposable {
       if (version === 0) this.#database.exec(`BEGIN IMMEDIATE; ${SCHEMA} COMMIT`)
       else if (version !== SCHEMA_VERSION) throw new UnknownSchemaError(`its schema has the version ${version}`)
       else if (this.#durable) this.#check()
+      this.#database.exec(PLACES)
     } catch (error) {
       this.#database.close()
       throw error
@@ -92,6 +102,7 @@ export class Catalog implements Disposable {
 
   /** Throws UnknownSchemaError for a row that is not what was written: SQLite itself would not notice a flipped bit. */
   files (): FileRow[] {
+    const others = this.#otherPlaces()
     return this.#all('SELECT id, key, size, blocks, present, present_bytes, rescan, crc, place_path, place_size, place_mtime, place_ino FROM files').map(row => {
       const key = text(row, 'key')
       const presence = {
@@ -103,8 +114,21 @@ export class Catalog implements Disposable {
       const guard = row.place_path === null
         ? undefined
         : { path: text(row, 'place_path'), size: integer(row, 'place_size'), mtimeMs: integer(row, 'place_mtime'), ino: Number(text(row, 'place_ino')) }
-      return { id: integer(row, 'id'), key, size: integer(row, 'size'), blocks: integer(row, 'blocks'), ...presence, guard }
+      const id = integer(row, 'id')
+      return { id, key, size: integer(row, 'size'), blocks: integer(row, 'blocks'), ...presence, guard, others: others.get(id) ?? [] }
     })
+  }
+
+  #otherPlaces (): Map<number, FileGuard[]> {
+    const found = new Map<number, FileGuard[]>()
+    for (const row of this.#all('SELECT file, path, size, mtime, ino FROM places ORDER BY file, position')) {
+      const place = { path: text(row, 'path'), size: integer(row, 'size'), mtimeMs: integer(row, 'mtime'), ino: Number(text(row, 'ino')) }
+      const file = integer(row, 'file')
+      const known = found.get(file)
+      if (known === undefined) found.set(file, [place])
+      else known.push(place)
+    }
+    return found
   }
 
   models (): ModelRow[] {
@@ -166,7 +190,7 @@ export class Catalog implements Disposable {
     return this.#transaction(() => files.map(({ file, offsets }) => this.#addFile(file, offsets)))
   }
 
-  #addFile ({ index, guard, ...presence }: NewFile, offsets: Float64Array): number {
+  #addFile ({ index, guard, others = [], ...presence }: NewFile, offsets: Float64Array): number {
     const { value, cid, bytes } = index
     const key = cid.toString()
     this.#run('INSERT OR IGNORE INTO metadata (cid, bytes) VALUES (?, ?)', key, bytes)
@@ -174,6 +198,7 @@ export class Catalog implements Disposable {
       .run(key, value.size, value.blocks.length, presence.present, presence.presentBytes, presence.rescan ?? null, presenceCrc(key, presence))
     const id = Number(lastInsertRowid)
     if (guard !== undefined) this.#setGuard(id, guard)
+    this.#addPlaces(id, others)
     const insert = this.#prepared('INSERT INTO blocks (hash, file, block, offset, size) VALUES (?, ?, ?, ?, ?)')
     for (const [block, blockCid] of value.blocks.entries()) {
       insert.run(blockCid.multihash.bytes, id, block, offsets[block] ?? 0, value.sizes[block] ?? 0)
@@ -185,10 +210,14 @@ export class Catalog implements Disposable {
     this.#transaction(() => { for (const change of changes) this.#setPresence(change) }, options)
   }
 
-  setGuard (guard: FileGuard | undefined, presence: PresenceChange): void {
+  setPlaces (changes: PlacesChange[]): void {
     this.#transaction(() => {
-      this.#setGuard(presence.id, guard)
-      this.#setPresence(presence)
+      for (const { guard, known, ...presence } of changes) {
+        this.#setGuard(presence.id, guard)
+        this.#run('DELETE FROM places WHERE file = ?', presence.id)
+        this.#addPlaces(presence.id, known.filter(place => place !== guard))
+        this.#setPresence(presence)
+      }
     }, { durable: true })
   }
 
@@ -219,6 +248,7 @@ export class Catalog implements Disposable {
       }
       for (const { id, key } of files) {
         this.#run('DELETE FROM files WHERE id = ?', id)
+        this.#run('DELETE FROM places WHERE file = ?', id)
         this.#run('DELETE FROM metadata WHERE cid = ?', key)
       }
       if (files.length > 0) this.#run('DELETE FROM blocks WHERE file NOT IN (SELECT id FROM files)')
@@ -238,6 +268,12 @@ export class Catalog implements Disposable {
   #setGuard (id: number, guard: FileGuard | undefined): void {
     this.#run('UPDATE files SET place_path = ?, place_size = ?, place_mtime = ?, place_ino = ? WHERE id = ?',
       guard?.path ?? null, guard?.size ?? null, guard?.mtimeMs ?? null, guard === undefined ? null : String(guard.ino), id)
+  }
+
+  #addPlaces (id: number, places: readonly FileGuard[]): void {
+    for (const [position, { path, size, mtimeMs, ino }] of places.entries()) {
+      this.#run('INSERT INTO places (file, position, path, size, mtime, ino) VALUES (?, ?, ?, ?, ?, ?)', id, position, path, size, mtimeMs, String(ino))
+    }
   }
 
   #transaction<T> (changes: () => T, { durable }: { durable: boolean } = { durable: false }): T {

@@ -3,6 +3,7 @@ import type { ByteStore } from './byte-store.ts'
 import type { Catalog } from './catalog.ts'
 import type { Lock } from './concurrency.ts'
 import type { DetailsCache, FileRecord, Registry } from './records.ts'
+import type { StaleFlags } from './stale-flags.ts'
 import type { Slot, SlotPool } from './slots.ts'
 import type { StoreEvents, StoredFile } from './store.ts'
 import type { Volume } from './volume.ts'
@@ -28,6 +29,8 @@ export interface Core {
   readonly registry: Registry
   readonly details: DetailsCache
   readonly volume: Volume
+  /** What is kept beside the catalog and has to be written again. */
+  readonly staleFlags: StaleFlags
   /** Held while models and files come and go. Never taken by who holds `recording`. */
   readonly structure: Lock
   /** Held while what is recorded about files changes. */

@@ -5,7 +5,8 @@ import { SMALL_FILE_BYTES_MAX, type ImportTarget } from './byte-store.ts'
 import { Grouped, LINKS_AT_ONCE, inParallel } from './concurrency.ts'
 import { LOOKUPS_PER_TURN, nextTurn, withWorkSlot, type Core } from './core.ts'
 import { diskError } from './disk-errors.ts'
-import { GuardBrokenError, checkGuard, readGuarded } from './in-place.ts'
+import { GuardBrokenError, checkGuard, placesWith, readGuarded, sameGuard } from './in-place.ts'
+import type { FoundPlace, Places } from './places.ts'
 import { FileRecord, offsetsOf } from './records.ts'
 import type { OpenImport as Reservation, Room } from './room.ts'
 import type { Slot } from './slots.ts'
@@ -14,6 +15,8 @@ import type { FileGuard, FileImport, StoredFile } from './store.ts'
 type Committed = { file: StoredFile, newBytes: number }
 /** A file that was written, on its way into the catalog. */
 interface Ready { key: string, index: Encoded<FileIndex>, target: ImportTarget, reserved: Reservation }
+/** A user's file that is to be held where it is. */
+interface Placed { key: string, index: Encoded<FileIndex>, guard: FileGuard }
 /** Reads bytes of what comes in; says how many there were. */
 type ReadIn = (offset: number, into: Uint8Array) => Promise<number>
 
@@ -30,15 +33,21 @@ export class Imports {
   readonly #core: Core
   readonly #room: Room
   readonly #blocks: Blocks
+  readonly #places: Places
   readonly #starting = this.#starts({ evict: true })
   readonly #startingFree = this.#starts({ evict: false })
 
   readonly #committing = new Grouped<Ready, FileRecord | undefined>(FILES_PER_GROUP, async files => await this.#commitAll(files))
 
-  constructor (core: Core, room: Room, blocks: Blocks) {
+  readonly #referencing = new Grouped<Placed, FileRecord>(FILES_PER_GROUP, async files => {
+    return await this.#core.structure.run(async () => await this.#core.recording.run(async () => await this.#placeAll(files)))
+  })
+
+  constructor (core: Core, { room, blocks, places }: { room: Room, blocks: Blocks, places: Places }) {
     this.#core = core
     this.#room = room
     this.#blocks = blocks
+    this.#places = places
   }
 
   #starts (options: { evict: boolean }): Grouped<number, Reservation | undefined> {
@@ -92,50 +101,79 @@ export class Imports {
   async referenceFile (index: Encoded<FileIndex>, guard: FileGuard): Promise<Committed> {
     if (guard.size !== index.value.size) throw new SourceChangedError(`${guard.path} has ${guard.size} bytes and its index ${index.value.size}; add it again`)
     const key = index.cid.toString()
-    try {
+    const { held, newBytes } = await this.#referring(guard, async () => {
       await this.#core.bytes.handles.forget(guard.path) // what is open may be an earlier file of that path
       await checkGuard(guard)
       const newBytes = await this.#newBytes(index)
-      const held = await this.#core.structure.run(async () => await this.#core.recording.run(async () => await this.#place(key, index, guard)))
-      if (!held.inPlace && !held.present.full) {
+      return { held: await this.#referencing.add({ key, index, guard }), newBytes }
+    })
+    if (held.inPlace || held.present.full) return { file: held, newBytes }
+    const reserved = await this.#starting.add(held.missingBytes) // it is a copy of our own, and takes room like one
+    if (reserved === undefined) throw new TypeError('room for which others may go is made or refused')
+    try {
+      await this.#referring(guard, async () => {
         await this.#fill(held, index, async (offset, into) => {
           await readGuarded(this.#core.bytes.handles, guard, offset, into)
           return into.length
         })
-      }
-      return { file: held, newBytes }
+      })
+    } finally {
+      this.#room.endImport(reserved)
+    }
+    return { file: held, newBytes }
+  }
+
+  async #referring<T> (guard: FileGuard, work: () => Promise<T>): Promise<T> {
+    try {
+      return await work()
     } catch (error) {
       if (error instanceof GuardBrokenError) throw new SourceChangedError(`${error.message}; add it again when nobody writes to it`, { cause: error })
       throw this.noted(error, `cannot reference ${guard.path}`)
     }
   }
 
-  /** The caller holds `structure` and `recording`. */
-  async #place (key: string, index: Encoded<FileIndex>, guard: FileGuard): Promise<FileRecord> {
-    const { registry, catalog, bytes } = this.#core
-    const held = registry.files.get(key)
-    if (held !== undefined) this.#room.cameIn(held)
-    if (held !== undefined && !held.inPlace) return held
-    if (held === undefined) {
-      const [file] = this.#add([{ index, guard }])
+  /** The caller holds `structure` and `recording`. Says for each which file it became. */
+  async #placeAll (files: Placed[]): Promise<FileRecord[]> {
+    const { registry, catalog, bytes, staleFlags } = this.#core
+    const unknown = new Map(files.filter(({ key }) => !registry.files.has(key)).map(file => [file.key, file]))
+    for (const file of this.#add([...unknown.values()])) this.#blocks.presentAll(file)
+    const known = files.map(({ key }) => {
+      const file = registry.files.get(key)
       if (file === undefined) throw new TypeError('a file that was recorded is not there')
-      this.#room.cameIn(file)
-      this.#blocks.presentAll(file)
       return file
+    })
+    for (const file of known) this.#room.cameIn(file)
+    const stands = new Map<FileGuard, boolean>()
+    for (const { guard } of known) if (guard !== undefined && !stands.has(guard)) stands.set(guard, await isThere(guard))
+    // From here on nothing waits until all is decided: a read may withdraw any of them meanwhile.
+    const moved = new Map<FileRecord, Pick<FileRecord, 'guard' | 'known'>>()
+    const free: FoundPlace[] = []
+    for (const [at, { guard }] of files.entries()) {
+      const file = known[at]
+      if (file === undefined) continue
+      if (file.guard === undefined) free.push({ file, place: guard }) // taken if nothing of it is here: a copy of our own wins
+      else if (!file.places.some(place => sameGuard(place, guard))) moved.set(file, this.#oneMore(moved.get(file) ?? file, guard, stands))
     }
-    const presence = { present: Bitfield.full(index.value.blocks.length).bytes, presentBytes: index.value.size }
-    catalog.setGuard(guard, { id: held.id, key, ...presence }) // the newest place is the one most likely to stay
-    await this.#moved(held, guard)
-    for (const model of held.models) await bytes.saveFlags(model)
-    return held
+    if (moved.size > 0) catalog.setPlaces(Array.from(moved, ([{ id, key, whole }, places]) => ({ id, key, ...whole, ...places })))
+    const left: FileGuard[] = []
+    for (const [file, { guard, known: places }] of moved) {
+      if (file.guard !== undefined && file.guard !== guard) {
+        left.push(file.guard)
+        file.generation++ // it lies elsewhere now: a read that began before says nothing about it
+      }
+      file.setPlaces(guard, places)
+      staleFlags.mark(file.models)
+    }
+    await this.#places.take(free)
+    for (const { path } of left) await bytes.handles.forget(path)
+    return known
   }
 
-  /** The file lies elsewhere now: a read that began with the old guard says nothing about it. */
-  async #moved (held: FileRecord, guard: FileGuard | undefined): Promise<void> {
-    const before = held.guard?.path
-    held.guard = guard
-    held.generation++
-    if (before !== undefined) await this.#core.bytes.handles.forget(before)
+  /** A place that is read stays the one that is read as long as it is there: whoever added it goes on. */
+  #oneMore ({ guard, known }: Pick<FileRecord, 'guard' | 'known'>, place: FileGuard, stands: ReadonlyMap<FileGuard, boolean>): Pick<FileRecord, 'guard' | 'known'> {
+    const stays = guard !== undefined && guard.path !== place.path && stands.get(guard) !== false
+    const others = placesWith(place, known)
+    return stays ? { guard, known: [guard, ...others.filter(other => other !== guard)] } : { guard: place, known: others }
   }
 
   async commit (index: Encoded<FileIndex>, target: ImportTarget, reserved: Reservation): Promise<Committed> {
@@ -225,13 +263,15 @@ export class Imports {
 
   /** A copy came instead of one in place. */
   async #replace (held: FileRecord, index: Encoded<FileIndex>): Promise<FileRecord> {
-    const { bytes, catalog } = this.#core
-    const presence = { present: Bitfield.full(index.value.blocks.length).bytes, presentBytes: index.value.size }
-    catalog.setGuard(undefined, { id: held.id, key: held.key, ...presence })
+    const { bytes, catalog, staleFlags } = this.#core
+    catalog.setPlaces([{ id: held.id, key: held.key, ...held.whole, guard: undefined, known: [] }])
     const blocks = Array.from(index.value.blocks, (_, block) => block)
     for (const block of blocks) held.recorded.set(block)
-    await this.#moved(held, undefined)
-    for (const model of held.models) await bytes.saveFlags(model)
+    const before = held.guard
+    held.setPlaces(undefined, [])
+    held.generation++ // it lies elsewhere now: a read that began before says nothing about it
+    if (before !== undefined) await bytes.handles.forget(before.path)
+    staleFlags.mark(held.models)
     await this.#blocks.present(held, blocks)
     return held
   }
@@ -290,6 +330,10 @@ export class Imports {
 
 function isWholeOwn (file: FileRecord): boolean {
   return !file.inPlace && file.present.full
+}
+
+async function isThere (guard: FileGuard): Promise<boolean> {
+  return await checkGuard(guard).then(() => true, () => false)
 }
 
 class OpenImport implements FileImport {

@@ -8,6 +8,20 @@ import type { FileGuard } from './store.ts'
  * its open descriptor and by its path; a guard that no longer fits means that nothing of it can be trusted.
  */
 export class GuardBrokenError extends Error {}
+/** It is not there, or not for us: that may be for a while, and says nothing about the file. */
+export class PlaceAwayError extends GuardBrokenError {}
+
+/** Places of one file that are kept in mind: each costs a look at every start, and nobody needs more copies than that. */
+const PLACES_MAX = 8
+
+/** Known places with `place` before all others, in the stead of what was at its path. */
+export function placesWith (place: FileGuard, known: readonly FileGuard[]): FileGuard[] {
+  return [place, ...known.filter(({ path }) => path !== place.path)].slice(0, PLACES_MAX)
+}
+
+export function sameGuard (one: FileGuard, other: FileGuard): boolean {
+  return one.path === other.path && one.size === other.size && one.mtimeMs === other.mtimeMs && one.ino === other.ino
+}
 
 interface Facts { size: number, mtimeMs: number, ino: number }
 
@@ -51,5 +65,5 @@ function compare (guard: FileGuard, now: Facts): void {
 function gone (guard: FileGuard, error: unknown): unknown {
   const code = systemCode(error)
   if (code !== 'ENOENT' && code !== 'ENOTDIR' && code !== 'EACCES') return error
-  return new GuardBrokenError(`${guard.path} cannot be opened any more (${code})`, { cause: error })
+  return new PlaceAwayError(`${guard.path} cannot be opened any more (${code})`, { cause: error })
 }

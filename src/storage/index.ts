@@ -3,6 +3,7 @@
  * that blocks travel in.
  */
 export { createFileStore, type FileStoreInit } from './file-store.ts'
+export { awayOf, localFiles, type LocalFile } from './local-files.ts'
 export { createMemoryStore, type MemoryStoreInit } from './memory-store.ts'
 export { blockAt } from './records.ts'
 export { SlotPool, type Slot } from './slots.ts'

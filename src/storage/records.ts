@@ -1,4 +1,4 @@
-import { DECODED_BLOCKS_MAX, type Bitfield } from '../base/index.ts'
+import { Bitfield, DECODED_BLOCKS_MAX } from '../base/index.ts'
 import type { Encoded, FileIndex, Manifest } from '../model/types.ts'
 import type { FileGuard, FilePart, StoredFile, StoredModel } from './store.ts'
 
@@ -68,6 +68,8 @@ export interface FileRecordInit {
   recorded: Bitfield
   presentBytes: number
   guard: FileGuard | undefined
+  /** Other places of it, known from before. */
+  others?: readonly FileGuard[]
   ownPath: string | undefined
   details: DetailsCache
 }
@@ -82,7 +84,12 @@ export class FileRecord implements StoredFile {
   /** What the catalog says; `present` follows when the files stand where they belong. */
   readonly recorded: Bitfield
   presentBytes: number
+  /** The place that is read, when it is in place. */
   guard: FileGuard | undefined
+  /** All places where the user has it, or had it. When none of them is read, and nothing of it is here, it is away. */
+  known: readonly FileGuard[]
+  /** Those of them that were not there when they were last looked at. */
+  readonly missing = new Set<FileGuard>()
   readonly ownPath: string | undefined
   /** The models that name it. */
   readonly models = new Set<ModelRecord>()
@@ -108,6 +115,7 @@ export class FileRecord implements StoredFile {
     this.present = init.recorded.clone()
     this.presentBytes = init.presentBytes
     this.guard = init.guard
+    this.known = [...init.guard === undefined ? [] : [init.guard], ...init.others ?? []]
     this.ownPath = init.ownPath
     this.#cache = init.details
   }
@@ -116,7 +124,18 @@ export class FileRecord implements StoredFile {
   get offsets (): Float64Array { return this.details.offsets }
   get path (): string | undefined { return this.guard?.path ?? this.ownPath }
   get inPlace (): boolean { return this.guard !== undefined }
+  /** What is recorded of it when all of it is here. */
+  get whole (): { present: Uint8Array, presentBytes: number } { return { present: Bitfield.full(this.present.length).bytes, presentBytes: this.size } }
+  get places (): readonly FileGuard[] { return this.guard === undefined ? [] : this.known.filter(place => !this.missing.has(place)) }
+  get away (): string | undefined { return this.guard === undefined && this.present.count === 0 && !this.present.full ? this.known[0]?.path : undefined }
   get missingBytes (): number { return this.size - this.presentBytes }
+
+  /** `guard` is one of `known`, or undefined. */
+  setPlaces (guard: FileGuard | undefined, known: readonly FileGuard[]): void {
+    this.guard = guard
+    this.known = known
+    for (const place of this.missing) if (place === guard || !known.includes(place)) this.missing.delete(place)
+  }
 
   get details (): FileDetails {
     let details = this.#pinned ?? this.#details?.deref()
@@ -187,7 +206,7 @@ export class ModelRecord implements StoredModel {
   get complete (): boolean { return this.files.every(file => file.present.full) }
 
   get directory (): string | undefined {
-    return this.linksFailed || this.files.some(file => file.inPlace) ? undefined : this.ownDirectory
+    return this.linksFailed || this.files.some(file => file.inPlace || file.away !== undefined) ? undefined : this.ownDirectory
   }
 
   /** The paths under which this model has the file. */

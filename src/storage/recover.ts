@@ -7,7 +7,8 @@ import type { ByteStore, SavedModel } from './byte-store.ts'
 import { UnknownSchemaError, type Catalog, type FileRow } from './catalog.ts'
 import { withWorkSlot, type Core } from './core.ts'
 import { isCatalogCorrupt, isUnreadable } from './disk-errors.ts'
-import { GuardBrokenError, checkGuard, readGuarded } from './in-place.ts'
+import { GuardBrokenError, readGuarded } from './in-place.ts'
+import type { Places } from './places.ts'
 import { FileRecord, ModelRecord, offsetsOf, type FileDetails } from './records.ts'
 
 /** How much is hashed between two notes of how far it got, so that a long rescan can be cut short and go on. */
@@ -36,13 +37,13 @@ export async function rebuildCatalog (catalog: Catalog, bytes: ByteStore, signal
   return count
 }
 
-function addSaved (catalog: Catalog, { model, pinned, published, addedAt, guards }: SavedModel, files: Set<string>, models: Set<string>): void {
+function addSaved (catalog: Catalog, { model, pinned, published, addedAt, guards, others }: SavedModel, files: Set<string>, models: Set<string>): void {
   for (const index of model.indexes) {
     const key = index.cid.toString()
     if (files.has(key)) continue
     files.add(key)
     const present = new Bitfield(index.value.blocks.length).bytes
-    catalog.addFile({ index, present, presentBytes: 0, rescan: 0, guard: guards.get(key) }, offsetsOf(index.value.sizes))
+    catalog.addFile({ index, present, presentBytes: 0, rescan: 0, guard: guards.get(key), others: others.get(key) }, offsetsOf(index.value.sizes))
   }
   const cid = model.manifest.cid.toString()
   if (!models.has(cid)) catalog.addModel(model.manifest, { cid, pinned, published, addedAt, usedAt: addedAt })
@@ -82,18 +83,23 @@ export function loadRegistry (core: Core): void {
  * Finds out what has become of the files since they were recorded. One that cannot be looked at, on a failing disk or a
  * dead mount, does not keep the rest from being used.
  */
-export async function settleFiles (core: Core, blocks: Blocks, signal: AbortSignal): Promise<void> {
+export async function settleFiles (core: Core, { blocks, places }: { blocks: Blocks, places: Places }, signal: AbortSignal): Promise<void> {
   const rescans = new Map(core.catalog.files().map(({ id, rescan: from }) => [id, from]))
-  for (const file of core.registry.files.values()) {
+  const files = [...core.registry.files.values()]
+  const settled = async (what: string, work: () => Promise<void>): Promise<void> => {
     throwIfAborted(signal)
     try {
-      await settle(core, blocks, file, rescans.get(file.id), signal)
+      await work()
     } catch (error) {
       if (signal.aborted || isDamage(error)) throw error
       core.volume.note(error)
-      core.logger.error({ file: file.key, error: asError(error).message }, 'what became of a file cannot be found out')
+      core.logger.error({ file: what, error: asError(error).message }, 'what became of a file cannot be found out')
     }
   }
+  for (const file of files) if (file.inPlace && rescans.get(file.id) !== undefined) await settled(file.key, async () => { await hashInPlace(core, blocks, file, signal) })
+  await settled('those in place', async () => { await places.look(files, signal) })
+  for (const file of files) if (!file.inPlace) await settled(file.key, async () => { await settle(core, blocks, file, rescans.get(file.id), signal) })
+  await core.staleFlags.save()
 }
 
 /** In memory only. */
@@ -113,18 +119,15 @@ function recordOfRow ({ bytes, details }: Core, row: FileRow): FileRecord {
     recorded: new Bitfield(row.blocks, row.present),
     presentBytes: row.presentBytes,
     guard: row.guard,
+    others: row.others,
     ownPath: bytes.pathOf(row.key),
     details
   })
 }
 
-/** Makes one file and what is recorded about it agree. */
+/** Makes one file of our own and what is recorded about it agree. */
 async function settle (core: Core, blocks: Blocks, file: FileRecord, rescanFrom: number | undefined, signal: AbortSignal): Promise<void> {
   const { bytes, catalog, logger } = core
-  if (file.guard !== undefined) {
-    await settleInPlace(core, blocks, file, rescanFrom !== undefined, signal)
-    return
-  }
   let from = rescanFrom
   if (await bytes.sizeOf(file) !== file.size) {
     if (file.present.count > 0) logger.warn({ file: file.key }, 'a file is gone or has another size; what is left of it is found out by hashing')
@@ -146,14 +149,13 @@ async function settle (core: Core, blocks: Blocks, file: FileRecord, rescanFrom:
   else await bytes.reopen(file) // it may have lost a block just before a crash, or while nobody looked
 }
 
-/** In place it is all or nothing; after a rebuild every block is hashed, otherwise the guard is enough. */
-async function settleInPlace (core: Core, blocks: Blocks, file: FileRecord, hash: boolean, signal: AbortSignal): Promise<void> {
+/** In place it is all or nothing; after a rebuild every block is hashed once, otherwise the guard is enough. */
+async function hashInPlace (core: Core, blocks: Blocks, file: FileRecord, signal: AbortSignal): Promise<void> {
   const { guard } = file
   if (guard === undefined) return
   const { index, offsets } = file.details
   try {
-    await checkGuard(guard)
-    for (let block = 0; hash && block < index.blocks.length; block++) {
+    for (let block = 0; block < index.blocks.length; block++) {
       throwIfAborted(signal)
       await withWorkSlot(core, async slot => {
         const into = slot.prepare(offsets[block] ?? 0, index.sizes[block] ?? 0)
@@ -162,7 +164,6 @@ async function settleInPlace (core: Core, blocks: Blocks, file: FileRecord, hash
         if (cid === undefined || !verifyBytes(cid, into)) throw new GuardBrokenError(`${guard.path} holds other bytes than when it was added`)
       })
     }
-    if (!hash) return
     core.catalog.setPresence([{ id: file.id, key: file.key, present: Bitfield.full(index.blocks.length).bytes, presentBytes: file.size }], { durable: false })
     blocks.presentAll(file)
   } catch (error) {
@@ -175,7 +176,7 @@ async function settleInPlace (core: Core, blocks: Blocks, file: FileRecord, hash
       return
     }
     if (file.present.count === 0) blocks.presentAll(file) // so that there is something to take back, the guard with it
-    await blocks.withdraw(file, 'all', error.message)
+    await blocks.losePlace({ file, place: guard, error })
   }
 }
 

@@ -6,6 +6,7 @@ import type { CID } from 'multiformats/cid'
 import { DiskError, FILE_INDEX_BYTES_MAX, MANIFEST_BYTES_MAX, MiB, asError, isRecord, systemCode, writeDurably, type Logger } from '../base/index.ts'
 import { CID_BYTES, decodeCid, decodeFileIndex, decodeManifest, parseModelCid, type Encoded, type FileIndex, type Model } from '../model/index.ts'
 import type { SavedModel } from './byte-store.ts'
+import { Lock } from './concurrency.ts'
 import { readFully } from './handles.ts'
 import type { ModelRecord } from './records.ts'
 import type { FileGuard } from './store.ts'
@@ -18,11 +19,13 @@ import type { FileGuard } from './store.ts'
 const SECTION_BYTES_MAX = CID_BYTES + Math.max(MANIFEST_BYTES_MAX, FILE_INDEX_BYTES_MAX)
 const WRITE_BYTES = 1 * MiB
 
-interface Flags { pinned: boolean, published: boolean, addedAt: number, guards: Map<string, FileGuard> }
+interface Flags { pinned: boolean, published: boolean, addedAt: number, guards: Map<string, FileGuard>, others: Map<string, FileGuard[]> }
 
 export class Sidecars {
   readonly #directory: string
   readonly #logger: Logger
+  /** Two that write the same file at once would mix. */
+  readonly #saving = new Lock()
 
   constructor (directory: string, logger: Logger) {
     this.#directory = directory
@@ -34,11 +37,20 @@ export class Sidecars {
     await this.saveFlags(model)
   }
 
+  /** `otherPlaces` came later: whoever does not know it does without. */
   async saveFlags (model: ModelRecord): Promise<void> {
-    const inPlace: Record<string, FileGuard> = {}
-    for (const file of model.distinct) if (file.guard !== undefined) inPlace[file.key] = file.guard
-    const { pinned, published, addedAt } = model
-    await writeDurably(this.#path(model.cid, 'json'), Buffer.from(JSON.stringify({ version: 1, pinned, published, addedAt, inPlace }, undefined, 1)))
+    await this.#saving.run(async () => {
+      const inPlace: Record<string, FileGuard> = {}
+      const otherPlaces: Record<string, FileGuard[]> = {}
+      for (const { key, guard, known } of model.distinct) {
+        if (guard !== undefined) inPlace[key] = guard
+        const others = known.filter(place => place !== guard)
+        if (others.length > 0) otherPlaces[key] = others
+      }
+      const { pinned, published, addedAt } = model
+      const flags = { version: 1, pinned, published, addedAt, inPlace, ...(Object.keys(otherPlaces).length === 0 ? {} : { otherPlaces }) }
+      await writeDurably(this.#path(model.cid, 'json'), Buffer.from(JSON.stringify(flags, undefined, 1)))
+    })
   }
 
   async remove (cid: string): Promise<void> {
@@ -131,14 +143,19 @@ async function * readSections (path: string): AsyncGenerator<{ cid: CID, bytes: 
 function parseFlags (text: string): Flags {
   const value: unknown = JSON.parse(text)
   if (!isRecord(value) || value.version !== 1) throw new DiskError('its flags are of another version')
-  const { pinned, published, addedAt, inPlace } = value
-  if (typeof pinned !== 'boolean' || typeof published !== 'boolean' || typeof addedAt !== 'number' || !isRecord(inPlace)) throw new DiskError('its flags are malformed')
-  const guards = new Map<string, FileGuard>()
-  for (const [key, guard] of Object.entries(inPlace)) {
-    if (!isRecord(guard)) throw new DiskError('its flags are malformed')
-    const { path, size, mtimeMs, ino } = guard
-    if (typeof path !== 'string' || typeof size !== 'number' || typeof mtimeMs !== 'number' || typeof ino !== 'number') throw new DiskError('its flags are malformed')
-    guards.set(key, { path, size, mtimeMs, ino })
-  }
-  return { pinned, published, addedAt, guards }
+  const { pinned, published, addedAt, inPlace, otherPlaces = {} } = value
+  if (typeof pinned !== 'boolean' || typeof published !== 'boolean' || typeof addedAt !== 'number' || !isRecord(inPlace) || !isRecord(otherPlaces)) throw new DiskError('its flags are malformed')
+  const guards = new Map(Object.entries(inPlace).map(([key, guard]) => [key, parsePlace(guard)]))
+  const others = new Map(Object.entries(otherPlaces).map(([key, places]) => {
+    if (!Array.isArray(places)) throw new DiskError('its flags are malformed')
+    return [key, places.map(parsePlace)]
+  }))
+  return { pinned, published, addedAt, guards, others }
+}
+
+function parsePlace (value: unknown): FileGuard {
+  if (!isRecord(value)) throw new DiskError('its flags are malformed')
+  const { path, size, mtimeMs, ino } = value
+  if (typeof path !== 'string' || typeof size !== 'number' || typeof mtimeMs !== 'number' || typeof ino !== 'number') throw new DiskError('its flags are malformed')
+  return { path, size, mtimeMs, ino }
 }

@@ -18,6 +18,10 @@ export interface StoredFile {
   readonly inPlace: boolean
   /** What a file in place must still look like to be the one that was added. */
   readonly guard?: FileGuard | undefined
+  /** All the user's files that have its content and are referenced, `guard` among them; those that were there when last looked at. */
+  readonly places?: readonly FileGuard[]
+  /** Where it was in place: it is not there now, nothing of it is here, and it is looked for again. */
+  readonly away?: string | undefined
 }
 
 /** Blocks `first` to `first + count - 1` of a file. */
@@ -160,6 +164,11 @@ export interface ModelStore {
   /** putModel once more, of a model that is here, for more files: they are made ready to be fetched. Throws ModelNotFoundError, and as putModel. */
   wantFiles: (cid: string, options: AbortOptions & { wanted: number[] }) => Promise<StoredModel>
   setPinned: (cid: string, pinned: boolean) => Promise<void>
+  /**
+   * Before somebody is told where a model's files are: looks for files in place that went or came back, and makes the links of complete
+   * ones when its directory is gone. Files that cannot be looked at stay as they are.
+   */
+  settleModel: (cid: string, options?: AbortOptions) => Promise<void>
   /** Marks it as used now (for least-recently-used eviction). A disk that cannot record that is no error. */
   touchModel: (cid: string) => Promise<void>
   /**
@@ -215,8 +224,10 @@ export interface ModelStore {
   mayHold: (size: number) => boolean
   /**
    * Records a user's file as held in place; all its blocks count as present while the guard holds. All or nothing: when
-   * it breaks, or one block hashes to something else, all are withdrawn and the file becomes an empty one of our own, to
-   * be loaded like any other. A copy the store holds already wins: what that lacks is copied. Throws SourceChangedError.
+   * it breaks, or one block hashes to something else, that place is forgotten. When it has no other one, all are withdrawn and the
+   * file becomes an empty one of our own, to be loaded like any other. A place that is only away (its mount, its name or
+   * the right to read it) is kept in mind, and the file is in place again when it is back, unless something of it came meanwhile.
+   * A copy the store holds already wins: what that lacks is copied. Throws SourceChangedError, QuotaExceededError, OutOfSpaceError.
    */
   referenceFile: (index: Encoded<FileIndex>, guard: FileGuard) => Promise<{ file: StoredFile, newBytes: number }>
 

@@ -34,7 +34,7 @@ function * describe (model: ShownModel, withThem: { tensors: boolean, shards: bo
     size(file.size),
     file.presentBlocks === file.blocks ? String(file.blocks) : `${file.presentBlocks}/${file.blocks}`,
     file.tensorCount === 0 ? '-' : String(file.tensorCount),
-    file.inPlace ? `${file.chunker}, in place` : file.chunker,
+    file.away === undefined ? file.inPlace ? `${file.chunker}, in place` : file.chunker : `${file.chunker}, away: ${file.away}`,
     file.sha256
   ]))
   yield ''

@@ -27,7 +27,11 @@ function describe ({ blocks, bytes, bad, unchecked, lacking }: Verification): st
   else if (lacking.length > 0) parts.push(`${checked}, and what is here is good; not all is here`)
   else parts.push(`${checked}: ${unchecked === undefined ? 'all good' : 'these are good'}`)
   if (unchecked !== undefined) parts.push(`${count(unchecked.blocks, 'block')} could not be checked, and nothing was done about them: ${unchecked.reason}`)
-  for (const { cid, bytes, published } of lacking) {
+  for (const { cid, bytes, published, away } of lacking) {
+    if (away !== undefined) {
+      parts.push(`${cid} lacks ${size(bytes)}: ${count(away.files, 'file')} held in place, ${away.path} first, ${away.files === 1 ? 'is' : 'are'} away; bring back what is there no more, or fetch it from others: shoal get ${cid}`)
+      continue
+    }
     parts.push(published
       ? `${cid} was added here and lacks ${size(bytes)} that are gone or changed; add it again, or fetch them from others: shoal get ${cid}`
       : `${cid} is pinned and lacks ${size(bytes)}; fetch them: shoal get ${cid}`)
