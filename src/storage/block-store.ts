@@ -187,10 +187,11 @@ export class BlockStore implements ModelStore {
   }
 
   async settleModel (cid: string, options?: AbortOptions): Promise<void> {
-    await this.#run(async ({ core, places }) => {
+    await this.#run(async ({ core, models, places }) => {
       const model = core.registry.models.get(cid)
       if (model === undefined) return
       await places.look(model.distinct, this.#eitherSignal(options))
+      await models.linkAgain(model)
     })
   }
 

@@ -73,6 +73,8 @@ export interface ByteStore {
   complete: (file: FileRecord, models: Iterable<ModelRecord>) => Promise<void>
   /** Undoes `complete`: some block is missing again. */
   reopen: (file: FileRecord) => Promise<void>
+  /** Whether there is a directory where `complete` links the model's files. */
+  hasDirectory: (model: ModelRecord) => Promise<boolean>
   remove: (file: FileRecord) => Promise<void>
 
   /** `whole`: all of it will be written, and it is closed against writing when it is adopted. */

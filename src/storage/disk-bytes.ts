@@ -169,6 +169,13 @@ export class DiskBytes implements ByteStore {
     await chmod(this.pathOf(file.key), 0o644).catch(error => { if (systemCode(error) !== 'ENOENT') throw error })
   }
 
+  async hasDirectory (model: ModelRecord): Promise<boolean> {
+    return await stat(this.directoryOf(model.cid)).then(stats => stats.isDirectory(), error => {
+      if (systemCode(error) === 'ENOENT') return false
+      throw error
+    })
+  }
+
   async remove (file: FileRecord): Promise<void> {
     const path = this.pathOf(file.key)
     await this.#forget(path)

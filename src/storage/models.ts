@@ -199,6 +199,13 @@ export class Models {
     }
   }
 
+  /** The user may have removed its directory, which is no more than names: who asks for the model is told of it. */
+  async linkAgain (model: ModelRecord): Promise<void> {
+    const { bytes, registry, structure } = this.#core
+    if (model.directory === undefined || !model.complete || await bytes.hasDirectory(model)) return
+    await structure.run(async () => { if (registry.models.get(model.cid) === model) await this.#linkComplete(model) })
+  }
+
   async #linkComplete (model: ModelRecord): Promise<void> {
     await inParallel(LINKS_AT_ONCE, [...model.distinct].filter(file => file.present.full), async file => { await this.#blocks.linkComplete(file) })
   }

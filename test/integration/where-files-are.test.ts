@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { commonDirectory } from '../../src/api/common-directory.ts'
 import type { ShoalNode } from '../../src/node/types.ts'
 import { Cluster } from '../support/cluster.ts'
-import { temporaryDirectory, writeTree } from '../support/files.ts'
+import { hashTree, temporaryDirectory, writeTree } from '../support/files.ts'
 
 describe('where the files of a model are', () => {
   const directoryOf = async (node: ShoalNode, cid: string): Promise<string | undefined> => {
@@ -16,6 +16,19 @@ describe('where the files of a model are', () => {
       model.close()
     }
   }
+
+  it('is told of what was loaded, though its directory was removed', async () => {
+    await using cluster = new Cluster({ transport: 'tcp' })
+    await using source = await temporaryDirectory('source')
+    await writeTree(source.path, { 'x/a.bin': 100_000, 'b.json': 10 })
+    const [node] = await cluster.spawn(1)
+    assert.ok(node !== undefined)
+    const { cid } = await node.add(source.path)
+    const path = await directoryOf(node, cid) ?? ''
+    await rm(path, { recursive: true })
+    assert.equal(await directoryOf(node, cid), path)
+    assert.deepEqual(await hashTree(path), await hashTree(source.path))
+  })
 
   it('is where each was added in place, though two share a file, and one goes', async () => {
     await using cluster = new Cluster({ transport: 'tcp' })
