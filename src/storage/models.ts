@@ -202,7 +202,8 @@ export class Models {
   /** The user may have removed its directory, which is no more than names: who asks for the model is told of it. */
   async linkAgain (model: ModelRecord): Promise<void> {
     const { bytes, registry, structure } = this.#core
-    if (model.directory === undefined || !model.complete || await bytes.hasDirectory(model)) return
+    if (model.directory === undefined || !model.complete) return
+    if (await bytes.hasDirectory(model).catch(() => true)) return // cannot be looked at: it is told by whoever uses it
     await structure.run(async () => { if (registry.models.get(model.cid) === model) await this.#linkComplete(model) })
   }
 

@@ -76,7 +76,7 @@ export class Places {
       if (file.removed || file.guard !== guard) return
       const error = guard === undefined ? undefined : broken.get(guard)
       if (guard !== undefined && error !== undefined) {
-        if (there.length > 0) await this.#blocks.losePlace({ file, place: guard, error })
+        if (there.length > 0) await this.#recorded(signal, async () => { await this.#blocks.losePlace({ file, place: guard, error }) })
         else lost.push({ file, place: guard, error })
       } else if (guard === undefined && there[0] !== undefined && isFree(file)) {
         found.push({ file, place: there[0] })
@@ -84,14 +84,23 @@ export class Places {
         changed.push(file)
       }
     })
-    for (const few of groupsOf(lost)) await this.#blocks.withdrawPlaces(few)
-    for (const few of groupsOf(found)) {
-      throwIfAborted(signal)
-      const { structure, recording } = this.#core
-      await structure.run(async () => await recording.run(async () => { await this.take(few) }))
-    }
+    const { structure, recording } = this.#core
+    for (const few of groupsOf(lost)) await this.#recorded(signal, async () => { await this.#blocks.withdrawPlaces(few) })
+    for (const few of groupsOf(found)) await this.#recorded(signal, async () => { await structure.run(async () => await recording.run(async () => { await this.take(few) })) })
     for (const few of groupsOf(changed)) await this.#blocks.savePlaces(few)
     this.watch()
+  }
+
+  /** A volume that takes no writes is no reason not to open or verify a model: what is withdrawn is so, and recorded later; what is away stays away. */
+  async #recorded (signal: AbortSignal, work: () => Promise<void>): Promise<void> {
+    throwIfAborted(signal)
+    try {
+      await work()
+    } catch (error) {
+      const failed = diskError(error, 'cannot record where files in place are')
+      this.#core.volume.note(failed)
+      this.#core.logger.error({ error: failed.message }, 'what became of files in place is not recorded yet')
+    }
   }
 
   /** Forgets places that hold another file by now, but for the one that is read. */

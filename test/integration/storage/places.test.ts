@@ -146,6 +146,23 @@ describe('files in place: where they are', () => {
       assert.equal(fileOf(store, sample).away, at('mnt/model.bin'))
     })
 
+    it('do not keep their model from being opened while nothing can be recorded', async () => {
+      const sample = smallModel(8)
+      await add(sample, 'mnt')
+      const full = mock.method(Catalog.prototype, 'setPlaces', () => { throw Object.assign(new Error('planted'), { code: 'ENOSPC' }) })
+      await rename(at('mnt'), at('unmounted'))
+      await store.settleModel(sample.cid)
+      assert.deepEqual([fileOf(store, sample).present.count, (await store.status()).writable], [0, false])
+      await rename(at('unmounted'), at('mnt'))
+      assert.deepEqual(await store.verify(undefined), { blocks: 0, bytes: 0, bad: [] })
+      full.mock.restore()
+      await store.flush()
+      await store.settleModel(sample.cid)
+      assert.equal(store.model(sample.cid)?.complete, true)
+      await restart()
+      assert.deepEqual([store.model(sample.cid)?.complete, await ownFiles()], [true, []])
+    })
+
     it('are forgotten when another file is there instead', async () => {
       const sample = smallModel(5)
       await add(sample, 'mnt')
