@@ -3,7 +3,8 @@ import type { HttpBindings } from '@hono/node-server'
 import type { Context, MiddlewareHandler, TypedResponse } from 'hono'
 import { UsageError, systemClock } from '../base/index.ts'
 import { DEFAULT_REVISION, parseModelCid } from '../model/index.ts'
-import type { ModelDetails, ShoalNode } from '../node/types.ts'
+import type { ModelDetails, ShoalNode, ShowOptions } from '../node/types.ts'
+import { jsonStream } from './json-pieces.ts'
 import { OpenLoads } from './open-loads.ts'
 import { knownShards, shownModelReplication, shownShard, shownStatus } from './replication.ts'
 import * as schemas from './schemas.ts'
@@ -64,7 +65,7 @@ function addModelRoutes (app: OpenAPIHono<ApiEnv>, { node, ...init }: RoutesInit
     method: 'get', path: '/v1/models/{cid}', summary: 'Files, blocks, tensors, holders and replicas of a model held here',
     request: { params: schemas.CidParam, query: schemas.ShowQuery },
     responses: { 200: json('The model', schemas.ModelDetails), ...failed }
-  }), async c => c.json(await shown(node, cidOf(c.req.valid('param')), c.req.valid('query').tensors === 'true'), 200))
+  }), async c => inPieces(c, await shown(node, cidOf(c.req.valid('param')), { tensors: c.req.valid('query').tensors === 'true', signal: c.req.raw.signal })))
 
   app.openapi(createRoute({
     method: 'delete', path: '/v1/models/{cid}', summary: 'Delete a model here',
@@ -257,15 +258,19 @@ function stream<Message extends object> (
   return response as Lines
 }
 
-async function shown (node: ShoalNode, cid: string, withTensors: boolean): Promise<ShownModel> {
-  const { shards: shardCount, ...details }: ModelDetails = await node.show(cid)
+/** The tensors of a model may be a million. */
+function inPieces<Answer extends object> (c: ApiContext, answer: Answer): Response & TypedResponse<Answer, 200, 'json'> {
+  const response: Response = c.body(jsonStream(answer), 200, { 'content-type': 'application/json' })
+  return response as Response & TypedResponse<Answer, 200, 'json'>
+}
+
+async function shown (node: ShoalNode, cid: string, options: ShowOptions): Promise<ShownModel> {
+  const { shards: shardCount, ...details }: ModelDetails = await node.show(cid, options)
   const { replication } = await node.status()
   const now = systemClock.now()
   const policy = replication.models.find(({ model }) => model === cid)
-  const fileList = details.fileList.map(({ tensors, ...file }) => ({ ...file, tensorCount: tensors?.length ?? 0, ...(withTensors && tensors !== undefined ? { tensors } : {}) }))
   return {
     ...details,
-    fileList,
     shardCount,
     shards: knownShards(node, cid).map(shard => shownShard(shard, now)),
     replication: policy === undefined ? undefined : shownModelReplication(policy, now)

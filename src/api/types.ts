@@ -57,7 +57,7 @@ export interface ShownStatus extends Omit<NodeStatus, 'replication'> {
 
 /** A model's details; the tensors themselves only when they were asked for, their number always. */
 export interface ShownModel extends Omit<ModelDetails, 'fileList' | 'shards'> {
-  fileList: Array<Omit<ModelDetails['fileList'][number], 'tensors'> & { tensorCount: number, tensors?: Tensor[] }>
+  fileList: Array<Omit<ModelDetails['fileList'][number], 'tensors'> & { tensors?: Tensor[] }>
   shardCount: number
   /** What is known of each shard's replicas, this node's included. */
   shards: ShownShard[]

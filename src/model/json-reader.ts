@@ -18,16 +18,33 @@ export class JsonReader {
     this.#fail = fail
   }
 
+  /** Bytes that were read. */
+  get position (): number { return this.#at }
+
   /** An object: `entry` is called for each key and has to read its value. */
   object (entry: (key: string) => void): void {
-    this.#expect(0x7b, '{')
-    if (this.#accept(0x7d)) return
+    if (!this.begin()) return
     do {
-      const key = this.string()
-      this.#expect(COLON, ':')
-      entry(key)
-    } while (this.#accept(COMMA))
+      entry(this.key())
+    } while (this.more())
+  }
+
+  /** The same for who wants to pause in between: `begin`, then `key` and its value as long as there is one `more`. */
+  begin (): boolean {
+    this.#expect(0x7b, '{')
+    return !this.#accept(0x7d)
+  }
+
+  key (): string {
+    const key = this.string()
+    this.#expect(COLON, ':')
+    return key
+  }
+
+  more (): boolean {
+    if (this.#accept(COMMA)) return true
     this.#expect(0x7d, '}')
+    return false
   }
 
   string (): string {

@@ -1,5 +1,5 @@
 import { isUtf8 } from 'node:buffer'
-import { InvalidSafetensorsError, SAFETENSORS_HEADER_BYTES_MAX, SAFETENSORS_RANK_MAX, SAFETENSORS_TENSORS_MAX } from '../base/index.ts'
+import { InvalidSafetensorsError, KiB, SAFETENSORS_HEADER_BYTES_MAX, SAFETENSORS_RANK_MAX, SAFETENSORS_TENSORS_MAX } from '../base/index.ts'
 import { printable } from './printable.ts'
 import { JsonReader } from './json-reader.ts'
 import type { ReadAt, Tensor } from './types.ts'
@@ -32,6 +32,7 @@ export const DTYPE_BITS: Readonly<Record<string, number>> = {
 
 /** The header's length stands before it, 8 bytes little-endian. */
 const LENGTH_BYTES = 8
+const METADATA = '__metadata__'
 
 export interface SafetensorsFile {
   /** Where the first tensor's bytes start: the length prefix and the header. */
@@ -40,7 +41,15 @@ export interface SafetensorsFile {
   tensors: Tensor[]
 }
 
-/** Reads and validates the header of a safetensors file of `size` bytes. Throws InvalidSafetensorsError and whatever `readAt` throws. */
+/** Header bytes that are read before others get a turn: a few milliseconds. */
+const BYTES_PER_TURN = 128 * KiB
+/** Tensors that are sorted or compared in one go: likewise. */
+const TENSORS_PER_TURN = 4_096
+
+/**
+ * Reads and validates the header of a safetensors file of `size` bytes. Others get their turn while a large one is read. Throws
+ * InvalidSafetensorsError and whatever `readAt` throws.
+ */
 export async function readSafetensors (readAt: ReadAt, size: number): Promise<SafetensorsFile> {
   if (size < LENGTH_BYTES) throw invalid(`the file has ${size} bytes, too few for a header`)
   const prefix = await readAt(0, LENGTH_BYTES)
@@ -51,7 +60,10 @@ export async function readSafetensors (readAt: ReadAt, size: number): Promise<Sa
   if (LENGTH_BYTES + headerLength > size) throw invalid(`the header claims ${headerLength} bytes and the file has ${size}`)
   const header = await readAt(LENGTH_BYTES, headerLength)
   if (header.length !== headerLength) throw invalid('the file ended while its header was read')
-  return { headerBytes: LENGTH_BYTES + headerLength, tensors: parseSafetensorsHeader(header, size) }
+  const parsing = parseInTurns(header, size)
+  let turn = parsing.next()
+  for (; turn.done !== true; turn = parsing.next()) await new Promise(resolve => { setImmediate(resolve) })
+  return { headerBytes: LENGTH_BYTES + headerLength, tensors: turn.value }
 }
 
 /**
@@ -61,14 +73,20 @@ export async function readSafetensors (readAt: ReadAt, size: number): Promise<Sa
  * and data_offsets are refused. Throws InvalidSafetensorsError.
  */
 export function parseSafetensorsHeader (header: Uint8Array, fileSize: number): Tensor[] {
+  const parsing = parseInTurns(header, fileSize)
+  for (let turn = parsing.next(); ; turn = parsing.next()) if (turn.done === true) return turn.value
+}
+
+/** Yields when it is time for others. */
+function * parseInTurns (header: Uint8Array, fileSize: number): Generator<void, Tensor[]> {
   if (header.length > SAFETENSORS_HEADER_BYTES_MAX) throw invalid(`the header has ${header.length} bytes; at most ${SAFETENSORS_HEADER_BYTES_MAX} are allowed`)
   if (header[0] !== 0x7b) throw invalid('the header does not start with {')
   if (!isUtf8(header)) throw invalid('the header is not UTF-8')
   const dataStart = LENGTH_BYTES + header.length
-  const tensors = readTensors(new JsonReader(header, invalid), dataStart)
-  tensors.sort((a, b) => a.offset - b.offset || a.length - b.length || (a.name < b.name ? -1 : 1))
+  const tensors = yield * sortInTurns(yield * readTensors(new JsonReader(header, invalid), dataStart))
   let end = dataStart
-  for (const { name, offset, length } of tensors) {
+  for (const [at, { name, offset, length }] of tensors.entries()) {
+    if (at % TENSORS_PER_TURN === TENSORS_PER_TURN - 1) yield
     if (offset !== end) throw invalid(`the tensor ${printable(name)} starts at byte ${offset - dataStart} of the data, and the one before ends at ${end - dataStart}`)
     end = offset + length
   }
@@ -76,30 +94,79 @@ export function parseSafetensorsHeader (header: Uint8Array, fileSize: number): T
   return tensors
 }
 
-function readTensors (json: JsonReader, dataStart: number): Tensor[] {
+function * readTensors (json: JsonReader, dataStart: number): Generator<void, Tensor[]> {
   const tensors: Tensor[] = []
-  const names = new Set<string>()
-  json.object(name => {
-    if (names.has(name)) throw invalid(`the key ${printable(name)} occurs twice`)
-    names.add(name)
-    if (name === '__metadata__') {
-      readMetadata(json)
-      return
+  for (const name of keysInTurns(json, 'the header')) {
+    if (name === undefined) yield
+    else if (name === METADATA) yield * readMetadata(json)
+    else {
+      if (tensors.length === SAFETENSORS_TENSORS_MAX) throw invalid(`more than ${SAFETENSORS_TENSORS_MAX} tensors`)
+      tensors.push(readTensor(json, name, dataStart))
     }
-    if (tensors.length === SAFETENSORS_TENSORS_MAX) throw invalid(`more than ${SAFETENSORS_TENSORS_MAX} tensors`)
-    tensors.push(readTensor(json, name, dataStart))
-  })
+  }
   json.end()
   return tensors
 }
 
-function readMetadata (json: JsonReader): void {
+function * readMetadata (json: JsonReader): Generator<void> {
+  for (const key of keysInTurns(json, METADATA)) {
+    if (key === undefined) yield
+    else json.string()
+  }
+}
+
+/** The keys of an object, whose values the caller reads; undefined when it is time for others. */
+function * keysInTurns (json: JsonReader, what: string): Generator<string | undefined> {
   const keys = new Set<string>()
-  json.object(key => {
-    if (keys.has(key)) throw invalid(`the key ${printable(key)} of __metadata__ occurs twice`)
+  let turnEnd = json.position + BYTES_PER_TURN
+  if (!json.begin()) return
+  do {
+    const key = json.key()
+    if (keys.has(key)) throw invalid(`the key ${printable(key)} of ${what} occurs twice`)
     keys.add(key)
-    json.string()
-  })
+    yield key
+    if (json.position < turnEnd) continue
+    turnEnd = json.position + BYTES_PER_TURN
+    yield undefined
+  } while (json.more())
+}
+
+/** By offset; where they begin together, the empty ones first. */
+function inOrder (a: Tensor, b: Tensor): number {
+  return a.offset - b.offset || a.length - b.length || (a.name < b.name ? -1 : 1)
+}
+
+/** Merges runs that are each sorted in one go. */
+function * sortInTurns (tensors: Tensor[]): Generator<void, Tensor[]> {
+  if (tensors.length <= TENSORS_PER_TURN) return tensors.sort(inOrder)
+  let runs: Tensor[][] = []
+  for (let at = 0; at < tensors.length; at += TENSORS_PER_TURN) {
+    runs.push(tensors.slice(at, at + TENSORS_PER_TURN).sort(inOrder))
+    yield
+  }
+  while (runs.length > 1) {
+    const merged: Tensor[][] = []
+    for (let at = 0; at < runs.length; at += 2) merged.push(yield * mergeInTurns(runs[at] ?? [], runs[at + 1] ?? []))
+    runs = merged
+  }
+  return runs[0] ?? []
+}
+
+function * mergeInTurns (left: Tensor[], right: Tensor[]): Generator<void, Tensor[]> {
+  const merged: Tensor[] = []
+  for (let fromLeft = 0, fromRight = 0; merged.length < left.length + right.length;) {
+    const one = left[fromLeft]
+    const other = right[fromRight]
+    if (one !== undefined && (other === undefined || inOrder(one, other) <= 0)) {
+      merged.push(one)
+      fromLeft++
+    } else if (other !== undefined) {
+      merged.push(other)
+      fromRight++
+    }
+    if (merged.length % TENSORS_PER_TURN === 0) yield
+  }
+  return merged
 }
 
 function readTensor (json: JsonReader, name: string, dataStart: number): Tensor {

@@ -38,6 +38,7 @@ import { PeerBook } from './peer-book.ts'
 import { pullShard } from './replicate.ts'
 import { checkNumbers } from './setting-bounds.ts'
 import { resolveSettings } from './settings.ts'
+import { Tensors } from './tensors.ts'
 import type { NodeInit } from './init.ts'
 import type { NodeEvents, NodeSettings, ShoalNode } from './types.ts'
 
@@ -181,7 +182,8 @@ export async function createNode (init: NodeInit = {}): Promise<ShoalNode> {
           links,
           discard
         }, { upstream, leftovers, isTemporary })
-    const node = new Node({ network, store, router, exchange, peers, loads, adds, descriptions, links, announcer, replication, origin, leftovers, clock, logger: logger.child({ component: 'node' }) }, { settings, swarmKey, events })
+    const tensors = new Tensors(store)
+    const node = new Node({ network, store, router, exchange, peers, loads, adds, descriptions, tensors, links, announcer, replication, origin, leftovers, clock, logger: logger.child({ component: 'node' }) }, { settings, swarmKey, events })
     started.push(async () => { await origin?.stop() })
     started.push(async () => { await leftovers?.instalments.stop() })
     await leftovers?.instalments.load()

@@ -3,12 +3,12 @@ import {
   ModelNotFoundError, NodeStoppedError, UsageError, asError, systemClock, type AbortOptions, type Clock, type Emitter, type Logger, type ProgressOptions
 } from '../base/index.ts'
 import { encodeInvite, type ContentRouter } from '../discovery/index.ts'
-import { parseModelCid, positionOf, readSafetensors, shardRuns, type RepoName, type Tensor } from '../model/index.ts'
+import { parseModelCid, positionOf, shardRuns, type RepoName } from '../model/index.ts'
 import type { Leftovers, Origin } from '../origin/index.ts'
 import type { Replication } from '../replication/service.ts'
 import type { ShardStatus } from '../replication/types.ts'
 import { awayOf } from '../storage/index.ts'
-import type { GcResult, ModelStore, RemoveResult, StoredFile, StoredModel, VerifyProgress } from '../storage/store.ts'
+import type { GcResult, ModelStore, RemoveResult, StoredModel, VerifyProgress } from '../storage/store.ts'
 import type { Exchange } from '../transfer/types.ts'
 import type { Adds } from './adds.ts'
 import type { Announcer } from './announcer.ts'
@@ -20,8 +20,9 @@ import type { PeerBook } from './peer-book.ts'
 import { problemsOf } from './problems.ts'
 import { removeModel } from './removal.ts'
 import { drainAll, policyFor, untilReplicated } from './replicate.ts'
+import type { Tensors } from './tensors.ts'
 import type {
-  AddOptions, AddResult, DescribeOptions, DrainOptions, DrainResult, LoadOptions, LoadResult, ModelDescription, ModelDetails, ModelLink, ModelSummary, NodeEvents, NodeSettings, NodeStatus, OpenModel, PeerStatus, PinOptions, ReplicationProgress, ShoalNode,
+  AddOptions, AddResult, DescribeOptions, DrainOptions, DrainResult, LoadOptions, LoadResult, ModelDescription, ModelDetails, ModelLink, ModelSummary, NodeEvents, NodeSettings, NodeStatus, OpenModel, PeerStatus, PinOptions, ReplicationProgress, ShoalNode, ShowOptions,
   TransferStatus, Verification, WholeFile
 } from './types.ts'
 import { version } from './version.ts'
@@ -35,6 +36,7 @@ export interface NodeComponents {
   loads: Loads
   adds: Adds
   descriptions: Descriptions
+  tensors: Tensors
   links: Links
   announcer: Announcer
   replication: Replication
@@ -140,14 +142,16 @@ export class Node implements ShoalNode {
     return this.#userModels().map(summary)
   }
 
-  async show (cid: string): Promise<ModelDetails> {
+  async show (cid: string, options: ShowOptions = {}): Promise<ModelDetails> {
     this.#check()
-    const { store, exchange, replication } = this.#components
+    const { tensors: reader, exchange, replication } = this.#components
+    const signal = this.#signal(options.signal)
     const model = this.#model(cid)
     const fileList: ModelDetails['fileList'] = []
     for (const [position, { path, size }] of model.manifest.value.files.entries()) {
       const file = model.files[position]
       if (file === undefined) continue
+      const tensors = options.tensors === false ? undefined : await reader.list(file, { signal })
       fileList.push({
         path,
         size,
@@ -157,7 +161,8 @@ export class Node implements ShoalNode {
         chunker: file.index.chunker,
         inPlace: file.inPlace,
         away: file.away,
-        tensors: await tensorsOf(store, file)
+        tensorCount: tensors?.length ?? await reader.count(file, { signal }),
+        tensors
       })
     }
     const files = new Set(model.files)
@@ -385,17 +390,6 @@ function summary (model: StoredModel): ModelSummary {
     addedAt: model.addedAt,
     usedAt: model.usedAt,
     path: model.directory
-  }
-}
-
-/** A file's tensors, when it was cut as safetensors and its header is here. */
-async function tensorsOf (store: ModelStore, file: StoredFile): Promise<Tensor[] | undefined> {
-  if (file.index.chunker !== 'safetensors' || !file.present.has(0)) return undefined
-  try {
-    return (await readSafetensors(async (offset, length) => await store.readRange(file, offset, length), file.index.size)).tensors
-  } catch {
-    // The header is spread over blocks that are not all here yet, or was withdrawn meanwhile: nothing to show now.
-    return undefined
   }
 }
 

@@ -221,8 +221,13 @@ export interface ModelSummary {
   path: string | undefined
 }
 
+export interface ShowOptions extends AbortOptions {
+  /** Default true. False: only how many there are, which is quick after the first time. */
+  tensors?: boolean
+}
+
 export interface ModelDetails extends ModelSummary {
-  fileList: Array<{ path: string, size: number, blocks: number, presentBlocks: number, sha256: string, chunker: string, inPlace: boolean, away: string | undefined, tensors: Tensor[] | undefined }>
+  fileList: Array<{ path: string, size: number, blocks: number, presentBlocks: number, sha256: string, chunker: string, inPlace: boolean, away: string | undefined, tensorCount: number, tensors: Tensor[] | undefined }>
   /** Peers known to hold some of it. */
   holders: Array<{ peerId: string, presentBytes: number, complete: boolean }>
   shards: number
@@ -342,7 +347,7 @@ export interface ShoalNode {
   /** What is held here, in full or in part, but for the parts in which an upstream's model comes. */
   models: () => ModelSummary[]
   /** Details of a model held here; throws ModelNotFoundError. */
-  show: (cid: string) => Promise<ModelDetails>
+  show: (cid: string, options?: ShowOptions) => Promise<ModelDetails>
   /**
    * Takes a model away from this node: it is withdrawn, then the bytes go that no other model here has, but for files in place, which
    * are the user's. Other nodes keep theirs. Throws ModelNotFoundError, ModelInUseError while it is loaded or read, DiskError.

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import fc from 'fast-check'
-import { SAFETENSORS_HEADER_BYTES_MAX } from '../../../src/base/index.ts'
+import { SAFETENSORS_HEADER_BYTES_MAX, seededRandom, shuffle } from '../../../src/base/index.ts'
 import { DTYPE_BITS, parseSafetensorsHeader, readSafetensors, type ReadAt, type Tensor } from '../../../src/model/index.ts'
 
 const parse = (header: string | Uint8Array, dataBytes: number): Tensor[] => {
@@ -101,6 +101,35 @@ describe('model: safetensors header', () => {
       await assert.rejects(readSafetensors(reader(bytes), bytes.length), { name: 'InvalidSafetensorsError' })
     }
     assert.deepEqual(await readSafetensors(reader(file('{}', 0)), 10), { headerBytes: 10, tensors: [] })
+  })
+
+  describe('of very many tensors', () => {
+    const COUNT = 30_000
+    const names = shuffle(seededRandom(1), Array.from({ length: COUNT }, (_, at) => at))
+    const many = file(JSON.stringify(Object.fromEntries(names.map(at => [`t${at}`, tensor('U8', [1], at, at + 1)]))), COUNT)
+    const metadata = file(JSON.stringify({ __metadata__: Object.fromEntries(names.map(at => [`key ${at} of the metadata`, ''])) }), 0)
+    const hole = file(JSON.stringify(Object.fromEntries(names.map(at => [`t${at}`, tensor('U8', [1], at + 1, at + 2)]))), COUNT + 1)
+
+    it('gives them by offset', async () => {
+      const { tensors } = await readSafetensors(reader(many), many.length)
+      assert.equal(tensors.length, COUNT)
+      for (const [at, { name }] of tensors.entries()) assert.equal(name, `t${at}`)
+      assert.deepEqual(parseSafetensorsHeader(many.subarray(8, many.length - COUNT), many.length), tensors)
+    })
+
+    for (const [what, bytes] of Object.entries({ tensors: many, metadata, 'tensors with a hole before them': hole })) {
+      it(`lets others have their turn: ${what}`, async () => {
+        let turns = 0
+        let ended = false
+        const reading = readSafetensors(reader(bytes), bytes.length).catch(() => undefined).finally(() => { ended = true })
+        while (!ended) {
+          await new Promise(resolve => { setImmediate(resolve) })
+          turns++
+        }
+        await reading
+        assert.ok(turns > bytes.length / (256 * 1024), `${turns} turns for ${bytes.length} bytes`)
+      })
+    }
   })
 
   it('of a file that shrinks meanwhile is refused, and a failing disk stays itself', async () => {
