@@ -130,13 +130,15 @@ export class AnnounceQueue {
   }
 
   #transaction (work: () => void): void {
+    const keys = this.#keys
     this.#database.exec('BEGIN IMMEDIATE')
     try {
       work()
       this.#database.exec('COMMIT')
     } catch (error) {
-      this.#database.exec('ROLLBACK')
-      this.#keys = numberIn(this.#statements.count.get(), 'n') ?? 0
+      this.#keys = keys
+      // SQLite has rolled back by itself where the volume failed.
+      if (this.#database.isTransaction) this.#database.exec('ROLLBACK')
       throw error
     }
   }

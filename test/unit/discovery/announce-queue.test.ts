@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { DatabaseSync } from 'node:sqlite'
 import fc from 'fast-check'
 import { seededRandom, silentLogger } from '../../../src/base/index.ts'
 import { AnnounceQueue } from '../../../src/discovery/announce-queue.ts'
@@ -78,5 +79,25 @@ describe('the announce queue', () => {
     assert.equal(third.keys, 3)
     assert.equal(warnings.length, 1)
     third.close()
+  })
+
+  it('tells what failed, and counts on as before, when SQLite has rolled back by itself', () => {
+    const file = join(directory, 'failing.sqlite')
+    const random = seededRandom(8)
+    const [first, second] = [random.bytes(32), random.bytes(32)]
+    const queue = new AnnounceQueue(file, silentLogger)
+    try {
+      queue.add([first], 1)
+      // As it does where the volume takes no writes any more.
+      const other = new DatabaseSync(file)
+      for (const change of ['INSERT', 'DELETE', 'UPDATE']) other.exec(`CREATE TRIGGER fail_${change} BEFORE ${change} ON announced BEGIN SELECT RAISE(ROLLBACK, 'the volume is read-only'); END`)
+      other.close()
+      for (const change of [() => { queue.add([second], 2) }, () => { queue.remove([first]) }, () => { queue.done([{ digest: first, kadId: kadIdOfDigest(first) }], () => 3) }]) {
+        assert.throws(change, /the volume is read-only/)
+        assert.deepEqual(queue.counts(1), { keys: 1, backlog: 1, earliestDue: 1 })
+      }
+    } finally {
+      queue.close()
+    }
   })
 })
