@@ -14,6 +14,12 @@ export class FakeNode {
   known = true
   drainComplete = false
   replicatedAfterMs = 50
+  collected: Promise<void> = Promise.resolve()
+
+  gc = async (): Promise<object> => {
+    await this.collected
+    return { removed: [], freedBytes: 0, leftoverBytes: 0 }
+  }
 
   status = async (): Promise<NodeStatus> => ({
     peerId: 'p',

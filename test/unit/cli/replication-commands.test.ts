@@ -57,6 +57,17 @@ describe('cli: replication commands', function () {
     assert.deepEqual(fake.calls, [['add', '/m', undefined]])
   })
 
+  it('gc says what it waits for', async () => {
+    assert.deepEqual(await run('gc'), { code: 0, stdout: 'freed 0 B, 0 B of it leftovers\n', stderr: '' })
+    let end = (): void => undefined
+    fake.collected = new Promise(resolve => { end = resolve })
+    const collecting = new CliProcess(['--data', directory, 'gc'])
+    await collecting.until(() => collecting.stderr.includes('waiting: gc begins when what is being added now is added'))
+    end()
+    const { code, stdout } = await collecting.finished
+    assert.deepEqual([code, stdout], [0, 'freed 0 B, 0 B of it leftovers\n'])
+  })
+
   it('Ctrl-C ends the waiting and leaves the model', async () => {
     fake.replicatedAfterMs = 60_000
     const adding = new CliProcess(['--data', directory, 'add', '/m', '--wait'])
