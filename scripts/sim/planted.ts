@@ -1,3 +1,4 @@
+import { challengeSeed } from '../../src/replication/challenge.ts'
 import type { ReplicaMessage } from '../../src/replication/types.ts'
 import { digestOf } from './disk.ts'
 import type { SimNode } from './node.ts'
@@ -9,7 +10,7 @@ import { promisePlants } from './planted-promises.ts'
 const believesProofs: Plant['ports'] = (ports, node, keyOf) => ({
   ...ports,
   send: (to, message) => {
-    if (message.type === 'challenge') node.challenges.set(message.id, { nonce: message.nonce, keys: message.shards.map(shard => keyOf(message.model, shard)) })
+    if (message.type === 'challenge') node.challenges.set(message.id, { nonce: challengeSeed(message.nonce, node.name, to), keys: message.shards.map(shard => keyOf(message.model, shard)) })
     ports.send(to, message)
   }
 })

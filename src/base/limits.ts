@@ -202,7 +202,12 @@ export const LABELS_MAX = 16
 export const LABEL_BYTES_MAX = 64
 /** Shards of one challenge: at 64 KiB of reading each, a quarter of a second of a slow disk. */
 export const REPLICA_CHALLENGE_SHARDS_MAX = 256
-/** Challenges that wait for the disk; those beyond are dropped, and asked again by whoever wanted them. */
+/** Challenges of one peer that wait for the disk, and peers whose wait; those beyond are dropped, and asked again by whoever wanted them. */
+export const REPLICA_PROOFS_PER_PEER_MAX = 32
+export const REPLICA_PROOFS_PEERS_MAX = 256
+/** Challenges that one peer is asked to answer at once: with more models in common the others wait for the answers. */
+export const REPLICA_PROOFS_ASKED_MAX = 16
+/** Answers of others that wait for this node's own disk. */
 export const REPLICA_PROOFS_WAITING_MAX = 1_024
 /** Messages and bytes that wait for one peer; the oldest go first, because every message is said again while it is needed. */
 export const REPLICA_QUEUE_MESSAGES_MAX = 256

@@ -1,4 +1,4 @@
-import { KiB, REPLICA_PROOFS_WAITING_MAX, asError, type Logger } from '../base/index.ts'
+import { KiB, REPLICA_PROOFS_PEERS_MAX, REPLICA_PROOFS_PER_PEER_MAX, REPLICA_PROOFS_WAITING_MAX, asError, type Logger } from '../base/index.ts'
 import { createBlockHasher, type BlockHasher } from '../model/index.ts'
 import type { ModelStore } from '../storage/store.ts'
 import { isComplete, type PlacedShard, type ShardsByModel } from './model-shards.ts'
@@ -9,16 +9,17 @@ const RANGE_BYTES = 16 * KiB
 const RANGE_DOMAIN = Buffer.from('shoal-challenge-1\0')
 const NOTHING = new Uint8Array(0)
 
-interface Challenge { model: string, shards: number[], nonce: Uint8Array, done: (digests: Uint8Array[]) => void }
+export interface Challenge { model: string, shards: number[], seed: Uint8Array, done: (digests: Uint8Array[]) => void }
+interface Begun { challenge: Challenge, digests: Uint8Array[] }
 
 export interface Range { offset: number, length: number }
 
-/** The ranges of a shard of `bytes` bytes that a nonce asks for, in the order they are hashed. They may overlap. */
-export function challengedRanges (hasher: BlockHasher, nonce: Uint8Array, shard: number, bytes: number): Range[] {
+/** The ranges of a shard of `bytes` bytes that a seed asks for, in the order they are hashed. They may overlap. */
+export function challengedRanges (hasher: BlockHasher, seed: Uint8Array, shard: number, bytes: number): Range[] {
   if (bytes <= RANGE_BYTES) return [{ offset: 0, length: bytes }]
   return Array.from({ length: RANGES }, (_, at) => {
     hasher.update(RANGE_DOMAIN)
-    hasher.update(nonce)
+    hasher.update(seed)
     hasher.update(uint32s(shard, at))
     const drawn = Buffer.from(hasher.digest())
     // 48 bits over at most 28: the bias is 2^-20 of a place, which nobody can use.
@@ -27,8 +28,8 @@ export function challengedRanges (hasher: BlockHasher, nonce: Uint8Array, shard:
 }
 
 /**
- * Answers challenges: BLAKE3-256(nonce || number || ranges) of each shard, read from the disk. Whoever asks has the same
- * shard and computes the same.
+ * Answers challenges: BLAKE3-256(seed || number || ranges) of each shard, read from the disk, where the seed is the nonce, who asks and
+ * who answers. Whoever asks has the same shard and computes the same.
  *
  * What an answer shows: that the peer could get at these bytes after the nonce was drawn, since the nonce comes first
  * and earlier answers help nothing. It reads 64 KiB of up to 256 MiB: a peer that lost a tenth of a shard passes two
@@ -42,9 +43,13 @@ export class Prover {
   readonly #shards: ShardsByModel
   readonly #logger: Logger
   readonly #hasher = createBlockHasher()
-  /** One after the other: reading for others must not crowd out a load. */
-  #last: Promise<void> = Promise.resolve()
-  #waiting = 0
+  /** One shard after the other: reading for others must not crowd out a load. Peers take turns, each with its oldest challenge. */
+  readonly #waiting = new Map<string, Begun[]>()
+  #others: Promise<void> = Promise.resolve()
+  #taking = false
+  /** What this node checks itself does not wait for others. */
+  #own: Promise<void> = Promise.resolve()
+  #ownWaiting = 0
   #stopped = false
 
   constructor (components: { store: ModelStore, shards: ShardsByModel, logger: Logger }) {
@@ -53,33 +58,75 @@ export class Prover {
     this.#logger = components.logger
   }
 
-  /** Not answered when too many wait already: to the asker that is a lost message. */
-  prove (model: string, shards: number[], nonce: Uint8Array, done: (digests: Uint8Array[]) => void): void {
-    if (this.#stopped || this.#waiting >= REPLICA_PROOFS_WAITING_MAX) return
-    this.#waiting++
-    this.#last = this.#answer(this.#last, { model, shards, nonce, done }).catch(error => {
-      this.#logger.error({ model, error: asError(error).message }, 'a challenge could not be answered')
-    }).finally(() => { this.#waiting-- })
+  /** For a peer, or for this node itself. Not answered when too much of its waits already: to who asks that is a lost message. */
+  prove (challenge: Challenge, asker?: string): void {
+    if (this.#stopped) return
+    if (asker === undefined) this.#check(challenge)
+    else this.#answer(challenge, asker)
   }
 
   async stop (): Promise<void> {
     this.#stopped = true
-    await this.#last
+    await this.#own
+    await this.#others
   }
 
-  async #answer (turn: Promise<void>, { model, shards, nonce, done }: Challenge): Promise<void> {
-    await turn
-    const digests: Uint8Array[] = []
-    for (const number of shards) digests.push(this.#stopped ? NOTHING : await this.#digest(model, number, nonce))
-    if (!this.#stopped) done(digests)
+  #check (challenge: Challenge): void {
+    if (this.#ownWaiting >= REPLICA_PROOFS_WAITING_MAX) return
+    this.#ownWaiting++
+    const begun = { challenge, digests: [] }
+    this.#own = this.#own.then(async () => {
+      while (!this.#stopped && !await this.#step(begun)) continue
+    }).finally(() => { this.#ownWaiting-- })
   }
 
-  async #digest (cid: string, number: number, nonce: Uint8Array): Promise<Uint8Array> {
+  #answer (challenge: Challenge, asker: string): void {
+    const queue = this.#waiting.get(asker) ?? []
+    if (queue.length >= REPLICA_PROOFS_PER_PEER_MAX || (queue.length === 0 && this.#waiting.size >= REPLICA_PROOFS_PEERS_MAX)) return
+    queue.push({ challenge, digests: [] })
+    this.#waiting.set(asker, queue)
+    if (!this.#taking) this.#others = this.#takeTurns()
+  }
+
+  async #takeTurns (): Promise<void> {
+    this.#taking = true
+    for (let next = this.#next(); next !== undefined && !this.#stopped; next = this.#next()) {
+      const { asker, queue, begun } = next
+      if (await this.#step(begun)) queue.shift()
+      this.#waiting.delete(asker)
+      if (queue.length > 0) this.#waiting.set(asker, queue)
+    }
+    this.#taking = false
+  }
+
+  #next (): { asker: string, queue: Begun[], begun: Begun } | undefined {
+    for (const [asker, queue] of this.#waiting) {
+      const [begun] = queue
+      if (begun !== undefined) return { asker, queue, begun }
+    }
+    return undefined
+  }
+
+  /** One shard of it; true: it is over. */
+  async #step ({ challenge: { model, shards, seed, done }, digests }: Begun): Promise<boolean> {
+    const number = shards[digests.length]
+    if (number !== undefined) digests.push(await this.#digest(model, number, seed))
+    if (digests.length < shards.length) return false
+    if (this.#stopped) return true
+    try {
+      done(digests)
+    } catch (error) {
+      this.#logger.error({ model, error: asError(error).message }, 'a challenge could not be answered')
+    }
+    return true
+  }
+
+  async #digest (cid: string, number: number, seed: Uint8Array): Promise<Uint8Array> {
     const model = this.#store.model(cid)
     const shard = model === undefined ? undefined : this.#shards.of(model).all[number]
     if (shard === undefined || !isComplete(shard)) return NOTHING
     try {
-      return await digestOf(this.#store, this.#hasher, shard, nonce)
+      return await digestOf(this.#store, this.#hasher, shard, seed)
     } catch (error) {
       this.#logger.warn({ model: cid, shard: number, error: asError(error).message }, 'a shard that was asked for could not be read')
       return NOTHING
@@ -87,11 +134,11 @@ export class Prover {
   }
 }
 
-async function digestOf (store: ModelStore, hasher: BlockHasher, { file, number, offset, bytes }: PlacedShard, nonce: Uint8Array): Promise<Uint8Array> {
+async function digestOf (store: ModelStore, hasher: BlockHasher, { file, number, offset, bytes }: PlacedShard, seed: Uint8Array): Promise<Uint8Array> {
   const pieces: Uint8Array[] = []
-  for (const range of challengedRanges(hasher, nonce, number, bytes)) pieces.push(await store.readRange(file, offset + range.offset, range.length))
+  for (const range of challengedRanges(hasher, seed, number, bytes)) pieces.push(await store.readRange(file, offset + range.offset, range.length))
   // Hashed in one go: the hasher is shared, and nothing may come in between.
-  hasher.update(nonce)
+  hasher.update(seed)
   hasher.update(uint32s(number))
   for (const piece of pieces) hasher.update(piece)
   return Uint8Array.from(hasher.digest())

@@ -7,7 +7,7 @@ import { encodeFrame, framesOver, openStream, type FrameStream } from '../transf
 export const MESSAGE = 1
 export const PING = 2
 export const PONG = 3
-export const REPLICA_PROTOCOL = '/shoal/replica/1'
+export const REPLICA_PROTOCOL = '/shoal/replica/2'
 
 const TIMEOUT_MS = 10_000
 /** Between two attempts to reach a peer. */

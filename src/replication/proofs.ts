@@ -1,3 +1,5 @@
+import { REPLICA_PROOFS_ASKED_MAX } from '../base/index.ts'
+import { challengeSeed } from './challenge.ts'
 import { isProven } from './planner.ts'
 import { FAILED_MAX, Own, WRONG, type Claim, type ModelView } from './model-view.ts'
 import { weight } from './rendezvous.ts'
@@ -24,6 +26,8 @@ const HEARING_MS = 60_000
 /** Shards in one challenge: 64 x 64 KiB to read. */
 export const CHALLENGE_SHARDS_MAX = 64
 const NONCE_BYTES = 16
+/** Who has as many challenges as it may have is asked for more after this long. */
+const NEXT_MS = 1_000
 
 /**
  * Asks the other holders of what is here to show that they have it: a digest over random ranges, which only somebody with
@@ -34,6 +38,8 @@ export class Proofs {
   readonly #open = new Map<string, OpenChallenge>()
   /** Peers with an open challenge, by model. */
   readonly #asking = new Map<string, Set<string>>()
+  /** How many each of them has, of all models. */
+  readonly #asked = new Map<string, number>()
 
   constructor (context: Context) {
     this.#context = context
@@ -47,6 +53,7 @@ export class Proofs {
       const peer = this.#context.peers.get(id)
       if (peer === undefined || peer.liveness !== 'alive' || peer.leaving || claim.committed.count === 0) continue
       if (asking?.has(id) === true) continue
+      if ((this.#asked.get(id) ?? 0) >= REPLICA_PROOFS_ASKED_MAX) { this.#context.wake(this.#context.now + NEXT_MS); continue }
       const due = this.#due(view, peer, claim)
       if (due.length > 0) this.#ask(view, peer, claim, due)
     }
@@ -87,7 +94,7 @@ export class Proofs {
     const { view, shards, nonce, peer, late } = challenge
     this.#open.delete(id)
     if (!late) this.#ended(challenge)
-    this.#context.ports.prove(view.cid, shards, nonce, own => {
+    this.#context.ports.prove(view.cid, shards, challengeSeed(nonce, this.#context.self.id, from), own => {
       const claim = view.claims.get(peer.id)
       if (claim === undefined) return
       for (const [i, shard] of shards.entries()) {
@@ -111,6 +118,9 @@ export class Proofs {
 
   #ended ({ view, peer }: OpenChallenge): void {
     const asking = this.#asking.get(view.cid)
+    const left = (this.#asked.get(peer.id) ?? 1) - 1
+    if (left === 0) this.#asked.delete(peer.id)
+    else this.#asked.set(peer.id, left)
     asking?.delete(peer.id)
     if (asking?.size === 0) this.#asking.delete(view.cid)
   }
@@ -150,6 +160,7 @@ export class Proofs {
     const asking = this.#asking.get(view.cid)
     if (asking === undefined) this.#asking.set(view.cid, new Set([peer.id]))
     else asking.add(peer.id)
+    this.#asked.set(peer.id, (this.#asked.get(peer.id) ?? 0) + 1)
     for (const shard of shards) {
       claim.askedAt[shard] = now
       ports.note({ type: 'proof-asked', peerId: peer.id, model: view.cid, shard })

@@ -35,7 +35,7 @@ interface Inbox {
 }
 
 /**
- * `/shoal/replica/1`: each side opens one stream for what it has to say. Frames as in transfer/wire.ts: MESSAGE with a
+ * `/shoal/replica/2`: each side opens one stream for what it has to say. Frames as in transfer/wire.ts: MESSAGE with a
  * body of canonical DAG-CBOR, PING without one, and PONG back on the same stream. Any frame is a sign of life.
  */
 export class ReplicaProtocol {

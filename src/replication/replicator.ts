@@ -1,4 +1,5 @@
 import type { Random } from '../base/index.ts'
+import { challengeSeed } from './challenge.ts'
 import { Circle } from './circle.ts'
 import { isSpare, keepsModel } from './eviction.ts'
 import { Handover } from './handover.ts'
@@ -205,9 +206,7 @@ export class Replicator {
         this.#dirty = true
         break
       }
-      case 'challenge':
-        ports.prove(message.model, message.shards, message.nonce, digests => { ports.send(from, { type: 'proof', id: message.id, model: message.model, digests }) })
-        break
+      case 'challenge': this.#challenged(from, message); break
       case 'proof': this.#proofs.answered(from, message); break
       case 'disproved': {
         const own = views.get(message.model)?.own[message.shard]
@@ -327,6 +326,15 @@ export class Replicator {
     if (view === undefined || shard >= view.shards) return
     this.#context.now = now
     change(view)
+  }
+
+  #challenged (from: string, { id, model, shards, nonce }: Extract<ReplicaMessage, { type: 'challenge' }>): void {
+    const { views, ports, self } = this.#context
+    const view = views.get(model)
+    if (view?.isForeign !== false) { ports.send(from, { type: 'proof', id, model, digests: shards.map(() => new Uint8Array(0)) }); return }
+    // Only who has to do with the model: whoever has not been heard about it is asked first.
+    if (!view.claims.has(from) && !view.members.has(from)) { this.#context.met(view, from); return }
+    ports.prove(model, shards, challengeSeed(nonce, from, self.id), digests => { ports.send(from, { type: 'proof', id, model, digests }) }, from)
   }
 
   #offered (from: string, offer: Extract<ReplicaMessage, { type: 'offer' }>): void {

@@ -237,8 +237,8 @@ export class Replication {
         this.#pulls.start(job)
       },
       cancel: (model, shard) => { this.#pulls.cancel(model, shard) },
-      prove: (model, shards, nonce, done) => {
-        this.#prover.prove(model, shards, nonce, digests => { this.#later(() => { done(digests) }) })
+      prove: (model, shards, seed, done, asker) => {
+        this.#prover.prove({ model, shards, seed, done: digests => { this.#later(() => { done(digests) }) } }, asker)
       },
       scrub: (model, number) => {
         const stored = store.model(model)

@@ -153,10 +153,10 @@ export interface ReplicaPorts {
   /** Ends a pull; not answered any more. */
   cancel: (model: string, shard: number) => void
   /**
-   * BLAKE3-256 over the nonce and the ranges it selects of each shard, from the disk; an empty digest where it cannot be
-   * read. `done` may be called at once or later.
+   * BLAKE3-256 over the seed (challenge.ts) and the ranges it selects of each shard, from the disk; an empty digest where it cannot be
+   * read. `done` may be called at once or later, or never when `asker` asks for too much; without one it is for this node itself.
    */
-  prove: (model: string, shards: number[], nonce: Uint8Array, done: (digests: Uint8Array[]) => void) => void
+  prove: (model: string, shards: number[], seed: Uint8Array, done: (digests: Uint8Array[]) => void, asker?: string) => void
   /** Re-hash this shard now: somebody's challenge failed on it. Answered by lost() if something is bad. */
   scrub: (model: string, shard: number) => void
   /** All of these shards or none. Durable when it returns. Throws when that is not possible; nothing has changed then. */

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { blake3 } from '@napi-rs/blake-hash'
 import { KiB, MiB, seededRandom, silentLogger, systemClock, systemRandom } from '../../../src/base/index.ts'
 import { createBlockHasher } from '../../../src/model/index.ts'
+import { challengeSeed } from '../../../src/replication/challenge.ts'
 import { Prover, challengedRanges } from '../../../src/replication/digest.ts'
 import { ShardsByModel } from '../../../src/replication/model-shards.ts'
 import { createMemoryStore, type ModelStore } from '../../../src/storage/index.ts'
@@ -16,7 +17,7 @@ async function holding (sample: Sample): Promise<ModelStore> {
 
 async function prove (store: ModelStore, model: string, shards: number[], nonce: Uint8Array): Promise<Uint8Array[]> {
   const prover = new Prover({ store, shards: new ShardsByModel(), logger: silentLogger })
-  return await new Promise(resolve => { prover.prove(model, shards, nonce, resolve) })
+  return await new Promise(resolve => { prover.prove({ model, shards, seed: nonce, done: resolve }, 'asker') })
 }
 
 describe('proofs', () => {
@@ -59,6 +60,38 @@ describe('proofs', () => {
     await store.flush()
     assert.deepEqual((await prove(store, sample.cid, [0, 1, 2, 99], nonce)).map(({ length }) => length), [0, 0, 0, 0])
     assert.deepEqual((await prove(store, 'unknown', [0], nonce)).map(({ length }) => length), [0])
+    await store.stop()
+  })
+
+  it('are for one asker and one prover', () => {
+    const [a, b] = ['12D3KooWa', '12D3KooWb']
+    const seeds = [challengeSeed(nonce, a, b), challengeSeed(nonce, b, a), challengeSeed(nonce, a, a), challengeSeed(random.bytes(32), a, b), nonce]
+    assert.equal(new Set(seeds.map(seed => Buffer.from(seed).toString('hex'))).size, seeds.length)
+    assert.equal(Buffer.from(challengeSeed(Uint8Array.of(7), a, b)).toString('latin1'), 'shoal-proof-2\0' + a + '\0' + b + '\0\x07')
+  })
+
+  it('of one who floods hold up neither those of others nor what this node checks itself', async () => {
+    const store = await holding(sample)
+    const prover = new Prover({ store, shards: new ShardsByModel(), logger: silentLogger })
+    const order: string[] = []
+    const ask = (asker: string | undefined, shards: number[]): Promise<void> => new Promise(resolve => {
+      prover.prove({ model: sample.cid, shards, seed: random.bytes(32), done: () => { order.push(asker ?? 'own'); resolve() } }, asker)
+    })
+    for (let i = 0; i < 2_000; i++) void ask('flood', Array.from({ length: 256 }, () => 0))
+    await Promise.all([ask('honest', [0]), ask(undefined, [0]), ask('honest', [1])])
+    assert.ok(order.filter(asker => asker === 'flood').length === 0, order.join())
+    await prover.stop()
+    await store.stop()
+  })
+
+  it('are answered by who is in time, as many as one may ask', async () => {
+    const store = await holding(sample)
+    const prover = new Prover({ store, shards: new ShardsByModel(), logger: silentLogger })
+    let answered = 0
+    for (let i = 0; i < 100; i++) prover.prove({ model: sample.cid, shards: [1], seed: nonce, done: () => { answered++ } }, 'peer')
+    await new Promise<void>(resolve => { prover.prove({ model: sample.cid, shards: Array.from({ length: 64 }, () => 1), seed: nonce, done: () => { resolve() } }, 'last') })
+    assert.equal(answered, 32)
+    await prover.stop()
     await store.stop()
   })
 

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { Bitfield, MiB, seededRandom } from '../../../src/base/index.ts'
+import { challengeSeed } from '../../../src/replication/challenge.ts'
 import { Replicator } from '../../../src/replication/replicator.ts'
 import { defaultReplication } from '../../../src/replication/settings.ts'
 import type { ModelClaim, PolicyRecord, PullJob, ReplicaMessage, ReplicaPorts, ReplicationSettings } from '../../../src/replication/types.ts'
@@ -17,6 +18,8 @@ class Victim {
   readonly policies = new Map<string, PolicyRecord>()
   readonly replicator: Replicator
   writes = 0
+  /** Challenges of others that were answered from the disk. */
+  proofs = 0
   searches = 0
   now = 1_000_000
   #version = 0
@@ -31,7 +34,10 @@ class Victim {
       find: () => { this.searches++ },
       pull: job => { this.pulls.push(job) },
       cancel: () => undefined,
-      prove: () => undefined,
+      prove: (_model, shards, seed, done, asker) => {
+        if (asker !== undefined) this.proofs++
+        done(shards.map(shard => Uint8Array.of(shard, ...seed)))
+      },
       scrub: () => undefined,
       save: () => undefined,
       savePolicies: ({ saved, dropped }) => {
@@ -176,5 +182,68 @@ describe('policies of who only has the swarm key', () => {
     assert.equal(victim.policies.size - others.length, 3_000)
     assert.equal(victim.writes, 1)
     assert.equal(victim.replicator.nextSequence('model 0', 1), 8)
+  })
+})
+
+describe('proofs for who only has the swarm key', () => {
+  const held = (victim: Victim): void => {
+    victim.replicator.model({ cid: 'm', shardBytes: [1_000, 1_000], held: [0, 1], kept: true }, victim.now)
+    victim.replicator.setPolicy(policy('m'), victim.now)
+  }
+  const all = Bitfield.full(2).bytes
+
+  it('are not had by sending a challenge back to who made it', () => {
+    const victim = new Victim()
+    held(victim)
+    const asked = new Map<string, string>()
+    for (let second = 0; second < 120; second++) {
+      victim.says('attacker', 'm', { committed: all })
+      victim.tick()
+      for (const { message } of victim.sent.splice(0)) {
+        if (message.type === 'challenge') {
+          asked.set(`back ${message.id}`, message.id)
+          victim.replicator.receive('attacker', { ...message, id: `back ${message.id}` }, victim.now)
+        }
+      }
+      for (const { message } of victim.sent.splice(0)) {
+        if (message.type === 'proof') victim.replicator.receive('attacker', { ...message, id: asked.get(message.id) ?? '' }, victim.now)
+      }
+    }
+    assert.ok(asked.size > 0)
+    assert.equal(victim.replicator.models(victim.now)[0]?.replicasMin, 1)
+  })
+
+  it('are made for those that have to do with the model', () => {
+    const victim = new Victim()
+    held(victim)
+    const challenge: ReplicaMessage = { type: 'challenge', id: 'a', model: 'm', shards: [0, 1], nonce: new Uint8Array(16) }
+    victim.replicator.receive('stranger', challenge, victim.now)
+    assert.equal(victim.proofs, 0)
+    victim.says('holder', 'm', { committed: all })
+    victim.replicator.receive('holder', challenge, victim.now)
+    assert.equal(victim.proofs, 1)
+    victim.replicator.receive('holder', { ...challenge, model: 'unknown' }, victim.now)
+    assert.equal(victim.proofs, 1, 'that nothing is here is said without a look at the disk')
+  })
+
+  it('are asked for a few at a time, however many models a peer has in common with this node', () => {
+    const victim = new Victim()
+    for (let i = 0; i < 100; i++) {
+      victim.replicator.model({ cid: `m${i}`, shardBytes: [1_000, 1_000], held: [0, 1], kept: true }, victim.now)
+      victim.replicator.setPolicy(policy(`m${i}`), victim.now)
+      victim.says('peer', `m${i}`, { committed: all })
+    }
+    const asked = new Set<string>()
+    for (let second = 0; second < 60; second++) {
+      victim.tick()
+      const challenges = victim.sent.splice(0).flatMap(({ message }) => message.type === 'challenge' ? [message] : [])
+      assert.ok(challenges.length <= 16)
+      for (const { id, model, shards, nonce } of challenges) {
+        asked.add(model)
+        victim.replicator.receive('peer', { type: 'proof', id, model, digests: shards.map(shard => Uint8Array.of(shard, ...challengeSeed(nonce, 'self', 'peer'))) }, victim.now)
+      }
+    }
+    assert.equal(asked.size, 100)
+    assert.ok(victim.replicator.models(victim.now).every(({ replicasMin }) => replicasMin === 2))
   })
 })

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { Bitfield, MiB, seededRandom } from '../../../src/base/index.ts'
+import { challengeSeed } from '../../../src/replication/challenge.ts'
 import { Replicator } from '../../../src/replication/replicator.ts'
 import { defaultReplication } from '../../../src/replication/settings.ts'
 import type { ModelClaim, PolicyRecord, PullJob, ReplicaMessage, ReplicaPorts, ReplicationEvent, ReplicationSettings } from '../../../src/replication/types.ts'
@@ -77,7 +78,7 @@ class Bench {
     // Whoever is challenged has what it says.
     for (const { to, message } of this.take('challenge')) {
       if (this.deaf.has(to)) continue
-      this.replicator.receive(to, { type: 'proof', id: message.id, model: message.model, digests: message.shards.map(shard => new Uint8Array([shard, ...message.nonce])) }, this.now)
+      this.replicator.receive(to, { type: 'proof', id: message.id, model: message.model, digests: message.shards.map(shard => new Uint8Array([shard, ...challengeSeed(message.nonce, 'self', to)])) }, this.now)
     }
   }
 
