@@ -207,6 +207,8 @@ export const REPLICA_PROOFS_PER_PEER_MAX = 32
 export const REPLICA_PROOFS_PEERS_MAX = 256
 /** Challenges that one peer is asked to answer at once: with more models in common the others wait for the answers. */
 export const REPLICA_PROOFS_ASKED_MAX = 16
+/** Shards that are re-hashed because somebody doubts them, in ten minutes. */
+export const REPLICA_DOUBTS_MAX = 4_096
 /** Answers of others that wait for this node's own disk. */
 export const REPLICA_PROOFS_WAITING_MAX = 1_024
 /** Messages and bytes that wait for one peer; the oldest go first, because every message is said again while it is needed. */

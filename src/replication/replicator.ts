@@ -2,6 +2,7 @@ import type { Random } from '../base/index.ts'
 import { challengeSeed } from './challenge.ts'
 import { Circle } from './circle.ts'
 import { isSpare, keepsModel } from './eviction.ts'
+import { Doubts } from './doubts.ts'
 import { Handover } from './handover.ts'
 import { Holding } from './holding.ts'
 import { Own, type ModelView } from './model-view.ts'
@@ -50,6 +51,7 @@ const SETTLE_TIMES_MAX = 10
  */
 export class Replicator {
   readonly #context: Context
+  readonly #doubts = new Doubts()
   readonly #holding: Holding
   readonly #states: States
   readonly #proofs: Proofs
@@ -84,7 +86,8 @@ export class Replicator {
     this.#context = {
       self: own,
       settings,
-      ports,
+      // Whoever doubts a shard here, it is looked at once in a while.
+      ports: { ...ports, scrub: (model, shard) => { if (this.#doubts.mayLook(model, shard, this.#context.now)) ports.scrub(model, shard) } },
       random,
       peers,
       views: new Map(),
@@ -210,7 +213,7 @@ export class Replicator {
       case 'proof': this.#proofs.answered(from, message); break
       case 'disproved': {
         const own = views.get(message.model)?.own[message.shard]
-        if (own === Own.Committed || own === Own.Held) ports.scrub(message.model, message.shard)
+        if ((own === Own.Committed || own === Own.Held) && this.#doubts.mayDispute(from, message.model, message.shard, now)) ports.scrub(message.model, message.shard)
         break
       }
       case 'release': this.#handover.requested(from, message); break
@@ -239,7 +242,7 @@ export class Replicator {
   held (cid: string, shard: number, now: number): void { this.#on(cid, shard, now, view => { this.#holding.held(view, shard) }) }
 
   /** A shard is not complete here any more. */
-  lost (cid: string, shard: number, now: number): void { this.#on(cid, shard, now, view => { this.#holding.lost(view, shard) }) }
+  lost (cid: string, shard: number, now: number): void { this.#on(cid, shard, now, view => { this.#doubts.lost(cid, shard); this.#holding.lost(view, shard) }) }
 
   pulled (cid: string, shard: number, ok: boolean, now: number): void { this.#on(cid, shard, now, view => { this.#holding.pulled(view, shard, ok) }) }
 
@@ -334,7 +337,10 @@ export class Replicator {
     if (view?.isForeign !== false) { ports.send(from, { type: 'proof', id, model, digests: shards.map(() => new Uint8Array(0)) }); return }
     // Only who has to do with the model: whoever has not been heard about it is asked first.
     if (!view.claims.has(from) && !view.members.has(from)) { this.#context.met(view, from); return }
-    ports.prove(model, shards, challengeSeed(nonce, from, self.id), digests => { ports.send(from, { type: 'proof', id, model, digests }) }, from)
+    ports.prove(model, shards, challengeSeed(nonce, from, self.id), digests => {
+      this.#doubts.answered(from, model, shards, this.#context.now)
+      ports.send(from, { type: 'proof', id, model, digests })
+    }, from)
   }
 
   #offered (from: string, offer: Extract<ReplicaMessage, { type: 'offer' }>): void {

@@ -1,4 +1,4 @@
-import { DiskError, MiB, NodeStoppedError, asError, sleep, type Clock, type Logger, type Random } from '../base/index.ts'
+import { DiskError, MiB, NodeStoppedError, REPLICA_DOUBTS_MAX, asError, sleep, type Clock, type Logger, type Random } from '../base/index.ts'
 import type { ModelStore, StoredFile } from '../storage/store.ts'
 import { BadPlaces, sizeOnDisk } from './bad-places.ts'
 import type { Ledger } from './ledger.ts'
@@ -52,6 +52,8 @@ export class Scrubber {
   #turn: Promise<void> = Promise.resolve()
   #loop: Promise<void> | undefined
   readonly #doubted = new Set<string>()
+  #doubts: Promise<void> = Promise.resolve()
+  #doubtsAt = -Infinity
   #bytesDone = 0
   #bytesTotal = 0
   #bad = 0
@@ -77,6 +79,7 @@ export class Scrubber {
   async stop (): Promise<void> {
     this.#stopping.abort(new NodeStoppedError('the node is stopping'))
     await this.#loop
+    await this.#doubts
     await this.#turn
   }
 
@@ -86,12 +89,21 @@ export class Scrubber {
 
   get suspect (): boolean { return this.#trust.suspect }
 
-  /** Soon; once, however often it is asked for meanwhile. */
-  shard (model: string, { number, file, first, count }: PlacedShard): void {
-    const key = `${model}/${number}`
-    if (this.#doubted.has(key) || this.#stopping.signal.aborted) return
+  /** Soon, no faster than a pass; once, however often it is asked for meanwhile. */
+  shard (model: string, shard: PlacedShard): void {
+    const key = `${model}/${shard.number}`
+    if (this.#doubted.has(key) || this.#doubted.size >= REPLICA_DOUBTS_MAX || this.#stopping.signal.aborted) return
     this.#doubted.add(key)
-    this.#check(file, first, count).catch(error => { this.#failed(error) }).finally(() => { this.#doubted.delete(key) })
+    this.#doubts = this.#doubts.then(async () => { await this.#look(shard) }).catch(error => { this.#failed(error) }).finally(() => { this.#doubted.delete(key) })
+  }
+
+  async #look ({ file, first, count }: PlacedShard): Promise<void> {
+    const { clock } = this.#components
+    for (const step of stepsOf(file, first, count)) {
+      await this.#until(this.#doubtsAt)
+      this.#doubtsAt = Math.max(this.#doubtsAt, clock.monotonic()) + step.bytes * 1_000 / BYTES_PER_SECOND_MAX
+      await this.#check(file, step.first, step.count)
+    }
   }
 
   async #run (): Promise<void> {
@@ -206,12 +218,12 @@ export class Scrubber {
 }
 
 /** Runs of blocks of about STEP_BYTES in which something is recorded. `bytes`: of what is recorded. */
-function * stepsOf ({ index, present }: StoredFile): Generator<{ first: number, count: number, bytes: number }> {
-  let first = 0
+function * stepsOf ({ index, present }: StoredFile, from = 0, blocks = index.sizes.length): Generator<{ first: number, count: number, bytes: number }> {
+  let first = from
   let bytes = 0
-  for (const [block, size] of index.sizes.entries()) {
-    if (present.has(block)) bytes += size
-    if (bytes < STEP_BYTES && block < index.sizes.length - 1) continue
+  for (let block = from; block < from + blocks; block++) {
+    if (present.has(block)) bytes += index.sizes[block] ?? 0
+    if (bytes < STEP_BYTES && block < from + blocks - 1) continue
     if (bytes > 0) yield { first, count: block - first + 1, bytes }
     first = block + 1
     bytes = 0

@@ -17,6 +17,7 @@ class Victim {
   pulls: PullJob[] = []
   readonly policies = new Map<string, PolicyRecord>()
   readonly replicator: Replicator
+  scrubs: number[] = []
   writes = 0
   /** Challenges of others that were answered from the disk. */
   proofs = 0
@@ -38,7 +39,7 @@ class Victim {
         if (asker !== undefined) this.proofs++
         done(shards.map(shard => Uint8Array.of(shard, ...seed)))
       },
-      scrub: () => undefined,
+      scrub: (_model, shard) => { this.scrubs.push(shard) },
       save: () => undefined,
       savePolicies: ({ saved, dropped }) => {
         this.writes++
@@ -245,5 +246,60 @@ describe('proofs for who only has the swarm key', () => {
     }
     assert.equal(asked.size, 100)
     assert.ok(victim.replicator.models(victim.now).every(({ replicasMin }) => replicasMin === 2))
+  })
+})
+
+describe('doubts of who only has the swarm key', () => {
+  const all = Bitfield.full(2).bytes
+  const disproved = (victim: Victim, from: string, shard = 0): void => { victim.replicator.receive(from, { type: 'disproved', model: 'm', shard }, victim.now) }
+  const challenge = (victim: Victim, from: string, shards = [0]): void => { victim.replicator.receive(from, { type: 'challenge', id: 'a', model: 'm', shards, nonce: new Uint8Array(16) }, victim.now) }
+  const holder = (): Victim => {
+    const victim = new Victim()
+    victim.replicator.model({ cid: 'm', shardBytes: [1_000, 1_000], held: [0, 1], kept: true }, victim.now)
+    victim.replicator.setPolicy(policy('m'), victim.now)
+    for (const peer of ['a', 'b']) victim.says(peer, 'm', { committed: all })
+    return victim
+  }
+
+  it('count where that one was just shown a proof, once in ten minutes, and again when the shard was bad', () => {
+    const victim = holder()
+    disproved(victim, 'a')
+    disproved(victim, 'stranger')
+    assert.deepEqual(victim.scrubs, [], 'it was shown nothing')
+    challenge(victim, 'a')
+    disproved(victim, 'b')
+    disproved(victim, 'a', 1)
+    assert.deepEqual(victim.scrubs, [])
+    disproved(victim, 'a')
+    assert.deepEqual(victim.scrubs, [0])
+    for (let second = 0; second < 500; second++) {
+      victim.tick()
+      for (const peer of ['a', 'b']) { challenge(victim, peer); disproved(victim, peer) }
+    }
+    assert.deepEqual(victim.scrubs, [0])
+    victim.replicator.lost('m', 0, victim.now)
+    victim.replicator.held('m', 0, victim.now)
+    challenge(victim, 'b')
+    disproved(victim, 'b')
+    assert.deepEqual(victim.scrubs, [0, 0])
+    victim.tick(5 * 60_000)
+    disproved(victim, 'b')
+    victim.tick(6 * 60_000)
+    disproved(victim, 'b')
+    assert.deepEqual(victim.scrubs, [0, 0], 'that answer is long ago')
+    challenge(victim, 'b')
+    disproved(victim, 'b')
+    assert.deepEqual(victim.scrubs, [0, 0, 0])
+  })
+
+  it('do not come from wrong answers to what this node asks, more often than that', () => {
+    const victim = holder()
+    for (let second = 0; second < 500; second++) {
+      victim.tick()
+      for (const { to, message } of victim.sent.splice(0)) {
+        if (message.type === 'challenge') victim.replicator.receive(to, { type: 'proof', id: message.id, model: 'm', digests: message.shards.map(() => new Uint8Array(32)) }, victim.now)
+      }
+    }
+    assert.deepEqual(victim.scrubs, [0, 1])
   })
 })

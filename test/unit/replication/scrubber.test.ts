@@ -1,12 +1,14 @@
 import assert from 'node:assert/strict'
 import { chmod, open, truncate } from 'node:fs/promises'
 import { mock } from 'node:test'
-import { seededRandom, silentLogger, systemClock, type Clock } from '../../../src/base/index.ts'
+import { setTimeout as wait } from 'node:timers/promises'
+import { MiB, seededRandom, silentLogger, systemClock, type Clock } from '../../../src/base/index.ts'
 import { Ledger } from '../../../src/replication/ledger.ts'
+import { ShardsByModel } from '../../../src/replication/model-shards.ts'
 import { Scrubber } from '../../../src/replication/scrubber.ts'
 import { HandlePool } from '../../../src/storage/handles.ts'
 import { createMemoryStore, type ModelStore } from '../../../src/storage/index.ts'
-import { fileOf, fileStore, load, settings, smallModel, temporaryDirectory, type Sample } from '../../compliance/store-fixtures.ts'
+import { contentOf, fileOf, fileStore, load, sampleOf, settings, smallModel, temporaryDirectory, type Sample } from '../../compliance/store-fixtures.ts'
 import { until } from '../../support/until.ts'
 
 async function storeWith (seeds: number[]): Promise<ModelStore> {
@@ -44,6 +46,29 @@ describe('the scrub', () => {
     assert.deepEqual(seen.slice(3, 6), order) // so that none waits longer than a period
     const { bytesTotal, bad, lastCompletedAt } = scrubber.status()
     assert.ok(bytesTotal > 0 && bad === 0 && lastCompletedAt !== undefined)
+    await scrubber.stop()
+    await store.stop()
+  })
+
+  it('reads what is doubted no faster than a pass may be, however often it is doubted', async () => {
+    const random = seededRandom(5)
+    const sample = sampleOf(Array.from({ length: 8 }, (_, i) => ({ path: `${i}.bin`, content: contentOf(random, MiB), sizes: [MiB] })))
+    const store = createMemoryStore({ clock: systemClock, random: seededRandom(1), logger: silentLogger, settings })
+    await store.start()
+    await load(store, sample)
+    using ledger = new Ledger(undefined, silentLogger)
+    const seen: string[] = []
+    const scrubber = new Scrubber({ store: watched(store, seen), clock: systemClock, random, logger: silentLogger, ledger }, { periodMs: 86_400_000, suspectBlocks: 8 })
+    const model = store.model(sample.cid)
+    assert.ok(model !== undefined)
+    const shards = new ShardsByModel().of(model).all
+    const startedAt = performance.now()
+    while (performance.now() - startedAt < 500) {
+      for (const shard of shards) scrubber.shard(sample.cid, shard)
+      await wait(1)
+    }
+    assert.ok(seen.length >= 4, 'it looks at once')
+    assert.ok(seen.length <= 1 + 64 * (performance.now() - startedAt) / 1_000, `${seen.length} MiB`)
     await scrubber.stop()
     await store.stop()
   })
