@@ -39,6 +39,8 @@ export class Peer {
   busyUntil = 0
   /** What others say of it while it is silent: when it was said, and how long they had not heard of it. */
   readonly said = new Map<string, { at: number, ageMs: number }>()
+  /** Those that were asked about it, and when. */
+  readonly asked = new Map<string, number>()
   askedAt = -Infinity
 
   /** When it was last asked for its state as a candidate. */
@@ -140,7 +142,12 @@ export class PeerTable {
   }
 
   seen (observer: string, about: string, ageMs: number, now: number): void {
-    this.peers.get(about)?.said.set(observer, { at: now, ageMs })
+    const peer = this.peers.get(about)
+    const askedAt = peer?.asked.get(observer)
+    // Who was not asked, or answers twice, may say it of anybody at any time.
+    if (peer === undefined || askedAt === undefined || now - askedAt > SAID_TTL_MS) return
+    peer.asked.delete(observer)
+    peer.said.set(observer, { at: now, ageMs })
   }
 
   poll (now: number): void {
@@ -210,10 +217,13 @@ export class PeerTable {
   #askAround (peer: Peer, everyMs: number, now: number): number | undefined {
     if (now - peer.askedAt < everyMs) return undefined
     peer.askedAt = now
+    for (const [observer, at] of peer.asked) if (now - at > SAID_TTL_MS) peer.asked.delete(observer)
+    for (const [observer, { at }] of peer.said) if (now - at > SAID_TTL_MS) peer.said.delete(observer)
     let observers = 0
     for (const other of this.peers.values()) {
       if (observers >= OBSERVERS_ASKED) break
       if (other === peer || other.liveness !== 'alive' || other.stateAt === undefined) continue
+      peer.asked.set(other.id, now)
       this.#hooks.ask(other.id, peer.id)
       observers++
     }

@@ -1,6 +1,7 @@
 import type { Context } from './context.ts'
 import type { Handover } from './handover.ts'
 import type { Holding } from './holding.ts'
+import { companionOf } from './hearsay.ts'
 import { Own, type ModelView } from './model-view.ts'
 import type { Offers, Task } from './offers.ts'
 import type { Peer } from './peer-table.ts'
@@ -44,7 +45,7 @@ export class Upkeep {
     const offered = this.#offers.offered(view, shard)
     if (seen.replicas > 1 || seen.pending.length + offered === 0) state.pendingSince = undefined
     else state.pendingSince ??= now
-    const lacking = needOf(view, shard, seen, offered, this.#context)
+    const lacking = companionOf(needOf(view, shard, seen, offered, this.#context), { view, seen, offered }, this.#context)
     if (seen.replicas < view.policy.target && seen.pending.length + seen.claimed.length > 0) {
       // What is only said is not believed for ever.
       this.#context.wake(now + BELIEVED_LOOK_MS)

@@ -18,6 +18,8 @@ class Victim {
   readonly policies = new Map<string, PolicyRecord>()
   readonly replicator: Replicator
   scrubs: number[] = []
+  reachable: string[] = []
+  readonly silentSince = new Map<string, number>()
   writes = 0
   /** Challenges of others that were answered from the disk. */
   proofs = 0
@@ -29,9 +31,9 @@ class Victim {
     for (const record of policies) this.policies.set(`${record.model} ${record.publisher}`, record)
     const ports: ReplicaPorts = {
       send: (to, message) => { this.sent.push({ to, message }) },
-      heardAt: () => this.now,
+      heardAt: id => this.silentSince.get(id) ?? this.now,
       watch: () => undefined,
-      reachable: () => [],
+      reachable: () => this.reachable,
       find: () => { this.searches++ },
       pull: job => { this.pulls.push(job) },
       cancel: () => undefined,
@@ -69,7 +71,7 @@ class Victim {
   says (from: string, model: string, claim: Partial<ModelClaim> = {}): void {
     const none = new Bitfield(2).bytes
     this.replicator.receive(from, {
-      type: 'state', incarnation: from, version: ++this.#version, ackIncarnation: '', ackVersion: 0, wantsReply: false, draining: false, leaving: false, freeBytes: 0, labels: {},
+      type: 'state', incarnation: from, version: ++this.#version, ackIncarnation: '', ackVersion: 0, wantsReply: false, draining: false, leaving: false, freeBytes: 1_000 * MiB, labels: {},
       models: [{ model, shards: 2, policies: [], committed: none, pending: none, cached: none, members: [], ...claim }]
     }, this.now)
   }
@@ -301,5 +303,51 @@ describe('doubts of who only has the swarm key', () => {
       }
     }
     assert.deepEqual(victim.scrubs, [0, 1])
+  })
+})
+
+describe('hearsay of who only has the swarm key', () => {
+  const all = Bitfield.full(2).bytes
+  const answerChallenges = (victim: Victim, dead: string): void => {
+    for (const { to, message } of victim.sent) {
+      if (message.type !== 'challenge' || to === dead) continue
+      victim.replicator.receive(to, { type: 'proof', id: message.id, model: 'm', digests: message.shards.map(shard => Uint8Array.of(shard, ...challengeSeed(message.nonce, 'self', to))) }, victim.now)
+    }
+  }
+  /** Seconds until a last copy, whose other holder died a moment ago, is offered to somebody. `lies`: what a peer that shares the model does. */
+  const companionAfter = (lies: (victim: Victim, asked: boolean) => void): number => {
+    const victim = new Victim()
+    victim.replicator.model({ cid: 'm', shardBytes: [1_000, 1_000], held: [0, 1], kept: true }, victim.now)
+    victim.replicator.setPolicy(policy('m', { target: 2 }), victim.now)
+    victim.replicator.found('m', [], victim.now)
+    victim.says('other', 'm', { committed: all })
+    for (let i = 0; i < 3; i++) { victim.tick(); answerChallenges(victim, '') }
+    victim.says('liar', 'm', { cached: Uint8Array.of(1) })
+    victim.reachable = ['free']
+    assert.equal(victim.replicator.models(victim.now)[0]?.replicasMin, 2)
+    victim.silentSince.set('other', victim.now)
+    for (let second = 1; second < 7_200; second++) {
+      victim.sent.length = 0
+      victim.says('free', 'unrelated')
+      if (second % 60 === 0) victim.says('liar', 'm', { cached: Uint8Array.of(1) })
+      victim.tick()
+      lies(victim, victim.sent.some(({ to, message }) => to === 'liar' && message.type === 'ask'))
+      if (victim.sent.some(({ message }) => message.type === 'offer')) return second
+    }
+    return Infinity
+  }
+
+  it('counts from who was asked, and not a second time', () => {
+    const honest = companionAfter((victim, asked) => { if (asked) victim.replicator.receive('liar', { type: 'seen', peer: 'other', ageMs: 60_000 }, victim.now) })
+    assert.ok(honest <= 25, String(honest))
+    const twice = companionAfter((victim, asked) => { victim.replicator.receive('liar', { type: 'seen', peer: 'other', ageMs: asked ? 60_000 : 0 }, victim.now) })
+    const others = companionAfter(victim => { for (let i = 0; i < 10; i++) victim.replicator.receive(`made up ${i}`, { type: 'seen', peer: 'other', ageMs: 0 }, victim.now) })
+    assert.ok(others <= 35, String(others))
+    assert.ok(twice <= 25, String(twice))
+  })
+
+  it('does not keep a last copy alone for longer than two copies are waited for', () => {
+    const seconds = companionAfter((victim, asked) => { if (asked) victim.replicator.receive('liar', { type: 'seen', peer: 'other', ageMs: 0 }, victim.now) })
+    assert.ok(seconds >= 60 && seconds <= 75, String(seconds))
   })
 })

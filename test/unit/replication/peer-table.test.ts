@@ -57,6 +57,17 @@ describe('peer table', () => {
     assert.equal(at.of('a'), 'suspect')
   })
 
+  it('believes who was asked, once, and remembers no one else', () => {
+    const at = new Setting(['a', 'b'])
+    for (let second = 0; second < 40; second++) {
+      at.pass(1_000, ['a'])
+      for (let i = 0; i < 100; i++) at.table.seen(`made up ${second} ${i}`, 'a', 0, at.now)
+    }
+    assert.equal(at.of('a'), 'down')
+    assert.ok((at.table.get('a')?.said.size ?? 0) <= 1)
+    assert.ok((at.table.get('a')?.asked.size ?? 0) <= 3)
+  })
+
   it('hears from others that one is back which it still cannot hear, and asks ever more rarely', () => {
     const at = new Setting(['a', 'b'])
     at.pass(60_000, ['a'], () => 60_000)
