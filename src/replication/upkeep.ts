@@ -51,6 +51,7 @@ export class Upkeep {
       this.#context.wake(now + BELIEVED_LOOK_MS)
       if (lacking === undefined) state.coveredAt = now
     }
+    state.heldUpSince = lacking === undefined ? undefined : state.heldUpSince ?? (lacking.heldUp === true ? now : undefined)
     const need = lacking ?? this.#rebalance.need(view, shard, seen, offered)
     if (need !== undefined) tasks.push({ view, shard, look: seen, need })
     if (committed) this.#handover.consider(view, shard, seen)
