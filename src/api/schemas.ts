@@ -120,7 +120,7 @@ const Shard = z.object({
   repairing: z.boolean().openapi({ description: 'somebody is fetching it to hold it' }),
   holders: z.array(z.object({
     peerId: z.string(),
-    state: z.enum(['proven', 'claimed', 'cached', 'draining', 'down']),
+    state: z.enum(['proven', 'claimed', 'failed', 'cached', 'draining', 'down']),
     provenAt: z.number().nullable().openapi({ description: 'milliseconds since 1970; null: never' }),
     labels: z.record(z.string(), z.string())
   }))

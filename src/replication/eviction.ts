@@ -1,4 +1,4 @@
-import { Own, type ModelView } from './model-view.ts'
+import { FAILED_MAX, Own, type ModelView } from './model-view.ts'
 import { isProven, rankOf, type Scene } from './planner.ts'
 
 /** What of a model may make room for something else, by what is known of the others. */
@@ -20,14 +20,15 @@ export function isSpare (view: ModelView, shard: number, { peers, settings, now 
 
 /**
  * Claimed is enough: what is cached here was fetched from somebody. Of those that are heard: who is silent may be gone, and eviction is for good.
- * A promise counts whoever gave it; what is only cached counts where its holder
+ * A promise counts, unless who gave it failed to show that it has it, or showed something else; what is only cached counts where its holder
  * comes before this node in an order that all see alike, so of those who have it the first never counts on the others, and no two count on each other.
  */
 function othersHave (view: ModelView, shard: number, { self, peers }: Scene): boolean {
   for (const [id, claim] of view.claims) {
     const peer = peers.get(id)
     if (peer === undefined || peer.liveness !== 'alive' || peer.leaving) continue
-    if (claim.committed.has(shard)) return true
+    const hasFailed = (claim.failed[shard] ?? 0) >= FAILED_MAX
+    if (claim.committed.has(shard) && !hasFailed) return true
     // What it said in an earlier life may be gone, what it has goes with who drains, and who has heard nothing of this node may not know that it is wanted.
     const stays = !peer.draining && claim.doubtedAt === undefined && peer.ackVersion > 0
     if (stays && claim.cached.has(shard) && rankOf(view, ANY_SHARD, self, [peer]) > 0) return true

@@ -1,5 +1,5 @@
 import { graceEnd, isProven, look, tellsState, type Scene, type ShardLook } from './planner.ts'
-import { Own, type ModelView } from './model-view.ts'
+import { FAILED_MAX, Own, type ModelView } from './model-view.ts'
 import { secondsLeft, type RepairWork } from './repair-pace.ts'
 import type { DrainStatus, HolderStatus, ModelReplication, ShardStatus } from './types.ts'
 
@@ -67,7 +67,7 @@ export function holdersOf (view: ModelView, shard: number, scene: Scene): ShardS
     const provenAt = claim.provenAt[shard] ?? -Infinity
     const state = peer.liveness === 'down' || peer.leaving
       ? 'down'
-      : !committed ? 'cached' : peer.draining ? 'draining' : isProven(claim, shard, settings.proofTtlMs, now) ? 'proven' : 'claimed'
+      : !committed ? 'cached' : peer.draining ? 'draining' : isProven(claim, shard, settings.proofTtlMs, now) ? 'proven' : (claim.failed[shard] ?? 0) >= FAILED_MAX ? 'failed' : 'claimed'
     holders.push({ peerId, state, provenAgoMs: provenAt === -Infinity ? undefined : Math.max(0, now - provenAt), labels: peer.labels })
   }
   return { shard, bytes: view.bytes[shard] ?? 0, replicas: seen.replicas + unprovable(view, shard, seen.claimed.length), holders, repairing: seen.pending.length > 0 || own === Own.Pulling || own === Own.Broken }

@@ -196,7 +196,8 @@ export interface LocalModel {
 
 export interface HolderStatus {
   peerId: string
-  state: 'proven' | 'claimed' | 'cached' | 'draining' | 'down'
+  /** `failed`: it says that it keeps it, and did not show it when it was asked, or showed something else. */
+  state: 'proven' | 'claimed' | 'failed' | 'cached' | 'draining' | 'down'
   /** Milliseconds since the last proof; undefined when there is none. */
   provenAgoMs: number | undefined
   labels: Record<string, string>

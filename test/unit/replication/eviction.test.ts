@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict'
 import { Bitfield } from '../../../src/base/index.ts'
 import { keepsModel } from '../../../src/replication/eviction.ts'
-import { ModelView, Own, type Claim } from '../../../src/replication/model-view.ts'
+import { FAILED_MAX, ModelView, Own, WRONG, type Claim } from '../../../src/replication/model-view.ts'
 import { PeerTable, type Peer } from '../../../src/replication/peer-table.ts'
 import type { Scene } from '../../../src/replication/planner.ts'
+import { holdersOf } from '../../../src/replication/report.ts'
 import { defaultReplication } from '../../../src/replication/settings.ts'
 
 const settings = { ...defaultReplication, donateBytes: 0 }
@@ -54,6 +55,19 @@ describe('what a node may evict', () => {
     assert.equal(setting.keeps(), true)
     assert.equal(setting.keeps(other, {}, { committed: Bitfield.full(SHARDS) }), false)
     assert.equal(setting.keeps(other, { liveness: 'suspect' }), true, 'it is silent, and may be gone')
+  })
+
+  it('does not count on the promise of who cannot show that it has it, or shows something else', () => {
+    for (const times of [FAILED_MAX, WRONG]) {
+      const setting = new Setting('self', ['other'])
+      const claim = setting.view.claim('other')
+      Object.assign(claim, { cached: new Bitfield(SHARDS), committed: Bitfield.full(SHARDS) })
+      assert.equal(setting.keeps(), false)
+      claim.failed[SHARDS - 1] = times
+      assert.equal(setting.keeps(), true)
+      assert.equal(holdersOf(setting.view, SHARDS - 1, setting.scene).holders.at(-1)?.state, 'failed')
+      assert.equal(holdersOf(setting.view, 0, setting.scene).holders.at(-1)?.state, 'claimed')
+    }
   })
 
   it('does not count on what may be gone, or go', () => {
