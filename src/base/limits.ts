@@ -169,6 +169,8 @@ export const HOLDERS_PER_MODEL_MAX = 256
 export const REPLICA_MESSAGE_BYTES_MAX = 1 * MiB
 /** Models in one state: at least 250 bytes each, so the message's bytes end it before. */
 export const REPLICA_MODELS_PER_STATE_MAX = 4_096
+/** Messages of one state, each of some thirty models: far more than two nodes share. */
+export const REPLICA_STATE_PARTS_MAX = 4_096
 /** A model of MANIFEST_FILES_MAX files, each a shard at least, and MODEL_INDEX_BYTES_MAX of index has some 56,000 shards. */
 export const REPLICA_SHARDS_MAX = 65_536
 /** Peers named with one model, and with one offer: a model with more holders than that needs no more of them known. */

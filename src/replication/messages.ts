@@ -1,7 +1,7 @@
 import { encode } from '@ipld/dag-cbor'
 import {
   LABELS_MAX, LABEL_BYTES_MAX, POLICY_BYTES_MAX, ProtocolError, REPLICA_CHALLENGE_SHARDS_MAX, REPLICA_MEMBERS_MAX, REPLICA_MESSAGE_BYTES_MAX, REPLICA_MODELS_PER_STATE_MAX,
-  REPLICA_POLICIES_MAX, REPLICA_SHARDS_MAX, SHARD_BYTES_MAX, asError
+  REPLICA_POLICIES_MAX, REPLICA_SHARDS_MAX, REPLICA_STATE_PARTS_MAX, SHARD_BYTES_MAX, asError
 } from '../base/index.ts'
 import { DIGEST_BYTES, parseModelCid } from '../model/index.ts'
 import { decodeControl, exactly, nodePeerId, whole } from '../transfer/index.ts'
@@ -63,8 +63,9 @@ export function checkLabels (labels: Record<string, string>): void {
 
 const READERS: { [Type in ReplicaMessage['type']]: (value: unknown) => Extract<ReplicaMessage, { type: Type }> } = {
   state: value => {
+    const part = typeof value === 'object' && value !== null && 'part' in value ? readPart(value.part) : undefined
     const found = exactly(value, [
-      'type', 'incarnation', 'version', 'ackIncarnation', 'ackVersion', 'wantsReply', 'draining', 'leaving', 'freeBytes', 'labels', 'models'
+      'type', 'incarnation', 'version', 'ackIncarnation', 'ackVersion', 'wantsReply', 'draining', 'leaving', 'freeBytes', 'labels', 'models', ...part === undefined ? [] : ['part']
     ])
     const models = list(found.models, REPLICA_MODELS_PER_STATE_MAX, 'models', readClaim)
     if (new Set(models.map(({ model }) => model)).size < models.length) throw new ProtocolError('a state that names a model twice')
@@ -79,7 +80,8 @@ const READERS: { [Type in ReplicaMessage['type']]: (value: unknown) => Extract<R
       leaving: flag(found.leaving),
       freeBytes: whole(found.freeBytes, 0),
       labels: readLabels(found.labels),
-      models
+      models,
+      ...part === undefined ? {} : { part }
     }
   },
   ask: value => {
@@ -146,6 +148,12 @@ function readClaim (value: unknown): ModelClaim {
     cached: bitfield(found.cached, shards),
     members: list(found.members, REPLICA_MEMBERS_MAX, 'members', nodePeerId)
   }
+}
+
+function readPart (value: unknown): { number: number, of: number } {
+  const found = exactly(value, ['number', 'of'])
+  const of = whole(found.of, REPLICA_STATE_PARTS_MAX, 2)
+  return { number: whole(found.number, of - 1), of }
 }
 
 function readLabels (value: unknown): Record<string, string> {

@@ -15,7 +15,13 @@ export class Peer {
   incarnation = ''
   /** Former ones, so that what was said then and comes late is not taken for a new life. */
   readonly former: string[] = []
+  /** The newest of its states of which something came, the parts of it that came, and the newest that came whole. */
   version = 0
+  readonly parts = new Set<number>()
+  partsOf = 1
+  wholeVersion = 0
+  /** In how many the last of our states went to it. */
+  partsSent = 1
   freeBytes = 0
   draining = false
   /**

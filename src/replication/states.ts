@@ -1,8 +1,9 @@
-import { Bitfield, REPLICA_POLICY_SAVES_BURST, REPLICA_POLICY_SAVES_PER_SECOND } from '../base/index.ts'
+import { Bitfield, REPLICA_POLICY_SAVES_BURST, REPLICA_POLICY_SAVES_PER_SECOND, REPLICA_STATE_PARTS_MAX } from '../base/index.ts'
 import { TokenBucket } from '../transfer/index.ts'
 import { addStranger, exchangeId, type Context } from './context.ts'
 import { Own, type ModelView } from './model-view.ts'
 import { toldPolicies } from './policies.ts'
+import { nameHash } from './rendezvous.ts'
 import type { Holding } from './holding.ts'
 import type { Peer } from './peer-table.ts'
 import type { ModelClaim, PolicyRecord, ReplicaMessage } from './types.ts'
@@ -17,7 +18,7 @@ const REFRESH_MS = 10 * 60_000
 const MEMBERS_TOLD_MAX = 64
 /** Longer than a message and its answer take. */
 const ANSWER_MS = 5_000
-/** Of a thousand shards each, half a megabyte. */
+/** Of a thousand shards each, half a megabyte. Where there are more, half of that on average, as a model is always in the same part of so many. */
 const MODELS_PER_MESSAGE = 64
 const UNKNOWN_MAX = 256
 const FORMER_MAX = 8
@@ -88,10 +89,18 @@ export class States {
       peer.incarnation = state.incarnation
       peer.leaving = false
       peer.ackVersion = 0
+      peer.wholeVersion = 0
+      peer.parts.clear()
     } else if (state.version < peer.version) {
       return
     }
+    const { number, of } = state.part ?? { number: 0, of: 1 }
+    // A part of another version, or of another number of parts, says nothing of what the others would have said.
+    if (state.version !== peer.version || of !== peer.partsOf) peer.parts.clear()
     peer.version = state.version
+    peer.partsOf = of
+    peer.parts.add(number)
+    if (peer.parts.size === of) peer.wholeVersion = state.version
     peer.stateAt = now
     peer.tries = 0
     peer.draining = state.draining
@@ -129,6 +138,8 @@ export class States {
     if (!view.claims.has(peer.id) && !view.members.delete(peer.id)) {
       peer.ackVersion = 0
       peer.tries = 0
+      // Of a version that it has in parts, no part comes to be missing.
+      if (peer.partsSent > 1) this.changed()
       view.metAt = now
     }
     if (view.told(peer.id, told, view.hearing(now, settings.proofTtlMs))) this.#context.viewChanged()
@@ -183,7 +194,7 @@ export class States {
   }
 
   #send (peer: Peer, asks: boolean): void {
-    const { now, views, self, draining, ports, strangers } = this.#context
+    const { now, views, self, draining, ports, strangers, random } = this.#context
     const models: ModelClaim[] = []
     if (!strangers.has(peer.id)) {
       for (const view of views.values()) if (view.claims.has(peer.id) || view.members.has(peer.id)) models.push(claimOf(view, peer.id, self.id))
@@ -195,20 +206,25 @@ export class States {
     peer.tries++
     peer.wantsReply = false
     const freeBytes = this.#holding.freeBytes()
-    // In parts that fit into a message; what a part does not name it says nothing about.
-    for (let first = 0; first === 0 || first < models.length; first += MODELS_PER_MESSAGE) {
+    // In parts that fit into a message; what a part does not name it says nothing about. Where they are too many for a queue, other ones get lost each time.
+    const parts = inParts(models)
+    peer.partsSent = parts.length
+    const first = parts.length === 1 ? 0 : Math.floor(random.next() * parts.length)
+    for (let sent = 1; sent <= parts.length; sent++) {
+      const number = (first + sent) % parts.length
       ports.send(peer.id, {
         type: 'state',
         incarnation: this.#incarnation,
         version: this.#version,
         ackIncarnation: peer.incarnation,
-        ackVersion: peer.version,
-        wantsReply: asks && first + MODELS_PER_MESSAGE >= models.length,
+        ackVersion: peer.wholeVersion,
+        wantsReply: asks && sent === parts.length,
         draining,
         leaving: this.#leaving,
         freeBytes,
         labels: self.labels,
-        models: models.slice(first, first + MODELS_PER_MESSAGE)
+        models: parts[number] ?? [],
+        ...parts.length === 1 ? {} : { part: { number, of: parts.length } }
       })
     }
   }
@@ -219,6 +235,15 @@ export class States {
     addStranger(this.#context, peer)
     return peer
   }
+}
+
+/** Each model stays in its part, whatever others come and go: parts that were sent at different times make up one state. */
+function inParts (models: ModelClaim[]): ModelClaim[][] {
+  if (models.length <= MODELS_PER_MESSAGE) return [models]
+  const count = Math.min(REPLICA_STATE_PARTS_MAX, 2 ** Math.ceil(Math.log2(models.length / (MODELS_PER_MESSAGE / 2))))
+  const parts: ModelClaim[][] = Array.from({ length: count }, () => [])
+  for (const claim of models) parts[nameHash(claim.model) % count]?.push(claim)
+  return parts
 }
 
 function hasSome ({ committed, pending, cached }: ModelClaim): boolean {

@@ -107,6 +107,8 @@ export type ReplicaMessage =
     labels: Record<string, string>
     /** Those the sender believes the receiver has to do with; an absent one says nothing, one with empty bitfields that it holds none of it. */
     models: ModelClaim[]
+    /** Absent: this is all of it. Else which part, from 0, of how many; each names other models, also one that names none. */
+    part?: { number: number, of: number }
   }
   /** When did you last hear of this peer? Asked of others before a silent peer is called down. Answered by who watches it. */
   | { type: 'ask', peer: string }

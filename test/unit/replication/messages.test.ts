@@ -33,6 +33,14 @@ describe('messages between replicators', () => {
     for (const message of samples) assert.deepEqual(decodeMessage(encodeMessage(message)), message)
   })
 
+  it('say which part of a state they are, when it has several', () => {
+    const part = (value: unknown): Uint8Array => encode({ ...state, part: value })
+    for (const good of [{ number: 0, of: 2 }, { number: 4_095, of: 4_096 }]) assert.deepEqual(decodeMessage(part(good)), { ...state, part: good })
+    for (const bad of [null, 1, {}, { number: 0 }, { number: 0, of: 1 }, { number: 2, of: 2 }, { number: -1, of: 2 }, { number: 0, of: 4_097 }, { number: 0, of: 2, more: 1 }]) {
+      assert.throws(() => decodeMessage(part(bad)), { name: 'ProtocolError' }, JSON.stringify(bad))
+    }
+  })
+
   it('are refused with a key missing, added, or of another type', () => {
     for (const message of samples) {
       for (const key of Object.keys(message)) {
