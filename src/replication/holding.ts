@@ -156,10 +156,10 @@ export class Holding {
   }
 
   /** Promises to keep what is here. False when that could not be made durable. */
-  commit (view: ModelView, shard: number): boolean { return this.#commitAll(view, [shard]) }
+  commit (view: ModelView, shard: number): boolean { return this.commitAll(view, [shard]) }
 
   /** With one sync: a model of small files has thousands. */
-  #commitAll (view: ModelView, shards: readonly number[]): boolean {
+  commitAll (view: ModelView, shards: readonly number[]): boolean {
     const { ports, now } = this.#context
     if (shards.length === 0) return true
     try {
@@ -172,9 +172,9 @@ export class Holding {
       view.own[shard] = Own.Committed
       const state = view.states[shard]
       if (state !== undefined) state.committedAt = now
-      this.#context.changed()
       ports.note({ type: 'committed', model: view.cid, shard, bytes: view.bytes[shard] ?? 0 })
     }
+    this.#context.changed()
     return true
   }
 
@@ -190,6 +190,7 @@ export class Holding {
     const { ports } = this.#context
     const promised = shards.filter(shard => view.own[shard] === Own.Committed || view.own[shard] === Own.Broken)
     let saved = true
+    let changed = false
     try {
       if (promised.length > 0) ports.save({ model: view.cid, shards: promised, committed: false })
     } catch {
@@ -200,9 +201,10 @@ export class Holding {
       if (own !== Own.Pulling && !(saved && (own === Own.Committed || own === Own.Broken))) continue
       this.#cancel(view, shard)
       view.own[shard] = own === Own.Committed ? Own.Held : Own.None
-      this.#context.changed()
+      changed = true
       ports.note({ type: why, model: view.cid, shard, bytes: view.bytes[shard] ?? 0 })
     }
+    if (changed) this.#context.changed()
     return saved
   }
 
@@ -267,12 +269,12 @@ export class Holding {
         continue
       }
       if (view.isForeign) continue
-      if (view.kept && view.local && !this.#context.draining) this.#commitAll(view, shardsWith(view, Own.Held))
+      if (view.kept && view.local && !this.#context.draining) this.commitAll(view, shardsWith(view, Own.Held))
       const broken = shardsWith(view, Own.Broken)
-      const needless = broken.filter(shard => this.#isNeedless(view, shard))
-      if (needless.length > 0) this.#releaseAll(view, needless, 'released')
+      const needless = new Set(broken.filter(shard => this.#isNeedless(view, shard)))
+      if (needless.size > 0) this.#releaseAll(view, [...needless], 'released')
       // Who drains would fetch it only to let it go.
-      if (!this.#context.draining) for (const shard of broken) if (!needless.includes(shard)) this.#mend(view, shard)
+      if (!this.#context.draining) for (const shard of broken) if (!needless.has(shard)) this.#mend(view, shard)
     }
     for (const [id, { view, shard, startedAt }] of this.#pulls) {
       const until = startedAt + pullTimeoutMs(view.bytes[shard] ?? 0)

@@ -48,13 +48,13 @@ export class Rebuild {
   /** False: that could not be recorded; the next tick tries again. */
   #promise (view: ModelView): boolean {
     let left = view.kept ? Infinity : this.#context.settings.donateBytes - this.#holding.bytes(Own.Committed, Own.Pulling, Own.Broken)
-    for (const shard of rarestFirst(view)) {
+    const fitting = rarestFirst(view).filter(shard => {
       const bytes = view.bytes[shard] ?? 0
-      if (bytes > left) continue
-      if (!this.#holding.commit(view, shard)) return false
+      if (bytes > left) return false
       left -= bytes
-    }
-    return true
+      return true
+    })
+    return this.#holding.commitAll(view, fitting)
   }
 }
 

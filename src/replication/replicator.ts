@@ -168,6 +168,7 @@ export class Replicator {
     this.#proofs.expire()
     this.#offers.expire()
     this.#handover.expire()
+    this.#upkeep.begin()
     const tasks: Task[] = []
     for (const view of context.views.values()) {
       // Of what is not here and was only offered nothing is to be looked after.

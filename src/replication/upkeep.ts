@@ -17,6 +17,8 @@ export class Upkeep {
   readonly #offers: Offers
   readonly #rebalance: Rebalance
   readonly #handover: Handover
+  /** Of this tick, and kept up through it: summing up takes a look at each shard of each model. */
+  #freeBytes: number | undefined
 
   constructor (context: Context, { holding, offers, rebalance, handover }: { holding: Holding, offers: Offers, rebalance: Rebalance, handover: Handover }) {
     this.#context = context
@@ -26,14 +28,19 @@ export class Upkeep {
     this.#handover = handover
   }
 
+  /** At each tick, before all looks. */
+  begin (): void { this.#freeBytes = undefined }
+
   look (view: ModelView, tasks: Task[]): void {
     const { draining } = this.#context
+    const adopted: number[] = []
     for (let shard = 0; shard < view.shards; shard++) {
       const committed = view.own[shard] === Own.Committed
       // What is added or pinned while this node drains is promised by nobody yet: it is handed over all the same.
       if (committed || (draining && view.kept && view.own[shard] === Own.Held)) this.#consider(view, shard, tasks, committed)
-      else this.#overlook(view, shard)
+      else if (this.#overlook(view, shard)) adopted.push(shard)
     }
+    this.#holding.commitAll(view, adopted)
   }
 
   #consider (view: ModelView, shard: number, tasks: Task[], committed: boolean): void {
@@ -73,29 +80,30 @@ export class Upkeep {
     }
   }
 
-  /** Only who has it can tell who else has. */
-  #overlook (view: ModelView, shard: number): void {
+  /** Only who has it can tell who else has. Says whether this node should promise it. */
+  #overlook (view: ModelView, shard: number): boolean {
     const state = view.states[shard]
-    if (state === undefined) return
+    if (state === undefined) return false
     state.belowSince = undefined
     state.replicas = 0
-    this.#adopt(view, shard)
+    return this.#adopts(view, shard)
   }
 
   /**
    * Nobody is left who promised to keep it, or those who are do nothing about what is lacking, and this node happens to
    * have it: it promises, the first in rank first.
    */
-  #adopt (view: ModelView, shard: number): void {
+  #adopts (view: ModelView, shard: number): boolean {
     const { self, peers, settled, draining, settings, now, wake } = this.#context
     const state = view.states[shard]
-    if (view.own[shard] !== Own.Held || state === undefined) return
+    if (view.own[shard] !== Own.Held || state === undefined) return false
     const { proven, claimed, missing, draining: leaving, pending } = look(view, shard, this.#context)
     const alone = proven.length + claimed.length + leaving.length === 0
     const few = proven.length < view.policy.target
-    const fits = (alone || few) && this.#holding.freeBytes() >= (view.bytes[shard] ?? 0)
+    const bytes = view.bytes[shard] ?? 0
+    const fits = (alone || few) && (this.#freeBytes ??= this.#holding.freeBytes()) >= bytes
     const neglected = few && fits
-    if (!settled || draining || !view.local || pending.length > 0 || !(alone || neglected)) { state.orphanedSince = undefined; return }
+    if (!settled || draining || !view.local || pending.length > 0 || !(alone || neglected)) { state.orphanedSince = undefined; return false }
     state.orphanedSince ??= now
     const others = [...view.claims].filter(([, claim]) => claim.cached.has(shard)).map(([id]) => peers.get(id)).filter(peer => peer?.liveness === 'alive' && !peer.draining)
     // Who is up and only does not answer may be behind a bad line; who said goodbye comes back.
@@ -103,7 +111,8 @@ export class Upkeep {
     // More than this node gives it promises only when it must: who loaded it a moment ago may not have heard of all who keep it.
     const since = Math.max(state.orphanedSince + patienceMs, fits ? -Infinity : state.heldAt + settings.graceDefaultMs)
     const dueAt = since + settings.rankDelayMs * (1 + rankOf(view, shard, self, others as Peer[]))
-    if (now < dueAt) wake(dueAt)
-    else this.#holding.commit(view, shard)
+    if (now < dueAt) { wake(dueAt); return false }
+    this.#freeBytes = Math.max(0, (this.#freeBytes ?? 0) - bytes)
+    return true
   }
 }
