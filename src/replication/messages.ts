@@ -152,8 +152,8 @@ function readClaim (value: unknown): ModelClaim {
 
 function readPart (value: unknown): { number: number, of: number } {
   const found = exactly(value, ['number', 'of'])
-  const of = whole(found.of, REPLICA_STATE_PARTS_MAX, 2)
-  return { number: whole(found.number, of - 1), of }
+  const of = whole(found.of, 2, REPLICA_STATE_PARTS_MAX)
+  return { number: whole(found.number, 0, of - 1), of }
 }
 
 function readLabels (value: unknown): Record<string, string> {

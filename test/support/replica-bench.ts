@@ -1,4 +1,5 @@
 import { Bitfield, MiB, seededRandom } from '../../src/base/index.ts'
+import { challengeSeed } from '../../src/replication/challenge.ts'
 import { Replicator } from '../../src/replication/replicator.ts'
 import { defaultReplication } from '../../src/replication/settings.ts'
 import type { ModelClaim, PolicyRecord, ReplicaMessage, ReplicaPorts, ReplicationEvent, ReplicationSettings } from '../../src/replication/types.ts'
@@ -52,7 +53,7 @@ export class ReplicaBench {
       find: model => { this.replicator.found(model, [], this.now) },
       pull: () => undefined,
       cancel: () => undefined,
-      prove: (_model, numbers, nonce, done) => { done(numbers.map(shard => digestOf(shard, nonce))) },
+      prove: (_model, numbers, seed, done) => { done(numbers.map(shard => digestOf(shard, seed))) },
       scrub: () => undefined,
       save: change => { this.saves.push(change.shards.length) },
       savePolicies: () => undefined,
@@ -107,9 +108,9 @@ export class ReplicaBench {
   offeredTo (): string[] { return this.notes.flatMap(note => note.type === 'offered' ? [note.to] : []) }
 }
 
-function digestOf (shard: number, nonce: Uint8Array): Uint8Array { return new Uint8Array([shard & 255, shard >> 8, ...nonce]) }
+function digestOf (shard: number, seed: Uint8Array): Uint8Array { return new Uint8Array([shard & 255, shard >> 8, ...seed]) }
 
-/** What somebody who has the bytes answers. */
-export function proofOf ({ id, model, shards, nonce }: Of<'challenge'>): ReplicaMessage {
-  return { type: 'proof', id, model, digests: shards.map(shard => digestOf(shard, nonce)) }
+/** What `prover`, who has the bytes, answers. */
+export function proofOf ({ id, model, shards, nonce }: Of<'challenge'>, prover: string): ReplicaMessage {
+  return { type: 'proof', id, model, digests: shards.map(shard => digestOf(shard, challengeSeed(nonce, 'self', prover))) }
 }

@@ -20,7 +20,7 @@ describe('a model of many shards', () => {
 
   it('is promised anew with one sync after the ledger was lost', () => {
     const bench = new ReplicaBench({ shards: SHARDS, kept: false, ledgerLostMs: 0, settings: { donateBytes: 400 * 10 * MiB } })
-    bench.answers = (_to, message) => message.type === 'challenge' ? [proofOf(message)] : []
+    bench.answers = (to, message) => message.type === 'challenge' ? [proofOf(message, to)] : []
     const rare = new Bitfield(SHARDS)
     for (let shard = 300; shard < SHARDS; shard++) rare.set(shard)
     bench.says('holder', [{ policies: [policyOf().bytes], committed: rare.bytes }])

@@ -11,7 +11,7 @@ function bench (holders: string[] = []): ReplicaBench {
   made.answers = (to, message) => {
     if (message.type === 'state' && holders.includes(to)) return [made.state(to, [{ committed: made.all }], { ackIncarnation: message.incarnation, ackVersion: message.version })]
     if (message.type === 'state' && to.startsWith('donor')) return message.wantsReply ? [made.state(to, [])] : []
-    if (message.type === 'challenge') return [proofOf(message)]
+    if (message.type === 'challenge') return [proofOf(message, to)]
     if (message.type === 'offer') return [{ type: 'decline', id: message.id, model: message.model, shard: message.shard, reason: holders.includes(to) ? 'held' : 'busy' }]
     return []
   }
@@ -65,7 +65,7 @@ describe('those who are said to have to do with a model', () => {
   it('may have wanted what is here, for all that is known after a loss of the ledger', () => {
     const at = new ReplicaBench({ shards: 1, kept: false, ledgerLostMs: 0 })
     at.silent.add('publisher')
-    at.answers = (_to, message) => message.type === 'challenge' ? [proofOf(message)] : []
+    at.answers = (to, message) => message.type === 'challenge' ? [proofOf(message, to)] : []
     at.replicator.found('m', ['publisher'], at.now)
     at.says('holder', [{ committed: at.all }])
     at.run(20 * 60)

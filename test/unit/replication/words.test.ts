@@ -15,7 +15,7 @@ function bench (honest: string[] = []): ReplicaBench {
   made.reachable = ['donor 1', 'donor 2']
   made.answers = (to: string, message: ReplicaMessage) => {
     if (message.type === 'state' && to.startsWith('donor')) return message.wantsReply ? [made.state(to, [])] : []
-    if (message.type === 'challenge' && honest.includes(to)) return [proofOf(message)]
+    if (message.type === 'challenge' && honest.includes(to)) return [proofOf(message, to)]
     return []
   }
   for (const id of honest) made.says(id, [{ committed: made.all }])
