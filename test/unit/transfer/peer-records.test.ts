@@ -33,6 +33,6 @@ describe('peer records', () => {
     const { records: known } = records()
     known.ban('p', 'it lied')
     known.get('q')
-    assert.deepEqual(known.status().map(({ peerId, banned }) => [peerId, banned]), [['p', true], ['q', false]])
+    assert.deepEqual(known.status().map(({ peerId, banned }) => [peerId, banned]), [['q', false], ['p', true]])
   })
 })
