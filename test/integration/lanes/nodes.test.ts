@@ -53,7 +53,8 @@ describe(`lanes between nodes (seed ${seed})`, function () {
   it('with hash threads the seeder is killed, then the loader: another seeder gives the rest, and the next run goes on', async () => {
     await using root = await temporaryDirectory('lanes')
     const source = join(root.path, 'source')
-    await writeTree(source, { 'a.bin': 24 * MiB, 'b.bin': 100 })
+    // What is left when they are killed takes seconds more: on a busy host the word that it is time comes late.
+    await writeTree(source, { 'a.bin': 64 * MiB, 'b.bin': 100 })
     const swarmKeyHex = randomBytes(32).toString('hex')
     const start = async (name: string, uploadBytesPerSecond?: number): Promise<NodeProcess> => await NodeProcess.start({
       dataDirectory: join(root.path, name),
@@ -82,7 +83,7 @@ describe(`lanes between nodes (seed ${seed})`, function () {
       // At once: a lane that nobody needs is closed after a while, and to hash all may take that long.
       assert.equal((await again.peers()).find(({ peerId }) => peerId === other.peerId)?.transport, 'lane')
       assert.deepEqual(await hashTree(result.path ?? ''), await hashTree(source))
-      assert(result.fetchedBytes < 24 * MiB, 'what was recorded before it was killed is not fetched again')
+      assert(result.fetchedBytes < 64 * MiB, 'what was recorded before it was killed is not fetched again')
       assert.deepEqual((await again.verify()).bad, [])
     } finally {
       await Promise.all(running.map(async node => { await node.kill() }))
