@@ -1,4 +1,3 @@
-import { PEERS_TRACKED_MAX } from '../base/index.ts'
 import { addStranger, type Context } from './context.ts'
 import { Own, type ModelView } from './model-view.ts'
 import type { Models } from './models.ts'
@@ -11,10 +10,6 @@ const FIND_ALONE_MS = 30_000
 const FORGET_DOWN_MS = 24 * 60 * 60_000
 /** Peers that are said to have to do with a model and have not been heard about it. */
 const MEMBERS_MAX = 256
-/** So long somebody who is said to have to do with a model has to answer: one who had gone before may come back (planner.ts). */
-const MEMBER_MS = 10 * 60_000
-/** Then nobody's word brings it back for so long, before it is heard itself. */
-const ABSENT_MS = 60 * 60_000
 /** Longer than a question and its answer take. */
 const ANSWER_MS = 5_000
 /** Who said that it has nothing is not asked again sooner, whatever others think: hearsay that comes again and again would hold up repair for ever. */
@@ -39,8 +34,7 @@ export class Circle {
   /** This peer is said to have to do with this model. */
   met (view: ModelView, peerId: string): void {
     const { self, peers, strangers, now, touch } = this.#context
-    if (peerId === self.id || view.claims.has(peerId) || view.members.has(peerId) || view.without.has(peerId)) return
-    if (this.#isAbsent(view, peerId) || !this.#hasRoom(view)) return
+    if (peerId === self.id || view.claims.has(peerId) || view.members.has(peerId) || view.without.has(peerId) || !this.#hasRoom(view)) return
     view.members.set(peerId, now)
     view.metAt = now
     const peer = peers.get(peerId) ?? strangers.get(peerId)
@@ -51,15 +45,6 @@ export class Circle {
       this.#states.changed()
     }
     touch()
-  }
-
-  /** It did not answer, and has not been heard since. */
-  #isAbsent ({ absent }: ModelView, peerId: string): boolean {
-    const at = absent.get(peerId)
-    if (at === undefined) return false
-    if ((this.#context.ports.heardAt(peerId) ?? -Infinity) <= at) return true
-    absent.delete(peerId)
-    return false
   }
 
   /** Who was asked and did not answer makes room for others: of hundreds of names most may be of those that are gone. */
@@ -128,14 +113,6 @@ export class Circle {
       if (gone || (empty && peer?.stateAt !== undefined)) view.dropClaim(id)
     }
     for (const [id, { claimed, pending }] of view.spent) if (now - Math.max(claimed, pending) >= settings.proofTtlMs) view.spent.delete(id)
-    for (const [id, metAt] of view.members) {
-      if (now - metAt < MEMBER_MS) continue
-      view.members.delete(id)
-      view.absent.set(id, now)
-    }
-    // What is here may be what one of these wanted (rebuild.ts).
-    const keptMs = this.#rebuild.awaits(view) ? Infinity : ABSENT_MS
-    for (const [id, at] of view.absent) if (now - at >= keptMs || view.claims.has(id) || view.absent.size > PEERS_TRACKED_MAX) view.absent.delete(id)
     for (const [id, at] of view.without) if (now - at >= WITHOUT_MS) view.without.delete(id)
   }
 }

@@ -98,8 +98,6 @@ export class ShardState {
   keepUntil = -Infinity
   /** Since when somebody has been fetching the companion of a last copy. */
   pendingSince: number | undefined
-  /** Since when it has waited for those who were named and not heard. */
-  heldUpSince: number | undefined
   /** When what others say last made up for all that was lacking. */
   coveredAt = -Infinity
   /** Since when this node's cached copy has been all there is. */
@@ -141,8 +139,6 @@ export class ModelView {
   readonly members = new Map<string, number>()
   /** Peers that have just said that they have nothing of it, and when: what others think they have is hearsay. */
   readonly without = new Map<string, number>()
-  /** Peers that were said to have to do with it and never answered, and when that was given up. */
-  readonly absent = new Map<string, number>()
   /** What was believed on their word alone of peers that have nothing to say of it now: who takes it back and says it again is believed no more for that. */
   readonly spent = new Map<string, Spent>()
   /** The newest record of each publisher. */

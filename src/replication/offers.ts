@@ -108,8 +108,6 @@ export class Offers {
     this.#end(offer, this.#backOff(reason))
     const peer = this.#peer(from)
     if (peer === undefined) return
-    // It has what this node did not know of.
-    if (reason === 'held') this.#context.met(offer.view, from)
     if (reason === 'busy') peer.busyUntil = this.#context.now + BUSY_MS
     if (reason === 'space') peer.freeBytes = 0
   }

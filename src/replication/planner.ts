@@ -130,8 +130,6 @@ export interface Need {
   wanted: number
   /** Not before. */
   dueAt: number
-  /** All that it waits for is the answer of those who were named a moment ago. */
-  heldUp?: boolean
   /** Who may take it, beside those who hold it; undefined: whoever has space. */
   fits?: (peer: Peer, holders: readonly Peer[]) => boolean
   /** It was offered to somebody. */
@@ -171,10 +169,7 @@ export function needOf (view: ModelView, shard: number, seen: ShardLook, offered
   // Where a brake or somebody's word has held all back, they take turns from its end on, not all at once.
   const since = Math.max(graceEnd(seen, view, state, scene), state.replicasSince, state.coveredAt, scene.peers.brakeOffAt)
   const dueAt = Math.max(since + rank * settings.rankDelayMs, view.kept ? -Infinity : state.committedAt + NEWCOMER_MS, doubtedUntil)
-  const actAt = Math.max(dueAt, awaitedUntil, isUnsearched(view, scene) ? scene.now + UNHEARD_MS : -Infinity)
-  // Somebody new may be named at each moment: all of them together get no more time than the first.
-  const heldUp = actAt <= scene.now && scene.now - (state.heldUpSince ?? scene.now) < UNHEARD_MAX_MS && isUnheard(view, scene)
-  return { why, wanted: isDoubtful ? 1 : Math.min(wanted, now), dueAt: heldUp ? scene.now + UNHEARD_MS : actAt, heldUp }
+  return { why, wanted: isDoubtful ? 1 : Math.min(wanted, now), dueAt: Math.max(dueAt, awaitedUntil, unheard(view, scene) ? scene.now + UNHEARD_MS : -Infinity) }
 }
 
 /**
@@ -194,11 +189,9 @@ function beyondAwaited (lacking: number, seen: ShardLook, view: ModelView, { set
 /** As long as a slow link takes, and a minute. */
 function hedgeMs (bytes: number): number { return 60_000 + bytes / 10_000 }
 
-/** Nobody has told yet who else has it. */
-function isUnsearched (view: ModelView, { now }: Scene): boolean { return !view.searched && now - (view.askedAt ?? now) < SEARCH_MAX_MS }
-
-/** Others are said to have to do with the model, and have not said what they have. */
-function isUnheard (view: ModelView, { peers, now }: Scene): boolean {
+/** Nobody has told yet who else has it; or others are said to have to do with the model, and have not said what they have. */
+function unheard (view: ModelView, { peers, now }: Scene): boolean {
+  if (!view.searched && now - (view.askedAt ?? now) < SEARCH_MAX_MS) return true
   for (const [id, metAt] of view.members) if (now - metAt < UNHEARD_MAX_MS && peers.get(id)?.liveness !== 'down') return true
   return false
 }

@@ -41,8 +41,8 @@ export class Rebuild {
   }
 
   /** All who are said to have to do with it have been heard, one of them has it, and nobody wants it kept. */
-  #isUnwanted ({ policy, policyRefused, searched, members, absent, claims }: ModelView): boolean {
-    return policy.target === 0 && !policyRefused && searched && members.size + absent.size === 0 && claims.size > 0
+  #isUnwanted ({ policy, policyRefused, searched, members, claims }: ModelView): boolean {
+    return policy.target === 0 && !policyRefused && searched && members.size === 0 && claims.size > 0
   }
 
   /** False: that could not be recorded; the next tick tries again. */

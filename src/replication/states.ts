@@ -14,6 +14,8 @@ const RETRY_FIRST_MS = 1_000
 const RETRY_MAX_MS = 60_000
 /** Also when nothing changed: what was lost on the way, in memory or by a bug, is right again after this long. */
 const REFRESH_MS = 10 * 60_000
+/** A peer that is said to have to do with a model and never says so itself. */
+const SILENT_TRIES_MAX = 8
 /** Members named in one message. */
 const MEMBERS_TOLD_MAX = 64
 /** Longer than a message and its answer take. */
@@ -71,6 +73,7 @@ export class States {
       // An answer carries the acknowledgement.
       this.#send(peer, unknown || peer.ackVersion < this.#version)
       wake(now + RETRY_FIRST_MS)
+      if (peer.stateAt === undefined && peer.tries > SILENT_TRIES_MAX) for (const view of this.#context.views.values()) view.members.delete(peer.id)
     }
   }
 

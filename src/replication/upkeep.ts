@@ -1,7 +1,6 @@
 import type { Context } from './context.ts'
 import type { Handover } from './handover.ts'
 import type { Holding } from './holding.ts'
-import { companionOf } from './hearsay.ts'
 import { Own, type ModelView } from './model-view.ts'
 import type { Offers, Task } from './offers.ts'
 import type { Peer } from './peer-table.ts'
@@ -52,13 +51,12 @@ export class Upkeep {
     const offered = this.#offers.offered(view, shard)
     if (seen.replicas > 1 || seen.pending.length + offered === 0) state.pendingSince = undefined
     else state.pendingSince ??= now
-    const lacking = companionOf(needOf(view, shard, seen, offered, this.#context), { view, seen, offered }, this.#context)
+    const lacking = needOf(view, shard, seen, offered, this.#context)
     if (seen.replicas < view.policy.target && seen.pending.length + seen.claimed.length > 0) {
       // What is only said is not believed for ever.
       this.#context.wake(now + BELIEVED_LOOK_MS)
       if (lacking === undefined) state.coveredAt = now
     }
-    state.heldUpSince = lacking === undefined ? undefined : state.heldUpSince ?? (lacking.heldUp === true ? now : undefined)
     const need = lacking ?? this.#rebalance.need(view, shard, seen, offered)
     if (need !== undefined) tasks.push({ view, shard, look: seen, need })
     if (committed) this.#handover.consider(view, shard, seen)
