@@ -4,6 +4,8 @@ import { UsageError } from '../base/index.ts'
 
 /** What stands in a data directory that anyone may read and open: models, as they were added or loaded. */
 const OPEN = new Set(['files', 'models'])
+/** And what clients write beside the socket for this node to take (python/src/shoal/_spool.py). */
+const SPOOLED = /^shoal-save-[0-9a-f]{16}$/
 
 interface Inode { dev: number | bigint, ino: number | bigint }
 
@@ -50,11 +52,15 @@ export class OwnFiles {
     if (above === real) return true
     const known = this.#known.get(above)
     if (known !== undefined) return known
-    if (isSame(await stat(above), this.#directory)) return OPEN.has(basename(real))
+    if (isSame(await stat(above), this.#directory)) return isOpenName(basename(real))
     const open = await this.#isOpen(above)
     this.#known.set(above, open)
     return open
   }
+}
+
+function isOpenName (name: string): boolean {
+  return OPEN.has(name) || SPOOLED.test(name)
 }
 
 function isSame (one: Inode, other: Inode): boolean {
