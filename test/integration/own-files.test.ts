@@ -77,14 +77,6 @@ describe('the files a node lives by', () => {
     await assert.rejects(node.add(hard), { name: 'UsageError' })
   })
 
-  it('are not what clients write beside the socket to have it added', async () => {
-    const spool = join(dataDirectory, 'shoal-save-0123456789abcdef')
-    await writeTree(spool, { 'model.safetensors': 5_000 })
-    assert.equal((await node.add(spool)).bytes, 5_000)
-    await writeTree(join(dataDirectory, 'shoal-save-other'), { 'model.safetensors': 5_000 })
-    await assert.rejects(node.add(join(dataDirectory, 'shoal-save-other')), { name: 'UsageError' })
-  })
-
   it('are all but the models, which may be added again from where they are', async () => {
     assert.equal((await node.add(join(dataDirectory, 'models', cid))).cid, cid)
     const linked = join(top.path, 'again')
@@ -92,5 +84,13 @@ describe('the files a node lives by', () => {
     assert.equal((await node.add(linked, { follow: true })).cid, cid)
     const [file = ''] = await readdir(join(dataDirectory, 'files'))
     assert.equal((await node.add(join(dataDirectory, 'files', file))).bytes, 300_000)
+  })
+
+  it('are not what clients write beside the socket to have it added', async () => {
+    const spool = join(dataDirectory, 'shoal-save-0123456789abcdef')
+    await writeTree(spool, { 'model.safetensors': 5_000 })
+    assert.equal((await node.add(spool)).bytes, 5_000)
+    await writeTree(join(dataDirectory, 'shoal-save-other'), { 'model.safetensors': 5_000 })
+    await assert.rejects(node.add(join(dataDirectory, 'shoal-save-other')), { name: 'UsageError' })
   })
 })
