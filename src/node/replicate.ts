@@ -39,8 +39,12 @@ export async function pullShard ({ loads, store, shards }: { loads: Loads, store
     const path = stored.manifest.value.files[shard.position]?.path ?? ''
     const lacking = missingBytes(shard)
     if (lacking === 0) return 0
-    await store.makeRoom(lacking, `shard ${job.shard} of ${job.model}`)
-    await fetchRanges(model, { path, shard, pace, signal, step: job.urgent ? URGENT_BYTES : PACE_BYTES })
+    const letGo = await store.holdRoom(shard, `shard ${job.shard} of ${job.model}`)
+    try {
+      await fetchRanges(model, { path, shard, pace, signal, step: job.urgent ? URGENT_BYTES : PACE_BYTES })
+    } finally {
+      letGo()
+    }
     if (!isComplete(shard)) throw new DiskError(`shard ${job.shard} of ${job.model} was lost as soon as it was here; look at the volume with: shoal verify`)
     return lacking
   } finally {

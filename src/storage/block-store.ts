@@ -214,6 +214,10 @@ export class BlockStore implements ModelStore {
     await this.#run(async ({ core, room }) => { await core.structure.run(async () => { await room.make(bytes, what) }) })
   }
 
+  async holdRoom (part: FilePart, what: string): Promise<() => void> {
+    return await this.#run(async ({ core, room }) => await core.structure.run(async () => await room.hold(part, what)))
+  }
+
   async removeModel (cid: string, options?: { onlyCached?: boolean }): Promise<RemoveResult> {
     return await this.#run(async ({ core, room }) => await core.structure.run(async () => await room.remove(cid, options)))
   }

@@ -3,7 +3,7 @@ import type { Blocks } from './blocks.ts'
 import type { Core } from './core.ts'
 import { diskError } from './disk-errors.ts'
 import { namedOnlyBy, planEviction } from './eviction.ts'
-import type { FileRecord, ModelRecord } from './records.ts'
+import { sizeOfBlocks, type FileRecord, type ModelRecord } from './records.ts'
 import type { FilePart, GcResult, RemoveResult } from './store.ts'
 
 /** A publish commits its files one by one and names them all at its end: files nobody names wait this long for it. */
@@ -16,6 +16,8 @@ export class Room {
   readonly #core: Core
   readonly #blocks: Blocks
   readonly #imports = new Set<OpenImport>()
+  /** Blocks on their way in for which room is held, by file, and how often. */
+  readonly #parts = new Map<FileRecord, Map<number, number>>()
   /** Files that came in since the start and that no model names yet. */
   readonly #unnamed = new Set<FileRecord>()
   /** Files that were here for other models when something that is being added turned out to have them, and how often. */
@@ -32,12 +34,12 @@ export class Room {
     const { registry } = this.#core
     let imports = 0
     for (const { size } of this.#imports) imports += size
-    return registry.heldBytes() + registry.expectedBytes() + imports
+    return registry.heldBytes() + registry.expectedBytes() + this.#partBytes() + imports
   }
 
   /** Bytes that are promised and not yet on the disk. */
   #owedBytes (): number {
-    let owed = this.#core.registry.expectedBytes()
+    let owed = this.#core.registry.expectedBytes() + this.#partBytes()
     for (const { size, written } of this.#imports) owed += size - written
     return owed
   }
@@ -94,6 +96,42 @@ export class Room {
       const file = registry.files.get(part.file.key)
       return file !== undefined && file === part.file && !keep.has(file.key) && [...file.models].some(({ cid }) => registry.isKept(cid)) && registry.maySpare(file, part)
     })
+  }
+
+  /** Makes room for what is missing of a part, and keeps it until it is let go of. The caller holds `structure`. Throws as `make` does. */
+  async hold ({ file: { key }, first, count }: FilePart, what: string): Promise<() => void> {
+    const file = this.#core.registry.files.get(key)
+    if (file === undefined) throw new ModelNotFoundError(`${what} is not here any more; load it again`)
+    const held = this.#parts.get(file) ?? new Map<number, number>()
+    const missing: number[] = []
+    for (let block = first; block < first + count; block++) if (!file.present.has(block)) missing.push(block)
+    const isExpected = this.#core.registry.expectedFiles().has(file)
+    await this.make(isExpected ? 0 : sizeOfBlocks(file, missing.filter(block => !held.has(block))), what)
+    const parts = this.#parts.get(file) ?? held
+    this.#parts.set(file, parts)
+    for (const block of missing) parts.set(block, (parts.get(block) ?? 0) + 1)
+    let isHeld = true
+    return () => {
+      if (!isHeld) return
+      isHeld = false
+      for (const block of missing) {
+        const times = parts.get(block) ?? 0
+        if (times > 1) parts.set(block, times - 1)
+        else parts.delete(block)
+      }
+      if (parts.size === 0 && this.#parts.get(file) === parts) this.#parts.delete(file)
+    }
+  }
+
+  /** Room that is held for blocks which have not come yet. */
+  #partBytes (): number {
+    if (this.#parts.size === 0) return 0
+    const expected = this.#core.registry.expectedFiles()
+    let sum = 0
+    for (const [file, blocks] of this.#parts) {
+      if (!file.removed && !file.inPlace && !expected.has(file)) sum += sizeOfBlocks(file, [...blocks.keys()].filter(block => !file.present.has(block)))
+    }
+    return sum
   }
 
   /** Reserves room for files on their way in; undefined where it would have to `evict` and may not. The caller holds `structure`. */

@@ -194,6 +194,8 @@ export interface ModelStore {
   evictParts: (parts: readonly FilePart[], bytes: number) => Promise<number>
   /** Evicts until `bytes` more would fit. Throws QuotaExceededError or OutOfSpaceError, having evicted nothing. */
   makeRoom: (bytes: number, what: string) => Promise<void>
+  /** The same for what is missing of a part of a file, and keeps that room for it until it is let go of. */
+  holdRoom: (part: FilePart, what: string) => Promise<() => void>
   isHeld: (cid: string) => boolean
   /** Throws ModelNotFoundError, and ModelInUseError while it is held; with `onlyCached` also when it is pinned, published or kept by then. */
   removeModel: (cid: string, options?: { onlyCached?: boolean }) => Promise<RemoveResult>

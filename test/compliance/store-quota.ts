@@ -115,6 +115,36 @@ export function quotaCompliance (name: string, harness: StoreHarness): void {
         letGo()
       })
 
+      it('holds room for parts on their way in, for each block once, until it is let go of', async () => {
+        const random = seededRandom(54)
+        const sample = sampleOf([{ path: 'large', content: contentOf(random, 50_000), sizes: [10_000, 10_000, 10_000, 10_000, 10_000] }])
+        const cached = sampleOf([{ path: 'cached', content: contentOf(random, 15_000) }])
+        await restart({ settings: { quota: size(cached) + 20_000 } })
+        await load(store, cached)
+        await store.putModel(sample.model, { wanted: [] })
+        const file = fileOf(store, sample)
+        const letGoModel = store.holdModel(sample.cid)
+        const hold = async (first: number, count: number): Promise<() => void> => await store.holdRoom({ file, first, count }, 'a part')
+        const one = await hold(0, 2)
+        const again = await hold(1, 1) // held already
+        assert.equal(store.models().length, 2)
+        const two = await hold(2, 1)
+        assert.deepEqual(store.models().map(({ cid }) => cid), [sample.cid], 'the cached model made room')
+        await assert.rejects(store.makeRoom(size(cached), 'something else'), { name: 'QuotaExceededError' })
+        await assert.rejects(hold(0, 5), { name: 'QuotaExceededError', message: /a part needs/ })
+        await writeBlock(store, file, sample.files[0]?.content ?? Buffer.alloc(0), 0)
+        await store.flush()
+        await assert.rejects(store.makeRoom(size(cached), 'it was held for what has come'), { name: 'QuotaExceededError' })
+        one(); one(); two()
+        await store.makeRoom(size(cached), 'only what came, and what is held twice, still counts')
+        await assert.rejects(store.makeRoom(size(cached) + 1, 'too much'), { name: 'QuotaExceededError' })
+        again()
+        await store.makeRoom(size(cached) + 10_000, 'all but what came')
+        letGoModel()
+        await store.removeModel(sample.cid)
+        await assert.rejects(hold(0, 1), { name: 'ModelNotFoundError' })
+      })
+
       it('never evicts what was promised to others, until it is not any more', async () => {
         const [kept, cached, incoming] = [smallModel(60), smallModel(61), smallModel(62)] as [Sample, Sample, Sample]
         await restart({ settings: { quota: size(kept) + size(cached) + 10 } })
