@@ -164,11 +164,14 @@ describe('origin: a model in instalments', function () {
         await endpoints([node], async ([url]) => {
           const answer = fetch(`${url}/model-1.safetensors`, { signal })
           await until('it is loaded', () => isUsers || node.peers().some(({ peerId, receivedBytes }) => peerId === holder.peerId && receivedBytes >= told.length))
-          if (isUsers) await until('it was read', () => bytesDone > 3)
-          else await until('it is thrown away', async () => (await held(node)).length === 0)
-          const [asked, said] = [listed, bytesDone]
-          await until('it is followed on', () => bytesDone > said + 2)
-          assert.deepEqual([phaseOf(node), listed], ['waiting', asked], 'who lied is not asked for more')
+          if (!isUsers) await until('it is thrown away', async () => (await held(node)).length === 0)
+          // What a user keeps is read to find the lie, which on a busy machine takes longer than being asked again.
+          await until('who lied is followed on, and not asked for more', async () => {
+            const [asked, said] = [listed, bytesDone]
+            await until('it is followed on', () => bytesDone > said + 2)
+            return listed === asked
+          }, isUsers ? {} : { withinMs: 1 })
+          assert.equal(phaseOf(node), 'waiting')
           lies = false
           assert.ok(Buffer.from(await (await answer).arrayBuffer()).equals(told))
           await until('it is published', () => phaseOf(node) === undefined)
