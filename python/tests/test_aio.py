@@ -39,6 +39,20 @@ def test_load_read_and_publish(publisher: Daemon, reader: Daemon, tmp_path: Path
     asyncio.run(run())
 
 
+def test_on_demand(publisher: Daemon, reader: Daemon, tmp_path: Path) -> None:
+    async def run() -> None:
+        source = write_files(tmp_path / "m", 22, megabytes=48)
+        cid = await aio.save_model(None, source, socket=publisher.socket)
+        async with await aio.open(cid, on_demand=True, socket=reader.socket) as model:
+            assert await model.file("b.bin").read(5, 1000) == (source / "b.bin").read_bytes()[5:1005]
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(model.wait(), 0.3)
+            assert same_files(source, await model.path())
+        until("the node leaves the load", lambda: loads(reader) == 0)
+
+    asyncio.run(run())
+
+
 def test_cancelling_ends_the_load(publisher: Daemon, reader: Daemon, tmp_path: Path) -> None:
     async def run() -> None:
         cid = await aio.save_model(None, write_files(tmp_path / "m", 21, megabytes=64), socket=publisher.socket)

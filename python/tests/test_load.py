@@ -16,6 +16,7 @@ from models import MIB, same_files, write_files
 
 import shoal
 from shoal import _names, errors
+from shoal._client import Client
 
 NOWHERE = "bafyr4ihcsvbyvd54yonr3mzc4tklpcbqd5ttrxqbnvigmoy2kbgcjmbq2u"
 
@@ -73,6 +74,40 @@ def test_reads_before_all_is_here(publisher: Daemon, reader: Daemon, tmp_path: P
             model.file("missing")
     with pytest.raises(errors.ModelClosedError):
         file.read(0, 1)
+
+
+def test_on_demand_nothing_is_fetched_but_what_is_read(publisher: Daemon, reader: Daemon, tmp_path: Path) -> None:
+    source = write_files(tmp_path / "model", 30)
+    content = (source / "b.bin").read_bytes()
+    cid = shoal.save_model(None, source, socket=publisher.socket)
+
+    def held() -> int:
+        return next(int(model["presentBytes"]) for model in Client(reader.socket).models() if model["cid"] == cid)
+
+    with shoal.open(cid, on_demand=True, socket=reader.socket) as model:
+        file = model.file("b.bin")
+        assert file.read(11 * MIB, 1000) == content[11 * MIB : 11 * MIB + 1000]
+        time.sleep(0.5)
+        assert 1000 <= held() <= 8 * MIB and loads(reader) == 1
+        with pytest.raises(TimeoutError):
+            model.wait(0.05)  # asks for all of it, and goes on
+        assert model.wait(60).bytes == sum(each.size for each in model.files)
+        assert file.complete and file.read() == content and model.progress.phase == "done"
+        assert same_files(source, model.path())
+    until("the node leaves the load", lambda: loads(reader) == 0)
+    with shoal.open(cid, on_demand=True, socket=reader.socket) as model:  # all of it is here
+        assert same_files(source, model.path())
+
+
+def test_closing_what_is_open_on_demand_ends_what_waits_for_all(publisher: Daemon, reader: Daemon, tmp_path: Path) -> None:
+    cid = shoal.save_model(None, write_files(tmp_path / "model", 31, megabytes=64), socket=publisher.socket)
+    model = shoal.open(cid, on_demand=True, socket=reader.socket)
+    threading.Timer(0.5, model.close).start()
+    with pytest.raises(errors.ModelClosedError):
+        model.wait()
+    with pytest.raises(errors.ModelClosedError):
+        model.wait()
+    until("the node leaves the load", lambda: loads(reader) == 0)
 
 
 def test_include_leaves_the_rest_where_it_is(publisher: Daemon, reader: Daemon, tmp_path: Path) -> None:

@@ -22,9 +22,10 @@ import type {
   AddMessage, DrainMessage, ErrorMessage, OpenMessage, PinResult, ReplicatedMessage, ReplicatedResult, ShownModel, ShownStatus, ShutdownResult, VerifyMessage, WaitRange
 } from './types.ts'
 
-/** What a client may ask of a load; `onDemand` is for who shares the process of the node. */
-export type ClientLoadOptions = Omit<LoadOptions, 'onDemand'>
-export type OpenOptions = Omit<ClientLoadOptions, 'onProgress'>
+/** A load that waits for its end. */
+export type ClientLoadOptions = Omit<LoadOptions, 'onDemand' | 'reserve'>
+/** On demand, room is made for what is waited for. */
+export type OpenOptions = Omit<LoadOptions, 'onProgress' | 'reserve'>
 
 interface Call extends AbortOptions {
   method: 'GET' | 'POST' | 'PUT' | 'DELETE'
@@ -62,8 +63,8 @@ export class ApiClient {
    * leaves the load.
    */
   open (cid: string, options: OpenOptions = {}): AsyncIterable<OpenMessage> {
-    const { include, order, providerTimeoutMs, signal } = options
-    return this.#stream<OpenMessage>({ method: 'POST', path: `${model(cid)}/load`, body: { include, order, providerTimeoutMs }, signal })
+    const { include, order, onDemand, providerTimeoutMs, signal } = options
+    return this.#stream<OpenMessage>({ method: 'POST', path: `${model(cid)}/load`, body: { include, order, onDemand, providerTimeoutMs }, signal })
   }
 
   /** Opens a model and waits for its end. */

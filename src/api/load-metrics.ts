@@ -47,7 +47,7 @@ export function createLoadMetrics (registry: Registry, node: ShoalNode): LoadMet
       const transfers = node.transfers()
       for (const phase of ['finding', 'loading'] as const) running.set({ phase }, transfers.filter(({ progress }) => progress.phase === phase).length)
       waiting.set(transfers.reduce((sum, { callers }) => sum + callers, 0))
-      left.set(transfers.reduce((sum, { progress: { bytesTotal, bytesDone } }) => sum + Math.max(0, bytesTotal - bytesDone), 0))
+      left.set(transfers.reduce((sum, { resting, progress: { bytesTotal, bytesDone } }) => sum + (resting ? 0 : Math.max(0, bytesTotal - bytesDone)), 0))
     }
   }
 }

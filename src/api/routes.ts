@@ -105,7 +105,7 @@ function addLoadRoutes (app: OpenAPIHono<ApiEnv>, { node, ...init }: RoutesInit)
     const cid = cidOf(c.req.valid('param'))
     const options = c.req.valid('json')
     return stream<OpenMessage>(c, init, async (sink, signal) => {
-      const model = await node.open(cid, { ...options, signal, onProgress: progress => { sink.progress({ type: 'progress', progress }) } })
+      const model = await node.open(cid, { ...options, reserve: options.onDemand !== true, signal, onProgress: progress => { sink.progress({ type: 'progress', progress }) } })
       loads.add(model)
       try {
         sink.send({ type: 'files', files: [...model.files], path: node.models().find(held => held.cid === model.cid)?.path })

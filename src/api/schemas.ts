@@ -49,6 +49,7 @@ export const AddBody = z.strictObject({
 export const LoadBody = z.strictObject({
   include: z.array(z.string().min(1).max(INCLUDE_GLOB_BYTES_MAX)).max(INCLUDE_GLOBS_MAX).optional().openapi({ description: 'only files whose path matches one of these globs' }),
   order: z.enum(['rarest', 'sequential']).optional(),
+  onDemand: z.boolean().optional().openapi({ description: 'fetch, and make room for, only what is waited for; unless all is here, the answer then ends when its reader closes it' }),
   providerTimeoutMs: z.int().min(1).max(WAIT_MS_MAX).optional().openapi({ description: 'give up when no provider was found for this long' })
 }).openapi('LoadRequest')
 
@@ -256,6 +257,7 @@ export const ShutdownResult = z.object({ status: z.literal('stopping'), pid: z.i
 
 export const Transfers = z.array(z.object({
   cid, startedAt: milliseconds1970, progress: LoadProgress, peers: peerBytes, callers: z.int(),
+  resting: z.boolean().openapi({ description: 'all that was asked for so far is here: its callers load on demand' }),
   partOf: z.string().optional().openapi({ description: 'ORG/NAME: it is some files of this model, which another node is still fetching from the upstream' })
 }).openapi('Transfer'))
 

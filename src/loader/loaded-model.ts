@@ -28,7 +28,7 @@ export class LoadedModel implements OpenedModel {
   readonly done: Promise<LoadResult>
   readonly #client: ApiClient
   readonly #message: FilesMessage
-  readonly #onProgress: (progress: LoadProgress) => void
+  readonly #options: OpenOptions
   readonly #local = new LocalFiles()
   readonly #waits = new Semaphore(LOADER_WAITS_MAX)
   /** Aborts when this is closed: what waits or reads ends. */
@@ -46,7 +46,7 @@ export class LoadedModel implements OpenedModel {
     this.#client = client
     this.#message = message
     this.#closed = closed
-    this.#onProgress = options.onProgress ?? (() => undefined)
+    this.#options = options
     this.files = message.files.map(file => this.#modelFile(file))
     this.#byPath = new Map(this.files.map(file => [file.path, file]))
     const wanted = message.files.filter(file => file.wanted)
@@ -58,10 +58,10 @@ export class LoadedModel implements OpenedModel {
 
   /** Resolves when the daemon knows the model's files. */
   static async open (client: ApiClient, cid: string, options: OpenOptions): Promise<LoadedModel> {
-    const { include, order, providerTimeoutMs, signal } = options
+    const { include, order, onDemand, providerTimeoutMs, signal } = options
     const closed = new AbortController()
     const either = signal === undefined ? closed.signal : AbortSignal.any([signal, closed.signal])
-    const messages = client.open(cid, { include, order, providerTimeoutMs, signal: either })[Symbol.asyncIterator]()
+    const messages = client.open(cid, { include, order, onDemand, providerTimeoutMs, signal: either })[Symbol.asyncIterator]()
     try {
       for (let next = await messages.next(); next.done !== true; next = await messages.next()) {
         if (next.value.type === 'files') return new LoadedModel(client, cid, next.value, messages, closed, options)
@@ -77,7 +77,7 @@ export class LoadedModel implements OpenedModel {
   progress (): LoadProgress { return this.#progress }
 
   async path (options: AbortOptions = {}): Promise<string> {
-    const result = await this.#until(this.done, options.signal)
+    const result = await (this.#options.onDemand === true ? this.#loadAll(options.signal) : this.#until(this.done, options.signal))
     const path = result.path ?? this.#message.path ?? commonDirectory(this.#message.files.filter(file => file.wanted))
     if (path === undefined) throw new UsageError(`the files of ${this.cid} do not lie in one directory; place them in one with: shoal get ${this.cid} --output DIR`)
     return path
@@ -138,8 +138,9 @@ export class LoadedModel implements OpenedModel {
   }
 
   #tell (progress: LoadProgress): void {
+    if (this.#progress.phase === 'done') return // what was opened on demand hears of the load of all of it twice
     this.#progress = progress
-    this.#onProgress(progress)
+    this.#options.onProgress?.(progress)
   }
 
   #modelFile (file: OpenFile): ModelFile {
@@ -200,6 +201,18 @@ export class LoadedModel implements OpenedModel {
       if (this.#isComplete(file)) return
       throw this.#failure ?? error
     }
+  }
+
+  /** Loads what was open on demand as others load it: room for all of it first. */
+  async #loadAll (signal: AbortSignal | undefined): Promise<LoadResult> {
+    throwIfAborted(this.#closed.signal)
+    if (this.#failure !== undefined) throw this.#failure
+    const { include, order, providerTimeoutMs } = this.#options
+    return this.#result ??= await this.#client.load(this.cid, {
+      include, order, providerTimeoutMs,
+      onProgress: progress => { this.#tell(progress) },
+      signal: signal === undefined ? this.#closed.signal : AbortSignal.any([signal, this.#closed.signal])
+    })
   }
 
   async #askDaemon ({ path }: OpenFile, offset: number, length: number, signal: AbortSignal): Promise<void> {

@@ -2,8 +2,11 @@ import type { AbortOptions } from '../base/index.ts'
 import type { LoadOptions, LoadProgress, LoadResult } from '../node/types.ts'
 import type { LocatedTensor, TensorData } from './tensor-data.ts'
 
-/** `include` and the rest as in `shoal get`. `signal` ends the load as long as it runs; what is complete stays readable. */
-export interface OpenOptions extends Omit<LoadOptions, 'onDemand'> {
+/**
+ * `include` and the rest as in `shoal get`. `signal` ends the load as long as it runs; what is complete stays readable. With `onDemand`
+ * nothing is fetched, and room made for nothing, but what is read: tensor by tensor, or range by range, in whole blocks of at most 4 MiB.
+ */
+export interface OpenOptions extends Omit<LoadOptions, 'reserve'> {
   /** The daemon's socket. Default: $SHOAL_API, else $SHOAL_DATA/api.sock, else the XDG data directory's shoal/api.sock. */
   socket?: string
 }
@@ -33,12 +36,12 @@ export interface OpenedModel extends AsyncDisposable {
   readonly cid: string
   /** Sorted by path. */
   readonly files: readonly ModelFile[]
-  /** Resolves when all wanted files are complete; rejects with what ended the load before. */
+  /** Resolves when all wanted files are complete; rejects with what ended the load before. On demand it waits for `close`, unless all was here. */
   readonly done: Promise<LoadResult>
   progress: () => LoadProgress
   /**
-   * The directory of the complete files, when all wanted ones are. Throws UsageError for files that were added in place
-   * from several directories, and what ended the load.
+   * The directory of the complete files, when all wanted ones are; on demand, asks for all of them. Throws UsageError for files
+   * that were added in place from several directories, and what ended the load.
    */
   path: (options?: AbortOptions) => Promise<string>
   /** Throws FileNotFoundError. */

@@ -1,13 +1,19 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
-import { FileNotFoundError, UsageError, throwIfAborted, withSignal, type AbortOptions, type Clock } from '../base/index.ts'
+import { FileNotFoundError, MiB, UsageError, throwIfAborted, withSignal, type AbortOptions, type Clock } from '../base/index.ts'
 import { positionOf } from '../model/index.ts'
 import { blockAt, localFiles, type LocalFile } from '../storage/index.ts'
-import type { ModelStore, StoredFile, StoredModel } from '../storage/store.ts'
+import type { FilePart, ModelStore, StoredFile, StoredModel } from '../storage/store.ts'
 import type { ModelFetch, ModelFetchStats } from '../transfer/types.ts'
 import type { LoadOptions, LoadProgress, LoadResult, OpenFile, OpenModel, ReadOptions } from './types.ts'
 
 /** How what is missing is fetched. */
 export type FetchOptions = Pick<LoadOptions, 'order' | 'onDemand'>
+
+/** Of a large range, room is held for so much at a time: enough to keep several peers busy. */
+const STEP_BYTES = 256 * MiB
+
+/** Room is made for each range that is asked for, and not before. */
+export function isUnreserved ({ onDemand, reserve }: LoadOptions): boolean { return onDemand === true && reserve === false }
 
 /** What one caller needs of the load it shares with others. */
 export interface SharedFetch {
@@ -17,7 +23,9 @@ export interface SharedFetch {
   fetchOf: (model: StoredModel, files: number[], options: FetchOptions) => ModelFetch | undefined
   /** The running fetch, or one of this whole file; undefined when it is all here. */
   fetchFor: (model: StoredModel, file: number, order: LoadOptions['order']) => Promise<ModelFetch | undefined>
-  /** Fetches no more than these bytes. */
+  /** Makes room on the disk, until it is let go of. Throws QuotaExceededError and OutOfSpaceError. */
+  holdRoom: (part: FilePart) => Promise<() => void>
+  /** Fetches no more than these bytes. Room for them is up to the caller. */
   fetchRange: (model: StoredModel, file: number, range: { offset: number, length: number }, options: AbortOptions) => Promise<void>
   /** Why the load ended, or what was thrown. */
   reason: (thrown: unknown) => Error
@@ -143,6 +151,10 @@ export class OpenShared implements OpenModel {
       await this.#shared.fetchRange(this.#model, position, { offset, length }, options)
       return 'here'
     }
+    if (isUnreserved(this.#options)) {
+      await this.#fetchUnreserved(position, offset, length, options)
+      return 'here'
+    }
     const fetch = await withSignal(this.#shared.fetchFor(this.#model, position, this.#options.order), options.signal)
     try {
       if (fetch === undefined || options.into === undefined) {
@@ -155,6 +167,23 @@ export class OpenShared implements OpenModel {
       throwIfAborted(options.signal)
       if (fetch?.ended !== true || !await withSignal(endsWell(fetch), options.signal)) throw error
       return 'again' // it had all that was wanted of it just before this was
+    }
+  }
+
+  /** Step by step, so that room is held for little at a time. */
+  async #fetchUnreserved (position: number, offset: number, length: number, options: AbortOptions): Promise<void> {
+    const file = this.#model.files[position]
+    if (file === undefined) return
+    for (let at = offset; at < offset + length; at += STEP_BYTES) {
+      const step = Math.min(STEP_BYTES, offset + length - at)
+      if (isHere(file, at, step)) continue
+      const first = blockAt(file.offsets, at)
+      const letGo = await this.#shared.holdRoom({ file, first, count: blockAt(file.offsets, at + step - 1) - first + 1 })
+      try {
+        await this.#shared.fetchRange(this.#model, position, { offset: at, length: step }, options)
+      } finally {
+        letGo()
+      }
     }
   }
 

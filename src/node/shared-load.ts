@@ -2,10 +2,10 @@ import picomatch from 'picomatch'
 import type { CID } from 'multiformats/cid'
 import { NodeStoppedError, NoProviderError, UsageError, abortReason, asError, throwIfAborted, withSignal, type AbortOptions, type Clock } from '../base/index.ts'
 import { positionOf, type Encoded, type Manifest, type Model } from '../model/index.ts'
-import type { ModelStore, StoredFile, StoredModel } from '../storage/store.ts'
+import type { FilePart, ModelStore, StoredFile, StoredModel } from '../storage/store.ts'
 import type { ModelFetch, ModelFetchStats } from '../transfer/types.ts'
 import { Finding, candidates, findModel, neighbours, type FindComponents } from './find-model.ts'
-import { OpenShared, endsWell, progressOf, type FetchOptions, type SharedFetch } from './open-model.ts'
+import { OpenShared, isUnreserved, endsWell, progressOf, type FetchOptions, type SharedFetch } from './open-model.ts'
 import type { LoadOptions, LoadProgress, NodeSettings, OpenModel, TransferStatus } from './types.ts'
 
 /** Of the parts of this node. */
@@ -117,7 +117,7 @@ export class SharedLoad implements SharedFetch {
     try {
       const prepared = await this.#patiently(options)
       const wanted = ranges === undefined ? this.#wantedFiles(prepared.manifest.value, options.include) : []
-      const model = await withSignal(this.#put(prepared, wanted), options.signal)
+      const model = await withSignal(this.#put(prepared, isUnreserved(options) ? [] : wanted), options.signal)
       if (ranges === undefined) this.#begun(model)
       // One that has ended takes no more files; it may be writing its last block for somebody else.
       while (this.#fetch?.ended === true) await withSignal(endsWell(this.#fetch), options.signal)
@@ -160,6 +160,8 @@ export class SharedLoad implements SharedFetch {
     this.#note(model, [file])
     return this.#fetch ?? this.fetchOf(model, [file], { order })
   }
+
+  async holdRoom (part: FilePart): Promise<() => void> { return await this.#components.store.holdRoom(part, `a part of ${this.#key}`) }
 
   /** Fetches no more than these bytes, beside whatever else is being fetched. Room for them is up to the caller. */
   async fetchRange (model: StoredModel, file: number, range: { offset: number, length: number }, options: AbortOptions): Promise<void> {
@@ -237,12 +239,14 @@ export class SharedLoad implements SharedFetch {
   }
 
   status (): TransferStatus {
+    const stats = this.#fetch?.stats()
     return {
       cid: this.#key,
       startedAt: this.#startedAt,
-      progress: this.#progress(this.#fetch?.stats()),
-      peers: this.#fetch?.stats().peers ?? {},
-      callers: this.#callers.size
+      progress: this.#progress(stats),
+      peers: stats?.peers ?? {},
+      callers: this.#callers.size,
+      resting: stats?.missingBlocks === 0
     }
   }
 

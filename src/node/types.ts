@@ -90,8 +90,10 @@ export interface LoadOptions extends AbortOptions, ProgressOptions<LoadProgress>
   include?: string[]
   /** `sequential` fetches in file order; default `rarest`. */
   order?: 'rarest' | 'sequential'
-  /** Fetches only what is read or waited for; `done` is then of little use. Default false: all that is included. */
+  /** Fetches only what is read or waited for; `done` then waits for `close`, unless all was here. Default false: all that is included. */
   onDemand?: boolean
+  /** Makes room for all that is included before anything is fetched. Default true; false only on demand: room is made for each range that is asked for. */
+  reserve?: boolean
   /** Give up when no provider was found for this long. Default `transfer.providerTimeoutMs`. */
   providerTimeoutMs?: number
 }
@@ -241,6 +243,8 @@ export interface TransferStatus {
   peers: Record<string, number>
   /** How many callers wait for it. */
   callers: number
+  /** All that its callers have asked for so far is here, and not all of the model: they load on demand. */
+  resting: boolean
   /** It is some files of this model of the upstream, `ORG/NAME`, which another node is still fetching. */
   partOf?: string
 }

@@ -201,6 +201,7 @@ export class RunningFetch implements ModelFetch {
     return {
       bytesTotal,
       bytesDone,
+      missingBlocks: this.#wanted.missing,
       fetchedBytes: this.#fetchedBytes,
       peers: this.#peers.delivered(),
       duplicateBytes: this.#duplicateBytes,

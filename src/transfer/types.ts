@@ -94,6 +94,8 @@ export interface ModelFetchStats {
   /** Bytes of the wanted files, and how many of them are recorded. */
   bytesTotal: number
   bytesDone: number
+  /** Blocks that are wanted and not recorded. */
+  missingBlocks: number
   /** Block bytes that arrived for this fetch, by peer, and in all; duplicates not counted. */
   fetchedBytes: number
   peers: Record<string, number>

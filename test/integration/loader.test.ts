@@ -3,16 +3,18 @@ import { execFile } from 'node:child_process'
 import { mkdir, mkdtemp, readFile, readdir, readlink, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as tick } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { createApiServer, type ApiServer } from '../../src/api/index.ts'
 import { KiB, MiB } from '../../src/base/index.ts'
-import { open, type OpenedModel } from '../../src/loader/index.ts'
+import { open, type LoadProgress, type OpenedModel } from '../../src/loader/index.ts'
 import { hashMetadata, readSafetensors, type Tensor } from '../../src/model/index.ts'
 import { createNode } from '../../src/node/index.ts'
 import type { PartialSettings } from '../../src/node/init.ts'
 import type { ShoalNode } from '../../src/node/types.ts'
 import { writeSyntheticModel } from '../../scripts/lib/synthetic-model.ts'
 import { Cluster } from '../support/cluster.ts'
+import { until } from '../support/until.ts'
 
 /** Slow enough that a load of MODEL_BYTES is seen half-way, fast enough for a test. */
 const SLOW: PartialSettings = { transfer: { uploadBytesPerSecond: 8 * MiB } }
@@ -171,6 +173,54 @@ describe('loader', function () {
     assert.ok(bytes < MODEL_BYTES / 2)
     assert.deepEqual(await readFile(join(await model.path(), 'config.json')), await readFile(join(source, 'config.json')))
     await assert.rejects(left.read(0, 1), { name: 'UsageError', message: /include/ })
+  })
+
+  it('fetches on demand what is read and nothing else, where there is no room for all of it, until all is asked for', async () => {
+    const { cid, socket, node } = await pair(source, { storage: { quota: 12 * MiB } })
+    await assert.rejects(open(cid, { socket }).then(async model => { opened.push(model); await model.done }), { name: 'QuotaExceededError' })
+    const model = await opening(cid, { socket, onDemand: true })
+    await until('it rests', () => node.transfers()[0]?.resting === true)
+    const held = (): number => node.models().find(held => held.cid === cid)?.presentBytes ?? 0
+    assert.equal(held(), 0)
+    const [first] = (await model.tensors()).filter(({ length }) => length < MiB)
+    assert.ok(first !== undefined && (await model.tensors()).length > 20)
+    const headers = held()
+    assert.ok(headers < MODEL_BYTES / 4, `${headers} bytes for the headers of four files`)
+    const tensor = await model.tensor(first.name)
+    assert.deepEqual(Buffer.from(tensor.data.buffer), (await readFile(join(source, first.file))).subarray(first.offset, first.offset + first.length))
+    await tick(300) // nothing else comes by itself
+    assert.ok(held() <= headers + 4 * MiB, `${held() - headers} bytes for a tensor of ${first.length}`)
+    assert.equal(node.transfers()[0]?.resting, true)
+    assert.equal(model.file(first.file).complete, false)
+    // All of it has no room here; what was read stays readable.
+    await assert.rejects(model.path(), { name: 'QuotaExceededError' })
+    assert.deepEqual((await model.tensor(first.name)).data, tensor.data)
+    const large = await Promise.allSettled(model.files.map(async file => { await file.read(0, file.size) }))
+    assert.ok(large.some(({ status }) => status === 'rejected') && held() <= 12 * MiB, 'more was fetched than the quota allows')
+    await model.close()
+    await until('nobody loads it', () => node.transfers().length === 0)
+  })
+
+  it('loads the rest of what was opened on demand when its directory is asked for', async () => {
+    const { cid, socket, node } = await pair()
+    const seen: LoadProgress[] = []
+    const model = await opening(cid, { socket, onDemand: true, onProgress: progress => { seen.push(progress) } })
+    const config = model.file('config.json')
+    assert.deepEqual(Buffer.from(await config.read(0, config.size)), await readFile(join(source, 'config.json')))
+    const directory = await model.path()
+    for (const file of model.files) {
+      assert.equal(file.complete, true)
+      assert.deepEqual(await readFile(join(directory, file.path)), await readFile(join(source, file.path)))
+    }
+    assert.ok(seen.some(({ bytesDone, bytesTotal }) => bytesDone > 0 && bytesDone < bytesTotal))
+    assert.equal(await model.path(), directory)
+    assert.deepEqual([model.progress().phase, seen.at(-1)?.phase], ['done', 'done'])
+    await model.close()
+    await assert.rejects(model.done, { name: 'ModelClosedError' })
+    await using again = await open(cid, { socket, onDemand: true })
+    assert.equal(await again.path(), directory)
+    assert.equal((await again.done).path, directory)
+    assert.equal(node.transfers().length, 0)
   })
 
   it('lets one caller give up without disturbing another, and close() ends them all', async () => {

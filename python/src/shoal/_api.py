@@ -55,17 +55,19 @@ def open(
     *,
     include: Sequence[str] | None = None,
     order: Order | None = None,
+    on_demand: bool = False,
     provider_timeout: float | None = None,
     progress: ProgressOption = False,
     socket: SocketPath = None,
 ) -> Model:
     """
-    Opens a model and starts to load what is missing; returns when its files are known. Arguments and errors as `load`
-    has them. Use it with `with`, or close it: it keeps the load going.
+    Opens a model and starts to load what is missing; returns when its files are known. `on_demand`: nothing is fetched, and
+    room made for nothing, but what is read: tensor by tensor, in whole blocks of at most 4 MiB. Other arguments and errors
+    as `load` has them. Use it with `with`, or close it: it keeps the load going.
     """
     if progress is not False and not callable(progress):
         raise UsageError("open() takes a function as progress; for a bar use load(), or draw what the function is told")
-    return _open(model, include, order, provider_timeout, progress or None, socket)
+    return _open(model, include, order, provider_timeout, progress or None, socket, on_demand)
 
 
 def save_model(
@@ -189,9 +191,11 @@ def _publish(
     return added.cid
 
 
-def _open(model: str, include: Sequence[str] | None, order: Order | None, provider_timeout: float | None, on_progress: Any, socket: SocketPath) -> Model:
+def _open(
+    model: str, include: Sequence[str] | None, order: Order | None, provider_timeout: float | None, on_progress: Any, socket: SocketPath, on_demand: bool = False
+) -> Model:
     client = Client(socket)
-    return Model(client, _names.resolve(client, model), include, order, provider_timeout, on_progress)
+    return Model(client, _names.resolve(client, model), include, order, provider_timeout, on_progress, on_demand)
 
 
 def _load_safetensors(opened: Model, files: list[str], framework: Framework) -> dict[str, Any]:

@@ -23,13 +23,15 @@ class Client:
     def __init__(self, socket: str | os.PathLike[str] | None = None) -> None:
         self.socket = socket_path(socket)
 
-    def load(self, cid: str, *, include: Sequence[str] | None, order: Order | None, provider_timeout: float | None, scope: Scope) -> Request:
-        """Opens a model and loads what is missing; the load lasts as long as the request is open."""
+    def load(self, cid: str, *, include: Sequence[str] | None, order: Order | None, provider_timeout: float | None, scope: Scope, on_demand: bool = False) -> Request:
+        """Opens a model and loads what is missing, or what is waited for; the load lasts as long as the request is open."""
         body: dict[str, Any] = {}
         if include is not None:
             body["include"] = list(include)
         if order is not None:
             body["order"] = order
+        if on_demand:
+            body["onDemand"] = True
         if provider_timeout is not None:
             body["providerTimeoutMs"] = max(1, round(provider_timeout * 1000))
         return Request(self.socket, "POST", f"{_model(cid)}/load", body, scope)

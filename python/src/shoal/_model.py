@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 import weakref
@@ -80,7 +81,16 @@ class Model:
     from it as long as its parent keeps it open; waiting for all of it there throws ModelClosedError, unless it was complete.
     """
 
-    def __init__(self, client: Client, cid: str, include: Sequence[str] | None, order: Order | None, provider_timeout: float | None, on_progress: OnProgress | None) -> None:
+    def __init__(
+        self,
+        client: Client,
+        cid: str,
+        include: Sequence[str] | None,
+        order: Order | None,
+        provider_timeout: float | None,
+        on_progress: OnProgress | None,
+        on_demand: bool = False,
+    ) -> None:
         #: As it was given, names resolved.
         self.cid = cid
         self._client = client
@@ -88,11 +98,17 @@ class Model:
         self._local = LocalFiles(self._scope)
         self._waits = threading.BoundedSemaphore(WAITS_MAX)
         self._outcome = Outcome(cid)
+        # Of the load of all that is wanted, where that was opened on demand and is asked for after all.
+        self._all: Outcome | None = None
+        self._all_lock = threading.Lock()
+        self._load_all = functools.partial(client.load, cid, include=include, order=order, provider_timeout=provider_timeout, scope=self._scope)
+        self._on_demand = on_demand
         self._tensor_lock = threading.Lock()
         self._tensors: list[TensorInfo] | None = None
         self._named: dict[str, list[TensorInfo]] = {}
         self._on_progress = on_progress
-        request = client.load(cid, include=include, order=order, provider_timeout=provider_timeout, scope=self._scope)
+        self._progress = Progress("finding", 0, 0)
+        request = self._load_all(on_demand=on_demand)
         messages = request.lines()
         try:
             message = self._first(messages)
@@ -106,12 +122,13 @@ class Model:
         self._progress = Progress("loading", sum(file.size for file in wanted if file.complete), sum(file.size for file in wanted))
         # Without a reference to this: a model that nobody has any more leaves its load, as if it had been closed.
         weakref.finalize(self, self._scope.end, ModelClosedError(f"nobody has {cid} open any more"))
-        threading.Thread(target=_follow, args=(weakref.ref(self), request, messages, self._outcome, self._scope), name="shoal-load", daemon=True).start()
+        self._follow(request, messages, self._outcome)
         _fork.watch(self)
 
     def after_fork(self) -> None:
         self._waits = threading.BoundedSemaphore(WAITS_MAX)
         self._tensor_lock = threading.Lock()
+        self._all_lock = threading.Lock()
 
     def __enter__(self) -> Model:
         return self
@@ -139,15 +156,21 @@ class Model:
         return found
 
     def wait(self, timeout: float | None = None) -> LoadResult:
-        """Returns when all wanted files are complete. Throws what ended the load, and TimeoutError after `timeout` seconds."""
+        """
+        Returns when all wanted files are complete; on demand, asks for all of them. Throws what ended the load, and TimeoutError
+        after `timeout` seconds.
+        """
+        return self._wait_for_end(self._whole(), timeout)
+
+    def _wait_for_end(self, outcome: Outcome, timeout: float | None) -> LoadResult:
         ends = None if timeout is None else time.monotonic() + timeout
         while True:
             _scope.check()
             left = None if ends is None else max(0.0, ends - time.monotonic())
             # A call that nobody can cancel has nothing to look at.
             turn = left if _scope.current.get() is None else _LOOK_SECONDS if left is None else min(left, _LOOK_SECONDS)
-            if self._outcome.wait(turn):
-                return self._outcome.get()
+            if outcome.wait(turn):
+                return outcome.get()
             if ends is not None and time.monotonic() >= ends:
                 raise TimeoutError(f"{self.cid} was not complete within {timeout} seconds; it goes on loading")
 
@@ -209,6 +232,20 @@ class Model:
         self._scope.end(ModelClosedError(f"{self.cid} was closed; open it again to read from it"))
         self._local.close()
 
+    def _whole(self) -> Outcome:
+        """How the load of all that is wanted ends. On demand it begins now, with room for all of it."""
+        if not self._on_demand or self._outcome.result is not None or self._outcome.error is not None:
+            return self._outcome
+        with self._all_lock:
+            if self._all is None or self._all.error is not None:
+                request = self._load_all()
+                self._all = Outcome(self.cid)
+                self._follow(request, request.lines(), self._all)
+            return self._all
+
+    def _follow(self, request: Request, messages: Iterator[dict[str, Any]], outcome: Outcome) -> None:
+        threading.Thread(target=_follow, args=(weakref.ref(self), request, messages, outcome, self._scope), name="shoal-load", daemon=True).start()
+
     def _first(self, messages: Iterator[dict[str, Any]]) -> dict[str, Any]:
         for message in messages:
             if message["type"] == "files" and isinstance(message.get("files"), list):
@@ -218,12 +255,14 @@ class Model:
         raise ApiError(f"the daemon opened {self.cid} without telling its files; is it of another version?")
 
     def _tell(self, progress: Progress) -> None:
+        if self._progress.phase == "done":
+            return  # what was opened on demand hears of the load of all of it twice
         self._progress = progress
         if self._on_progress is not None:
             self._on_progress(progress)
 
     def _is_complete(self, file: OpenFile) -> bool:
-        return file.complete or (file.wanted and self._outcome.result is not None)
+        return file.complete or (file.wanted and (self._outcome.result is not None or (self._all is not None and self._all.result is not None)))
 
     def _tensor(self, info: TensorInfo, framework: Framework) -> Any:
         file = self._files[info.file]._file
@@ -262,7 +301,7 @@ class Model:
             self._ask(file, offset, length)
         except UsageError:
             # The daemon says that nobody loads it: the load has just ended; how, is about to be told.
-            self.wait()
+            self._wait_for_end(self._outcome, None)
 
     def _ask(self, file: OpenFile, offset: int, length: int) -> None:
         while not self._waits.acquire(timeout=_LOOK_SECONDS):

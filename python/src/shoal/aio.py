@@ -157,17 +157,18 @@ class Model:
 
     async def _told(self) -> None:
         """Returns when the load has ended. Any number may wait, without a thread."""
+        outcome = await _run_in(_pools.short, self._model._whole)
         loop, told = asyncio.get_running_loop(), asyncio.Event()
 
         def wake() -> None:
             with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
                 loop.call_soon_threadsafe(told.set)
 
-        self._model._outcome.when_told(wake)
+        outcome.when_told(wake)
         try:
             await told.wait()
         finally:
-            self._model._outcome.forget(wake)
+            outcome.forget(wake)
 
 
 def _awaitable(function: Callable[_P, _R]) -> Callable[_P, Coroutine[Any, Any, _R]]:

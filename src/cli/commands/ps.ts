@@ -11,12 +11,12 @@ export function addPs (program: Command): void {
       const fetches = origin?.fetches ?? []
       const loads = transfers.length === 0
         ? fetches.length === 0 ? ['nothing is loading'] : []
-        : [table(['CID', '>DONE', '>SIZE', '>RATE', '>LEFT', '>PEERS', '>CALLERS'], transfers.map(({ cid, progress, callers, partOf }) => [
+        : [table(['CID', '>DONE', '>SIZE', '>RATE', '>LEFT', '>PEERS', '>CALLERS'], transfers.map(({ cid, progress, callers, partOf, resting }) => [
           partOf === undefined ? cid : `${cid} (of ${partOf})`,
           progress.phase === 'finding' ? 'finding' : percent(progress.bytesDone, progress.bytesTotal),
           size(progress.bytesTotal),
           rate(progress.rate),
-          progress.secondsLeft === undefined ? '-' : duration(progress.secondsLeft),
+          resting ? 'on demand' : progress.secondsLeft === undefined ? '-' : duration(progress.secondsLeft),
           String(progress.peers),
           String(callers)
         ]))]
