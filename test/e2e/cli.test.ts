@@ -138,6 +138,19 @@ describe('the command line', function () {
     }
   })
 
+  it('keeps what it compiled where nobody else can put anything, and nowhere else', async () => {
+    const [own, open, temporary] = [join(root, 'cache-own'), join(root, 'cache-open'), join(root, 'cache-tmp')]
+    for (const directory of [own, open, temporary]) await mkdir(directory)
+    await chmod(open, 0o777)
+    const kept = async (directory: string): Promise<number> => (await readdir(directory, { recursive: true, withFileTypes: true })).filter(entry => entry.isFile()).length
+    for (const [cache, isKept] of [[own, true], [join(open, 'below'), false], [join(own, 'x'.repeat(300)), false]] as const) {
+      const { code } = await shoal(['--version'], { env: { XDG_CACHE_HOME: cache, TMPDIR: temporary } })
+      assert.equal(code, 0)
+      if (isKept) assert.ok(await kept(cache) > 0)
+    }
+    assert.deepEqual([await kept(open), await kept(temporary)], [0, 0])
+  })
+
   describe('with a Node that is too old', () => {
     const old = oldNode()
     let copy = ''
