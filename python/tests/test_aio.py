@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from conftest import StartDaemon
 from daemon import Daemon
 from models import same_files, write_files
 from test_load import NOWHERE, loads, until
 
-from shoal import aio, errors
+from shoal import _scope, aio, errors
 
 
 def test_load_read_and_publish(publisher: Daemon, reader: Daemon, tmp_path: Path) -> None:
@@ -49,6 +53,46 @@ def test_on_demand(publisher: Daemon, reader: Daemon, tmp_path: Path) -> None:
                 await asyncio.wait_for(model.wait(), 0.3)
             assert same_files(source, await model.path())
         until("the node leaves the load", lambda: loads(reader) == 0)
+
+    asyncio.run(run())
+
+
+def test_a_whole_load_that_failed_is_told_and_not_begun_anew(publisher: Daemon, start_daemon: StartDaemon, tmp_path: Path) -> None:
+    async def run() -> None:
+        small = start_daemon("small", join=publisher.invite(), sets={"storage.quota": "16MiB"})
+        source = write_files(tmp_path / "m", 23, megabytes=24)
+        cid = await aio.save_model(None, source, socket=publisher.socket)
+        async with await aio.open(cid, on_demand=True, socket=small.socket) as model:
+            assert await model.file("b.bin").read(5, 1000) == (source / "b.bin").read_bytes()[5:1005]
+            requests = []
+            model._model._load_all = functools.partial(_noted, requests, model._model._load_all)
+            for attempt, wait in enumerate((model.wait, model.path), 1):
+                with pytest.raises(errors.QuotaExceededError):
+                    await wait()
+                assert requests == ["shoal-aio-short"] * attempt, "a load was begun in another thread, or twice"
+            assert await model.file("b.bin").read(5, 10) == (source / "b.bin").read_bytes()[5:15]
+
+    asyncio.run(run())
+
+
+def _noted(requests: list[str], function: Any, **options: Any) -> Any:
+    requests.append(threading.current_thread().name.rsplit("_", 1)[0])
+    return function(**options)
+
+
+def test_cancelling_returns_when_the_thread_has_left() -> None:
+    left = threading.Event()
+
+    def work() -> None:
+        while not _scope.current.get().error:  # type: ignore[union-attr]
+            time.sleep(0.01)
+        time.sleep(0.3)
+        left.set()
+
+    async def run() -> None:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(aio._run(work), 0.1)
+        assert left.is_set()
 
     asyncio.run(run())
 

@@ -23,8 +23,8 @@ export interface SharedFetch {
   fetchOf: (model: StoredModel, files: number[], options: FetchOptions) => ModelFetch | undefined
   /** The running fetch, or one of this whole file; undefined when it is all here. */
   fetchFor: (model: StoredModel, file: number, order: LoadOptions['order']) => Promise<ModelFetch | undefined>
-  /** Makes room on the disk, until it is let go of. Throws QuotaExceededError and OutOfSpaceError. */
-  holdRoom: (part: FilePart) => Promise<() => void>
+  /** Makes room for a part, until it is let go of, and copies what is here of it. Throws QuotaExceededError and OutOfSpaceError. */
+  expect: (part: FilePart, options: AbortOptions) => Promise<() => void>
   /** Fetches no more than these bytes. Room for them is up to the caller. */
   fetchRange: (model: StoredModel, file: number, range: { offset: number, length: number }, options: AbortOptions) => Promise<void>
   /** Why the load ended, or what was thrown. */
@@ -178,9 +178,9 @@ export class OpenShared implements OpenModel {
       const step = Math.min(STEP_BYTES, offset + length - at)
       if (isHere(file, at, step)) continue
       const first = blockAt(file.offsets, at)
-      const letGo = await this.#shared.holdRoom({ file, first, count: blockAt(file.offsets, at + step - 1) - first + 1 })
+      const letGo = await this.#shared.expect({ file, first, count: blockAt(file.offsets, at + step - 1) - first + 1 }, options)
       try {
-        await this.#shared.fetchRange(this.#model, position, { offset: at, length: step }, options)
+        if (!isHere(file, at, step)) await this.#shared.fetchRange(this.#model, position, { offset: at, length: step }, options)
       } finally {
         letGo()
       }

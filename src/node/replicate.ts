@@ -41,6 +41,7 @@ export async function pullShard ({ loads, store, shards }: { loads: Loads, store
     if (lacking === 0) return 0
     const letGo = await store.holdRoom(shard, `shard ${job.shard} of ${job.model}`)
     try {
+      await store.reusePart(shard, { signal })
       await fetchRanges(model, { path, shard, pace, signal, step: job.urgent ? URGENT_BYTES : PACE_BYTES })
     } finally {
       letGo()

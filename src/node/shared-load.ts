@@ -67,7 +67,7 @@ export class SharedLoad implements SharedFetch {
   readonly #prepared: Promise<Prepared>
   readonly #callers = new Set<object>()
   /** Those of them who load files: whom events and progress are for. */
-  readonly #loaders = new Set<object>()
+  readonly #loaders = new Map<object, { onDemand: boolean }>()
   readonly #readying = new Map<number, Promise<StoredModel>>()
   readonly #asked = new Set<string>()
   /** By the running fetch. */
@@ -111,7 +111,7 @@ export class SharedLoad implements SharedFetch {
     const caller = {}
     const ranges = rangesOf(options)
     this.#callers.add(caller)
-    if (ranges === undefined) this.#loaders.add(caller)
+    if (ranges === undefined) this.#loaders.set(caller, { onDemand: options.onDemand === true })
     this.#hint(options.from ?? [])
     options.onProgress?.(this.#progress(undefined))
     try {
@@ -161,7 +161,18 @@ export class SharedLoad implements SharedFetch {
     return this.#fetch ?? this.fetchOf(model, [file], { order })
   }
 
-  async holdRoom (part: FilePart): Promise<() => void> { return await this.#components.store.holdRoom(part, `a part of ${this.#key}`) }
+  /** Room for a part on its way in, until it is let go of; what other files here have of it is there by then. */
+  async expect (part: FilePart, options: AbortOptions): Promise<() => void> {
+    const { store } = this.#components
+    const letGo = await store.holdRoom(part, `a part of ${this.#key}`)
+    try {
+      await store.reusePart(part, options)
+    } catch (error) {
+      letGo()
+      throw error
+    }
+    return letGo
+  }
 
   /** Fetches no more than these bytes, beside whatever else is being fetched. Room for them is up to the caller. */
   async fetchRange (model: StoredModel, file: number, range: { offset: number, length: number }, options: AbortOptions): Promise<void> {
@@ -380,8 +391,14 @@ export class SharedLoad implements SharedFetch {
     this.#starvedSince ??= now
     if (now - this.#starvedSince > this.#settings.stallTimeoutMs) {
       const done = this.#fetch?.stats()
-      void this.end(new NoProviderError(`nobody has the rest of ${this.#key}: ${done?.bytesDone ?? 0} of ${done?.bytesTotal ?? 0} bytes are here and stay, ${this.#asked.size} peers were asked; load again when a holder is up`))
-      return
+      const reason = new NoProviderError(`nobody has the rest of ${this.#key}: ${done?.bytesDone ?? 0} of ${done?.bytesTotal ?? 0} bytes are here and stay, ${this.#asked.size} peers were asked; load again when a holder is up`)
+      if (this.#loaders.size === 0 || [...this.#loaders.values()].some(({ onDemand }) => !onDemand)) {
+        void this.end(reason)
+        return
+      }
+      // On demand others may have all that they have asked for so far: who waits is told, and nobody's model is closed.
+      this.#fetch?.giveUp(reason)
+      this.#starvedSince = now
     }
     this.#search()
   }

@@ -218,6 +218,10 @@ export class BlockStore implements ModelStore {
     return await this.#run(async ({ core, room }) => await core.structure.run(async () => await room.hold(part, what)))
   }
 
+  async reusePart (part: FilePart, options: AbortOptions = {}): Promise<void> {
+    await this.#run(async ({ models }) => { await models.reusePart(part, { signal: this.#eitherSignal(options) }) })
+  }
+
   async removeModel (cid: string, options?: { onlyCached?: boolean }): Promise<RemoveResult> {
     return await this.#run(async ({ core, room }) => await core.structure.run(async () => await room.remove(cid, options)))
   }

@@ -1,4 +1,4 @@
-import { Bitfield, HashMismatchError, ModelNotFoundError, throwIfAborted } from '../base/index.ts'
+import { Bitfield, HashMismatchError, ModelNotFoundError, throwIfAborted, type AbortOptions } from '../base/index.ts'
 import { checkModel, cidKey, verifyBytes, type Encoded, type FileIndex, type Model } from '../model/index.ts'
 import type { Blocks } from './blocks.ts'
 import { LINKS_AT_ONCE, inParallel } from './concurrency.ts'
@@ -6,7 +6,7 @@ import { LOOKUPS_PER_TURN, nextTurn, withWorkPair, type Core } from './core.ts'
 import { diskError } from './disk-errors.ts'
 import { FileRecord, ModelRecord, offsetsOf } from './records.ts'
 import type { Room } from './room.ts'
-import type { PutModelOptions } from './store.ts'
+import type { FilePart, PutModelOptions } from './store.ts'
 
 /** Files put into the catalog in one go: some milliseconds. */
 const FILES_PER_TURN = 100
@@ -213,18 +213,29 @@ export class Models {
 
   /** Copies blocks that are here in other files, or elsewhere in the same one. Verified like any that come in. */
   async #reuse (model: ModelRecord, options: PutModelOptions): Promise<void> {
+    await this.#reuseParts([...wantedFiles(model.files, options.wanted)].map(file => ({ file, first: 0, count: file.present.length })), options)
+  }
+
+  /** The same for a part of a file. */
+  async reusePart ({ file: { key }, first, count }: FilePart, options: AbortOptions): Promise<void> {
+    const file = this.#core.registry.files.get(key)
+    if (file !== undefined) await this.#reuseParts([{ file, first, count }], options)
+  }
+
+  async #reuseParts (parts: ReadonlyArray<{ file: FileRecord, first: number, count: number }>, { signal }: AbortOptions): Promise<void> {
     let lookups = 0
     let copied = 0
     if (this.#core.registry.heldBytes() === 0 && ![...this.#core.registry.files.values()].some(file => file.inPlace)) return
-    for (const file of wantedFiles(model.files, options.wanted)) {
+    for (const { file, first, count } of parts) {
       if (file.present.full) continue
       const { blocks } = file.index
       // A file may be the same block many times over: what was not found once is not looked for again.
       const missed = new Set<string>()
-      for (const [block, blockCid] of blocks.entries()) {
-        if (file.present.has(block) || missed.has(cidKey(blockCid))) continue
+      for (let block = first; block < first + count; block++) {
+        const blockCid = blocks.at(block)
+        if (blockCid === undefined || file.present.has(block) || missed.has(cidKey(blockCid))) continue
         if (++lookups % LOOKUPS_PER_TURN === 0) await nextTurn()
-        throwIfAborted(options.signal)
+        throwIfAborted(signal)
         const from = this.#blocks.find(blockCid)
         if (from === undefined) { missed.add(cidKey(blockCid)); continue }
         if (await this.copy(from.file, from.block, file, block)) copied++

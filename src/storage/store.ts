@@ -196,6 +196,8 @@ export interface ModelStore {
   makeRoom: (bytes: number, what: string) => Promise<void>
   /** The same for what is missing of a part of a file, and keeps that room for it until it is let go of. */
   holdRoom: (part: FilePart, what: string) => Promise<() => void>
+  /** Copies blocks of a part that are here in other files, or elsewhere in the same one, into it, verified like any that come in. */
+  reusePart: (part: FilePart, options?: AbortOptions) => Promise<void>
   isHeld: (cid: string) => boolean
   /** Throws ModelNotFoundError, and ModelInUseError while it is held; with `onlyCached` also when it is pinned, published or kept by then. */
   removeModel: (cid: string, options?: { onlyCached?: boolean }) => Promise<RemoveResult>

@@ -181,6 +181,8 @@ export class RunningFetch implements ModelFetch {
     }
   }
 
+  giveUp (reason: Error): void { this.#waiters.rejectAll(reason) }
+
   async complete (positions: Iterable<number>): Promise<void> {
     const places: number[] = []
     for (const file of new Set(Array.from(positions, position => this.#fileAt(position)))) {

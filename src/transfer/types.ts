@@ -128,6 +128,8 @@ export interface ModelFetch {
   addPeer: (peerId: string) => void
   /** One that has probably found this node just as well: it is dialled only if it does not call within seconds. */
   expectPeer: (peerId: string) => void
+  /** Tells whoever waits for blocks that they do not come. The fetch goes on: what others ask for may. */
+  giveUp: (reason: Error) => void
   /** Widens the wanted files. `onDemand`: of these only what is asked for by `want` and `read`. */
   addFiles: (files: number[], options?: { onDemand?: boolean }) => void
   /** Keeps it from ending when nothing is missing for a moment, until the returned function is called. */

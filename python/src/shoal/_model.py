@@ -179,7 +179,9 @@ class Model:
         The directory of the complete files, when all wanted ones are. Throws UsageError for files that were added in
         place from several directories, and as `wait` does.
         """
-        result = self.wait(timeout)
+        return self._directory_of(self.wait(timeout))
+
+    def _directory_of(self, result: LoadResult) -> Path:
         directory = result.path or self._directory or _common_directory([file for file in self._opened if file.wanted])
         if directory is None:
             raise UsageError(f"the files of {self.cid} do not lie in one directory; place them in one with: shoal get {self.cid} --output DIR")

@@ -26,6 +26,7 @@ from . import _api, _scope
 from ._limits import SHORT_CALLS_MAX, WAITS_MAX
 from ._model import Model as _Model
 from ._model import ModelFile as _ModelFile
+from ._outcome import Outcome
 from ._tensors import framework_or_default
 from ._types import Framework, LoadResult, Progress, TensorInfo
 from .errors import AbortError
@@ -58,12 +59,13 @@ async def _run_in(pool: ThreadPoolExecutor, function: Callable[_P, _R], *args: _
     scope = _scope.Scope()
     context = contextvars.copy_context()
     context.run(_scope.current.set, scope)
-    running = asyncio.get_running_loop().run_in_executor(pool, functools.partial(context.run, functools.partial(function, *args, **kwargs)))
+    begun = pool.submit(context.run, functools.partial(function, *args, **kwargs))
+    running = asyncio.wrap_future(begun)
     try:
         return await asyncio.shield(running)
     except asyncio.CancelledError:
         scope.end(AbortError("the task was cancelled"))
-        running.cancel()  # where no thread has begun it
+        begun.cancel()  # where no thread has begun it; asyncio's own future would not wait for one that has
         await asyncio.wait([running])
         if not running.cancelled() and running.exception() is None and isinstance(result := running.result(), _Model):
             result.close()
@@ -132,12 +134,10 @@ class Model:
         return ModelFile(self._model.file(name))
 
     async def wait(self) -> LoadResult:
-        await self._told()
-        return self._model.wait()
+        return (await self._told()).get()
 
     async def path(self) -> Path:
-        await self._told()
-        return self._model.path()
+        return self._model._directory_of((await self._told()).get())
 
     async def tensors(self) -> list[TensorInfo]:
         return await _run(self._model.tensors)
@@ -155,8 +155,8 @@ class Model:
         """Does not wait for anything."""
         self._model.close()
 
-    async def _told(self) -> None:
-        """Returns when the load has ended. Any number may wait, without a thread."""
+    async def _told(self) -> Outcome:
+        """How the load has ended, when it has. Any number may wait, without a thread."""
         outcome = await _run_in(_pools.short, self._model._whole)
         loop, told = asyncio.get_running_loop(), asyncio.Event()
 
@@ -169,6 +169,7 @@ class Model:
             await told.wait()
         finally:
             outcome.forget(wake)
+        return outcome
 
 
 def _awaitable(function: Callable[_P, _R]) -> Callable[_P, Coroutine[Any, Any, _R]]:
