@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
-import { open, readFile } from 'node:fs/promises'
+import { execFileSync } from 'node:child_process'
+import { open, readFile, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { BLOCK_BYTES_MAX, PAGE_BYTES, STORE_HANDLES_MAX, seededRandom, shuffle, silentLogger } from '../../../src/base/index.ts'
@@ -56,6 +57,68 @@ describe('BlockWriter', () => {
       await handles.close()
     })
   }
+
+  describe('where the volume refuses O_DIRECT', () => {
+    let refusing: (AsyncDisposable & { path: string }) | undefined
+    const place = (): string => refusing?.path ?? assert.fail('nothing is mounted')
+    const content = contentOf(seededRandom(7), BLOCK_BYTES_MAX)
+
+    /** Blocks with ragged edges, then what is on the disk. */
+    async function written (writer: BlockWriter, path: string): Promise<Buffer> {
+      const handle = await open(path, 'w')
+      await handle.truncate(content.length)
+      await handle.close()
+      const edges = new Edges()
+      for (const [from, to] of [[1_000_001, content.length], [0, 300_001], [300_001, 1_000_001]] as const) {
+        await withSlot(async slot => {
+          slot.prepare(from, to - from).set(content.subarray(from, to))
+          await writer.write(path, from, slot, edges)
+        })
+      }
+      await writer.flush(path, edges)
+      return await readFile(path)
+    }
+
+    before(async function () {
+      if (process.getuid?.() !== 0) this.skip() // mounting needs root
+      refusing = await temporaryDirectory()
+      execFileSync('mount', ['-t', 'ramfs', 'shoal-test', refusing.path])
+    })
+    after(async () => {
+      if (refusing === undefined) return
+      execFileSync('umount', [refusing.path])
+      await refusing[Symbol.asyncDispose]()
+    })
+
+    it('finds that out at the start, and writes through the page cache', async () => {
+      const handles = new HandlePool(STORE_HANDLES_MAX)
+      const writer = new BlockWriter(handles, 'auto', silentLogger)
+      await writer.probe(place())
+      assert.equal(writer.direct, false)
+      assert.ok((await written(writer, join(place(), 'file'))).equals(content))
+      assert.deepEqual(await readdir(place()), ['file'])
+      await handles.close()
+    })
+
+    it('says so when it was told to', async () => {
+      const handles = new HandlePool(STORE_HANDLES_MAX)
+      await assert.rejects(new BlockWriter(handles, 'on', silentLogger).probe(place()), { name: 'ConfigError', message: /refuses O_DIRECT.*set it to auto/ })
+      await handles.close()
+    })
+
+    it('goes on through the page cache when it refuses only later', async function () {
+      await using directory = await temporaryDirectory()
+      const handles = new HandlePool(STORE_HANDLES_MAX)
+      const writer = new BlockWriter(handles, 'auto', silentLogger)
+      await writer.probe(directory.path)
+      if (!writer.direct) this.skip()
+      assert.ok((await written(writer, join(directory.path, 'file'))).equals(content))
+      assert.equal(writer.direct, true, 'was it written direct at all?')
+      assert.ok((await written(writer, join(place(), 'later'))).equals(content))
+      assert.equal(writer.direct, false)
+      await handles.close()
+    })
+  })
 
   it('refuses a slot that lies at another offset than its block', async () => {
     const handles = new HandlePool(1)
