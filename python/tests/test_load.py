@@ -247,6 +247,15 @@ def test_a_daemon_that_dies(publisher: Daemon, start_daemon: StartDaemon, tmp_pa
     victim.stop()
 
 
+def test_a_bar_is_drawn_where_it_is_asked_for_and_nowhere_else(publisher: Daemon, reader: Daemon, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    cid = shoal.save_model(None, write_files(tmp_path / "model", 32), socket=publisher.socket, progress=False)
+    shoal.load(cid, progress=True, socket=reader.socket)
+    drawn = capfd.readouterr().err
+    assert cid in drawn and "100%" in drawn and "24.0M/24.0M" in drawn, drawn
+    shoal.load(cid, socket=reader.socket)  # standard error is no terminal
+    assert capfd.readouterr().err == ""
+
+
 def test_a_progress_function_that_fails_ends_the_load(publisher: Daemon, reader: Daemon, tmp_path: Path) -> None:
     cid = shoal.save_model(None, write_files(tmp_path / "model", 9), socket=publisher.socket)
 
