@@ -30,7 +30,7 @@ export class Context {
   constructor (options: GlobalOptions) {
     this.json = options.json ?? false
     this.quiet = options.quiet ?? false
-    for (const name of ['data', 'api'] as const) if (options[name] === '') throw new UsageError(`--${name} is empty; give it a path, or leave it out`)
+    for (const name of ['data', 'api'] as const) checkPathOption(`--${name}`, options[name])
     this.dataDirectory = options.data === undefined ? defaultDataDirectory() : resolve(options.data)
     this.socketPath = options.api === undefined ? defaultSocketPath(process.env, options.data === undefined ? undefined : this.dataDirectory) : resolve(options.api)
     checkSocketPath(this.socketPath)
@@ -99,6 +99,11 @@ export function action<Args extends unknown[]> (work: (context: Context, ...args
     const code = await work(context, ...given as Args)
     if (typeof code === 'number') process.exitCode = code
   }
+}
+
+/** An empty path would be resolved to the current directory: an unset variable of a script is not to mean that. Throws UsageError. */
+export function checkPathOption (option: string, path: string | undefined): void {
+  if (path === '') throw new UsageError(`${option} is empty; give it a path, or leave it out`)
 }
 
 /** For options that may be repeated. */

@@ -71,7 +71,8 @@ describe('the command line', function () {
     })
 
     it('exits 2 for wrong usage, in words or as JSON', async () => {
-      const wrong: string[][] = [[], ['frobnicate'], ['get'], ['ls', 'extra'], ['add', '--nope', 'x'], ['get', NOWHERE, '--order', 'random'], ['--api', `/${'x'.repeat(120)}`, 'ls'], ['--data'], ['--data', '', 'ls'], ['--api', '', 'ls']]
+      const wrong: string[][] = [[], ['frobnicate'], ['get'], ['ls', 'extra'], ['add', '--nope', 'x'], ['get', NOWHERE, '--order', 'random'], ['--api', `/${'x'.repeat(120)}`, 'ls'], ['--data'], ['--data', '', 'ls'], ['--api', '', 'ls'],
+        ['add', ''], ['add', '', '--in-place'], ['add', '--from-hf-cache', 'org/name', '--cache-dir', ''], ['get', NOWHERE, '--output', ''], ['export', NOWHERE, '--hf-cache', '--cache-dir', '']]
       for (const args of wrong) {
         const [words, json] = await Promise.all([shoal(args), shoal(['--json', ...args])])
         assert.deepEqual([words.code, words.stdout, json.code, json.stdout], [2, '', 2, ''], args.join(' '))

@@ -4,7 +4,7 @@ import { AbortError, UsageError } from '../../base/index.ts'
 import { DEFAULT_REVISION, showRepoName } from '../../model/repo-name.ts'
 import type { CachedSnapshot } from '../../hf/cache.ts'
 import type { AddOptions, AddResult } from '../../node/types.ts'
-import { action, type Context } from '../context.ts'
+import { action, checkPathOption, type Context } from '../context.ts'
 import { count, duration, size } from '../format.ts'
 import { parseReplicas } from '../units.ts'
 
@@ -40,6 +40,9 @@ export function addAdd (program: Command): void {
 
 /** What stands in a client's cache, when that is to be added. Throws UsageError. */
 async function snapshotOf (path: string | undefined, { fromHfCache, revision, cacheDir, inPlace, follow }: Options): Promise<CachedSnapshot | undefined> {
+  // Resolved, it would be the current directory, and all of that would be told to the swarm.
+  if (path === '') throw new UsageError('the path is empty; say what to add, as "." for the current directory')
+  checkPathOption('--cache-dir', cacheDir)
   if (fromHfCache === undefined) {
     if (path === undefined) throw new UsageError('say what to add: a path, or --from-hf-cache ORG/NAME')
     if (revision !== undefined || cacheDir !== undefined) throw new UsageError('--revision and --cache-dir go with --from-hf-cache')

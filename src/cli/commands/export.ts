@@ -1,7 +1,7 @@
 import type { Command } from 'commander'
 import { UsageError } from '../../base/index.ts'
 import { CID_ORG, DEFAULT_REVISION, parseRepoName, showRepoName, type RepoName } from '../../model/repo-name.ts'
-import { action, type Context } from '../context.ts'
+import { action, checkPathOption, type Context } from '../context.ts'
 import { count, size } from '../format.ts'
 import { load } from '../loading.ts'
 
@@ -16,6 +16,7 @@ export function addExport (program: Command): void {
     .option('--cache-dir <dir>', 'the cache (default: $HF_HUB_CACHE, else $HF_HOME/hub, else ~/.cache/huggingface/hub)')
     .action(action(async (context, cid: string, options: Options) => {
       if (options.hfCache !== true) throw new UsageError('say where to export to: shoal export CID --hf-cache')
+      checkPathOption('--cache-dir', options.cacheDir)
       const given = options.name === undefined ? undefined : parseRepoName(options.name)
       context.listenForInterrupts()
       const { defaultCacheDirectory, exportToCache } = await import('../../hf/cache.ts')

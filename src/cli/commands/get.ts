@@ -3,7 +3,7 @@ import { commonDirectory } from '../../api/common-directory.ts'
 import { placeFiles } from '../../api/place.ts'
 import type { OpenFile } from '../../node/types.ts'
 import { AbortError, INCLUDE_GLOBS_MAX, UsageError } from '../../base/index.ts'
-import { action, collect, type Context } from '../context.ts'
+import { action, checkPathOption, collect, type Context } from '../context.ts'
 import { count, duration, rate, size } from '../format.ts'
 import { load } from '../loading.ts'
 
@@ -18,6 +18,7 @@ export function addGet (program: Command): void {
     .addOption(new Option('--order <order>', 'which blocks first (default: rarest)').choices(['rarest', 'sequential']))
     .action(action(async (context, cid: string, options: Options) => {
       if (options.include !== undefined && options.include.length > INCLUDE_GLOBS_MAX) throw new UsageError(`at most ${INCLUDE_GLOBS_MAX} globs may be given with --include`)
+      checkPathOption('--output', options.output)
       const order = orderOf(options.order)
       context.listenForInterrupts()
       const { result, files } = await load(context, cid, { include: options.include, order, goOn: `shoal get ${cid}` })
