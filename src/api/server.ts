@@ -10,6 +10,7 @@ import {
 import { version } from '../node/version.ts'
 import type { ShoalNode } from '../node/types.ts'
 import { createApp, createWatchApp } from './app.ts'
+import { closeOldestBeyond } from './connection-limit.ts'
 import type { GuardInit } from './guard.ts'
 import type { EndpointTraffic } from './endpoint-metrics.ts'
 import { API_TCP, METRICS, bracketed, checkListen, listen, type ListenInit } from './listen.ts'
@@ -51,6 +52,8 @@ export interface ApiServer {
 const STOP_GRACE_MS = 1_500
 /** A head that takes longer than this to arrive is no client's of ours. */
 const HEADERS_TIMEOUT_MS = 10_000
+/** Node looks every half a minute, and until then keeps those who are too slow. */
+const TIMEOUTS_CHECKED_MS = 1_000
 /** Anybody may connect to the metrics: of those who say or take nothing, few are kept, and not for long. */
 const WATCH_CONNECTIONS_MAX = 64
 const WATCH_TIMEOUT_MS = 15_000
@@ -99,7 +102,7 @@ class NodeApiServer implements ApiServer {
       }
       if (watch !== undefined) {
         const watched = httpServer(createWatchApp({ ...common, guard: guardOf(watch) }, 'the metrics listener'))
-        watched.maxConnections = WATCH_CONNECTIONS_MAX
+        closeOldestBeyond(watched, WATCH_CONNECTIONS_MAX)
         watched.setTimeout(WATCH_TIMEOUT_MS)
         this.#metricsUrl = `${await listen(watched, watch, METRICS)}/metrics`
         this.#serve(watched)
@@ -137,7 +140,7 @@ class NodeApiServer implements ApiServer {
 
 function httpServer ({ fetch }: ReturnType<typeof createApp>): Server {
   // The globals of the process stay as they are: other nodes and other programs live in it.
-  const server = createServer({ headersTimeout: HEADERS_TIMEOUT_MS }, getRequestListener(fetch, { overrideGlobalObjects: false }))
+  const server = createServer({ headersTimeout: HEADERS_TIMEOUT_MS, connectionsCheckingInterval: TIMEOUTS_CHECKED_MS }, getRequestListener(fetch, { overrideGlobalObjects: false }))
   server.maxConnections = API_CONNECTIONS_MAX
   return server
 }

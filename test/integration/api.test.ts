@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
 import { access, mkdir, mkdtemp, rm, stat, writeFile } from 'node:fs/promises'
 import { request, type IncomingHttpHeaders } from 'node:http'
-import { createServer } from 'node:net'
+import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { ApiClient, createApiServer, type ApiServer, type ApiServerInit } from '../../src/api/index.ts'
@@ -264,6 +265,21 @@ describe('api', () => {
       assert.deepEqual(new Set(told.flat()), new Set([200]))
     })
 
+    it('where metrics are told answer who asks for health, whoever else holds connections there', async () => {
+      const { server } = await one({ watch: { host: '127.0.0.1', port: 0 } })
+      const port = Number(new URL(server.metricsUrl ?? '').port)
+      const sockets = Array.from({ length: 64 }, () => connect(port, '127.0.0.1').on('error', () => undefined))
+      const trickle = setInterval(() => { for (const socket of sockets) socket.write('x') }, 20)
+      try {
+        for (const socket of sockets) socket.write('GET /metrics HTTP/1.1\r\nx-slow: ')
+        await Promise.all(sockets.map(async socket => { if (socket.connecting) await once(socket, 'connect') }))
+        for (const path of ['/livez', '/readyz', '/livez', '/readyz']) assert.equal((await ask({ port }, path)).status, 200)
+      } finally {
+        clearInterval(trickle)
+        for (const socket of sockets) socket.destroy()
+      }
+    })
+
     it('TCP beyond loopback needs to be meant, and a token worth the name', () => {
       const node = {} as ShoalNode
       const tcp = { host: '127.0.0.1', port: 0, token: TOKEN }
@@ -378,7 +394,6 @@ describe('api', () => {
 
     it('stops in order: not ready, streams told why, all within two seconds, whoever holds a connection', async () => {
       const { cid, client, server } = await slowPair()
-      const { connect } = await import('node:net')
       const idle = connect(server.socketPath)
       await new Promise(resolve => idle.once('connect', resolve))
       idle.on('error', () => undefined)
