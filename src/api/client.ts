@@ -11,7 +11,7 @@ import {
 import { API_LINE_BYTES_MAX, API_RESPONSE_BYTES_MAX } from '../base/limits.ts'
 import type { AbortOptions, ProgressOptions } from '../base/options.ts'
 import type {
-  AddOptions, AddProgress, AddResult, DrainOptions, DrainProgress, DrainResult, LoadOptions, LoadProgress, LoadResult, ModelLink, ModelSummary, PeerStatus, PinOptions,
+  AddOptions, AddProgress, AddResult, DrainOptions, DrainProgress, DrainResult, LoadOptions, LoadResult, ModelLink, ModelSummary, PeerStatus, PinOptions,
   ReplicationProgress, TransferStatus, Verification
 } from '../node/types.ts'
 import type { RepoName } from '../model/repo-name.ts'
@@ -26,6 +26,12 @@ import type {
 export type ClientLoadOptions = Omit<LoadOptions, 'onDemand' | 'reserve'>
 /** On demand, room is made for what is waited for. */
 export type OpenOptions = Omit<LoadOptions, 'onProgress' | 'reserve'>
+
+export interface LoadHooks {
+  onFiles?: (message: OpenMessage & { type: 'files' }) => void
+  /** Runs when all is here and before the load is closed: until it ends the files are not evicted. */
+  whileHeld?: (result: LoadResult) => Promise<void>
+}
 
 interface Call extends AbortOptions {
   method: 'GET' | 'POST' | 'PUT' | 'DELETE'
@@ -67,11 +73,18 @@ export class ApiClient {
     return this.#stream<OpenMessage>({ method: 'POST', path: `${model(cid)}/load`, body: { include, order, onDemand, providerTimeoutMs }, signal })
   }
 
-  /** Opens a model and waits for its end. */
-  async load (cid: string, options: ClientLoadOptions & { onFiles?: (message: OpenMessage & { type: 'files' }) => void } = {}): Promise<LoadResult> {
-    const { include, order, providerTimeoutMs, signal, onFiles } = options
-    const call: Call = { method: 'POST', path: `${model(cid)}/load`, body: { include, order, providerTimeoutMs }, signal }
-    return await this.#finish<OpenMessage, LoadProgress, LoadResult>(call, options, message => { if (message.type === 'files') onFiles?.(message) })
+  /** Opens a model and waits for its end, and for that of `whileHeld`. */
+  async load (cid: string, options: ClientLoadOptions & LoadHooks = {}): Promise<LoadResult> {
+    const { include, order, providerTimeoutMs, signal, onFiles, whileHeld } = options
+    const hold = whileHeld === undefined ? undefined : true
+    for await (const message of this.#stream<OpenMessage>({ method: 'POST', path: `${model(cid)}/load`, body: { include, order, providerTimeoutMs, hold }, signal })) {
+      if (message.type === 'files') onFiles?.(message)
+      if (message.type === 'progress') options.onProgress?.(message.progress)
+      if (message.type !== 'done') continue
+      await whileHeld?.(message.result)
+      return message.result
+    }
+    throw this.#gone(undefined)
   }
 
   /** Resolves when the range is verified and on disk; moves it to the front of the fetch. The model must be open or complete. */
@@ -164,12 +177,11 @@ export class ApiClient {
   }
 
   async #finish<Message extends { type: string }, Progress, Result> (
-    call: Call, { onProgress }: ProgressOptions<Progress>, onOther: (message: Message) => void = () => undefined
+    call: Call, { onProgress }: ProgressOptions<Progress>
   ): Promise<Result> {
     for await (const message of this.#stream<Message>(call)) {
       if (message.type === 'done') return (message as unknown as { result: Result }).result
       if (message.type === 'progress') onProgress?.((message as unknown as { progress: Progress }).progress)
-      else onOther(message)
     }
     throw this.#gone(undefined)
   }

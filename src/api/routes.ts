@@ -1,3 +1,4 @@
+import { once } from 'node:events'
 import { createRoute, type OpenAPIHono, type z } from '@hono/zod-openapi'
 import type { HttpBindings } from '@hono/node-server'
 import type { Context, MiddlewareHandler, TypedResponse } from 'hono'
@@ -103,13 +104,14 @@ function addLoadRoutes (app: OpenAPIHono<ApiEnv>, { node, ...init }: RoutesInit)
     responses: { 200: lines('The files, progress, then the result', schemas.LoadLine), ...failed }
   }), c => {
     const cid = cidOf(c.req.valid('param'))
-    const options = c.req.valid('json')
+    const { hold, ...options } = c.req.valid('json')
     return stream<OpenMessage>(c, init, async (sink, signal) => {
       const model = await node.open(cid, { ...options, reserve: options.onDemand !== true, signal, onProgress: progress => { sink.progress({ type: 'progress', progress }) } })
       loads.add(model)
       try {
         sink.send({ type: 'files', files: [...model.files], path: node.models().find(held => held.cid === model.cid)?.path })
         sink.send({ type: 'done', result: await model.done })
+        if (hold === true && !signal.aborted) await once(signal, 'abort')
       } finally {
         loads.delete(model)
         model.close()

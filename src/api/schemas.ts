@@ -50,7 +50,8 @@ export const LoadBody = z.strictObject({
   include: z.array(z.string().min(1).max(INCLUDE_GLOB_BYTES_MAX)).max(INCLUDE_GLOBS_MAX).optional().openapi({ description: 'only files whose path matches one of these globs' }),
   order: z.enum(['rarest', 'sequential']).optional(),
   onDemand: z.boolean().optional().openapi({ description: 'fetch, and make room for, only what is waited for; unless all is here, the answer then ends when its reader closes it' }),
-  providerTimeoutMs: z.int().min(1).max(WAIT_MS_MAX).optional().openapi({ description: 'give up when no provider was found for this long' })
+  providerTimeoutMs: z.int().min(1).max(WAIT_MS_MAX).optional().openapi({ description: 'give up when no provider was found for this long' }),
+  hold: z.boolean().optional().openapi({ description: 'the answer goes on after `done` until its reader closes it, and the model is not evicted before that: for who takes the files' })
 }).openapi('LoadRequest')
 
 export const WaitBody = z.strictObject({

@@ -3,19 +3,32 @@ import type { LoadOptions, LoadProgress, LoadResult, OpenFile } from '../node/ty
 import type { Context } from './context.ts'
 import type { ProgressUpdate } from './progress.ts'
 
-/** Loads a model and shows how far it is. `goOn` is the command that a user who interrupts it goes on with. */
-export async function load (context: Context, cid: string, { include, order, goOn }: Pick<LoadOptions, 'include' | 'order'> & { goOn: string }): Promise<{ result: LoadResult, files: OpenFile[] }> {
+export interface LoadInit extends Pick<LoadOptions, 'include' | 'order'> {
+  /** The command that a user who interrupts it goes on with. */
+  goOn: string
+  /** Takes the files while no other load can evict them. Says itself what it means that it was interrupted. */
+  take?: ((files: OpenFile[], result: LoadResult) => Promise<void>) | undefined
+}
+
+/** Loads a model and shows how far it is. */
+export async function load (context: Context, cid: string, { include, order, goOn, take }: LoadInit): Promise<{ result: LoadResult, files: OpenFile[] }> {
   const progress = context.progress('loading')
   let files: OpenFile[] = []
+  let taking = false
   try {
     const result = await context.client.load(cid, {
       include, order, signal: context.signal,
       onProgress: now => { progress.update(shown(now)) },
-      onFiles: message => { files = message.files.filter(file => file.wanted) }
+      onFiles: message => { files = message.files.filter(file => file.wanted) },
+      whileHeld: take === undefined ? undefined : async result => {
+        progress.stop()
+        taking = true
+        await take(files, result)
+      }
     })
     return { result, files }
   } catch (error) {
-    if (context.signal.aborted) throw new AbortError(`interrupted; what has arrived is kept, go on with: ${goOn}`, { cause: error })
+    if (context.signal.aborted && !taking) throw new AbortError(`interrupted; what has arrived is kept, go on with: ${goOn}`, { cause: error })
     throw error
   } finally {
     progress.stop()

@@ -200,6 +200,27 @@ describe('api', () => {
     })
   })
 
+  it('a load that is held keeps its model from being evicted by another, until it is closed', async () => {
+    const [publisher, loader] = await cluster.spawn(2, position => position === 0 ? {} : { settings: { storage: { quota: 20 * MiB } } })
+    assert.ok(publisher !== undefined && loader !== undefined)
+    await cluster.connect()
+    await mkdir(join(root, 'other'))
+    await writeFile(join(root, 'other', 'weights.bin'), randomBytes(12 * MiB))
+    const { cid } = await publisher.add(join(root, 'model'), { replicas: 0 })
+    const other = await publisher.add(join(root, 'other'), { replicas: 0 })
+    const { client } = await serve(loader)
+    let files: string[] = []
+    await client.load(cid, {
+      onFiles: message => { files = message.files.map(file => file.localPath ?? '') },
+      whileHeld: async () => {
+        await assert.rejects(client.load(other.cid), { name: 'QuotaExceededError' })
+        for (const file of files) await access(file)
+      }
+    })
+    await client.load(other.cid)
+    for (const file of files) await assert.rejects(access(file), { code: 'ENOENT' })
+  })
+
   describe('hostile requests', () => {
     it('from web pages are refused on both sockets, and no answer invites them', async () => {
       const { socketPath, server } = await one({ tcp: { host: '127.0.0.1', port: 0, token: TOKEN } })

@@ -1,6 +1,7 @@
 import type { Command } from 'commander'
 import { UsageError } from '../../base/index.ts'
 import { CID_ORG, DEFAULT_REVISION, parseRepoName, showRepoName, type RepoName } from '../../model/repo-name.ts'
+import type { LoadResult, OpenFile } from '../../node/types.ts'
 import { action, checkPathOption, type Context } from '../context.ts'
 import { count, size } from '../format.ts'
 import { load } from '../loading.ts'
@@ -20,13 +21,15 @@ export function addExport (program: Command): void {
       const given = options.name === undefined ? undefined : parseRepoName(options.name)
       context.listenForInterrupts()
       const { defaultCacheDirectory, exportToCache } = await import('../../hf/cache.ts')
-      const { result: { cid: loaded }, files } = await load(context, cid, { goOn: `shoal export ${cid} --hf-cache` })
-      const name = given ?? await linkedName(context, loaded)
-      const progress = context.progress('placing')
-      const result = await exportToCache(loaded, files, name, options.cacheDir ?? defaultCacheDirectory(), { signal: context.signal, onProgress: now => { progress.update(now) } })
-        .finally(() => { progress.stop() })
-      context.note(`${showRepoName(name)}: ${count(result.files, 'file')}, ${size(result.bytes)}; ${result.reflinked + result.linked} linked, ${result.copied} copied, ${result.kept} there before`)
-      context.print({ cid: loaded, ...name, ...result }, result.path)
+      const write = async (files: OpenFile[], { cid: loaded }: LoadResult): Promise<void> => {
+        const name = given ?? await linkedName(context, loaded)
+        const progress = context.progress('placing')
+        const result = await exportToCache(loaded, files, name, options.cacheDir ?? defaultCacheDirectory(), { signal: context.signal, onProgress: now => { progress.update(now) } })
+          .finally(() => { progress.stop() })
+        context.note(`${showRepoName(name)}: ${count(result.files, 'file')}, ${size(result.bytes)}; ${result.reflinked + result.linked} linked, ${result.copied} copied, ${result.kept} there before`)
+        context.print({ cid: loaded, ...name, ...result }, result.path)
+      }
+      await load(context, cid, { goOn: `shoal export ${cid} --hf-cache`, take: write })
     }))
 }
 

@@ -21,8 +21,11 @@ export function addGet (program: Command): void {
       checkPathOption('--output', options.output)
       const order = orderOf(options.order)
       context.listenForInterrupts()
-      const { result, files } = await load(context, cid, { include: options.include, order, goOn: `shoal get ${cid}` })
-      const path = options.output === undefined ? result.path ?? commonDirectory(files) : await place(context, files, options.output)
+      const { output } = options
+      let placed: string | undefined
+      const take = output === undefined ? undefined : async (files: OpenFile[]): Promise<void> => { placed = await place(context, files, output) }
+      const { result, files } = await load(context, cid, { include: options.include, order, goOn: `shoal get ${cid}`, take })
+      const path = placed ?? result.path ?? commonDirectory(files)
       const { bytes, seconds, fetchedBytes, reusedBytes, duplicateBytes, peers } = result
       context.note(`${size(bytes)} in ${duration(seconds)}${fetchedBytes > 0 ? ` (${rate(fetchedBytes / Math.max(seconds, 0.001))})` : ''}: ` +
         `${size(fetchedBytes)} fetched from ${count(Object.keys(peers).length, 'peer')}, ${size(reusedBytes)} was here`)
