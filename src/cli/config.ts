@@ -145,6 +145,12 @@ const CAP_KEYS = {
 } as const satisfies Partial<Record<keyof NodeSettings['transfer'], keyof typeof KEYS>>
 
 type Key = keyof typeof KEYS
+
+/** Messages go into logs: invites hold the swarm key, and an address may come with a password. */
+const SECRET_KEYS: ReadonlySet<Key> = new Set<Key>(['join', 'hf.upstream'])
+/** An invite, or a piece of one; src/discovery/invite.ts. */
+const INVITE = /shoal1/i
+
 type Values = { [K in Key]?: z.output<typeof KEYS[K]> }
 
 export const configKeys: readonly string[] = [...Object.keys(KEYS), 'labels']
@@ -172,7 +178,7 @@ export function resolveConfig (layers: readonly Layer[]): Config {
   const values: Record<string, unknown> = {}
   for (const [key, { value, source }] of raw) {
     const checked = KEYS[key].safeParse(value)
-    if (!checked.success) throw new ConfigError(`${key} ${checked.error.issues[0]?.message ?? 'is wrong'}, not ${JSON.stringify(value)} (from ${source})`)
+    if (!checked.success) throw wrongValue(key, checked.error, { value, source })
     values[key] = checked.data
   }
   const config = assemble(values as Values, labels)
@@ -227,7 +233,7 @@ export function flagLayer (flags: { set?: string[], label?: string[], listen?: s
 
 function setPair (values: Map<string, unknown>, pair: string, flag: string, prefix = ''): void {
   const at = pair.indexOf('=')
-  if (at <= 0) throw new ConfigError(`${flag} takes key=value, not ${JSON.stringify(pair)}`)
+  if (at <= 0) throw new ConfigError(`${flag} takes key=value, not ${INVITE.test(pair) ? 'an invite, which goes with --join' : JSON.stringify(pair)}`)
   values.set(prefix + pair.slice(0, at).trim(), pair.slice(at + 1))
 }
 
@@ -314,6 +320,13 @@ function replicationOf (values: Values): NodeSettings['replication'] | undefined
 
 function unordered (lower: string, low: number, upper: string, high: number): ConfigError {
   return new ConfigError(`${lower} (${low}) must not be more than ${upper} (${high}); set both, so that min <= target <= max`)
+}
+
+function wrongValue (key: Key, { issues: [issue] }: z.ZodError, { value, source }: { value: unknown, source: string }): ConfigError {
+  const message = issue?.message ?? 'is wrong'
+  if (!SECRET_KEYS.has(key)) return new ConfigError(`${key} ${message}, not ${JSON.stringify(value)} (from ${source})`)
+  const position = issue?.path[0]
+  return new ConfigError(`${typeof position === 'number' ? `entry ${position + 1} of ${key}` : key} ${message} (from ${source}; what is there is not told, for it may hold secrets)`)
 }
 
 function unknownKey (key: string, source: string): ConfigError {

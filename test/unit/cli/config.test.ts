@@ -13,6 +13,9 @@ const README = new URL('../../../config/README.md', import.meta.url).pathname
 
 const set = (...pairs: string[]): Layer => flagLayer({ set: pairs })
 
+/** What the error says, and that it does not say the secret. */
+const untold = (message: RegExp) => (error: Error): boolean => error.name === 'ConfigError' && message.test(error.message) && !/hush/i.test(error.message)
+
 describe('cli: configuration', () => {
   let directory: string
   before(async () => { directory = await mkdtemp(join(tmpdir(), 'shoal-config-')) })
@@ -153,6 +156,23 @@ describe('cli: configuration', () => {
     assert.equal(Object.keys(resolveConfig([set(...labels.slice(1))]).node.labels ?? {}).length, 16)
     assert.throws(() => set('=1'), { name: 'ConfigError' })
     assert.throws(() => set('storage.quota'), { name: 'ConfigError' })
+  })
+
+  it('tells no secrets with what is wrong', async () => {
+    const path = join(directory, 'secret.json')
+    await writeFile(path, '{"join": ["shoal1hush", 7], "hf": {"upstream": "https://me:hush@hub.example"}}')
+    const { values } = await readConfigFile(path)
+    const many = Array.from({ length: 65 }, () => 'shoal1hush')
+    const wrong: Array<[unknown, RegExp]> = [
+      [values.get('join'), /^entry 2 of join must be text \(from x; /],
+      [{ first: 'shoal1hush' }, /^join must be a list \(from x; /],
+      [many.join(','), /^join must have 64 entries at most \(from x; /],
+      [['shoal1hush', ''], /^entry 2 of join must not be empty /]
+    ]
+    for (const [value, message] of wrong) assert.throws(() => resolveConfig([{ source: 'x', values: new Map([['join', value]]) }]), untold(message))
+    assert.throws(() => resolveConfig([{ source: 'x', values: new Map([['hf.upstream', values.get('hf.upstream')]]) }]), untold(/^hf\.upstream must be an address /))
+    assert.throws(() => set('shoal1hush'), untold(/--join/))
+    assert.throws(() => set('SHOAL1HUSH'), untold(/--join/))
   })
 
   it('refuses files that are missing, no JSON, or no object', async () => {
