@@ -30,7 +30,7 @@ export const ErrorBody = z.object({
 
 // Requests. Strict: a misspelt key is an error, not a silent default.
 export const CidParam = z.object({ cid: z.string().min(1).max(CID_TEXT_MAX).openapi({ param: { name: 'cid', in: 'path' }, description: 'a model CID' }) })
-export const ShowQuery = z.object({ tensors: z.enum(['true', 'false']).optional().openapi({ description: 'list the tensors too' }) })
+export const ShowQuery = z.strictObject({ tensors: z.enum(['true', 'false']).optional().openapi({ description: 'list the tensors too' }) })
 
 const replicas = z.int().min(0).max(REPLICAS_MAX)
 
@@ -73,7 +73,7 @@ export const ConnectBody = z.strictObject({ multiaddr: z.string().min(1).max(INV
 const repo = z.string().min(1).max(2 * REPO_NAME_PART_MAX + 1).openapi({ example: 'meta/llama-3-8b', description: 'ORG/NAME, as Hugging Face clients ask for it' })
 const revision = z.string().min(1).max(REVISION_BYTES_MAX).openapi({ example: 'main', description: 'a branch or tag; default main' })
 export const LinkBody = z.strictObject({ repo, revision: revision.optional(), cid: z.string().min(1).max(CID_TEXT_MAX) }).openapi('LinkRequest')
-export const LinkQuery = z.object({ repo, revision: revision.optional() })
+export const LinkQuery = z.strictObject({ repo, revision: revision.optional() })
 
 // Answers.
 const summary = {
