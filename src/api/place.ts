@@ -6,7 +6,7 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { constants, unlinkSync } from 'node:fs'
 import { chmod, copyFile, link, lstat, open, rename, stat, type FileHandle } from 'node:fs/promises'
-import { dirname, relative, resolve, sep } from 'node:path'
+import { dirname, join, relative, resolve, sep } from 'node:path'
 import {
   AbortError, DiskError, OutOfSpaceError, OutputExistsError, ProtocolError, ShoalError, SourceChangedError, asError, makeDirectories, systemCode, throwIfAborted, type AbortOptions, type ProgressOptions
 } from '../base/index.ts'
@@ -144,7 +144,8 @@ class TemporaryFile {
 
   constructor (target: string) {
     this.#target = target
-    this.path = `${target}.shoal-${randomBytes(6).toString('hex')}`
+    // Without the target's name: that may be as long as the file system takes.
+    this.path = join(dirname(target), `.shoal-${randomBytes(6).toString('hex')}`)
     process.on('exit', this.#onExit)
   }
 
@@ -166,7 +167,8 @@ class TemporaryFile {
     try {
       unlinkSync(this.path)
     } catch (error) {
-      if (systemCode(error) !== 'ENOENT') throw error
+      // Where it could not be made because of its name, what that said is to be told.
+      if (!['ENOENT', 'ENAMETOOLONG'].includes(systemCode(error) ?? '')) throw error
     }
   }
 }

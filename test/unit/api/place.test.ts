@@ -35,6 +35,13 @@ describe('api: placing files', () => {
     assert.equal((await placeFiles(files, join(directory, 'out'))).kept, 3)
   })
 
+  it('places a file whose name is as long as can be, and says so of one that is longer', async () => {
+    const file = await stored('long', randomBytes(1000), 0o644)
+    await placeFiles([{ ...file, path: `deep/${'n'.repeat(255)}` }], join(directory, 'out'))
+    assert.deepEqual(await all(), ['deep', `deep/${'n'.repeat(255)}`])
+    await assert.rejects(placeFiles([{ ...file, path: 'n'.repeat(256) }], join(directory, 'out')), { name: 'DiskError', message: /ENAMETOOLONG/ })
+  })
+
   it('never links a file that can be written: it is somebody else\'s', async () => {
     const file = await stored('mine', randomBytes(1000), 0o644)
     const result = await placeFiles([file], join(directory, 'out'))
