@@ -48,7 +48,7 @@ export class Progress {
     const speed = update.rate ?? measured
     const left = update.secondsLeft ?? (speed > 0 ? (update.bytesTotal - update.bytesDone) / speed : undefined)
     this.#latest = { ...update, rate: speed, secondsLeft: left }
-    if (process.stderr.isTTY) this.#draw(this.#latest)
+    if (process.stderr.isTTY && !this.#json) this.#draw(this.#latest)
     else this.#tell(this.#latest)
   }
 
