@@ -1,4 +1,5 @@
 import { setTimeout } from 'node:timers/promises'
+import { DiskError, OutOfSpaceError, systemCode } from '../base/index.ts'
 import { report } from './errors.ts'
 import { EXIT } from './exit-codes.ts'
 import { createProgram } from './program.ts'
@@ -7,7 +8,7 @@ const STDERR_PATIENCE_MS = 1_000
 
 /** Runs the command line and ends the process with its exit code. */
 export async function main (argv: string[]): Promise<void> {
-  surviveClosedPipes()
+  watchOutput(argv)
   try {
     const program = createProgram()
     await program.parseAsync(argv, { from: 'user' })
@@ -26,11 +27,18 @@ async function flushed (stream: NodeJS.WriteStream): Promise<void> {
   await new Promise<void>(resolve => { stream.write('', () => { resolve() }) })
 }
 
-/** `shoal ls | head -1`: whoever reads has seen enough. Where only progress is cut off the work goes on. */
-function surviveClosedPipes (): void {
+/**
+ * `shoal ls | head -1`: whoever reads has seen enough. An answer that a full disk did not take is lost, and no success.
+ * Where only progress is cut off the work goes on.
+ */
+function watchOutput (argv: string[]): void {
   process.stdout.on('error', error => {
-    if ('code' in error && error.code === 'EPIPE') process.exit(process.exitCode ?? EXIT.done)
-    throw error
+    const code = systemCode(error)
+    if (code === 'EPIPE') process.exit(process.exitCode ?? EXIT.done)
+    const lost = code === 'ENOSPC' || code === 'EDQUOT'
+      ? new OutOfSpaceError('no space is left for the answer on stdout; free some, and run it again', { cause: error })
+      : new DiskError(`cannot write the answer to stdout: ${error.message}`, { cause: error })
+    process.exit(report(lost, { json: asksForJson(argv) }))
   })
   process.stderr.on('error', () => undefined)
 }

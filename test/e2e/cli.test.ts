@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { createHash, randomBytes } from 'node:crypto'
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { access, chmod, cp, mkdir, mkdtemp, open, readFile, readdir, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -80,6 +81,23 @@ describe('the command line', function () {
         assert.match(json.stderr, /"kind":"usage"/, args.join(' '))
       }
       assert.equal(errorOf(await shoal(['ls', 'extra', '--json'])).name, 'UsageError')
+    })
+
+    it('exits 1 where the answer does not fit, in words or as JSON', async () => {
+      const full = await open('/dev/full', 'w')
+      try {
+        for (const args of [['completion', 'bash'], ['--json', 'completion', 'bash'], ['--json', '--version']]) {
+          const child = spawn(process.execPath, [BIN, ...args], { stdio: ['ignore', full.fd, 'pipe'], env: environment() })
+          let stderr = ''
+          child.stderr?.setEncoding('utf8').on('data', (text: string) => { stderr += text })
+          const [code] = await once(child, 'close') as [number | null]
+          assert.equal(code, 1, stderr)
+          if (args[0] === '--json') assert.equal((JSON.parse(stderr) as { error: { name: string } }).error.name, 'OutOfSpaceError')
+          else assert.equal(stderr, 'shoal: no space is left for the answer on stdout; free some, and run it again\n')
+        }
+      } finally {
+        await full.close()
+      }
     })
 
     it('exits 5 and says how to start one', async () => {
