@@ -19,6 +19,7 @@ import { addShow } from './commands/show.ts'
 import { addStatus } from './commands/status.ts'
 import { addStop } from './commands/stop.ts'
 import { addVerify } from './commands/verify.ts'
+import type { GlobalOptions } from './context.ts'
 
 const EXAMPLES = `
 Examples:
@@ -53,8 +54,8 @@ export function createProgram (): Command {
     .helpOption('-h, --help', 'print help')
     .addHelpText('after', EXAMPLES)
     .configureHelp({ showGlobalOptions: true })
-    // Errors are told in one place, errors.ts.
-    .configureOutput({ outputError: () => undefined })
+    // Errors are told in one place, errors.ts. Help that stands for one is for people.
+    .configureOutput({ outputError: () => undefined, writeErr: text => { if (program.opts<GlobalOptions>().json !== true) process.stderr.write(text) } })
     .exitOverride()
   for (const add of [addDaemon, addInvite, addAdd, addGet, addExport, addLink, addLinks, addUnlink, addLs, addShow, addPs, addPeers, addStatus, addDoctor, addVerify, addPin, addUnpin, addDrain, addRm, addGc, addStop, addCompletion]) add(program)
   return program

@@ -78,7 +78,7 @@ describe('the command line', function () {
         const [words, json] = await Promise.all([shoal(args), shoal(['--json', ...args])])
         assert.deepEqual([words.code, words.stdout, json.code, json.stdout], [2, '', 2, ''], args.join(' '))
         assert.match(words.stderr, /^shoal: /m, args.join(' '))
-        assert.match(json.stderr, /"kind":"usage"/, args.join(' '))
+        assert.match(json.stderr, /^\{"error":\{.*"kind":"usage".*\}\}\n$/, args.join(' '))
       }
       assert.equal(errorOf(await shoal(['ls', 'extra', '--json'])).name, 'UsageError')
     })
