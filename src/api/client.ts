@@ -6,7 +6,7 @@
  */
 import { request, type ClientRequest, type IncomingMessage } from 'node:http'
 import {
-  ApiError, DaemonUnreachableError, ShoalError, abortReason, asError, systemCode, throwIfAborted, type ErrorJson, type ErrorKind
+  ApiBusyError, ApiError, DaemonUnreachableError, ShoalError, abortReason, asError, systemCode, throwIfAborted, type ErrorJson, type ErrorKind
 } from '../base/errors.ts'
 import { API_LINE_BYTES_MAX, API_RESPONSE_BYTES_MAX } from '../base/limits.ts'
 import type { AbortOptions, ProgressOptions } from '../base/options.ts'
@@ -44,8 +44,8 @@ const KINDS: readonly ErrorKind[] = ['usage', 'not-found', 'verification', 'no-d
 const ABSENT = new Set(['ECONNREFUSED', 'ENOENT', 'ENOTSOCK', 'ENOTDIR', 'EPROTOTYPE'])
 
 /**
- * Every method throws what the daemon threw, made again under its name, and DaemonUnreachableError when no daemon
- * listens or it went away before the answer was complete.
+ * Every method throws what the daemon threw, made again under its name, DaemonUnreachableError when no daemon listens or
+ * it went away before the answer was complete, and ApiBusyError when too many programs want something of it.
  */
 export class ApiClient {
   readonly socketPath: string
@@ -264,6 +264,7 @@ export class ApiClient {
     if (isAbsent(error)) {
       return new DaemonUnreachableError(`no daemon listens on ${this.socketPath}; start one with: ${this.#start}`, cause)
     }
+    if (code === 'EAGAIN') return new ApiBusyError(`more programs wait for the daemon on ${this.socketPath} than its socket takes; try again`, cause)
     const why = error === undefined ? '' : ` (${code ?? error.message})`
     return new DaemonUnreachableError(`the daemon on ${this.socketPath} went away before it had answered${why}; see its log, and start it again with: ${this.#start}`, cause)
   }

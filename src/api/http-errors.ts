@@ -11,6 +11,7 @@ const BY_NAME: Record<string, ContentfulStatusCode> = {
   StoreLockedError: 409,
   SourceChangedError: 409,
   LimitExceededError: 413,
+  ApiBusyError: 503,
   NodeStoppedError: 503,
   PeerTimeoutError: 504,
   OutOfSpaceError: 507,

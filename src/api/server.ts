@@ -10,7 +10,7 @@ import {
 import { version } from '../node/version.ts'
 import type { ShoalNode } from '../node/types.ts'
 import { createApp, createWatchApp } from './app.ts'
-import { closeOldestBeyond } from './connection-limit.ts'
+import { ConnectionLimit, closeOldestBeyond } from './connection-limit.ts'
 import type { GuardInit } from './guard.ts'
 import type { EndpointTraffic } from './endpoint-metrics.ts'
 import { API_TCP, METRICS, bracketed, checkListen, listen, type ListenInit } from './listen.ts'
@@ -140,8 +140,12 @@ class NodeApiServer implements ApiServer {
 
 function httpServer ({ fetch }: ReturnType<typeof createApp>): Server {
   // The globals of the process stay as they are: other nodes and other programs live in it.
-  const server = createServer({ headersTimeout: HEADERS_TIMEOUT_MS, connectionsCheckingInterval: TIMEOUTS_CHECKED_MS }, getRequestListener(fetch, { overrideGlobalObjects: false }))
-  server.maxConnections = API_CONNECTIONS_MAX
+  const listener = getRequestListener(fetch, { overrideGlobalObjects: false })
+  const limit = new ConnectionLimit(API_CONNECTIONS_MAX)
+  const server = createServer({ headersTimeout: HEADERS_TIMEOUT_MS, connectionsCheckingInterval: TIMEOUTS_CHECKED_MS }, (request, response) => {
+    if (!limit.refuses(response)) void listener(request, response)
+  })
+  limit.watch(server)
   return server
 }
 

@@ -167,6 +167,8 @@ export class DaemonUnreachableError extends reason('DaemonUnreachableError', 'no
 export class ApiError extends reason('ApiError', 'failed', false, 'node') {}
 /** Another daemon listens on the socket path. */
 export class ApiSocketInUseError extends reason('ApiSocketInUseError', 'failed', true, 'caller') {}
+/** All connections that the API takes are open. */
+export class ApiBusyError extends reason('ApiBusyError', 'failed', true, 'caller') {}
 /** A request over TCP without the token, or with a wrong one. */
 export class ApiTokenError extends reason('ApiTokenError', 'usage', false, 'caller') {}
 /** A request for a host name this daemon does not answer to: a sign of DNS rebinding. */

@@ -3,12 +3,12 @@ import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { access, mkdir, mkdtemp, rm, stat, writeFile } from 'node:fs/promises'
 import { request, type IncomingHttpHeaders } from 'node:http'
-import { connect, createServer } from 'node:net'
+import { connect, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { ApiClient, createApiServer, type ApiServer, type ApiServerInit } from '../../src/api/index.ts'
 import * as schemas from '../../src/api/schemas.ts'
-import { API_BODY_BYTES_MAX, MiB, asError } from '../../src/base/index.ts'
+import { API_BODY_BYTES_MAX, API_CONNECTIONS_MAX, MiB, asError } from '../../src/base/index.ts'
 import type { LoadProgress, ShoalNode } from '../../src/node/types.ts'
 import { Cluster } from '../support/cluster.ts'
 import { until } from '../support/until.ts'
@@ -413,6 +413,27 @@ describe('api', () => {
       await assert.rejects(make(join(root, 'file.sock')).start(), { name: 'ConfigError' })
       await access(join(root, 'file.sock'))
       assert.throws(() => make(join(root, 'x'.repeat(100))), { name: 'ConfigError' })
+    })
+
+    it('says so when it has all the connections that it takes', async () => {
+      const { client, socketPath } = await one()
+      const sockets: Socket[] = []
+      try {
+        while (sockets.length < API_CONNECTIONS_MAX) {
+          // The queue of a socket takes so many at a time. An answer on the last says that those before it were taken out.
+          const more = Array.from({ length: 64 }, () => connect(socketPath))
+          sockets.push(...more)
+          const last = more.at(-1)
+          last?.write('GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n')
+          if (last !== undefined) await once(last, 'data')
+        }
+        await assert.rejects(client.status(), { name: 'ApiBusyError', retryable: true })
+        await assert.rejects(client.gc(), { name: 'ApiBusyError', message: /^all 1024 connections that the API takes are open; / })
+        sockets[0]?.destroy()
+        await until('a connection is free', async () => await client.status().then(() => true, () => false), { withinMs: 10_000 })
+      } finally {
+        for (const socket of sockets) socket.destroy()
+      }
     })
 
     it('stops in order: not ready, streams told why, all within two seconds, whoever holds a connection', async () => {

@@ -392,6 +392,14 @@ class ApiSocketInUseError(ShoalError):
     _fault = "caller"
 
 
+class ApiBusyError(ShoalError):
+    """All connections that the API takes are open. Close programs that have models open, or try again when one has ended."""
+
+    _kind = "failed"
+    _retryable = True
+    _fault = "caller"
+
+
 class ApiTokenError(ShoalError):
     """A request over TCP without the token, or with a wrong one. Send `Authorization: Bearer` with what stands in the token file."""
 
@@ -492,6 +500,7 @@ BY_NAME: dict[str, type[ShoalError]] = {
     "DaemonUnreachableError": DaemonUnreachableError,
     "ApiError": ApiError,
     "ApiSocketInUseError": ApiSocketInUseError,
+    "ApiBusyError": ApiBusyError,
     "ApiTokenError": ApiTokenError,
     "HostNotAllowedError": HostNotAllowedError,
     "CrossSiteRequestError": CrossSiteRequestError,

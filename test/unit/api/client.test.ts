@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { createServer, type RequestListener, type Server } from 'node:http'
-import { createServer as createNetServer } from 'node:net'
+import { connect, createServer as createNetServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { ApiClient } from '../../../src/api/client.ts'
@@ -44,6 +44,13 @@ describe('api: client', () => {
       await assert.rejects(new ApiClient({ socketPath: join(directory, name) }).status(), error => error instanceof Error && error.name === 'DaemonUnreachableError' && error.message.includes(name), name)
     }
     assert.throws(() => new ApiClient({ socketPath: `/${'x'.repeat(107)}` }), { name: 'ConfigError' })
+  })
+
+  it('says that too many wait where the queue of the socket is full', async () => {
+    // More than node:http lets wait, and none is taken out before this test waits itself.
+    const waiting = Array.from({ length: 600 }, () => connect(path).on('error', () => undefined))
+    await assert.rejects(new ApiClient({ socketPath: path }).status(), { name: 'ApiBusyError' })
+    for (const socket of waiting) socket.destroy()
   })
 
   it('makes errors again under their names, and takes nonsense for what it is', async () => {
