@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { createServer, type RequestListener, type Server } from 'node:http'
 import { connect, createServer as createNetServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { ApiClient } from '../../../src/api/client.ts'
 import { API_LINE_BYTES_MAX } from '../../../src/base/index.ts'
 
@@ -105,6 +107,23 @@ describe('api: client', () => {
     }
     await Promise.all(closed)
     assert.equal(closed.length, 2)
+  })
+
+  it('goes on with what it does with a held load when the daemon goes away meanwhile', async () => {
+    const result = { cid: 'cid', bytes: 1 }
+    let lost: Promise<unknown> = Promise.resolve()
+    answer = (_request, response) => {
+      lost = once(response, 'close')
+      response.writeHead(200).write(`${JSON.stringify({ type: 'done', result })}\n`)
+    }
+    const loaded = await new ApiClient({ socketPath: path }).load('cid', {
+      whileHeld: async () => {
+        server?.closeAllConnections()
+        await lost
+        for (let turns = 0; turns < 10; turns++) await nextTurn() // until this end has noticed as well
+      }
+    })
+    assert.deepEqual(loaded, result)
   })
 
   it('hangs up when nobody reads on', async () => {
