@@ -37,6 +37,8 @@ interface Call extends AbortOptions {
   method: 'GET' | 'POST' | 'PUT' | 'DELETE'
   path: string
   body?: object | undefined
+  /** The message after which it keeps its process alive no longer. */
+  lastsUntil?: string
 }
 
 const KINDS: readonly ErrorKind[] = ['usage', 'not-found', 'verification', 'no-daemon', 'aborted', 'failed']
@@ -66,11 +68,11 @@ export class ApiClient {
 
   /**
    * Opens a model and loads what is missing. The load lasts as long as somebody iterates: leaving the loop, or aborting,
-   * leaves the load.
+   * leaves the load; until then nothing of the model is evicted, after `done` either. What is over, or open on demand, keeps no process alive.
    */
   open (cid: string, options: OpenOptions = {}): AsyncIterable<OpenMessage> {
     const { include, order, onDemand, providerTimeoutMs, signal } = options
-    return this.#stream<OpenMessage>({ method: 'POST', path: `${model(cid)}/load`, body: { include, order, onDemand, providerTimeoutMs }, signal })
+    return this.#stream<OpenMessage>({ method: 'POST', path: `${model(cid)}/load`, body: { include, order, onDemand, providerTimeoutMs, hold: true }, signal, lastsUntil: onDemand === true ? 'files' : 'done' })
   }
 
   /** Opens a model and waits for its end, and for that of `whileHeld`. */
@@ -193,6 +195,7 @@ export class ApiClient {
       for await (const line of readLines(this.#body(answer, call.signal), API_LINE_BYTES_MAX)) {
         const message = parse(line) as Message | ErrorMessage
         if (message.type === 'error') throw errorOf((message as ErrorMessage).error)
+        if (message.type === call.lastsUntil) sent.socket?.unref()
         yield message as Message
         if (message.type === 'done') return
       }

@@ -44,10 +44,11 @@ export function createLoadMetrics (registry: Registry, node: ShoalNode): LoadMet
   return {
     stop: () => { for (const off of offs) off() },
     update: () => {
-      const transfers = node.transfers()
+      const open = node.transfers()
+      const transfers = open.filter(({ resting }) => !resting)
       for (const phase of ['finding', 'loading'] as const) running.set({ phase }, transfers.filter(({ progress }) => progress.phase === phase).length)
-      waiting.set(transfers.reduce((sum, { callers }) => sum + callers, 0))
-      left.set(transfers.reduce((sum, { resting, progress: { bytesTotal, bytesDone } }) => sum + (resting ? 0 : Math.max(0, bytesTotal - bytesDone)), 0))
+      waiting.set(open.reduce((sum, { callers }) => sum + callers, 0))
+      left.set(transfers.reduce((sum, { progress: { bytesTotal, bytesDone } }) => sum + Math.max(0, bytesTotal - bytesDone), 0))
     }
   }
 }

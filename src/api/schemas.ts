@@ -258,7 +258,7 @@ export const ShutdownResult = z.object({ status: z.literal('stopping'), pid: z.i
 
 export const Transfers = z.array(z.object({
   cid, startedAt: milliseconds1970, progress: LoadProgress, peers: peerBytes, callers: z.int(),
-  resting: z.boolean().openapi({ description: 'all that was asked for so far is here: its callers load on demand' }),
+  resting: z.boolean().openapi({ description: 'all that was asked for so far is here: its callers have it open' }),
   partOf: z.string().optional().openapi({ description: 'ORG/NAME: it is some files of this model, which another node is still fetching from the upstream' })
 }).openapi('Transfer'))
 

@@ -36,6 +36,8 @@ export class LoadedModel implements OpenedModel {
   readonly #byPath: ReadonlyMap<string, ModelFile>
   #tensors: Promise<TensorIndex> | undefined
   readonly #reading = new Set<Promise<unknown>>()
+  readonly #done = Promise.withResolvers<LoadResult>()
+  readonly #following: Promise<void>
   #progress: LoadProgress
   #result: LoadResult | undefined
   #failure: Error | undefined
@@ -52,7 +54,8 @@ export class LoadedModel implements OpenedModel {
     const wanted = message.files.filter(file => file.wanted)
     const sum = (files: OpenFile[]): number => files.reduce((total, file) => total + file.size, 0)
     this.#progress = { phase: 'loading', bytesDone: sum(wanted.filter(file => file.complete)), bytesTotal: sum(wanted), rate: 0, peers: 0, secondsLeft: undefined }
-    this.done = this.#follow(rest)
+    this.#following = this.#follow(rest)
+    this.done = this.#done.promise
     this.done.catch(() => undefined) // whoever does not await it learns of it by reading
   }
 
@@ -112,12 +115,12 @@ export class LoadedModel implements OpenedModel {
 
   async #close (): Promise<void> {
     this.#closed.abort(new ModelClosedError(`${this.cid} was closed; open it again to read from it`))
-    await Promise.allSettled([this.done, ...this.#reading])
+    await Promise.allSettled([this.#following, ...this.#reading])
     await this.#local.close()
   }
 
-  /** Takes the daemon's messages to their end. */
-  async #follow (messages: AsyncIterator<OpenMessage>): Promise<LoadResult> {
+  /** Takes the daemon's messages to their end, and holds the model until it is closed: the daemon evicts nothing of it meanwhile. Never rejects. */
+  async #follow (messages: AsyncIterator<OpenMessage>): Promise<void> {
     try {
       for (let next = await messages.next(); next.done !== true; next = await messages.next()) {
         const message = next.value
@@ -126,12 +129,14 @@ export class LoadedModel implements OpenedModel {
         this.#result = message.result
         const { bytes } = message.result
         this.#tell({ phase: 'done', bytesDone: bytes, bytesTotal: bytes, rate: 0, peers: 0, secondsLeft: 0 })
-        return message.result
+        this.#done.resolve(message.result)
+        await untilAborted(this.#closed.signal)
+        return
       }
       throw new ApiError(`the load of ${this.cid} ended without a result; is the daemon of another version?`)
     } catch (error) {
       this.#failure = this.#closed.signal.aborted ? abortReason(this.#closed.signal) : asError(error)
-      throw this.#failure
+      this.#done.reject(this.#failure)
     } finally {
       await messages.return?.()
     }
@@ -254,4 +259,8 @@ export class LoadedModel implements OpenedModel {
   async #until<T> (work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
     return await withSignal(work, signal === undefined ? this.#closed.signal : AbortSignal.any([signal, this.#closed.signal]))
   }
+}
+
+async function untilAborted (signal: AbortSignal): Promise<void> {
+  if (!signal.aborted) await new Promise(resolve => { signal.addEventListener('abort', resolve, { once: true }) })
 }

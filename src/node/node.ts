@@ -301,7 +301,7 @@ export class Node implements ShoalNode {
         pinned: models.filter(model => model.pinned).length,
         bytes: models.reduce((sum, model) => sum + model.presentBytes, 0)
       },
-      transfers: loads.transfers().length,
+      transfers: loads.transfers().filter(({ resting }) => !resting).length,
       storage: await store.status(),
       announce: router.status(),
       blocksLost: this.#blocksLost,

@@ -257,7 +257,7 @@ export class SharedLoad implements SharedFetch {
       progress: this.#progress(stats),
       peers: stats?.peers ?? {},
       callers: this.#callers.size,
-      resting: stats?.missingBlocks === 0
+      resting: this.#model !== undefined && (stats === undefined || stats.missingBlocks === 0)
     }
   }
 

@@ -243,7 +243,7 @@ export interface TransferStatus {
   peers: Record<string, number>
   /** How many callers wait for it. */
   callers: number
-  /** All that its callers have asked for so far is here, and not all of the model: they load on demand. */
+  /** All that its callers have asked for so far is here, and not all of the model: they have it open. */
   resting: boolean
   /** It is some files of this model of the upstream, `ORG/NAME`, which another node is still fetching. */
   partOf?: string

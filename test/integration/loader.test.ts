@@ -223,6 +223,25 @@ describe('loader', function () {
     assert.equal(node.transfers().length, 0)
   })
 
+  it('holds what it has open, and no process that does nothing else', async () => {
+    const other = join(root, 'other')
+    await writeSyntheticModel(other, { bytes: MODEL_BYTES, seed: 6 })
+    const { cid, socket, seeder, node } = await pair(source, { storage: { quota: 20 * MiB } })
+    const next = (await seeder.add(other)).cid
+    const model = await opening(cid, { socket })
+    await model.done
+    await assert.rejects(node.load(next), { name: 'QuotaExceededError' })
+    const script = `import { open } from '${new URL('../../src/loader/index.ts', import.meta.url).href}'
+      const model = await open('${cid}', { socket: '${socket}' })
+      const onDemand = await open('${cid}', { socket: '${socket}', onDemand: true, include: ['config.json'] })
+      console.log((await model.done).bytes > 0, (await onDemand.file('config.json').read(0, 1)).length)`
+    const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module-typescript', '-e', script], { timeout: 10_000 })
+    assert.equal(stdout, 'true 1\n')
+    await model.close()
+    await node.load(next)
+    assert.deepEqual(node.models().map(held => held.cid), [next])
+  })
+
   it('lets one caller give up without disturbing another, and close() ends them all', async () => {
     const { cid, socket } = await pair()
     const model = await opening(cid, { socket })
@@ -283,7 +302,13 @@ describe('loader', function () {
     const model = await opening(cid, { socket })
     await model.done
     const name = 'model-00004-of-00004.safetensors'
+    await assert.rejects(node.remove(cid), { name: 'ModelInUseError' })
+    // A daemon that was started again knows nothing of who had it open.
+    await servers.pop()?.stop()
     await node.remove(cid)
+    const server = createApiServer({ node, socketPath: socket })
+    await server.start()
+    servers.push(server)
     await assert.rejects(model.file(name).read(0, 8), { name: 'ModelNotFoundError' })
     // Somebody loads it again: the file is back, and empty at first.
     const again = await opening(cid, { socket })

@@ -24,8 +24,11 @@ class Client:
         self.socket = socket_path(socket)
 
     def load(self, cid: str, *, include: Sequence[str] | None, order: Order | None, provider_timeout: float | None, scope: Scope, on_demand: bool = False) -> Request:
-        """Opens a model and loads what is missing, or what is waited for; the load lasts as long as the request is open."""
-        body: dict[str, Any] = {}
+        """
+        Opens a model and loads what is missing, or what is waited for. The load lasts as long as the request is open; while it is, the
+        model is not evicted, after `done` either.
+        """
+        body: dict[str, Any] = {"hold": True}
         if include is not None:
             body["include"] = list(include)
         if order is not None:

@@ -96,6 +96,14 @@ class Request:
             if message["type"] == "done":
                 return
 
+    def until_closed(self) -> None:
+        """Returns when this is closed, a scope ends, or the daemon goes."""
+        try:
+            while self._answer.readline(LINE_BYTES_MAX) != b"":
+                pass
+        except (OSError, http.client.HTTPException, ValueError):
+            pass
+
     def _send(self, method: str, target: str, body: dict[str, Any] | None) -> http.client.HTTPResponse:
         text = None if body is None else json.dumps(body).encode()
         headers = {} if text is None else {"content-type": "application/json"}

@@ -327,6 +327,7 @@ def _follow(model: weakref.ref[Model], request: Request, messages: Iterator[dict
                     if (told := model()) is not None:
                         told._tell(Progress("done", result.bytes, result.bytes, seconds_left=0))
                     outcome.tell(result)
+                    request.until_closed()  # meanwhile the daemon evicts nothing of it
                     return
         raise ApiError("the load ended without a result; is the daemon of another version?")
     except ShoalError as error:

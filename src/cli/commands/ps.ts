@@ -16,7 +16,7 @@ export function addPs (program: Command): void {
           progress.phase === 'finding' ? 'finding' : percent(progress.bytesDone, progress.bytesTotal),
           size(progress.bytesTotal),
           rate(progress.rate),
-          resting ? 'on demand' : progress.secondsLeft === undefined ? '-' : duration(progress.secondsLeft),
+          resting ? 'open' : progress.secondsLeft === undefined ? '-' : duration(progress.secondsLeft),
           String(progress.peers),
           String(callers)
         ]))]
