@@ -4,7 +4,7 @@
  *
  * The protocol is a datagram to a Unix socket, and Node opens no such sockets; what npm has for it is built natively at
  * install. So the program that systemd brings for this, systemd-notify, sends it: one short process per message, which is
- * one each half watchdog period. It needs NotifyAccess=all in the unit, because the message comes from a child.
+ * one each third of a watchdog period. It needs NotifyAccess=all in the unit, because the message comes from a child.
  */
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
@@ -31,7 +31,9 @@ export interface SupervisorInit {
 const SEND_TIMEOUT_MS = 5_000
 /** Without a watchdog, for `systemctl status` alone. */
 const STATUS_INTERVAL_MS = 60_000
-/** After the node did not answer: soon, so that a short stall is no restart. */
+/** One message may be lost, and found out to be, before the watchdog loses patience. */
+const BEATS_PER_PERIOD = 3
+/** After the node did not answer, or the message did not go out: soon, so that a short stall is no restart. */
 const RETRY_MS_MAX = 1_000
 /** systemctl shows one line. */
 const STATUS_CHARACTERS_MAX = 200
@@ -61,16 +63,17 @@ export class Supervisor {
   readonly #intervalMs: number
   readonly #stopping = new AbortController()
   #cancel: () => void = () => undefined
-  #sending: Promise<void> = Promise.resolve()
+  #sending: Promise<unknown> = Promise.resolve()
   #told = false
 
   constructor (init: SupervisorInit) {
     this.#init = init
     this.#clock = init.clock ?? systemClock
-    this.#intervalMs = (init.supervision.watchdogMs ?? 2 * STATUS_INTERVAL_MS) / 2
+    const { watchdogMs } = init.supervision
+    this.#intervalMs = watchdogMs === undefined ? STATUS_INTERVAL_MS : watchdogMs / BEATS_PER_PERIOD
   }
 
-  /** Resolves when readiness was told. */
+  /** Resolves when readiness was told, or could not be: it is told again then until it is out. */
   async start (): Promise<void> {
     await this.#beat(['READY=1'])
   }
@@ -86,31 +89,37 @@ export class Supervisor {
   async #beat (first: string[]): Promise<void> {
     const { supervision, check, logger } = this.#init
     const { signal } = this.#stopping
-    let nextMs = this.#intervalMs
+    let nextMs = Math.min(RETRY_MS_MAX, this.#intervalMs / 4)
     try {
       // Half an interval for the answer: the message comes well before the watchdog loses patience.
       const status = await check(AbortSignal.any([signal, AbortSignal.timeout(Math.max(1, Math.floor(this.#intervalMs / 2)))]))
       if (signal.aborted) return
-      await this.#send([...first, ...(supervision.watchdogMs === undefined ? [] : ['WATCHDOG=1']), statusLine(status)])
-      first = []
+      if (await this.#send([...first, ...(supervision.watchdogMs === undefined ? [] : ['WATCHDOG=1']), statusLine(status)])) {
+        first = []
+        nextMs = this.#intervalMs
+      }
     } catch (error) {
       if (signal.aborted) return
-      nextMs = Math.min(RETRY_MS_MAX, this.#intervalMs / 4)
       logger.warn({ error: asError(error).message }, 'the node does not answer; the service manager is not told that it lives')
     }
     if (signal.aborted) return
     this.#cancel = this.#clock.setTimeout(() => { void this.#beat(first) }, nextMs)
   }
 
-  /** In order, one at a time. A message that cannot be sent is told in the log once, and is no reason to stop working. */
-  async #send (lines: string[]): Promise<void> {
+  /**
+   * In order, one at a time; tells whether it went out. A message that cannot be sent is told in the log once, and is no reason
+   * to stop working.
+   */
+  async #send (lines: string[]): Promise<boolean> {
     const { supervision, logger } = this.#init
-    this.#sending = this.#sending.then(async () => { await supervision.send(lines) }).catch(error => {
-      if (this.#told) return
+    const sent = this.#sending.then(async () => { await supervision.send(lines) }).then(() => true, error => {
+      if (this.#told) return false
       this.#told = true
-      logger.error({ error: asError(error).message }, 'cannot tell the service manager how it goes: is systemd-notify installed, and does the unit say NotifyAccess=all?')
+      logger.error({ error: asError(error).message }, 'cannot tell the service manager how it goes, and tries on: is systemd-notify installed, and does the unit say NotifyAccess=all?')
+      return false
     })
-    await this.#sending
+    this.#sending = sent
+    return await sent
   }
 }
 

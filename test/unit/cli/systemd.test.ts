@@ -54,7 +54,7 @@ describe('cli: the service manager', () => {
     answers = true
     clock.fire()
     await settled()
-    assert.deepEqual([sent, clock.waits], [[['READY=1', 'WATCHDOG=1', 'STATUS=two lines\\x07']], [30_000]])
+    assert.deepEqual([sent, clock.waits], [[['READY=1', 'WATCHDOG=1', 'STATUS=two lines\\x07']], [20_000]])
     clock.fire()
     await settled()
     assert.deepEqual(sent[1], ['WATCHDOG=1', 'STATUS=two lines\\x07'])
@@ -65,6 +65,39 @@ describe('cli: the service manager', () => {
     await supervisor.stop()
     await supervisor.stop()
     assert.deepEqual([sent.slice(2), clock.waits], [[['STOPPING=1', 'STATUS=Stopping']], []])
+  })
+
+  it('hears again soon what did not reach it, readiness first of all', async () => {
+    const clock = new TestClock()
+    const sent: string[][] = []
+    const errors: string[] = []
+    let isLost = true
+    const supervisor = new Supervisor({
+      supervision: {
+        watchdogMs: 6_000,
+        send: async lines => {
+          if (isLost) throw new Error('no such program')
+          sent.push(lines)
+        }
+      },
+      check: async () => 'well',
+      clock,
+      logger: { ...silentLogger, error: (_details, message) => { errors.push(message) } }
+    })
+    const step = async (): Promise<void> => { clock.fire(); await settled() }
+    await supervisor.start()
+    await step()
+    assert.deepEqual([sent, clock.waits, errors.length], [[], [500], 1])
+    isLost = false
+    await step()
+    assert.deepEqual([sent, clock.waits], [[['READY=1', 'WATCHDOG=1', 'STATUS=well']], [2_000]])
+    isLost = true
+    await step()
+    assert.deepEqual(clock.waits, [500])
+    isLost = false
+    await step()
+    assert.deepEqual([sent[1], clock.waits], [['WATCHDOG=1', 'STATUS=well'], [2_000]])
+    await supervisor.stop()
   })
 
   it('is told of in the log, once, when it cannot be reached, and the daemon goes on', async () => {
