@@ -1,9 +1,8 @@
 import { randomBytes } from 'node:crypto'
 import { join, resolve } from 'node:path'
-import { ApiClient } from '../api/client.ts'
 import type { ListenInit } from '../api/listen.ts'
 import type { ApiServer, TcpInit } from '../api/server.ts'
-import { ConfigError, asError, type Logger } from '../base/index.ts'
+import { ConfigError, asError, withSignal, type Logger } from '../base/index.ts'
 import { holdHeap, tuneForBulk } from '../base/runtime.ts'
 import { readOrCreateSecret } from '../discovery/secret-file.ts'
 import type { HfServer } from '../hf/index.ts'
@@ -46,7 +45,7 @@ export async function runDaemon (context: Context, options: DaemonOptions, env: 
   // Loaded only now: what is wrong with the configuration is told at once.
   const [{ createNode }, { createApiServer }, { EndpointTraffic }] = await Promise.all([import('../node/index.ts'), import('../api/server.ts'), import('../api/endpoint-metrics.ts')])
   const node = await createNode({ dataDirectory: context.dataDirectory, settings: { ...config.node, join: plan.addresses }, logger })
-  const supervisor = createSupervisor(context, env, logger)
+  const supervisor = createSupervisor(node, env, logger)
   const traffic = new EndpointTraffic()
   let api: ApiServer | undefined
   let hf: HfServer | undefined
@@ -80,14 +79,16 @@ export async function runDaemon (context: Context, options: DaemonOptions, env: 
   return EXIT.done
 }
 
-/** For a service manager, if one started this; it asks the node as any client does. */
-function createSupervisor (context: Context, env: Record<string, string | undefined>, logger: Logger): Supervisor | undefined {
+/**
+ * For a service manager, if one started this. It asks the node itself: clients may hold every connection that the API takes,
+ * and that is no reason to kill it.
+ */
+function createSupervisor (node: ShoalNode, env: Record<string, string | undefined>, logger: Logger): Supervisor | undefined {
   const supervision = supervisionOf(env, process)
   if (supervision === undefined) return undefined
-  const client = new ApiClient({ socketPath: context.socketPath })
   return new Supervisor({
     supervision,
-    check: async signal => shortStatus(await client.status({ signal })),
+    check: async signal => shortStatus(await withSignal(node.status(), signal)),
     logger: logger.child({ component: 'systemd' })
   })
 }

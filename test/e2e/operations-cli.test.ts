@@ -1,10 +1,14 @@
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
+import { once } from 'node:events'
 import { chmod, mkdir, mkdtemp, readFile, readdir, rm, stat, writeFile } from 'node:fs/promises'
-import { createServer } from 'node:net'
+import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setInterval } from 'node:timers/promises'
 import { promisify } from 'node:util'
+import { ApiClient } from '../../src/api/client.ts'
+import { API_CONNECTIONS_MAX } from '../../src/base/index.ts'
 import { createProgram } from '../../src/cli/program.ts'
 import { BIN, CliProcess, environment, shoal } from './cli-process.ts'
 
@@ -103,6 +107,41 @@ describe('operations', function () {
       const lines = daemon.stderr.split('\n').filter(line => line !== '').map(line => JSON.parse(line) as { component?: string, level: number })
       assert.ok(lines.some(({ component, level }) => component === 'api' && level === 20))
       assert.ok(lines.every(({ component, level }) => component === 'api' || level >= 40))
+    })
+  })
+
+  describe('under a service manager', () => {
+    it('says that it lives while clients hold every connection of the API', async () => {
+      const bin = join(root, 'notify')
+      const told = join(root, 'told')
+      await mkdir(bin)
+      await writeFile(join(bin, 'systemd-notify'), `#!/bin/sh\necho "$@" >> '${told}'\n`, { mode: 0o755 })
+      await writeFile(told, '')
+      const env = { PATH: `${bin}:${process.env.PATH ?? ''}`, NOTIFY_SOCKET: '/run/nobody', WATCHDOG_USEC: '1500000' }
+      const watched = new CliProcess(['daemon', '--data', join(root, 'watched'), '--json', '--listen', '/ip4/127.0.0.1/tcp/0'], { env })
+      const sockets: Array<ReturnType<typeof connect>> = []
+      try {
+        await watched.until(() => watched.stdout.includes('\n'))
+        const { api } = JSON.parse(watched.stdout) as { api: string }
+        const client = new ApiClient({ socketPath: api })
+        while (sockets.length < API_CONNECTIONS_MAX) {
+          // An answer says that those before are taken: only so many may queue.
+          if (sockets.length % 256 === 0) await client.status()
+          const socket = connect(api)
+          sockets.push(socket)
+          await once(socket, 'connect')
+        }
+        await assert.rejects(client.status(), { name: 'DaemonUnreachableError' })
+        const beats = async (): Promise<number> => (await readFile(told, 'utf8')).split('\n').filter(line => line.includes('WATCHDOG=1')).length
+        const before = await beats()
+        // One may have been under way.
+        for await (const _ of setInterval(50, undefined, { signal: AbortSignal.timeout(10_000) })) if (await beats() >= before + 3) break
+        assert.ok((await readFile(told, 'utf8')).startsWith('READY=1 WATCHDOG=1 STATUS='))
+      } finally {
+        for (const socket of sockets) socket.destroy()
+        watched.signal('SIGTERM')
+        await watched.finished
+      }
     })
   })
 
