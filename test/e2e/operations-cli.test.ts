@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
-import { execFile } from 'node:child_process'
+import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { chmod, mkdir, mkdtemp, readFile, readdir, rm, stat, writeFile } from 'node:fs/promises'
+import { createServer as createHttpServer, type Server, type ServerResponse } from 'node:http'
 import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -107,6 +108,32 @@ describe('operations', function () {
       const lines = daemon.stderr.split('\n').filter(line => line !== '').map(line => JSON.parse(line) as { component?: string, level: number })
       assert.ok(lines.some(({ component, level }) => component === 'api' && level === 20))
       assert.ok(lines.every(({ component, level }) => component === 'api' || level >= 40))
+    })
+  })
+
+  describe('stop', () => {
+    /** What answers as a daemon does, from elsewhere. */
+    const pretend = async (name: string, answer: (response: ServerResponse, server: Server) => void): Promise<{ data: string, server: Server }> => {
+      const directory = join(root, name)
+      await mkdir(directory, { mode: 0o700 })
+      const server: Server = createHttpServer((_request, response) => { answer(response, server) })
+      await once(server.listen(join(directory, 'api.sock')), 'listening')
+      return { data: directory, server }
+    }
+
+    it('goes by the socket where the pid is no daemon here, as that of one in a container', async () => {
+      const other = spawn('sleep', ['60'])
+      const { data, server } = await pretend('container', (response, server) => {
+        response.writeHead(202, { 'content-type': 'application/json' }).end(JSON.stringify({ status: 'stopping', pid: other.pid, startedAt: 0 }))
+        setTimeout(() => { server.close() }, 500)
+      })
+      try {
+        const stopped = await shoal(['stop', '--data', data])
+        assert.deepEqual([stopped.code, stopped.stderr, server.listening], [0, '', false])
+      } finally {
+        other.kill('SIGKILL')
+        server.close()
+      }
     })
   })
 

@@ -1,11 +1,15 @@
 import { setTimeout } from 'node:timers/promises'
 import type { Command } from 'commander'
-import { NodeStoppedError, systemCode } from '../../base/index.ts'
+import { isAbsent, type ApiClient } from '../../api/client.ts'
+import { DaemonUnreachableError, NodeStoppedError } from '../../base/index.ts'
 import { action } from '../context.ts'
 import { duration } from '../format.ts'
+import { stateOf } from '../process-state.ts'
 
 /** A daemon leaves within five seconds, whatever happens; a slow host gets as long again. */
 const PATIENCE_MS = 10_000
+/** For whether anybody still answers: one that lives does in milliseconds. */
+const ANSWER_MS = 1_000
 const LOOK_MS = 50
 
 export function addStop (program: Command): void {
@@ -13,11 +17,11 @@ export function addStop (program: Command): void {
     .description('stop the daemon, and return when it has ended; what it holds stays')
     .action(action(async context => {
       const startedAt = performance.now()
+      const askedAt = Date.now()
       const { pid } = await context.client.shutdown()
-      while (runs(pid)) {
-        if (performance.now() - startedAt > PATIENCE_MS) {
-          throw new NodeStoppedError(`the daemon (pid ${pid}) was asked to stop and still runs; look at its log, or end it with: kill -9 ${pid}`)
-        }
+      // The pid alone says little of a daemon in a container, nor the socket of one that still puts away what it has.
+      while (await stateOf(pid) === 'alive' || await answers(context.client, askedAt)) {
+        if (performance.now() - startedAt > PATIENCE_MS) throw new NodeStoppedError(`the daemon (pid ${pid}) was asked to stop and still runs; look at its log, or ${await wayOut(pid)}`)
         await setTimeout(LOOK_MS)
       }
       const took = (performance.now() - startedAt) / 1_000
@@ -25,11 +29,18 @@ export function addStop (program: Command): void {
     }))
 }
 
-/** Whether a process has this id, whoever owns it. */
-function runs (pid: number): boolean {
+/** Whether the daemon that was asked at `askedAt`, in milliseconds since 1970, still answers: a service manager may have started the next one. */
+async function answers (client: ApiClient, askedAt: number): Promise<boolean> {
   try {
-    return process.kill(pid, 0)
+    const { startedAt } = await client.status({ signal: AbortSignal.timeout(ANSWER_MS) })
+    return startedAt < askedAt
   } catch (error) {
-    return systemCode(error) === 'EPERM'
+    return !(error instanceof DaemonUnreachableError && isAbsent(error.cause))
   }
+}
+
+/** Nobody is told to kill what is not the daemon; the first process of a container takes no signal from within. */
+async function wayOut (pid: number): Promise<string> {
+  if (pid > 1 && await stateOf(pid) === 'alive') return `end it with: kill -9 ${pid}`
+  return 'end it where it runs: the pid is that of a container, which is to be stopped'
 }
