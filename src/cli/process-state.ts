@@ -2,6 +2,7 @@
 import { readFile } from 'node:fs/promises'
 import { basename } from 'node:path'
 import { systemCode } from '../base/index.ts'
+import { layoutOf } from '../storage/layout.ts'
 
 /**
  * `gone`: nothing runs under it; a zombie, whose parent has not looked yet, has ended too. `other`: something that is plainly no
@@ -25,6 +26,12 @@ export async function stateOf (pid: number): Promise<ProcessState> {
   const [program = ''] = line.split('\0')
   if (program === '') return pid === Number(KERNEL_PARENT) || parent === KERNEL_PARENT ? 'other' : 'alive'
   return PROGRAMS.test(basename(program)) ? 'alive' : 'other'
+}
+
+/** Of the daemon that has a data directory, or had it; in the PID namespace it runs in. */
+export async function pidIn (dataDirectory: string): Promise<number | undefined> {
+  const text = await readFile(layoutOf(dataDirectory).lockOwner, 'utf8').catch(() => '')
+  return /^[1-9]\d{0,9}\s*$/.test(text) ? Number(text) : undefined
 }
 
 /** Whether a process has this id, whoever owns it. */

@@ -135,6 +135,20 @@ describe('operations', function () {
         server.close()
       }
     })
+
+    it('waits for no answer for ever, and says who is to be ended if that is the daemon', async () => {
+      const stuck = await Promise.all([process.pid, 1].map(async pid => {
+        const { data, server } = await pretend(`stuck-${pid}`, () => undefined)
+        await writeFile(join(data, 'lock.pid'), `${pid}\n`)
+        const stopped = await shoal(['stop', '--data', data])
+        server.closeAllConnections()
+        server.close()
+        return { ...stopped, lock: join(data, 'lock.pid') }
+      }))
+      assert.deepEqual(stuck.map(({ code, stdout }) => [code, stdout]), [[1, ''], [1, '']])
+      assert.match(stuck[0]?.stderr ?? '', new RegExp(`\\(pid ${process.pid}, says ${stuck[0]?.lock}\\) has not answered for .* kill -9 ${process.pid}\\n$`))
+      assert.doesNotMatch(stuck[1]?.stderr ?? '', /kill -9/)
+    })
   })
 
   describe('under a service manager', () => {
