@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
 import { createServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -57,6 +57,23 @@ describe('doctor', function () {
     await writeFile(dataDirectory, '')
     assert.deepEqual((await find('versions', { dataDirectory })).at(-1), { check: 'versions', level: 'fail', message: `${dataDirectory} is no directory`, fix: 'give another --data directory' })
     assert.deepEqual(await find('permissions', { dataDirectory }), [])
+  })
+
+  it('looks at what a link leads to', async () => {
+    const [target, dataDirectory] = [join(root, 'drive'), join(root, 'link')]
+    await mkdir(target, { mode: 0o755 })
+    await symlink(target, dataDirectory)
+    assert.deepEqual((await find('permissions', { dataDirectory })).map(({ level, message }) => [level, message]), [['warn', `${dataDirectory} can be read by others (mode 0755)`]])
+  })
+
+  it('says that a link leads nowhere', async () => {
+    const link = join(root, 'link')
+    await symlink('gone', link)
+    for (const dataDirectory of [link, join(link, 'below')]) {
+      const [found] = (await find('versions', { dataDirectory })).slice(-1)
+      assert.deepEqual([found?.level, found?.message], ['fail', `${link} is a symbolic link to gone, where nothing is`])
+      assert.deepEqual(await find('permissions', { dataDirectory }), [])
+    }
   })
 
   it('looks at the ports for clients as well', async () => {

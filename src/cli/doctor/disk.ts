@@ -1,12 +1,13 @@
 /** What `shoal doctor` looks at in the data directory and on its volume. */
 import { constants } from 'node:fs'
-import { access, copyFile, lstat, open, readFile, rm, statfs } from 'node:fs/promises'
+import { access, copyFile, lstat, open, readlink, rm, stat, statfs } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { GiB, StoreVersionError, asError, systemCode } from '../../base/index.ts'
 import { LEFTOVER_IDLE_MS, keyOf, leftoversIn } from '../../origin/index.ts'
 import { checkVersion, layoutOf } from '../../storage/layout.ts'
 import type { ShownStatus } from '../../api/types.ts'
 import { count, percent, size } from '../format.ts'
+import { pidIn } from '../process-state.ts'
 import { fail, ok, warn, type Finding } from './finding.ts'
 
 const FREE_FAIL_BYTES = 1 * GiB
@@ -21,6 +22,8 @@ export interface DataDirectory {
   exists: boolean
   /** Something else has its name. */
   isTaken: boolean
+  /** It is, or would be made in, a symbolic link to where nothing is. */
+  brokenLink: { path: string, target: string } | undefined
   /** Of the daemon that has it, or had it. */
   pid: number | undefined
   /** When the catalog was last written, milliseconds since 1970. */
@@ -28,20 +31,21 @@ export interface DataDirectory {
 }
 
 export async function lookAt (path: string): Promise<DataDirectory> {
-  const there = await lstat(path).catch(() => undefined)
-  const owner = await readFile(join(path, 'lock.pid'), 'utf8').catch(() => '')
+  const there = await stat(path).catch(() => undefined) // it may be a link to where the drive is mounted
   const newest = await Promise.all(['catalog.sqlite', 'catalog.sqlite-wal'].map(async name => await lstat(join(path, name)).then(({ mtimeMs }) => mtimeMs, () => 0)))
   return {
     path,
     exists: there?.isDirectory() === true,
-    isTaken: there !== undefined && !there.isDirectory() && !there.isSymbolicLink(),
-    pid: /^\d{1,10}\s*$/.test(owner) ? Number(owner) : undefined,
+    isTaken: there !== undefined && !there.isDirectory(),
+    brokenLink: there === undefined ? await brokenLink(path) : undefined,
+    pid: await pidIn(path),
     newestMs: Math.max(...newest) || undefined
   }
 }
 
-export async function version ({ path, isTaken }: DataDirectory): Promise<Finding> {
+export async function version ({ path, isTaken, brokenLink }: DataDirectory): Promise<Finding> {
   if (isTaken) return fail('versions', `${path} is no directory`, 'give another --data directory')
+  if (brokenLink !== undefined) return fail('versions', `${brokenLink.path} is a symbolic link to ${brokenLink.target}, where nothing is`, 'mount the drive that it leads to, make that directory, or give another --data directory')
   try {
     return ok('versions', await checkVersion(layoutOf(path)) ? `the data directory ${path} is of this version` : `no data directory at ${path} yet; the first start makes it`)
   } catch (error) {
@@ -142,20 +146,29 @@ async function writesDirectly (path: string): Promise<boolean> {
   }
 }
 
-/** The directory, or the one that it would be made in. */
+async function brokenLink (path: string): Promise<DataDirectory['brokenLink']> {
+  for (let place = path; ; place = dirname(place)) {
+    const code = await stat(place).then(() => undefined, systemCode)
+    if (code !== 'ENOENT') return undefined
+    const target = await readlink(place).catch(() => undefined)
+    if (target !== undefined) return { path: place, target }
+  }
+}
+
+/** The directory, or the one that it would be made in. Of a link that leads nowhere, the one that it stands in. */
 async function nearest (path: string): Promise<string> {
   for (let place = path; ; place = dirname(place)) {
-    if (await lstat(place).then(there => there.isDirectory() || there.isSymbolicLink(), () => false)) return place
+    if (await stat(place).then(there => there.isDirectory(), () => false)) return place
     if (place === dirname(place)) return place
   }
 }
 
-export async function permissions ({ path, exists, isTaken }: DataDirectory, socketPath: string): Promise<Finding[]> {
-  if (isTaken) return []
+export async function permissions ({ path, exists, isTaken, brokenLink }: DataDirectory, socketPath: string): Promise<Finding[]> {
+  if (isTaken || brokenLink !== undefined) return []
   if (!exists) return [ok('permissions', 'nothing is there yet')]
   const found: Finding[] = []
   const own = process.getuid?.() ?? 0
-  const { mode, uid } = await lstat(path)
+  const { mode, uid } = await stat(path)
   if ((mode & 0o022) !== 0) found.push(fail('permissions', `${path} can be written by others (mode ${octal(mode)})`, `chmod 700 ${path}`))
   else if ((mode & 0o055) !== 0) found.push(warn('permissions', `${path} can be read by others (mode ${octal(mode)})`, `chmod 700 ${path}`))
   if (uid !== own && own !== 0) found.push(fail('permissions', `${path} belongs to user ${uid} and this is user ${own}`, 'run as that user, or give another --data directory'))
