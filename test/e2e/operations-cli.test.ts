@@ -60,6 +60,18 @@ describe('operations', function () {
       assert.match((await shoal(['doctor', '--data', data])).stdout, /^ok    daemon[^]*\n {19}-> join a swarm[^]*\n\n0 failed, \d+ to look at\n$/)
     })
 
+    it('tells no limits of a pid that is not the daemon', async () => {
+      const lock = join(data, 'lock.pid')
+      const other = spawn('sleep', ['60'])
+      try {
+        await writeFile(lock, `${other.pid}\n`)
+        assert.match((await examine('--data', data)).of('limits')[0]?.message ?? '', /^the limit of open files cannot be read here for the daemon/)
+      } finally {
+        await writeFile(lock, `${daemon.child.pid}\n`)
+        other.kill('SIGKILL')
+      }
+    })
+
     it('sees secrets that others can read, quotas that cannot be kept, and peers that do not answer', async () => {
       await chmod(join(data, 'swarm.key'), 0o644)
       await chmod(data, 0o755)

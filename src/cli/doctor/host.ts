@@ -17,12 +17,15 @@ const CLOCK_MIN = Date.UTC(2025, 0, 1)
 const CLOCK_STEP_MS = 250
 const CLOCK_JUMP_MS = 60_000
 
-/** `pid` of the daemon, when it is known and may be looked at; else this process, which has what the same user gets. */
-export async function limits (pid: number | undefined): Promise<Finding> {
+/** `daemon`: its pid; `elsewhere` when that is not to be known here; `none`: this process, which has what the same user gets. */
+export async function limits (daemon: number | 'elsewhere' | 'none'): Promise<Finding> {
+  const unknown = 'the limit of open files cannot be read here'
+  if (daemon === 'elsewhere') return ok('limits', `${unknown} for the daemon, whose pid is another one here: run doctor where it runs, as its user`)
+  const pid = daemon === 'none' ? undefined : daemon
   const of = pid === undefined ? 'a process of this user' : `the daemon (pid ${pid})`
   const text = await readFile(`/proc/${pid ?? 'self'}/limits`, 'utf8').catch(() => undefined)
   const [, soft = ''] = /^Max open files\s+(\d+|unlimited)/m.exec(text ?? '') ?? []
-  if (soft === '') return ok('limits', `the limit of open files cannot be read here${pid === undefined ? '' : ` for ${of}: run doctor as the daemon's user`}`)
+  if (soft === '') return ok('limits', `${unknown}${pid === undefined ? '' : ` for ${of}: run doctor as the daemon's user`}`)
   const files = soft === 'unlimited' ? Infinity : Number(soft)
   const used = await readdir(`/proc/${pid ?? 'self'}/fd`).then(names => names.length, () => undefined)
   const message = `${of} may open ${soft} files${used === undefined || pid === undefined ? '' : ` and has ${used} open`}`

@@ -10,6 +10,7 @@ import { resolveSettings } from '../../node/settings.ts'
 import type { PeerStatus } from '../../node/types.ts'
 import type { Config } from '../config.ts'
 import { duration } from '../format.ts'
+import { stateOf } from '../process-state.ts'
 import { brokenOff, disk, lookAt, permissions, version } from './disk.ts'
 import { fail, ok, warn, type Finding } from './finding.ts'
 import { clock, limits, memory } from './host.ts'
@@ -30,10 +31,10 @@ const DAEMON_TIMEOUT_MS = 5_000
 
 export async function examine ({ dataDirectory, socketPath, config, isToJoin }: DoctorInit): Promise<Finding[]> {
   const settings = resolveSettings(config.node)
-  const { daemon } = config
+  const { hf, api, metrics } = config.daemon
   const directory = await lookAt(dataDirectory)
   const { status, known, finding } = await ask(socketPath)
-  const pid = status === undefined ? undefined : directory.pid
+  const daemon = status === undefined ? 'none' : await whoIs(directory.pid)
   const slotsBytes = (status?.storage.slots.size ?? settings.storage.slots) * BLOCK_BYTES_MAX
   return [
     finding,
@@ -42,15 +43,20 @@ export async function examine ({ dataDirectory, socketPath, config, isToJoin }: 
     ...(status === undefined || status.version === packageVersion() ? [] : [warn('versions', `the daemon is version ${status.version} and this command line ${packageVersion()}`, 'start the daemon again, with the version that is meant')]),
     await version(directory),
     ...await clock(status, directory.newestMs),
-    await limits(pid),
+    await limits(daemon),
     memory(slotsBytes, status !== undefined),
     ...await ports(settings, status),
-    ...await httpPorts({ hf: daemon.hf.listen, api: daemon.api.tcp.port === undefined ? undefined : { host: daemon.api.tcp.host, port: daemon.api.tcp.port }, metrics: daemon.metrics.listen }, status !== undefined),
+    ...await httpPorts({ hf: hf.listen, api: api.tcp.port === undefined ? undefined : { host: api.tcp.host, port: api.tcp.port }, metrics: metrics.listen }, status !== undefined),
     ...await disk(directory, settings.storage, status),
     ...await brokenOff(directory, status),
     ...await permissions(directory, socketPath),
     ...(status === undefined ? [] : peers(status, known, isToJoin))
   ]
+}
+
+/** The pid of the daemon that answers, if that is its own here: in a container it has another, and what has it here is not the daemon. */
+async function whoIs (pid: number | undefined): Promise<number | 'elsewhere'> {
+  return pid !== undefined && await stateOf(pid) === 'alive' ? pid : 'elsewhere'
 }
 
 async function ask (socketPath: string): Promise<{ status?: ShownStatus, known: PeerStatus[], finding: Finding }> {
