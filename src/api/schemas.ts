@@ -333,7 +333,8 @@ const Origin = z.object({
 export const Status = z.object({
   peerId: z.string(),
   version: z.string(),
-  multiaddrs: z.array(z.string()),
+  multiaddrs: z.array(z.string()).openapi({ description: 'as others are told' }),
+  listening: z.array(z.string()),
   startedAt: milliseconds1970,
   uptimeSeconds: z.number(),
   peersConnected: z.int(),

@@ -9,6 +9,7 @@ import { peerIdFromPrivateKey } from '@libp2p/peer-id'
 import { ping, type Ping } from '@libp2p/ping'
 import { tcp } from '@libp2p/tcp'
 import { LevelDatastore } from 'datastore-level'
+import type { Multiaddr } from '@multiformats/multiaddr'
 import { createLibp2p } from 'libp2p'
 import {
   DHT_RECORDS_IN_MEMORY_MAX, DHT_RECORDS_MAX, STREAMS_PER_CONNECTION_MAX, STREAM_READ_BUFFER_BYTES_MAX, STREAM_WRITE_BUFFER_BYTES_MAX, ConfigError, KiB, MiB,
@@ -36,12 +37,16 @@ const PEER_MEMORY_MS = 7 * 24 * HOUR_MS
 const STREAM_WINDOW_BYTES = 256 * KiB
 const STREAM_WINDOW_BYTES_MAX = 2 * MiB
 
+/** What is listened on in fact: libp2p itself tells only what it announces. */
+export interface Listeners { addresses: () => Multiaddr[] }
+
 export interface NetworkServices extends ServiceMap {
   peerStore: CalmPeerStore
   identify: Identify
   ping: Ping
   dht: KadDHT
   records: ProviderRecords
+  listeners: Listeners
 }
 
 export type Network = Libp2p<NetworkServices>
@@ -132,7 +137,8 @@ export async function createNetwork (init: NetworkInit): Promise<Network> {
         // Our own records are never stored (provider-records.ts), so there is nothing to provide again.
         reprovide: { threshold: 0 }
       }),
-      records: () => records
+      records: () => records,
+      listeners: ({ transportManager }: { transportManager: { getAddrs: () => Multiaddr[] } }) => ({ addresses: () => transportManager.getAddrs() })
     }
   })
   network.peerStore = network.services.peerStore

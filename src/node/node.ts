@@ -1,8 +1,7 @@
-import type { Libp2p } from '@libp2p/interface'
 import {
   ModelNotFoundError, NodeStoppedError, UsageError, asError, systemClock, type AbortOptions, type Clock, type Emitter, type Logger, type ProgressOptions
 } from '../base/index.ts'
-import { encodeInvite, type ContentRouter } from '../discovery/index.ts'
+import { encodeInvite, type ContentRouter, type Network } from '../discovery/index.ts'
 import { parseModelCid, positionOf, shardRuns, type RepoName } from '../model/index.ts'
 import type { Leftovers, Origin } from '../origin/index.ts'
 import type { Replication } from '../replication/service.ts'
@@ -28,7 +27,7 @@ import type {
 import { version } from './version.ts'
 
 export interface NodeComponents {
-  network: Libp2p
+  network: Network
   store: ModelStore
   router: ContentRouter
   exchange: Exchange
@@ -292,6 +291,7 @@ export class Node implements ShoalNode {
       peerId: this.peerId,
       version,
       multiaddrs: this.multiaddrs(),
+      listening: this.#components.network.services.listeners.addresses().map(address => address.toString()),
       startedAt: this.#startedAt,
       uptimeSeconds: (clock.monotonic() - this.#startedMonotonic) / 1000,
       peersConnected: this.#components.peers.connected().length,

@@ -272,7 +272,10 @@ export interface PeerStatus {
 export interface NodeStatus {
   peerId: string
   version: string
+  /** Where others are told to find it, each with /p2p/ and its id: where it listens, or what `announceAddresses` has instead. */
   multiaddrs: string[]
+  /** Where it listens. */
+  listening: string[]
   startedAt: number
   uptimeSeconds: number
   peersConnected: number
@@ -312,7 +315,7 @@ export interface NodeEvents {
 export interface ShoalNode {
   readonly peerId: string
   readonly events: Emitter<NodeEvents>
-  /** Where it listens, as others are told, each with /p2p/ and its id. */
+  /** Where it listens, or what `announceAddresses` has instead: as others are told, each with /p2p/ and its id. */
   multiaddrs: () => string[]
   /** Connects to a peer by address, within ten seconds, and gives its id. Throws JoinFailedError, SwarmKeyError. */
   connect: (multiaddr: string, options?: AbortOptions) => Promise<string>

@@ -60,6 +60,22 @@ describe('operations', function () {
       assert.match((await shoal(['doctor', '--data', data])).stdout, /^ok    daemon[^]*\n {19}-> join a swarm[^]*\n\n0 failed, \d+ to look at\n$/)
     })
 
+    it('looks at the ports that are listened on, whatever others are told', async () => {
+      for (const announced of ['/dns4/models.example/tcp/4108', '/ip4/192.0.2.1/tcp/4108']) {
+        const name = join(root, announced.slice(1, 4))
+        const told = new CliProcess(['daemon', '--data', name, '--json', '--listen', '/ip4/127.0.0.1/tcp/0', '--set', `announceAddresses=${announced}`])
+        try {
+          await told.until(() => told.stdout.includes('\n'))
+          const ports = (await examine('--data', name)).of('ports')
+          assert.deepEqual(ports.map(({ level, message }) => [level, /^libp2p answers on 127\.0\.0\.1 port \d+$/.test(message)]), [['ok', true]])
+          assert.match((await shoal(['status', '--data', name])).stdout, new RegExp(`^listening +/ip4/127\\.0\\.0\\.1/tcp/\\d+\nfound at +${announced}/p2p/`, 'm'))
+        } finally {
+          told.signal('SIGTERM')
+          await told.finished
+        }
+      }
+    })
+
     it('tells no limits of a pid that is not the daemon', async () => {
       const lock = join(data, 'lock.pid')
       const other = spawn('sleep', ['60'])

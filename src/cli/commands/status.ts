@@ -20,6 +20,13 @@ function problems ({ problems }: ShownStatus): string {
   return problems.map(problem => `! ${printable(problem)}`).join('\n')
 }
 
+/** Mostly others are told just where it listens. */
+function addressFields ({ listening, multiaddrs }: ShownStatus): Array<[string, string]> {
+  const row = (name: string, addresses: string[]): [string, string] => [name, addresses.join('\n            ') || 'nowhere']
+  const isSame = multiaddrs.every(address => listening.some(own => address.startsWith(`${own}/p2p/`)))
+  return isSame ? [row('listening', multiaddrs)] : [row('listening', listening), row('found at', multiaddrs)]
+}
+
 function originFields (origin: ShownStatus['origin']): Array<[string, string]> {
   if (origin === undefined) return []
   const { upstream, fetches, counters: { bytes, requests, fetched, shared, failed } } = origin
@@ -37,7 +44,7 @@ function describe (status: ShownStatus, now: number): string {
     ['peer', status.peerId],
     ['version', status.version],
     ['up', duration(status.uptimeSeconds)],
-    ['listening', status.multiaddrs.join('\n            ') || 'nowhere'],
+    ...addressFields(status),
     ...(named.length === 0 ? [] : [['labels', named.map(([name, value]) => `${name}=${value}`).join(', ')] as [string, string]]),
     ['peers', `${status.peersConnected} connected`],
     ['models', `${models.count} (${models.complete} complete, ${models.pinned} pinned), ${size(models.bytes)}`],

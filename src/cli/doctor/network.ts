@@ -29,7 +29,7 @@ export async function httpPorts ({ hf, api, metrics }: HttpListeners, isUp: bool
 
 /** With a daemon: do its ports answer? Without: could it have them? */
 export async function ports (settings: PortSettings, status: ShownStatus | undefined): Promise<Finding[]> {
-  const listened = tcpOf(status?.multiaddrs ?? settings.listen)
+  const listened = tcpOf(status?.listening ?? settings.listen)
   if (listened.length === 0) {
     return [status === undefined
       ? ok('ports', 'no TCP address is listened on: nothing to be taken')

@@ -25,6 +25,7 @@ export class FakeNode {
     peerId: 'p',
     version: '0',
     multiaddrs: [],
+    listening: [],
     startedAt: 0,
     uptimeSeconds: 1,
     peersConnected: 2,
