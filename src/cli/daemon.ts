@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { join, resolve } from 'node:path'
 import type { ListenInit } from '../api/listen.ts'
 import type { ApiServer, TcpInit } from '../api/server.ts'
-import { ConfigError, asError, withSignal, type Logger } from '../base/index.ts'
+import { ConfigError, NodeStoppedError, asError, withSignal, type Logger } from '../base/index.ts'
 import { holdHeap, tuneForBulk } from '../base/runtime.ts'
 import { readOrCreateSecret } from '../discovery/secret-file.ts'
 import type { HfServer } from '../hf/index.ts'
@@ -44,7 +44,13 @@ export async function runDaemon (context: Context, options: DaemonOptions, env: 
   tuneForBulk()
   // Loaded only now: what is wrong with the configuration is told at once.
   const [{ createNode }, { createApiServer }, { EndpointTraffic }] = await Promise.all([import('../node/index.ts'), import('../api/server.ts'), import('../api/endpoint-metrics.ts')])
-  const node = await createNode({ dataDirectory: context.dataDirectory, settings: { ...config.node, join: plan.addresses }, logger })
+  const node = await createNode({ dataDirectory: context.dataDirectory, settings: { ...config.node, join: plan.addresses }, logger, signal: stop.signal }).catch(error => {
+    if (error !== stop.signal.reason) throw error
+  })
+  if (node === undefined) {
+    logger.info({}, 'stopped before it had started')
+    return EXIT.done
+  }
   const supervisor = createSupervisor(node, env, logger)
   const traffic = new EndpointTraffic()
   let api: ApiServer | undefined
@@ -119,30 +125,31 @@ async function tcpInit ({ host, port, tokenFile, allowRemote, hosts }: DaemonSet
 class StopRequest {
   readonly wait: Promise<void>
   readonly #logger: Logger
+  readonly #controller = new AbortController()
   #resolve: () => void = () => undefined
-  #requested = false
 
   constructor (logger: Logger) {
     this.#logger = logger
     this.wait = new Promise(resolve => { this.#resolve = resolve })
     for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) {
       process.on(signal, () => {
-        if (this.#requested) process.exit(EXIT.interrupted)
+        if (this.requested) process.exit(EXIT.interrupted)
         this.now(signal)
       })
     }
   }
 
-  get requested (): boolean { return this.#requested }
+  get requested (): boolean { return this.signal.aborted }
+  get signal (): AbortSignal { return this.#controller.signal }
 
   now (why: string): void {
-    if (this.#requested) return
-    this.#requested = true
+    if (this.requested) return
     this.#logger.info({ why }, 'stopping')
     setTimeout(() => {
       this.#logger.error({ deadlineMs: STOP_DEADLINE_MS }, 'did not stop in time; leaving as it is, nothing recorded is lost')
       process.exit(EXIT.failed)
     }, STOP_DEADLINE_MS)
+    this.#controller.abort(new NodeStoppedError('the daemon is stopping'))
     this.#resolve()
   }
 }

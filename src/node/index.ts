@@ -19,7 +19,7 @@
 import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { mkdtemp } from 'node:fs/promises'
-import { ConfigError, Emitter, REPLICAS_MAX, asError, makeDirectories, silentLogger, systemClock, systemRandom } from '../base/index.ts'
+import { ConfigError, Emitter, REPLICAS_MAX, asError, makeDirectories, silentLogger, systemClock, systemRandom, throwIfAborted } from '../base/index.ts'
 import { createDhtRouter, createNetwork, loadIdentity, loadSwarmKey } from '../discovery/index.ts'
 import { createFileStore, createMemoryStore } from '../storage/index.ts'
 import { Leftovers } from '../origin/index.ts'
@@ -50,7 +50,8 @@ export type * from './types.ts'
 
 /**
  * Starts a node; it is ready when this resolves. Throws StoreLockedError (another process has the data directory),
- * StoreVersionError (written by a newer version), DiskError, ConfigError.
+ * StoreVersionError (written by a newer version), DiskError, ConfigError; the reason of
+ * `signal` when that fires before: a start after a crash looks through all that is held, which may take hours.
  *
  * The order below is the order of dependence: what is started later uses what was started before, and stop() goes the
  * other way. If a part fails to start, the ones before it are stopped again.
@@ -64,6 +65,7 @@ export async function createNode (init: NodeInit = {}): Promise<ShoalNode> {
   const logger = init.logger ?? silentLogger
   const directory = init.dataDirectory
   const transport = init.transport ?? 'tcp'
+  const { signal } = init
   const started: Array<() => Promise<void>> = []
   try {
     if (directory !== undefined) await makeDirectories(directory, { mode: 0o700 })
@@ -74,8 +76,9 @@ export async function createNode (init: NodeInit = {}): Promise<ShoalNode> {
     const store = init.store ?? (directory === undefined
       ? createMemoryStore({ clock, random, logger: logger.child({ component: 'storage' }), settings: storage })
       : createFileStore({ directory, clock, random, logger: logger.child({ component: 'storage' }), settings: storage }))
-    await store.start()
+    await store.start(signal === undefined ? {} : { signal })
     started.push(async () => { await store.stop() })
+    throwIfAborted(signal)
 
     const swarmKey = settings.network.openSwarm ? undefined : init.swarmKey ?? await loadSwarmKey(directory, random)
     const privateKey = await loadIdentity(directory)
@@ -100,6 +103,7 @@ export async function createNode (init: NodeInit = {}): Promise<ShoalNode> {
       throw listenError(error) ?? error
     }
     started.push(async () => { await network.stop() })
+    throwIfAborted(signal)
 
     const exchange = createExchange({ network, store, clock, random, logger: logger.child({ component: 'exchange' }), linkLimiter: init.linkLimiter }, { ...settings.transfer, hashThreads, lane: { ...settings.lane, threads: laneThreads, listen: settings.listen } })
     await exchange.start()
@@ -188,6 +192,7 @@ export async function createNode (init: NodeInit = {}): Promise<ShoalNode> {
     started.push(async () => { await leftovers?.instalments.stop() })
     await leftovers?.instalments.load()
     await origin?.start()
+    throwIfAborted(signal)
     return node
   } catch (error) {
     for (const stop of started.reverse()) await stop().catch(stopError => { logger.warn({ error: asError(stopError).message }, 'a part did not stop cleanly') })

@@ -1,11 +1,11 @@
-import type { Clock, Logger, Random } from '../base/index.ts'
+import type { AbortOptions, Clock, Logger, Random } from '../base/index.ts'
 import type { LinkLimiter } from '../discovery/link-limiter.ts'
 import type { ContentRouter } from '../discovery/router.ts'
 import type { ModelStore } from '../storage/store.ts'
 import type { NodeSettings } from './types.ts'
 
-/** Everything a node touches can be given; what is not given is the real thing. */
-export interface NodeInit {
+/** Everything a node touches can be given; what is not given is the real thing. `signal` ends the start alone, not a node that runs. */
+export interface NodeInit extends AbortOptions {
   /** Where everything lives. Without it, the node keeps all in memory. */
   dataDirectory?: string
   /** 32 bytes. Without it: DIR/swarm.key, made at first start; for a memory node a fresh one. */

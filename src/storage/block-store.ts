@@ -1,5 +1,5 @@
 import type { CID } from 'multiformats/cid'
-import { Emitter, NodeStoppedError, asError, type AbortOptions, type Clock, type Logger, type ProgressOptions } from '../base/index.ts'
+import { Emitter, NodeStoppedError, abortReason, asError, throwIfAborted, type AbortOptions, type Clock, type Logger, type ProgressOptions } from '../base/index.ts'
 import type { Encoded, FileIndex, Model } from '../model/index.ts'
 import { Blocks } from './blocks.ts'
 import type { ByteStore } from './byte-store.ts'
@@ -49,9 +49,16 @@ export class BlockStore implements ModelStore {
     this.slots = new SlotPool(init.settings.slots, { shared: init.settings.sharedSlots ?? false })
   }
 
-  async start (): Promise<void> {
+  async start ({ signal }: AbortOptions = {}): Promise<void> {
     if (this.#gate.closed) throw stopped()
-    await (this.#started ??= this.#start())
+    throwIfAborted(signal)
+    const cut = (): void => { if (signal !== undefined) this.#stopping.abort(abortReason(signal)) }
+    signal?.addEventListener('abort', cut, { once: true })
+    try {
+      await (this.#started ??= this.#start())
+    } finally {
+      signal?.removeEventListener('abort', cut)
+    }
   }
 
   async stop (): Promise<void> {

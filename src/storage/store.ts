@@ -148,8 +148,11 @@ export interface ModelStore {
   readonly events: Emitter<StoreEvents>
   readonly slots: SlotPool
 
-  /** Opens (creates, or rebuilds the catalog of) the data directory. Throws StoreLockedError, StoreVersionError, DiskError. */
-  start: () => Promise<void>
+  /**
+   * Opens (creates, or rebuilds the catalog of) the data directory. Throws StoreLockedError, StoreVersionError, DiskError; the reason of
+   * `signal` when that fires first: the next start of the directory goes on with what this one was looking through.
+   */
+  start: (options?: AbortOptions) => Promise<void>
   /** Syncs and records what is written, closes everything. */
   stop: () => Promise<void>
   status: () => Promise<StoreStatus>

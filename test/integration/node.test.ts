@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict'
 import { createHash, randomBytes } from 'node:crypto'
-import { chmod, mkdir, readFile, symlink, writeFile, appendFile } from 'node:fs/promises'
+import { chmod, mkdir, readFile, rm, symlink, writeFile, appendFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { mock } from 'node:test'
 import { CID } from 'multiformats/cid'
 import { identity } from 'multiformats/hashes/identity'
-import { DiskError, MiB, randomInt, seededRandom } from '../../src/base/index.ts'
+import { DiskError, MiB, NodeStoppedError, randomInt, seededRandom, silentLogger, type Logger } from '../../src/base/index.ts'
 import { BlockStore } from '../../src/storage/block-store.ts'
 import { Cluster } from '../support/cluster.ts'
 import { until } from '../support/until.ts'
@@ -47,6 +47,24 @@ describe('node', function () {
       })
     })
   }
+
+  it('ends a start that looks through all that is held when it is told to, and the next start goes on', async () => {
+    await using cluster = new Cluster({ transport: 'tcp' })
+    await using source = await temporaryDirectory('source')
+    await writeTree(source.path, { 'a.bin': 9 * MiB, 'b.bin': 5 * MiB })
+    const dataDirectory = join(source.path, 'data')
+    const [first] = await cluster.spawn(1, () => ({ dataDirectory }))
+    assert.ok(first !== undefined)
+    const { cid, bytes } = await first.add(join(source.path, 'a.bin'))
+    await cluster.kill(first)
+    await rm(join(dataDirectory, 'catalog.sqlite'))
+    const [stop, reason] = [new AbortController(), new NodeStoppedError('enough')]
+    const logger: Logger = { ...silentLogger, child: () => logger, warn: (_details, message) => { if (message.includes('is rebuilt')) stop.abort(reason) } }
+    await assert.rejects(cluster.spawn(1, () => ({ dataDirectory, logger, signal: stop.signal })), error => error === reason)
+    await assert.rejects(cluster.spawn(1, () => ({ dataDirectory, signal: AbortSignal.abort(reason) })), error => error === reason)
+    const [again] = await cluster.spawn(1, () => ({ dataDirectory }))
+    assert.equal((await again?.show(cid))?.presentBytes, bytes)
+  })
 
   it('says that it is draining, and warns who adds to it', async () => {
     await using cluster = new Cluster()

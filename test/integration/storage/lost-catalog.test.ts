@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { open, readFile, readdir, rm, stat, truncate, writeFile } from 'node:fs/promises'
+import { NodeStoppedError, silentLogger } from '../../../src/base/index.ts'
 import { fileOf, fileStore, load, smallModel, writeBlock, type Sample } from '../../compliance/store-fixtures.ts'
 import { contentAt, onDisk, twoFiles } from './on-disk.ts'
 
@@ -102,6 +103,17 @@ describe('files: a lost catalog', () => {
       const cut = fileStore(disk.directory)
       const starting = cut.start()
       await Promise.all([assert.rejects(starting), cut.stop()])
+    })
+    await check(models)
+  })
+
+  it('ends the start for the reason of its signal, amid what is hashed, and the next start goes on', async () => {
+    const models = await placed()
+    await reopen(async () => {
+      await removeCatalog()
+      const [stop, reason] = [new AbortController(), new NodeStoppedError('enough')]
+      const cut = fileStore(disk.directory, { logger: { ...silentLogger, warn: (_details, message) => { if (message.includes('is rebuilt')) stop.abort(reason) } } })
+      await assert.rejects(cut.start({ signal: stop.signal }), error => error === reason)
     })
     await check(models)
   })
