@@ -2,6 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { HF_PAGE_ENTRIES_MAX, UPSTREAM_TOKEN_BYTES_MAX, type Clock } from '../base/index.ts'
 import type { Caller, ModelDescription, ShoalNode } from '../node/types.ts'
 import type { Asked } from './address.ts'
+import { Body, headDue } from './body.ts'
 import type { Buffers } from './buffers.ts'
 import { canHold, positionOf } from '../model/index.ts'
 import { HubError } from './errors.ts'
@@ -107,7 +108,8 @@ async function tree (call: Call, asked: Asked & { kind: 'tree' }): Promise<void>
 }
 
 async function file (call: Call, asked: Asked & { kind: 'file' }): Promise<void> {
-  const { request, response } = call
+  const { request, response, clock, signal } = call
+  const due = headDue(clock, signal)
   const [resolved, model] = await described(call, asked.repo, asked.revision)
   const found = model.files[positionOf(model.files, asked.path)]
   if (found === undefined) {
@@ -146,9 +148,10 @@ async function file (call: Call, asked: Asked & { kind: 'file' }): Promise<void>
     call.began()
     response.writeHead(status, headers)
   }
-  if (from.kind === 'model') await streamFile(call, { cid: from.cid, path: found.path, range }, response, begin, call.signal)
-  else if (from.model.foreign?.some(({ path }) => path === found.path) === true) await streamPieces(call, from.model.pass(found.path, range, call.signal), { response, begin, signal: call.signal })
-  else await streamOrigin(call, from.model, { path: found.path, range }, { response, begin, signal: call.signal })
+  const body = new Body({ response, clock, begin, due, signal })
+  if (from.kind === 'model') await streamFile(call, { cid: from.cid, path: found.path, range }, body)
+  else if (from.model.foreign?.some(({ path }) => path === found.path) === true) await streamPieces(from.model.pass(found.path, range, signal), body)
+  else await streamOrigin(call, from.model, { path: found.path, range }, body)
 }
 
 /** Paths of models hold nothing that would have to be quoted (model/path.ts); foreign ones do (RFC 6266, appendix D). */

@@ -4,18 +4,16 @@
  * after ten silent seconds gets its first bytes in drops, as far as anybody has them; they are compared with what the file turns
  * out to be before the rest goes out, so nobody gets a file that is whole and wrong.
  */
-import type { ServerResponse } from 'node:http'
 import { createHash } from 'node:crypto'
-import { AbortError, DiskError, NoProviderError, UpstreamMismatchError, abortReason, throwIfAborted, withSignal, type Clock } from '../base/index.ts'
+import { AbortError, DiskError, NoProviderError, UpstreamMismatchError, throwIfAborted, withSignal, type Clock } from '../base/index.ts'
 import type { ArrivedFile, OriginModel } from '../node/types.ts'
+import type { Body } from './body.ts'
 import type { ByteRange } from './ranges.ts'
-import { Body, streamFile, streamWhole, type StreamComponents } from './stream.ts'
+import { streamFile, streamWhole, type StreamComponents } from './stream.ts'
 
+export interface OriginComponents extends StreamComponents { clock: Clock }
 export interface OriginFile { path: string, range: ByteRange }
-export interface OriginAnswer { response: ServerResponse, begin: () => void, signal: AbortSignal }
 
-/** How long an answer waits before its head goes out, so that a failure can still be told: less than clients wait for one. */
-const HEAD_MS = 6_000
 const DROP_EVERY_MS = 2_000
 const DROP_BYTES_MAX = 512
 /** Of a range, so that a small one lasts as well: 8 minutes. */
@@ -28,27 +26,26 @@ const TRIES = 4
 /** The model that has the file, or the file alone, which is there before its model. */
 type Source = { cid: string } | { arrived: ArrivedFile }
 
-/** Throws what cannot be mended; whether that can be told depends on `headersSent`. */
-export async function streamOrigin (components: StreamComponents, model: OriginModel, file: OriginFile, answer: OriginAnswer): Promise<void> {
+/** Throws what cannot be mended; whether that can be told depends on whether the head is out. */
+export async function streamOrigin (components: OriginComponents, model: OriginModel, file: OriginFile, body: Body): Promise<void> {
   const { path } = file
-  const { response, signal } = answer
-  const begin = (): void => { if (!response.headersSent) answer.begin() }
+  const drops = new Drops(components.clock, model, file, body)
   for (let tries = 1; ; tries++) {
-    const drops = new Drops(components, model, file, answer)
-    const source = await drops.meanwhile(sourceOf(model, path, signal))
+    const source = await drops.meanwhile(sourceOf(model, path, body.signal))
     if ('arrived' in source) {
-      await sendArrived(components, source.arrived, drops, { path, response, begin, signal })
+      await sendArrived(components, source.arrived, drops, path, body)
       return
     }
     const { cid } = source
     try {
       await compareModel(components, { cid, path }, drops)
-      await streamFile(components, { cid, path, range: drops.rest }, response, begin, signal)
+      await streamFile(components, { cid, path, range: drops.rest, isElsewhere: true }, body)
       return
     } catch (error) {
       if (!(error instanceof NoProviderError)) throw error
-      model.lose(cid) // at the latest the next who asks gets it from the upstream
-      if (response.headersSent || tries === TRIES) throw error
+      model.lose(cid) // so that the upstream is asked, now or by the next who asks
+      // Who has got bytes of it comes back for the rest by a range.
+      if (body.sent > drops.sent || tries === TRIES) throw error
     }
   }
 }
@@ -72,13 +69,13 @@ function release (source: Source): void {
   if ('arrived' in source) source.arrived.close().catch(() => undefined) // of a file that was read only
 }
 
-async function sendArrived (components: StreamComponents, arrived: ArrivedFile, drops: Drops, to: { path: string, response: ServerResponse, begin: () => void, signal: AbortSignal }): Promise<void> {
+async function sendArrived (components: StreamComponents, arrived: ArrivedFile, drops: Drops, path: string, body: Body): Promise<void> {
   try {
-    await compare(drops, to.path, async (offset, into) => { await arrived.read(offset, into) })
+    await compare(drops, path, async (offset, into) => { await arrived.read(offset, into) })
     const { rest } = drops
-    const sent = await streamWhole(components, arrived, rest, to)
-    if (sent < rest.length) throw new DiskError(`${to.path} came from the upstream and cannot be read any more; ask again`)
-    to.response.end()
+    const sent = await streamWhole(components, arrived, rest, body)
+    if (sent < rest.length) throw new DiskError(`${path} came from the upstream and cannot be read any more; ask again`)
+    body.end()
   } finally {
     await arrived.close()
   }
@@ -127,16 +124,14 @@ class Drops {
   readonly #clock: Clock
   readonly #model: OriginModel
   readonly #file: OriginFile
-  readonly #answer: OriginAnswer
   readonly #body: Body
   readonly #hash = createHash('sha256')
 
-  constructor (components: StreamComponents, model: OriginModel, file: OriginFile, answer: OriginAnswer) {
-    this.#clock = components.clock
-    this.#body = new Body(components, answer.response, answer.signal)
+  constructor (clock: Clock, model: OriginModel, file: OriginFile, body: Body) {
+    this.#clock = clock
     this.#model = model
     this.#file = file
-    this.#answer = answer
+    this.#body = body
   }
 
   /** Where the range begins. */
@@ -149,7 +144,7 @@ class Drops {
   async meanwhile (ready: Promise<Source>): Promise<Source> {
     ready.catch(() => undefined) // told below, or nobody waits any more
     try {
-      return await withSignal(this.#wait(ready), this.#answer.signal)
+      return await withSignal(this.#wait(ready), this.#body.signal)
     } catch (error) {
       ready.then(release, () => undefined)
       throw error
@@ -157,21 +152,20 @@ class Drops {
   }
 
   async #wait (ready: Promise<Source>): Promise<Source> {
-    const first = await this.#within(ready, HEAD_MS)
-    if (first !== undefined) return first
-    if (!this.#answer.response.headersSent) this.#answer.begin()
-    this.#answer.response.flushHeaders()
+    const isSoon = this.#body.begun ? await this.#body.within(ready, DROP_EVERY_MS) : await this.#body.isSoon(ready)
+    if (isSoon) return await ready
+    this.#body.sendHead()
     for (;;) {
+      throwIfAborted(this.#body.signal)
       await this.#drop()
-      const done = await this.#within(ready, DROP_EVERY_MS)
-      if (done !== undefined) return done
+      if (await this.#body.within(ready, DROP_EVERY_MS)) return await ready
     }
   }
 
   /** The last byte of a file is never one of them. */
   async #drop (): Promise<void> {
     const { path, range } = this.#file
-    const { signal } = this.#answer
+    const { signal } = this.#body
     const length = Math.min(Math.max(1, Math.min(DROP_BYTES_MAX, Math.floor(range.length / DROPS_MIN))), range.length - 1 - this.sent)
     if (length <= 0) return
     const over = new AbortController()
@@ -189,23 +183,5 @@ class Drops {
     this.#hash.update(drop)
     this.sent += drop.length
     await this.#body.write(drop)
-  }
-
-  /** Undefined when it was not ready in this time. Throws what it throws. */
-  async #within (ready: Promise<Source>, timeoutMs: number): Promise<Source | undefined> {
-    const { signal } = this.#answer
-    let cancel = (): void => undefined
-    let onAbort = (): void => undefined
-    const late = new Promise<undefined>((resolve, reject) => {
-      cancel = this.#clock.setTimeout(() => { resolve(undefined) }, timeoutMs)
-      onAbort = () => { reject(abortReason(signal)) }
-      signal.addEventListener('abort', onAbort, { once: true })
-    })
-    try {
-      return await Promise.race([ready, late])
-    } finally {
-      cancel()
-      signal.removeEventListener('abort', onAbort)
-    }
   }
 }

@@ -3,6 +3,7 @@ import { once } from 'node:events'
 import { createServer, type ServerResponse } from 'node:http'
 import { connect, type AddressInfo } from 'node:net'
 import { AbortError, systemClock, type Clock } from '../../../src/base/index.ts'
+import { Body, headDue } from '../../../src/hf/body.ts'
 import { Buffers } from '../../../src/hf/buffers.ts'
 import { streamOrigin } from '../../../src/hf/stream-origin.ts'
 import type { ArrivedFile, OriginModel, ShoalNode } from '../../../src/node/types.ts'
@@ -33,7 +34,8 @@ describe('hf: a file on its way from the upstream', () => {
     const server = createServer((_request, response) => {
       if (held.push(response) === 1) return
       const begin = (): void => { response.writeHead(200, { 'content-length': SIZE }) }
-      answering = streamOrigin({ node, buffers: new Buffers(), clock: hasty }, model, { path: 'f', range: { offset: 0, length: SIZE } }, { response, begin, signal: gone.signal })
+      const body = new Body({ response, clock: hasty, begin, due: headDue(hasty, gone.signal), signal: gone.signal })
+      answering = streamOrigin({ node, buffers: new Buffers(), clock: hasty }, model, { path: 'f', range: { offset: 0, length: SIZE } }, body)
       answering.catch(() => undefined)
     })
     await once(server.listen(0, '127.0.0.1'), 'listening')
