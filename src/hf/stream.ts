@@ -31,6 +31,11 @@ type Read = (offset: number, into: Uint8Array) => Promise<void>
  */
 const AHEAD_PIECES = 16
 const AHEAD_BYTES = AHEAD_PIECES * HF_BUFFER_BYTES
+/**
+ * Of who begins, and of who waited for a block until a drop was due: one block. They come in the order in which they are asked for, and nothing keeps a
+ * reader there before its first, which is to stand behind one of each of the others, and not behind four.
+ */
+const AHEAD_BYTES_MIN = BLOCK_BYTES_MAX
 /** Kept back while the next bytes are on their way, and let go in drops: 32 of them last longer than a load waits for a provider. */
 const RESERVE_BYTES = 64 * 1024
 const DROP_BYTES = 2 * 1024
@@ -122,6 +127,7 @@ async function load ({ node, buffers }: StreamComponents, file: StreamedFile, bo
   const ahead: Piece[] = []
   let asked = range.offset
   let wanted = asked
+  let reach = endOfBlock(asked) - asked
   const isWhole = range.length === model.file(path).size
   const read: Read = async (offset, into) => {
     await model.read(path, offset, into.length, { into, signal })
@@ -129,26 +135,36 @@ async function load ({ node, buffers }: StreamComponents, file: StreamedFile, bo
     if (isWhole && offset + into.length === end) await model.waitFor(path, range.offset, range.length, { signal })
   }
   const ask = (): void => {
-    while (asked < end && ahead.length < AHEAD_PIECES) {
+    const until = Math.min(end, ahead.reduce((at, { bytes }) => at - bytes.length, asked) + reach)
+    while (asked < until && ahead.length < AHEAD_PIECES) {
       const buffer = buffers.take()
-      const bytes = buffer.subarray(0, Math.min(buffer.length, end - asked))
+      const bytes = buffer.subarray(0, Math.min(buffer.length, end - asked, endOfBlock(asked) - asked))
       const piece: Piece = { buffer, bytes, isReady: false, ready: read(asked, bytes).then(() => { piece.isReady = true }) }
       piece.ready.catch(() => undefined) // told when its turn comes, or nobody waits any more
       ahead.push(piece)
       asked += bytes.length
     }
     // Where buffers are short the fetch is to be ahead all the same.
-    const done = ahead.reduce((at, { bytes }) => at - bytes.length, asked)
-    for (wanted = Math.max(wanted, asked); wanted < Math.min(end, done + AHEAD_BYTES); wanted += BLOCK_BYTES_MAX) {
-      model.waitFor(path, wanted, Math.min(end - wanted, BLOCK_BYTES_MAX), { signal }).catch(() => undefined) // told when it is read
+    for (wanted = Math.max(wanted, asked); wanted < until;) {
+      const next = Math.min(end, endOfBlock(wanted))
+      model.waitFor(path, wanted, next - wanted, { signal }).catch(() => undefined) // told when it is read
+      wanted = next
     }
   }
   let kept: Buffer = Buffer.alloc(0)
+  let isFirst = true
   try {
     for (ask(); ahead.length > 0; ask()) {
       const [piece] = ahead as [Piece]
-      if (kept.length === 0 && !piece.isReady) await body.headed(file.isElsewhere === true ? unlessLost(piece.ready, model, file, body) : piece.ready)
-      kept = await meanwhile(piece, kept, body)
+      if (isFirst || !piece.isReady) {
+        const ready = isFirst && file.isElsewhere === true ? unlessLost(piece.ready, model, file, body) : piece.ready
+        const isSoon = await body.within(ready, DROP_EVERY_MS)
+        if (isFirst) await body.headed(ready)
+        else if (!isSoon) kept = await drip(ready, kept, body)
+        isFirst = false
+        reach = isSoon ? AHEAD_BYTES : AHEAD_BYTES_MIN
+        ask()
+      }
       if (kept.length > 0) await body.write(kept)
       const [, next] = ahead
       const keep = next === undefined || next.isReady ? 0 : Math.min(RESERVE_BYTES, piece.bytes.length)
@@ -169,13 +185,19 @@ async function load ({ node, buffers }: StreamComponents, file: StreamedFile, bo
   }
 }
 
-/** Waits for a piece, and every while lets go a drop of the bytes that are kept back. Says which are left. */
-async function meanwhile ({ ready, isReady }: Piece, kept: Buffer, body: Body): Promise<Buffer> {
-  if (isReady) return kept
-  for (let left = kept; ; left = left.subarray(DROP_BYTES)) {
-    if (await body.within(ready, DROP_EVERY_MS)) return left
+/** Where the block ends in which a piece begins, as large blocks are cut, or the next one: what is left of it is enough to be kept back. */
+function endOfBlock (offset: number): number {
+  return Math.ceil((offset + RESERVE_BYTES) / BLOCK_BYTES_MAX) * BLOCK_BYTES_MAX
+}
+
+/** Lets go a drop of the bytes that are kept back, and another every while, until it is ready. Says which are left. */
+async function drip (ready: Promise<void>, kept: Buffer, body: Body): Promise<Buffer> {
+  let left = kept
+  do {
     if (left.length > 0) await body.write(left.subarray(0, DROP_BYTES))
-  }
+    left = left.subarray(DROP_BYTES)
+  } while (!await body.within(ready, DROP_EVERY_MS))
+  return left
 }
 
 /** Waits for the first piece. Throws NoProviderError when nothing comes of the model, or of this for longer. */

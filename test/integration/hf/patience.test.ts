@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
+import { readFile } from 'node:fs/promises'
 import { get as httpGet } from 'node:http'
 import { join } from 'node:path'
 import { MiB, systemClock, type Clock } from '../../../src/base/index.ts'
@@ -124,5 +125,22 @@ describe('hf: clients that give up after ten silent seconds', function () {
     const { status, headMs } = await ask(`${server.url}/cid/${cid}/resolve/main/w.bin`)
     assert.equal(status, 504)
     assert.ok(headMs < SILENT_MS, `${headMs} ms`)
+  })
+  it('get five files, four at a time, of a swarm that gives 2 MiB a second', async () => {
+    await using directory = await temporaryDirectory('hf-patience')
+    const names = Array.from({ length: 5 }, (_, i) => `${i}.bin`)
+    await writeTree(join(directory.path, 'model'), Object.fromEntries(names.map(name => [name, 16 * MiB])))
+    await using cluster = new Cluster({ transport: 'tcp', clock: hurried, settings: { replication: REPLICATION } })
+    const [holder, node] = await cluster.spawn(2, at => at === 0 ? { settings: { transfer: { uploadBytesPerSecond: 2 * MiB } } } : {}) as [ShoalNode, ShoalNode]
+    await cluster.connect()
+    const { cid } = await holder.add(join(directory.path, 'model'), { inPlace: true })
+    await using server = await serve(node)
+    const queue = names.values()
+    await Promise.all(Array.from({ length: 4 }, async () => {
+      for (const name of queue) {
+        const { body } = await ask(`${server.url}/cid/${cid}/resolve/main/${name}`)
+        assert.ok(body.equals(await readFile(join(directory.path, 'model', name))), name)
+      }
+    }))
   })
 })
