@@ -149,9 +149,9 @@ async function file (call: Call, asked: Asked & { kind: 'file' }): Promise<void>
     response.writeHead(status, headers)
   }
   const body = new Body({ response, clock, begin, due, signal })
-  if (from.kind === 'model') await streamFile(call, { cid: from.cid, path: found.path, range }, body)
+  if (from.kind === 'model') await streamFile(call, { cid: from.cid, path: found.path, size: found.size, range }, body)
   else if (from.model.foreign?.some(({ path }) => path === found.path) === true) await streamPieces(from.model.pass(found.path, range, signal), body)
-  else await streamOrigin(call, from.model, { path: found.path, range }, body)
+  else await streamOrigin(call, from.model, { path: found.path, size: found.size, range }, body)
 }
 
 /** Paths of models hold nothing that would have to be quoted (model/path.ts); foreign ones do (RFC 6266, appendix D). */

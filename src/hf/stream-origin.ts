@@ -12,7 +12,7 @@ import type { ByteRange } from './ranges.ts'
 import { streamFile, streamWhole, type StreamComponents } from './stream.ts'
 
 export interface OriginComponents extends StreamComponents { clock: Clock }
-export interface OriginFile { path: string, range: ByteRange }
+export interface OriginFile { path: string, size: number, range: ByteRange }
 
 const DROP_EVERY_MS = 2_000
 const DROP_BYTES_MAX = 512
@@ -28,7 +28,7 @@ type Source = { cid: string } | { arrived: ArrivedFile }
 
 /** Throws what cannot be mended; whether that can be told depends on whether the head is out. */
 export async function streamOrigin (components: OriginComponents, model: OriginModel, file: OriginFile, body: Body): Promise<void> {
-  const { path } = file
+  const { path, size } = file
   const drops = new Drops(components.clock, model, file, body)
   for (let tries = 1; ; tries++) {
     const source = await drops.meanwhile(sourceOf(model, path, body.signal))
@@ -39,7 +39,7 @@ export async function streamOrigin (components: OriginComponents, model: OriginM
     const { cid } = source
     try {
       await compareModel(components, { cid, path }, drops)
-      await streamFile(components, { cid, path, range: drops.rest, isElsewhere: true }, body)
+      await streamFile(components, { cid, path, size, range: drops.rest, isElsewhere: true }, body)
       return
     } catch (error) {
       if (!(error instanceof NoProviderError)) throw error

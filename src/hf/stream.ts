@@ -17,6 +17,8 @@ export interface StreamComponents {
 export interface StreamedFile {
   cid: string
   path: string
+  /** Of the whole file. */
+  size: number
   range: ByteRange
   /** It can be had from somewhere else: when nothing comes of it, that is not waited for. */
   isElsewhere?: boolean
@@ -42,6 +44,8 @@ const DROP_BYTES = 2 * 1024
 const DROP_EVERY_MS = 2_000
 /** How long what went out may take to be on the disk. */
 const RECORDED_MS = 60_000
+/** Who asks for so much of a file is given room for all of it; for less, room is made block by block. */
+const RESERVED_SHARE = 0.5
 /** A model whose manifest nobody has for so long is told to be nowhere, while that can be told. */
 const FOUND_MS = 5_000
 /** What can be had elsewhere is looked after so often. */
@@ -119,16 +123,18 @@ interface Piece {
 }
 
 async function load ({ node, buffers }: StreamComponents, file: StreamedFile, body: Body): Promise<void> {
-  const { cid, path, range } = file
+  const { cid, path, size, range } = file
   const over = new AbortController()
   const signal = AbortSignal.any([body.signal, over.signal])
-  const model = await body.headed(node.open(cid, { include: [path], onDemand: true, providerTimeoutMs: FOUND_MS, signal }))
+  // For a header nothing is evicted that is as large as the file.
+  const reserve = range.length >= size * RESERVED_SHARE
+  const model = await body.headed(node.open(cid, { include: [path], onDemand: true, reserve, providerTimeoutMs: FOUND_MS, signal }))
   const end = range.offset + range.length
   const ahead: Piece[] = []
   let asked = range.offset
   let wanted = asked
   let reach = endOfBlock(asked) - asked
-  const isWhole = range.length === model.file(path).size
+  const isWhole = range.length === size
   const read: Read = async (offset, into) => {
     await model.read(path, offset, into.length, { into, signal })
     // Who has the last byte of a file may ask for it again, or look whether it is here.

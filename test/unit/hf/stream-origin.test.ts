@@ -35,7 +35,7 @@ describe('hf: a file on its way from the upstream', () => {
       if (held.push(response) === 1) return
       const begin = (): void => { response.writeHead(200, { 'content-length': SIZE }) }
       const body = new Body({ response, clock: hasty, begin, due: headDue(hasty, gone.signal), signal: gone.signal })
-      answering = streamOrigin({ node, buffers: new Buffers(), clock: hasty }, model, { path: 'f', range: { offset: 0, length: SIZE } }, body)
+      answering = streamOrigin({ node, buffers: new Buffers(), clock: hasty }, model, { path: 'f', size: SIZE, range: { offset: 0, length: SIZE } }, body)
       answering.catch(() => undefined)
     })
     await once(server.listen(0, '127.0.0.1'), 'listening')
