@@ -3,7 +3,7 @@ import { SlotPool } from '../storage/slots.ts'
 import type { ModelStore } from '../storage/store.ts'
 import type { OpenFrames } from './frame-stream.ts'
 import { RateMeter, TokenBucket, rateAt, type RateWindow } from './rate.ts'
-import { ServedStream } from './served-stream.ts'
+import { LATER_SHARE, ServedStream } from './served-stream.ts'
 import { SEND_BYTES_MAX } from './wire.ts'
 
 export interface BlockServerComponents { store: ModelStore, clock: Clock, logger: Logger }
@@ -36,10 +36,9 @@ interface Turn { ring: ServedPeer[], at: number, peer: ServedPeer, waitMs: numbe
 const TICK_MS = 250
 /** While those who wait are sent this much, who does not wait gets one byte of thirty-two: each of them costs the others more than itself where two cores serve all. */
 const FOREGROUND_BYTES_PER_SECOND = 32 * MiB
-const LATER_SHARE = 1 / 31
 /** After this without any of them there is nobody left to disturb, however fast it was. */
 const FOREGROUND_OVER_MS = 300
-/** And never less than this in each tick, so that it does not look like a dead peer. */
+/** And it may have this in each tick when nobody is ready who waits, so that it does not look like a dead peer. */
 const LATER_BYTES_PER_TICK = 256 * KiB
 /** Sent in one go before the event loop gets its turn. */
 const PUMP_BYTES_MAX = 1 * MiB
@@ -56,13 +55,15 @@ export class BlockServer {
   readonly #peers = new Map<string, ServedPeer>()
   /** Peers with something to send, in turn. */
   readonly #ring: ServedPeer[] = []
-  /** Peers for whom nobody waits, in turn, when there is nobody in the ring. */
+  /** Peers for whom nobody waits, in turn: they have their share of what those in the ring get, and what is left. */
   readonly #laterRing: ServedPeer[] = []
   readonly #foreground: RateMeter
   /** When bytes last went to, or came for, somebody who waits. */
   #foregroundAt = -Infinity
-  /** What may go to those who can wait while others are served. */
+  /** The share of those who can wait of what went to others: above 0 it is their turn, whoever else is ready. */
   #laterCredit = 0
+  /** What else may go to them in this tick while others are served well. */
+  #laterBytes = LATER_BYTES_PER_TICK
   readonly #upload: TokenBucket | undefined
   /** What may go to those who can wait at this time of day. */
   readonly #background: TokenBucket
@@ -97,6 +98,7 @@ export class BlockServer {
     if (peer.streams.size >= STREAMS_PER_PEER_MAX) return false
     const stream = new ServedStream(peerId, open, this.#settings.serverRequestsPerPeer, this.#components, {
       ready: ready => { this.#ready(ready) },
+      laterMay: () => this.#backgroundMs(this.#components.clock.monotonic()) === 0,
       closed: (closed, error) => { this.#closed(closed, error) }
     })
     peer.streams.add(stream)
@@ -160,18 +162,24 @@ export class BlockServer {
     this.#pumping = false
   }
 
-  /** The first that no cap holds back, or else the one that is held back least. */
   #whoseTurn (now: number): Turn | undefined {
     const uploadMs = this.#upload?.waitMs(now) ?? 0
+    const waits = this.#firstOf(this.#ring, uploadMs, now)
+    const isTheirShare = this.#laterCredit > 0
+    if (this.#laterRing.length === 0 || (waits?.waitMs === 0 && !isTheirShare) || !this.#laterMay(now)) return waits
+    const canWait = this.#firstOf(this.#laterRing, Math.max(uploadMs, this.#backgroundMs(now)), now)
+    if (waits === undefined || canWait === undefined) return waits ?? canWait
+    if (waits.waitMs === canWait.waitMs) return isTheirShare ? canWait : waits
+    return waits.waitMs < canWait.waitMs ? waits : canWait
+  }
+
+  /** The first that no cap holds back, or else the one that is held back least. */
+  #firstOf (ring: ServedPeer[], ringMs: number, now: number): Turn | undefined {
     let soonest: Turn | undefined
-    for (const ring of [this.#ring, this.#laterRing]) {
-      if (ring === this.#laterRing && (ring.length === 0 || !this.#laterMay())) continue
-      const capMs = ring === this.#laterRing ? this.#backgroundMs(now) : 0
-      for (const [at, peer] of ring.entries()) {
-        const waitMs = Math.max(uploadMs, capMs, peer.cap?.waitMs(now) ?? 0)
-        if (soonest === undefined || waitMs < soonest.waitMs) soonest = { ring, at, peer, waitMs }
-        if (waitMs === 0) return soonest
-      }
+    for (const [at, peer] of ring.entries()) {
+      const waitMs = Math.max(ringMs, peer.cap?.waitMs(now) ?? 0)
+      if (soonest === undefined || waitMs < soonest.waitMs) soonest = { ring, at, peer, waitMs }
+      if (waitMs === 0) break
     }
     return soonest
   }
@@ -195,7 +203,7 @@ export class BlockServer {
   #turn (peer: ServedPeer): number {
     const stream = peer.ready.shift()
     if (stream === undefined) return 0
-    const { later } = stream
+    const { later, sendsLater } = stream
     const bytes = stream.turn()
     if (stream.canSend && !peer.ready.includes(stream)) peer.ready.push(stream)
     this.#queue(peer)
@@ -203,9 +211,11 @@ export class BlockServer {
     const now = this.#components.clock.monotonic()
     this.#upload?.take(bytes, now)
     peer.cap?.take(bytes, now)
+    if (sendsLater && this.#backgroundRate() !== undefined) this.#background.take(bytes, now)
     if (later) {
-      if (this.#backgroundRate() !== undefined) this.#background.take(bytes, now)
-      this.#laterCredit -= bytes
+      // What was left costs one piece of the share at most: it was nobody else's.
+      this.#laterCredit = Math.max(0, this.#laterCredit) - bytes
+      this.#laterBytes -= bytes
     } else {
       this.#noteForeground(bytes, now)
       this.#laterCredit = Math.min(LATER_BYTES_PER_TICK, this.#laterCredit + bytes * LATER_SHARE)
@@ -237,9 +247,8 @@ export class BlockServer {
   }
 
   /** A load that runs well is not to be disturbed; one that is slow is slow for other reasons. */
-  #laterMay (): boolean {
-    const now = this.#components.clock.monotonic()
-    return this.#laterCredit > 0 || now - this.#foregroundAt > FOREGROUND_OVER_MS || this.#foreground.rate(now) < FOREGROUND_BYTES_PER_SECOND
+  #laterMay (now: number): boolean {
+    return this.#laterCredit > 0 || this.#laterBytes > 0 || now - this.#foregroundAt > FOREGROUND_OVER_MS || this.#foreground.rate(now) < FOREGROUND_BYTES_PER_SECOND
   }
 
   #closed (stream: ServedStream, error: Error): void {
@@ -264,7 +273,7 @@ export class BlockServer {
   #tick (): void {
     const { clock, slots } = this.#components
     const now = clock.monotonic()
-    this.#laterCredit = LATER_BYTES_PER_TICK
+    this.#laterBytes = LATER_BYTES_PER_TICK
     if (this.#laterRing.length > 0) this.#pumpSoon()
     for (const { streams } of this.#peers.values()) {
       for (const stream of streams) {

@@ -1,6 +1,6 @@
 import type { CID } from 'multiformats/cid'
 import {
-  KiB, MiB, PeerTimeoutError, ProtocolError, SERVE_SLOTS, SERVER_USELESS_REQUESTS_MAX, SERVER_USELESS_REQUESTS_PER_SECOND, asError, type Clock, type Logger
+  BLOCK_BYTES_MAX, KiB, MiB, PeerTimeoutError, ProtocolError, SERVE_SLOTS, SERVER_USELESS_REQUESTS_MAX, SERVER_USELESS_REQUESTS_PER_SECOND, asError, type Clock, type Logger
 } from '../base/index.ts'
 import { DAG_CBOR } from '../model/index.ts'
 import type { Slot, SlotPool } from '../storage/slots.ts'
@@ -15,6 +15,8 @@ export interface ServedStreamComponents { store: ModelStore, slots: SlotPool, cl
 export interface ServedStreamHooks {
   /** It has bytes and may send: give it a turn. */
   ready: (stream: ServedStream) => void
+  /** Whether no cap holds back what can wait. */
+  laterMay: () => boolean
   /** Ended, with ProtocolError when the peer broke the rules. */
   closed: (stream: ServedStream, error: Error) => void
 }
@@ -30,6 +32,8 @@ interface Answer {
   bytes: Uint8Array
   sent: number
   headSent: boolean
+  /** It can wait, and had waited for long enough: nothing passes it any more. */
+  due: boolean
   /** Its slot was taken back because its reader is slow: it asks for another only when the reader is ready for it. */
   evicted: boolean
   /** Cancelled, or the stream is gone: whoever still works on it only cleans up. */
@@ -37,6 +41,8 @@ interface Answer {
   giveUpWaiting: () => void
 }
 
+/** Of what somebody waits for, this much goes to what can wait as well: one byte of thirty-two in all. */
+export const LATER_SHARE = 1 / 31
 /** A blocked reader keeps its slot this long while others wait for one. */
 const SLOT_PATIENCE_MS = 500
 /** Refusals that may lie unsent before the server stops reading requests. */
@@ -62,6 +68,8 @@ export class ServedStream {
   readonly #useless: TokenBucket
   #answers: Answer[] = []
   #lastId = 0
+  /** The share of what can wait of what passed it on this stream; above 0 it is its turn. */
+  #laterCredit = 0
   #held = false
   #refusalBytes = 0
   #closed = false
@@ -91,6 +99,9 @@ export class ServedStream {
   /** Nobody waits for what is next, nor for anything behind it. */
   get later (): boolean { return this.#answers[0]?.later === true && !this.#answers.some(({ later }) => !later) }
 
+  /** Nobody waits for what is next, whatever is behind it. */
+  get sendsLater (): boolean { return this.#answers[0]?.later === true }
+
   /** Sends one piece and returns its bytes. */
   turn (): number {
     const answer = this.#answers[0]
@@ -102,11 +113,32 @@ export class ServedStream {
     const bytes = answer.location === undefined ? this.#sendCopy(answer) : this.#frames.sendData(DATA, answer.id, answer.bytes, answer.sent)
     answer.sent += bytes
     if (this.#frames.blocked) this.blockedSince ??= this.#components.clock.monotonic()
+    this.#share(answer, bytes)
     if (answer.sent === answer.bytes.length) {
       this.#remove(answer)
+      this.#letPass()
       this.#advance()
     }
     return bytes
+  }
+
+  /** Those that can wait are the last ones, but for one that has begun or is due. */
+  #share (sent: Answer, bytes: number): void {
+    if (sent.later) {
+      if (!this.later) this.#laterCredit -= bytes
+    } else if (this.#answers.at(-1)?.later === true) {
+      this.#laterCredit = Math.min(BLOCK_BYTES_MAX, this.#laterCredit + bytes * LATER_SHARE)
+    }
+  }
+
+  /** Puts what can wait first when its share has come: behind an endless load it would never be sent, and its asker take this node for dead. */
+  #letPass (): void {
+    if (this.#laterCredit <= 0 || this.#answers[0]?.later !== false || this.#answers.at(-1)?.later !== true || !this.#hooks.laterMay()) return
+    const at = this.#answers.findIndex(({ later }) => later)
+    for (const answer of this.#answers.splice(at, 1)) {
+      answer.due = true
+      this.#answers.unshift(answer)
+    }
   }
 
   /** Metadata lies in memory of the store's, which must stay as it is. */
@@ -150,9 +182,9 @@ export class ServedStream {
       const isMetadata = cid.code === DAG_CBOR
       const location = isMetadata ? undefined : store.findBlock(cid)
       if (isMetadata ? store.metadata(cid) === undefined : location === undefined) { refused.push(id); continue }
-      const answer: Answer = { id, cid, location, later, state: 'queued', slot: undefined, bytes: NOTHING, sent: 0, headSent: false, evicted: false, dropped: false, giveUpWaiting: () => undefined }
+      const answer: Answer = { id, cid, location, later, state: 'queued', slot: undefined, bytes: NOTHING, sent: 0, headSent: false, due: false, evicted: false, dropped: false, giveUpWaiting: () => undefined }
       // What somebody waits for passes what can wait and has not begun: all loads of a peer come over one stream.
-      const at = later ? -1 : this.#answers.findIndex(other => other.later && !other.headSent)
+      const at = later ? -1 : this.#answers.findIndex(other => other.later && !other.headSent && !other.due)
       if (at < 0) this.#answers.push(answer)
       else this.#answers.splice(at, 0, answer)
     }
