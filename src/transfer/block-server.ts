@@ -3,6 +3,7 @@ import { SlotPool } from '../storage/slots.ts'
 import type { ModelStore } from '../storage/store.ts'
 import type { OpenFrames } from './frame-stream.ts'
 import { RateMeter, TokenBucket, rateAt, type RateWindow } from './rate.ts'
+import { ServeSlots, type PeerSlots } from './serve-slots.ts'
 import { LATER_SHARE, ServedStream } from './served-stream.ts'
 import { SEND_BYTES_MAX } from './wire.ts'
 
@@ -23,6 +24,7 @@ export interface BlockServerHooks {
 }
 
 interface ServedPeer {
+  readonly slots: PeerSlots
   readonly streams: Set<ServedStream>
   /** Streams that can send, in turn. */
   readonly ready: ServedStream[]
@@ -45,11 +47,11 @@ const PUMP_BYTES_MAX = 1 * MiB
 
 /**
  * Serves blocks and metadata to all peers. Peers take turns, one piece each, so they share by bytes and not by how
- * many streams or requests they have; slots are given out in the order they were asked for, one a stream. The slots are
+ * many streams or requests they have, and so they do slots (serve-slots.ts). The slots are
  * its own: serving waits for serving only.
  */
 export class BlockServer {
-  readonly #components: BlockServerComponents & { slots: SlotPool }
+  readonly #components: BlockServerComponents & { slots: ServeSlots }
   readonly #settings: BlockServerSettings
   readonly #hooks: BlockServerHooks
   readonly #peers = new Map<string, ServedPeer>()
@@ -73,7 +75,7 @@ export class BlockServer {
   #stopped = false
 
   constructor (components: BlockServerComponents, settings: BlockServerSettings, hooks: BlockServerHooks) {
-    this.#components = { ...components, slots: new SlotPool(SERVE_SLOTS) }
+    this.#components = { ...components, slots: new ServeSlots(new SlotPool(SERVE_SLOTS)) }
     this.#settings = settings
     this.#hooks = hooks
     this.#foreground = new RateMeter(components.clock.monotonic())
@@ -94,9 +96,9 @@ export class BlockServer {
   accept (peerId: string, open: OpenFrames): boolean {
     if (this.#stopped) return false
     let peer = this.#peers.get(peerId)
-    if (peer === undefined) this.#peers.set(peerId, peer = { streams: new Set(), ready: [], cap: this.#capOf(this.#settings.peerBytesPerSecond) })
+    if (peer === undefined) this.#peers.set(peerId, peer = { slots: this.#components.slots.peer(), streams: new Set(), ready: [], cap: this.#capOf(this.#settings.peerBytesPerSecond) })
     if (peer.streams.size >= STREAMS_PER_PEER_MAX) return false
-    const stream = new ServedStream(peerId, open, this.#settings.serverRequestsPerPeer, this.#components, {
+    const stream = new ServedStream(peerId, open, this.#settings.serverRequestsPerPeer, { ...this.#components, slots: peer.slots }, {
       ready: ready => { this.#ready(ready) },
       laterMay: () => this.#backgroundMs(this.#components.clock.monotonic()) === 0,
       closed: (closed, error) => { this.#closed(closed, error) }
@@ -271,16 +273,22 @@ export class BlockServer {
   }
 
   #tick (): void {
-    const { clock, slots } = this.#components
-    const now = clock.monotonic()
+    const now = this.#components.clock.monotonic()
     this.#laterBytes = LATER_BYTES_PER_TICK
     if (this.#laterRing.length > 0) this.#pumpSoon()
-    for (const { streams } of this.#peers.values()) {
-      for (const stream of streams) {
-        stream.checkStalled(now, this.#settings.requestTimeoutMs)
-        // Whoever waits has the slot when giveUpSlot returns. A stream has two at most.
-        if (slots.waiting > 0 && stream.giveUpSlot(now) && slots.waiting > 0) stream.giveUpSlot(now)
-      }
+    for (const { streams } of this.#peers.values()) for (const stream of streams) stream.checkStalled(now, this.#settings.requestTimeoutMs)
+    if (this.#components.slots.next === undefined) return
+    for (const peer of this.#peers.values()) for (const stream of peer.streams) this.#takeSlots(peer, stream, now)
+  }
+
+  /** Whoever waits has the slot when giveUpSlot returns. A stream is asked for two at most: it may wait for the next one by then. */
+  #takeSlots ({ slots: own }: ServedPeer, stream: ServedStream, now: number): void {
+    const { slots } = this.#components
+    for (let i = 0; i < 2; i++) {
+      const waits = slots.next
+      if (waits === undefined || (waits !== own && waits.held >= own.held)) return
+      const from = waits === own ? 'itself' : own.held > slots.share && waits.held < slots.share ? 'any' : 'more'
+      if (!stream.giveUpSlot(now, from)) return
     }
   }
 }

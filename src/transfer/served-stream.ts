@@ -3,14 +3,15 @@ import {
   BLOCK_BYTES_MAX, KiB, MiB, PeerTimeoutError, ProtocolError, SERVE_SLOTS, SERVER_USELESS_REQUESTS_MAX, SERVER_USELESS_REQUESTS_PER_SECOND, asError, type Clock, type Logger
 } from '../base/index.ts'
 import { DAG_CBOR } from '../model/index.ts'
-import type { Slot, SlotPool } from '../storage/slots.ts'
+import type { Slot } from '../storage/slots.ts'
 import type { BlockLocation, ModelStore } from '../storage/store.ts'
 import type { FrameStream, OpenFrames } from './frame-stream.ts'
 import { CANCELLED, DATA, NOT_HERE, REQUEST, REQUEST_LATER, blockServerRules, decodeIds, decodeRequests, encodeHead, encodeIds, type WantedBlock } from './messages.ts'
 import { TokenBucket } from './rate.ts'
+import type { PeerSlots } from './serve-slots.ts'
 import { joinFrames, packData } from './wire.ts'
 
-export interface ServedStreamComponents { store: ModelStore, slots: SlotPool, clock: Clock, logger: Logger }
+export interface ServedStreamComponents { store: ModelStore, slots: PeerSlots, clock: Clock, logger: Logger }
 
 export interface ServedStreamHooks {
   /** It has bytes and may send: give it a turn. */
@@ -29,6 +30,8 @@ interface Answer {
   readonly later: boolean
   state: 'queued' | 'waiting' | 'reading' | 'ready'
   slot: Slot | undefined
+  /** When it got that, in monotonic milliseconds. */
+  slotAt: number
   bytes: Uint8Array
   sent: number
   headSent: boolean
@@ -45,6 +48,8 @@ interface Answer {
 export const LATER_SHARE = 1 / 31
 /** A blocked reader keeps its slot this long while others wait for one. */
 const SLOT_PATIENCE_MS = 500
+/** And any reader this long while others have none: a block at 1.4 MiB/s. Who is slower takes turns, each for another read of its block. */
+const SLOT_TURN_MS = 3_000
 /** Refusals that may lie unsent before the server stops reading requests. */
 const REFUSAL_BYTES_MAX = 64 * KiB
 /** Answers of one stream read ahead: half of the slots there are. More than one only while they are small together. */
@@ -72,6 +77,8 @@ export class ServedStream {
   #laterCredit = 0
   #held = false
   #refusalBytes = 0
+  /** It counts among those whom a slot is of use for. */
+  #wantsSlot = false
   #closed = false
 
   constructor (peerId: string, open: OpenFrames, requestsMax: number, components: ServedStreamComponents, hooks: ServedStreamHooks) {
@@ -148,14 +155,20 @@ export class ServedStream {
     return bytes
   }
 
-  /** Gives back a slot that does nothing now: one read ahead, or one whose reader is slow. Says whether it did. */
-  giveUpSlot (now: number): boolean {
+  /**
+   * Gives a slot back for somebody who waits, and says whether it did: one read ahead, or one whose reader is slow. `from` a peer that
+   * holds more than who waits also one that it has had for long, and 'any' when that is more than its share.
+   */
+  giveUpSlot (now: number, from: 'itself' | 'more' | 'any'): boolean {
     const ahead = this.#answers.findLast((answer, at) => at > 0 && answer.state === 'ready')
     if (ahead !== undefined) { this.#unread(ahead); return true }
     const first = this.#answers[0]
-    if (first?.state !== 'ready' || this.blockedSince === undefined || now - this.blockedSince < SLOT_PATIENCE_MS) return false
+    if (first?.state !== 'ready') return false
+    const isBlocked = this.blockedSince !== undefined && now - this.blockedSince >= SLOT_PATIENCE_MS
+    if (!isBlocked && (from === 'itself' || (from === 'more' && now - first.slotAt < SLOT_TURN_MS))) return false
     first.evicted = true
     this.#unread(first)
+    this.#advance() // waits for its next turn, unless it is blocked
     return true
   }
 
@@ -182,7 +195,7 @@ export class ServedStream {
       const isMetadata = cid.code === DAG_CBOR
       const location = isMetadata ? undefined : store.findBlock(cid)
       if (isMetadata ? store.metadata(cid) === undefined : location === undefined) { refused.push(id); continue }
-      const answer: Answer = { id, cid, location, later, state: 'queued', slot: undefined, bytes: NOTHING, sent: 0, headSent: false, due: false, evicted: false, dropped: false, giveUpWaiting: () => undefined }
+      const answer: Answer = { id, cid, location, later, state: 'queued', slot: undefined, slotAt: 0, bytes: NOTHING, sent: 0, headSent: false, due: false, evicted: false, dropped: false, giveUpWaiting: () => undefined }
       // What somebody waits for passes what can wait and has not begun: all loads of a peer come over one stream.
       const at = later ? -1 : this.#answers.findIndex(other => other.later && !other.headSent && !other.due)
       if (at < 0) this.#answers.push(answer)
@@ -224,6 +237,7 @@ export class ServedStream {
       this.#held = false
       this.#frames.resume()
     }
+    this.#settleWant()
     const first = this.#answers[0]
     if (first?.state === 'queued' && !(first.evicted && this.#frames.blocked)) this.#start(first)
     this.#readAhead()
@@ -252,7 +266,7 @@ export class ServedStream {
   #start (answer: Answer): void {
     answer.state = 'waiting'
     answer.giveUpWaiting = this.#components.slots.acquire(slot => {
-      if (answer.dropped) slot.release()
+      if (answer.dropped) this.#components.slots.release(slot)
       else this.#read(answer, slot)
     })
   }
@@ -261,6 +275,7 @@ export class ServedStream {
     const { store, logger } = this.#components
     answer.state = 'reading'
     answer.slot = slot
+    answer.slotAt = this.#components.clock.monotonic()
     if (answer.location === undefined) {
       this.#loaded(answer, store.metadata(answer.cid))
       return
@@ -274,7 +289,7 @@ export class ServedStream {
   }
 
   #loaded (answer: Answer, bytes: Uint8Array | undefined): void {
-    if (answer.dropped) { answer.slot?.release(); return }
+    if (answer.dropped) { this.#releaseSlot(answer); return }
     if (bytes === undefined || bytes.length <= answer.sent) {
       answer.state = 'queued' // the read is over: the slot goes back with the answer
       this.#remove(answer)
@@ -295,8 +310,7 @@ export class ServedStream {
   #unread (answer: Answer): void {
     answer.state = 'queued'
     answer.bytes = NOTHING
-    answer.slot?.release()
-    answer.slot = undefined
+    this.#releaseSlot(answer)
   }
 
   #remove (answer: Answer): void {
@@ -305,8 +319,22 @@ export class ServedStream {
     answer.dropped = true
     answer.giveUpWaiting()
     if (answer.state === 'reading') return // who reads into the slot gives it back
-    answer.slot?.release()
+    this.#releaseSlot(answer)
+  }
+
+  #releaseSlot (answer: Answer): void {
+    const { slot } = answer
     answer.slot = undefined
+    if (slot !== undefined) this.#components.slots.release(slot)
+  }
+
+  /** One who has lost its slot and cannot send has no use for another. */
+  #settleWant (): void {
+    const first = this.#answers[0]
+    const wants = !this.#closed && first !== undefined && !(first.evicted && first.state === 'queued' && this.#frames.blocked)
+    if (wants === this.#wantsSlot) return
+    this.#wantsSlot = wants
+    this.#components.slots.want(wants)
   }
 
   #drained (): void {
@@ -329,5 +357,6 @@ export class ServedStream {
   #forget (): void {
     this.#closed = true
     for (const answer of this.#answers.slice()) this.#remove(answer)
+    this.#settleWant()
   }
 }

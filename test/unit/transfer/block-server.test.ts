@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
-import { MiB } from '../../../src/base/index.ts'
-import { Served } from './readers.ts'
+import { MiB, STREAMS_PER_PEER_MAX } from '../../../src/base/index.ts'
+import { Served, type Reader } from './readers.ts'
 
 describe('the server of blocks', () => {
   it('gives who can wait one byte of thirty-two while others are always ready', async () => {
@@ -40,10 +40,48 @@ describe('the server of blocks', () => {
 
   it('keeps that share of a stream to the cap of the hour', async () => {
     await using served = await Served.start({ backgroundRates: [{ from: 0, to: 1440, bytesPerSecond: 0.25 * MiB }] })
-    const reader = served.reader('one', 64 * MiB)
+    const reader = served.reader('one', 32 * MiB)
     reader.ask(8, { keep: true })
     reader.ask(8, { later: true, keep: true })
-    await served.clock.pass(40_000)
-    assert(reader.bytes.later >= 8 * MiB && reader.bytes.later <= 16 * MiB, `${reader.bytes.later} bytes; 10 MiB by the cap`)
+    await served.clock.pass(20_000)
+    assert(reader.bytes.later >= 4 * MiB && reader.bytes.later <= 10 * MiB, `${reader.bytes.later} bytes; 5 MiB by the cap, 20 by the share`)
+  })
+
+  it('has a slot at once for who comes while one peer reads slowly over as many streams as it may have', async () => {
+    await using served = await Served.start()
+    const streams = Array.from({ length: STREAMS_PER_PEER_MAX }, () => served.reader('slow', 0.6 * MiB))
+    for (const stream of streams) stream.ask(4, { keep: true })
+    await served.clock.pass(2_000)
+    assert.equal(served.server.slotsFree, 0)
+    const reader = served.reader('other', 100 * MiB)
+    reader.ask(8, { keep: true })
+    await served.clock.pass(1_000)
+    assert(reader.bytes.first > 60 * MiB, `${reader.bytes.first} bytes in a second; 100 MiB without the slow one`)
+    const before = streams.reduce((sum, { bytes }) => sum + bytes.first, 0)
+    await served.clock.pass(4_000)
+    const taken = streams.reduce((sum, { bytes }) => sum + bytes.first, 0) - before
+    assert(taken > 6 * MiB, `the slow one got ${taken} bytes in 4 s`)
+  })
+
+  it('lets slow peers take turns when there are more than slots', async () => {
+    await using served = await Served.start()
+    const slow = Array.from({ length: 12 }, (_, i) => served.reader(`slow ${i}`, 0.6 * MiB))
+    for (const reader of slow) reader.ask(2, { keep: true })
+    const reader = served.reader('other', 100 * MiB)
+    reader.ask(8, { keep: true })
+    await served.clock.pass(20_000)
+    assert(reader.done >= 8, `${reader.done} blocks in 20 s`)
+    for (const { bytes } of slow) assert(bytes.first > 2 * MiB, `${bytes.first} bytes in 20 s, at ${0.6 * MiB} a second`)
+  })
+
+  it('shares a cap by peers and not by streams, where slots are short', async () => {
+    await using served = await Served.start({ uploadBytesPerSecond: 24 * MiB })
+    const greedy = Array.from({ length: STREAMS_PER_PEER_MAX }, () => served.reader('greedy', 50 * MiB))
+    const others = Array.from({ length: 10 }, (_, i) => served.reader(`other ${i}`, 50 * MiB))
+    for (const reader of [...greedy, ...others]) reader.ask(4, { keep: true })
+    await served.clock.pass(20_000)
+    const sum = (readers: Reader[]): number => readers.reduce((bytes, reader) => bytes + reader.bytes.first, 0)
+    const share = sum(greedy) / (sum(greedy) + sum(others))
+    assert(share > 1 / 16 && share < 1 / 8, `a share of ${share.toFixed(3)}; ${(1 / 11).toFixed(3)} is each one's`)
   })
 })
