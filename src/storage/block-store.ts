@@ -278,6 +278,10 @@ export class BlockStore implements ModelStore {
     return lookUp(cid, () => this.#parts?.core.catalog.metadata(cid.toString()))
   }
 
+  hasMetadata (cid: CID): boolean {
+    return lookUp(cid, () => this.#parts?.core.catalog.hasMetadata(cid.toString())) === true
+  }
+
   findBlock (cid: CID, outside?: ReadonlySet<StoredFile>): BlockLocation | undefined {
     return lookUp(cid, () => this.#parts?.blocks.find(cid, outside))
   }

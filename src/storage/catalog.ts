@@ -149,6 +149,8 @@ export class Catalog implements Disposable {
     return row === undefined ? undefined : blob(row, 'bytes')
   }
 
+  hasMetadata (cid: string): boolean { return this.#find('SELECT 1 FROM metadata WHERE cid = ?', cid) !== undefined }
+
   /**
    * Shows `look` where blocks of this multihash belong, recorded or not, file by file: PLACES_PER_BLOCK_MAX places at most,
    * because a hostile file index can name one block 400,000 times. `look` may end it, or skip the rest of a file, and must not wait.

@@ -240,6 +240,8 @@ export interface ModelStore {
 
   /** The bytes of a manifest or file index this node has. */
   metadata: (cid: CID) => Uint8Array | undefined
+  /** Whether metadata() would have them, at the cost of a look-up: they may be 16 MiB. */
+  hasMetadata: (cid: CID) => boolean
   /** Where a recorded block is, in whichever file but those of `outside`. */
   findBlock: (cid: CID, outside?: ReadonlySet<StoredFile>) => BlockLocation | undefined
   /**

@@ -194,7 +194,7 @@ export class ServedStream {
       this.#lastId = id
       const isMetadata = cid.code === DAG_CBOR
       const location = isMetadata ? undefined : store.findBlock(cid)
-      if (isMetadata ? store.metadata(cid) === undefined : location === undefined) { refused.push(id); continue }
+      if (isMetadata ? !store.hasMetadata(cid) : location === undefined) { refused.push(id); continue }
       const answer: Answer = { id, cid, location, later, state: 'queued', slot: undefined, slotAt: 0, bytes: NOTHING, sent: 0, headSent: false, due: false, evicted: false, dropped: false, giveUpWaiting: () => undefined }
       // What somebody waits for passes what can wait and has not begun: all loads of a peer come over one stream.
       const at = later ? -1 : this.#answers.findIndex(other => other.later && !other.headSent && !other.due)
@@ -246,14 +246,14 @@ export class ServedStream {
     if (this.canSend) this.#hooks.ready(this)
   }
 
-  /** The second, and of small ones some more: else each would wait for a turn of the disk. Never waits for a slot: who waits is first in its own line. */
+  /** The second, and of small ones some more: else each would wait for a turn of the disk, which metadata does not: it may be large, and is there at once. Never waits for a slot: who waits is first in its own line. */
   #readAhead (): void {
     let bytes = 0
     for (let at = 1; at <= AHEAD_MAX; at++) {
       const first = this.#answers[0]
       const answer = this.#answers[at]
-      if (answer === undefined) return
-      bytes += answer.location?.size ?? 0
+      if (answer?.location === undefined) return
+      bytes += answer.location.size
       const small = bytes <= AHEAD_BYTES_MAX
       if (!(first?.state === 'ready' || (first?.state === 'reading' && small)) || (at > 1 && !small)) return
       if (answer.state !== 'queued') continue

@@ -42,6 +42,7 @@ export function storeCompliance (name: string, harness: StoreHarness): void {
         assert.ok(index)
         assert.deepEqual(Buffer.from(store.metadata(index.cid) ?? []), Buffer.from(index.bytes))
         assert.equal(store.metadata(smallModel(3).model.manifest.cid), undefined)
+        assert.deepEqual([sample.model.manifest.cid, index.cid, smallModel(3).model.manifest.cid].map(cid => store.hasMetadata(cid)), [true, true, false])
       })
 
       it('refuses indexes that are not the ones the manifest names', async () => {
@@ -266,6 +267,7 @@ export function storeCompliance (name: string, harness: StoreHarness): void {
         assert.equal(store.model(sample.cid), undefined)
         assert.equal(store.findBlock(cid), undefined)
         assert.equal(store.metadata(sample.model.manifest.cid), undefined)
+        assert.equal(store.hasMetadata(sample.model.manifest.cid), false)
         assert.equal(await readBlock(store, file, 0), undefined)
         await assert.rejects(writeBlock(store, file, sample.files[0]?.content ?? Buffer.alloc(0), 0), { name: 'ModelNotFoundError' })
         await assert.rejects(store.readRange(file, 0, 1), { name: 'ModelNotFoundError' })

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { MiB, STREAMS_PER_PEER_MAX } from '../../../src/base/index.ts'
+import { DATA } from '../../../src/transfer/messages.ts'
 import { Served, type Reader } from './readers.ts'
 
 describe('the server of blocks', () => {
@@ -83,5 +84,22 @@ describe('the server of blocks', () => {
     const sum = (readers: Reader[]): number => readers.reduce((bytes, reader) => bytes + reader.bytes.first, 0)
     const share = sum(greedy) / (sum(greedy) + sum(others))
     assert(share > 1 / 16 && share < 1 / 8, `a share of ${share.toFixed(3)}; ${(1 / 11).toFixed(3)} is each one's`)
+  })
+
+  it('reads metadata when it is sent, and not to see whether it is here', async () => {
+    let reads = 0
+    await using served = await Served.start({}, { wrap: store => {
+      const read = store.metadata.bind(store)
+      store.metadata = cid => { reads++; return read(cid) }
+      return store
+    } })
+    const reader = served.reader('one', 1 * MiB)
+    reader.ask(2)
+    reader.ask(200, { cid: served.sample.model.manifest.cid })
+    await served.clock.pass(2_000)
+    assert.deepEqual([reader.done, reads, served.server.open], [0, 0, 202])
+    await served.clock.pass(20_000)
+    assert.deepEqual([reader.done, reads, served.server.open], [2, 200, 0])
+    assert.equal(reader.frames.filter(type => type === DATA).length, 200)
   })
 })
