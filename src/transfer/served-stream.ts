@@ -201,12 +201,13 @@ export class ServedStream {
       if (at < 0) this.#answers.push(answer)
       else this.#answers.splice(at, 0, answer)
     }
-    this.#refuse(NOT_HERE, refused)
+    this.#refuse(refused)
     if (this.#answers.length > this.#requestsMax) this.#hold()
     this.#advance()
   }
 
   #cancelled (ids: number[]): void {
+    this.#bill(ids.length) // those that cross with their end as well: each is looked for
     const ended: number[] = []
     for (const id of ids) {
       const answer = this.#answers.find(open => open.id === id)
@@ -214,19 +215,28 @@ export class ServedStream {
       this.#remove(answer)
       ended.push(id)
     }
-    this.#refuse(CANCELLED, ended)
+    this.#tellIds(CANCELLED, ended)
     this.#advance()
   }
 
-  #refuse (type: number, ids: number[]): void {
+  #refuse (ids: number[]): void {
     if (ids.length === 0) return
+    this.#bill(ids.length)
+    this.#tellIds(NOT_HERE, ids)
+  }
+
+  #bill (ids: number): void {
     const now = this.#components.clock.monotonic()
-    this.#useless.take(ids.length, now)
+    this.#useless.take(ids, now)
     if (this.#useless.waitMs(now) > 0) throw new ProtocolError('a flood of requests for what is not here, or of cancels')
+  }
+
+  #tellIds (type: number, ids: number[]): void {
+    if (ids.length === 0) return
     const frames = joinFrames(encodeIds(type, ids))
     if (this.#frames.send(frames)) return
     this.#refusalBytes += frames.length
-    this.blockedSince ??= now
+    this.blockedSince ??= this.#components.clock.monotonic()
     if (this.#refusalBytes > REFUSAL_BYTES_MAX) this.#hold()
   }
 
@@ -294,7 +304,7 @@ export class ServedStream {
       answer.state = 'queued' // the read is over: the slot goes back with the answer
       this.#remove(answer)
       try {
-        this.#refuse(NOT_HERE, [answer.id])
+        this.#refuse([answer.id])
       } catch (error) {
         this.abort(asError(error))
         this.#hooks.closed(this, asError(error))

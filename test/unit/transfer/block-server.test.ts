@@ -102,4 +102,21 @@ describe('the server of blocks', () => {
     assert.deepEqual([reader.done, reads, served.server.open], [2, 200, 0])
     assert.equal(reader.frames.filter(type => type === DATA).length, 200)
   })
+
+  it('ends a flood of cancels of what is not open, and leaves room for those that cross with the end of a block', async () => {
+    await using served = await Served.start()
+    const honest = served.reader('honest', 100 * MiB)
+    for (let i = 0; i < 20; i++) {
+      honest.ask(4)
+      await served.clock.pass(200)
+      honest.cancel([1, 2, 3, 4].map(id => 4 * i + id))
+    }
+    assert.deepEqual([honest.done, served.violations], [80, []])
+    const flood = served.reader('flood', 100 * MiB)
+    const ids = Array.from({ length: 2_000 }, (_, i) => 1_000_000 + i)
+    for (let i = 0; i < 5; i++) flood.cancel(ids)
+    assert.deepEqual(served.violations, [])
+    for (let i = 0; i < 6; i++) flood.cancel(ids)
+    assert.equal(served.violations.length, 1)
+  })
 })
