@@ -282,20 +282,34 @@ export class ServedStream {
   }
 
   #read (answer: Answer, slot: Slot): void {
-    const { store, logger } = this.#components
+    const { store } = this.#components
     answer.state = 'reading'
     answer.slot = slot
     answer.slotAt = this.#components.clock.monotonic()
     if (answer.location === undefined) {
-      this.#loaded(answer, store.metadata(answer.cid))
+      this.#loaded(answer, this.#metadata(answer.cid))
       return
     }
     store.readBlock(answer.location, slot).then(found => {
       this.#loaded(answer, found ? slot.bytes : undefined)
     }, error => {
-      logger.warn({ cid: answer.cid.toString(), error: asError(error).message }, 'a block cannot be read to serve it')
+      this.#warn(answer.cid, error)
       this.#loaded(answer, undefined)
     })
+  }
+
+  /** Undefined when the catalog cannot be read: whoever calls this may be a timer, and has nobody to tell. */
+  #metadata (cid: CID): Uint8Array | undefined {
+    try {
+      return this.#components.store.metadata(cid)
+    } catch (error) {
+      this.#warn(cid, error)
+      return undefined
+    }
+  }
+
+  #warn (cid: CID, error: unknown): void {
+    this.#components.logger.warn({ cid: cid.toString(), error: asError(error).message }, 'what was asked for cannot be read to serve it')
   }
 
   #loaded (answer: Answer, bytes: Uint8Array | undefined): void {

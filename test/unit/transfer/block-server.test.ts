@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
-import { MiB, STREAMS_PER_PEER_MAX } from '../../../src/base/index.ts'
-import { DATA } from '../../../src/transfer/messages.ts'
+import { DiskError, MiB, SERVE_SLOTS, STREAMS_PER_PEER_MAX } from '../../../src/base/index.ts'
+import { DATA, NOT_HERE } from '../../../src/transfer/messages.ts'
 import { Served, type Reader } from './readers.ts'
 
 describe('the server of blocks', () => {
@@ -118,5 +118,19 @@ describe('the server of blocks', () => {
     assert.deepEqual(served.violations, [])
     for (let i = 0; i < 6; i++) flood.cancel(ids)
     assert.equal(served.violations.length, 1)
+  })
+
+  it('says of metadata that cannot be read that it is not here, and goes on', async () => {
+    await using served = await Served.start({}, { wrap: store => {
+      store.metadata = () => { throw new DiskError('disk I/O error') }
+      return store
+    } })
+    const reader = served.reader('one', 100 * MiB)
+    reader.ask(1)
+    reader.ask(1, { cid: served.sample.model.manifest.cid })
+    reader.ask(2)
+    await served.clock.pass(1_000)
+    assert.deepEqual([reader.done, served.server.open, served.server.slotsFree], [3, 0, SERVE_SLOTS])
+    assert.equal(reader.frames.filter(type => type === NOT_HERE).length, 1)
   })
 })
