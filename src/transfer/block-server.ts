@@ -1,4 +1,6 @@
-import { KiB, MiB, NodeStoppedError, ProtocolError, SERVE_SLOTS, STREAMS_PER_PEER_MAX, type Clock, type Logger } from '../base/index.ts'
+import {
+  KiB, MiB, NodeStoppedError, PEERS_TRACKED_MAX, ProtocolError, SERVER_USELESS_REQUESTS_MAX, SERVER_USELESS_REQUESTS_PER_SECOND, SERVE_SLOTS, STREAMS_PER_PEER_MAX, type Clock, type Logger
+} from '../base/index.ts'
 import { SlotPool } from '../storage/slots.ts'
 import type { ModelStore } from '../storage/store.ts'
 import type { OpenFrames } from './frame-stream.ts'
@@ -23,13 +25,20 @@ export interface BlockServerHooks {
   violation: (peerId: string, reason: string) => void
 }
 
+/** What a peer has used up. It outlives its streams, or hanging up would be a way around every cap. */
+interface Account {
+  /** Its own cap. */
+  readonly cap: TokenBucket | undefined
+  readonly useless: TokenBucket
+  leftAt: number
+}
+
 interface ServedPeer {
   readonly slots: PeerSlots
+  readonly account: Account
   readonly streams: Set<ServedStream>
   /** Streams that can send, in turn. */
   readonly ready: ServedStream[]
-  /** Its own cap. */
-  readonly cap: TokenBucket | undefined
 }
 
 /** A peer, where it stands in a ring, and how long caps hold it back. */
@@ -42,6 +51,8 @@ const FOREGROUND_BYTES_PER_SECOND = 32 * MiB
 const FOREGROUND_OVER_MS = 300
 /** And it may have this in each tick when nobody is ready who waits, so that it does not look like a dead peer. */
 const LATER_BYTES_PER_TICK = 256 * KiB
+/** By then a bucket is full again, or was emptied by somebody with a cap of nearly nothing. */
+const ACCOUNT_KEPT_MS = 60_000
 /** Sent in one go before the event loop gets its turn. */
 const PUMP_BYTES_MAX = 1 * MiB
 
@@ -55,6 +66,8 @@ export class BlockServer {
   readonly #settings: BlockServerSettings
   readonly #hooks: BlockServerHooks
   readonly #peers = new Map<string, ServedPeer>()
+  /** Of peers that have gone, those who went first at first. */
+  readonly #accounts = new Map<string, Account>()
   /** Peers with something to send, in turn. */
   readonly #ring: ServedPeer[] = []
   /** Peers for whom nobody waits, in turn: they have their share of what those in the ring get, and what is left. */
@@ -96,9 +109,9 @@ export class BlockServer {
   accept (peerId: string, open: OpenFrames): boolean {
     if (this.#stopped) return false
     let peer = this.#peers.get(peerId)
-    if (peer === undefined) this.#peers.set(peerId, peer = { slots: this.#components.slots.peer(), streams: new Set(), ready: [], cap: this.#capOf(this.#settings.peerBytesPerSecond) })
+    if (peer === undefined) this.#peers.set(peerId, peer = { slots: this.#components.slots.peer(), account: this.#account(peerId), streams: new Set(), ready: [] })
     if (peer.streams.size >= STREAMS_PER_PEER_MAX) return false
-    const stream = new ServedStream(peerId, open, this.#settings.serverRequestsPerPeer, { ...this.#components, slots: peer.slots }, {
+    const stream = new ServedStream(peerId, open, { requestsMax: this.#settings.serverRequestsPerPeer, useless: peer.account.useless }, { ...this.#components, slots: peer.slots }, {
       ready: ready => { this.#ready(ready) },
       laterMay: () => this.#backgroundMs(this.#components.clock.monotonic()) === 0,
       closed: (closed, error) => { this.#closed(closed, error) }
@@ -179,11 +192,32 @@ export class BlockServer {
   #firstOf (ring: ServedPeer[], ringMs: number, now: number): Turn | undefined {
     let soonest: Turn | undefined
     for (const [at, peer] of ring.entries()) {
-      const waitMs = Math.max(ringMs, peer.cap?.waitMs(now) ?? 0)
+      const waitMs = Math.max(ringMs, peer.account.cap?.waitMs(now) ?? 0)
       if (soonest === undefined || waitMs < soonest.waitMs) soonest = { ring, at, peer, waitMs }
       if (waitMs === 0) break
     }
     return soonest
+  }
+
+  #account (peerId: string): Account {
+    const kept = this.#accounts.get(peerId)
+    this.#accounts.delete(peerId)
+    return kept ?? {
+      cap: this.#capOf(this.#settings.peerBytesPerSecond),
+      useless: new TokenBucket(SERVER_USELESS_REQUESTS_PER_SECOND, SERVER_USELESS_REQUESTS_MAX, this.#components.clock.monotonic()),
+      leftAt: 0
+    }
+  }
+
+  #keepAccount (peerId: string, account: Account): void {
+    const now = this.#components.clock.monotonic()
+    for (const [id, { leftAt }] of this.#accounts) {
+      if (now - leftAt < ACCOUNT_KEPT_MS && this.#accounts.size < PEERS_TRACKED_MAX) break
+      this.#accounts.delete(id)
+    }
+    if (account.useless.isFull(now) && account.cap?.isFull(now) !== false) return
+    account.leftAt = now
+    this.#accounts.set(peerId, account)
   }
 
   /** How long those who can wait are held back by the hour. */
@@ -212,7 +246,7 @@ export class BlockServer {
     if (bytes === 0) return 0
     const now = this.#components.clock.monotonic()
     this.#upload?.take(bytes, now)
-    peer.cap?.take(bytes, now)
+    peer.account.cap?.take(bytes, now)
     if (sendsLater && this.#backgroundRate() !== undefined) this.#background.take(bytes, now)
     if (later) {
       // What was left costs one piece of the share at most: it was nobody else's.
@@ -258,7 +292,10 @@ export class BlockServer {
     if (peer === undefined || !peer.streams.delete(stream)) return
     const at = peer.ready.indexOf(stream)
     if (at >= 0) peer.ready.splice(at, 1)
-    if (peer.streams.size === 0) this.#peers.delete(stream.peerId)
+    if (peer.streams.size === 0) {
+      this.#peers.delete(stream.peerId)
+      this.#keepAccount(stream.peerId, peer.account)
+    }
     if (error instanceof ProtocolError) this.#hooks.violation(stream.peerId, error.message)
   }
 

@@ -86,6 +86,12 @@ export class TokenBucket {
     return this.#tokens > 0 ? 0 : Math.ceil(-this.#tokens / this.#perMs) + 1
   }
 
+  /** As if nothing had been taken. */
+  isFull (now: number): boolean {
+    this.#fill(now)
+    return this.#tokens === this.#burst
+  }
+
   take (amount: number, now: number): void {
     this.#fill(now)
     this.#tokens -= amount

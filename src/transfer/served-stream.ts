@@ -1,17 +1,19 @@
 import type { CID } from 'multiformats/cid'
 import {
-  BLOCK_BYTES_MAX, KiB, MiB, PeerTimeoutError, ProtocolError, SERVE_SLOTS, SERVER_USELESS_REQUESTS_MAX, SERVER_USELESS_REQUESTS_PER_SECOND, asError, type Clock, type Logger
+  BLOCK_BYTES_MAX, KiB, MiB, PeerTimeoutError, ProtocolError, SERVE_SLOTS, asError, type Clock, type Logger
 } from '../base/index.ts'
 import { DAG_CBOR } from '../model/index.ts'
 import type { Slot } from '../storage/slots.ts'
 import type { BlockLocation, ModelStore } from '../storage/store.ts'
 import type { FrameStream, OpenFrames } from './frame-stream.ts'
 import { CANCELLED, DATA, NOT_HERE, REQUEST, REQUEST_LATER, blockServerRules, decodeIds, decodeRequests, encodeHead, encodeIds, type WantedBlock } from './messages.ts'
-import { TokenBucket } from './rate.ts'
+import type { TokenBucket } from './rate.ts'
 import type { PeerSlots } from './serve-slots.ts'
 import { joinFrames, packData } from './wire.ts'
 
 export interface ServedStreamComponents { store: ModelStore, slots: PeerSlots, clock: Clock, logger: Logger }
+
+export interface ServedStreamInit { requestsMax: number, useless: TokenBucket }
 
 export interface ServedStreamHooks {
   /** It has bytes and may send: give it a turn. */
@@ -70,6 +72,7 @@ export class ServedStream {
   readonly #hooks: ServedStreamHooks
   readonly #requestsMax: number
   readonly #frames: FrameStream
+  /** Of its peer: what it may ask for and cancel for nothing. */
   readonly #useless: TokenBucket
   #answers: Answer[] = []
   #lastId = 0
@@ -81,12 +84,12 @@ export class ServedStream {
   #wantsSlot = false
   #closed = false
 
-  constructor (peerId: string, open: OpenFrames, requestsMax: number, components: ServedStreamComponents, hooks: ServedStreamHooks) {
+  constructor (peerId: string, open: OpenFrames, { requestsMax, useless }: ServedStreamInit, components: ServedStreamComponents, hooks: ServedStreamHooks) {
     this.peerId = peerId
     this.#components = components
     this.#hooks = hooks
     this.#requestsMax = requestsMax
-    this.#useless = new TokenBucket(SERVER_USELESS_REQUESTS_PER_SECOND, SERVER_USELESS_REQUESTS_MAX, components.clock.monotonic())
+    this.#useless = useless
     this.#frames = open(blockServerRules, {
       frame: (type, body) => {
         if (type === REQUEST || type === REQUEST_LATER) this.#requested(decodeRequests(body), type === REQUEST_LATER)

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { DiskError, MiB, SERVE_SLOTS, STREAMS_PER_PEER_MAX } from '../../../src/base/index.ts'
+import { DiskError, KiB, MiB, SERVE_SLOTS, STREAMS_PER_PEER_MAX } from '../../../src/base/index.ts'
 import { DATA, NOT_HERE } from '../../../src/transfer/messages.ts'
 import { Served, type Reader } from './readers.ts'
 
@@ -132,5 +132,29 @@ describe('the server of blocks', () => {
     await served.clock.pass(1_000)
     assert.deepEqual([reader.done, served.server.open, served.server.slotsFree], [3, 0, SERVE_SLOTS])
     assert.equal(reader.frames.filter(type => type === NOT_HERE).length, 1)
+  })
+
+  it('keeps the cap of a peer that hangs up after each block', async () => {
+    const cap = 128 * KiB
+    await using served = await Served.start({ peerBytesPerSecond: cap }, { blockBytes: 256 * KiB })
+    let bytes = 0
+    for (let second = 0; second < 30; second++) {
+      const reader = served.reader('one', 100 * MiB)
+      reader.ask(1)
+      await served.clock.pass(1_000)
+      bytes += reader.bytes.first
+      served.server.drop('one', new Error('it hung up'))
+    }
+    assert(bytes > 20 * cap && bytes < 36 * cap, `${bytes / cap} times the cap of a second in 30 s`)
+  })
+
+  it('counts the useless cancels of a peer over all its streams', async () => {
+    await using served = await Served.start()
+    const ids = Array.from({ length: 2_000 }, (_, i) => 1_000_000 + i)
+    for (let i = 0; i < 10; i++) {
+      served.reader('one', 100 * MiB).cancel(ids)
+      served.server.drop('one', new Error('it hung up'))
+    }
+    assert.equal(served.violations.length, 1)
   })
 })
