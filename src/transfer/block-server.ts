@@ -53,6 +53,9 @@ const FOREGROUND_OVER_MS = 300
 const LATER_BYTES_PER_TICK = 256 * KiB
 /** By then a bucket is full again, or was emptied by somebody with a cap of nearly nothing. */
 const ACCOUNT_KEPT_MS = 60_000
+/** A piece is no more than a cap lets through in this time, but this much: its frame's head and the turn cost something, too. */
+const PIECE_MS = 250
+const PIECE_BYTES_MIN = 16 * KiB
 /** Sent in one go before the event loop gets its turn. */
 const PUMP_BYTES_MAX = 1 * MiB
 
@@ -240,14 +243,15 @@ export class BlockServer {
     const stream = peer.ready.shift()
     if (stream === undefined) return 0
     const { later, sendsLater } = stream
-    const bytes = stream.turn()
+    const backgroundRate = sendsLater ? this.#backgroundRate() : undefined
+    const bytes = stream.turn(this.#pieceBytesMax(backgroundRate))
     if (stream.canSend && !peer.ready.includes(stream)) peer.ready.push(stream)
     this.#queue(peer)
     if (bytes === 0) return 0
     const now = this.#components.clock.monotonic()
     this.#upload?.take(bytes, now)
     peer.account.cap?.take(bytes, now)
-    if (sendsLater && this.#backgroundRate() !== undefined) this.#background.take(bytes, now)
+    if (backgroundRate !== undefined) this.#background.take(bytes, now)
     if (later) {
       // What was left costs one piece of the share at most: it was nobody else's.
       this.#laterCredit = Math.max(0, this.#laterCredit) - bytes
@@ -258,6 +262,12 @@ export class BlockServer {
     }
     this.#hooks.sent(stream.peerId, bytes)
     return bytes
+  }
+
+  /** Under a low cap a whole piece keeps it for seconds, and with a few peers each would seem to be dead between two of its own. */
+  #pieceBytesMax (backgroundRate = Infinity): number {
+    const { uploadBytesPerSecond = Infinity, peerBytesPerSecond = Infinity } = this.#settings
+    return Math.max(PIECE_BYTES_MIN, Math.trunc(Math.min(uploadBytesPerSecond, peerBytesPerSecond, backgroundRate) * PIECE_MS / 1000))
   }
 
   /** Somebody waits for what one of the peer's streams has now. */

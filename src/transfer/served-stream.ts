@@ -112,15 +112,16 @@ export class ServedStream {
   /** Nobody waits for what is next, whatever is behind it. */
   get sendsLater (): boolean { return this.#answers[0]?.later === true }
 
-  /** Sends one piece and returns its bytes. */
-  turn (): number {
+  /** Sends one piece, of so many bytes at most, and returns its bytes. */
+  turn (bytesMax: number): number {
     const answer = this.#answers[0]
     if (answer === undefined || !this.canSend) return 0
     if (!answer.headSent) {
       answer.headSent = true
       this.#frames.send(encodeHead(answer.id, answer.bytes.length))
     }
-    const bytes = answer.location === undefined ? this.#sendCopy(answer) : this.#frames.sendData(DATA, answer.id, answer.bytes, answer.sent)
+    const source = bytesMax < this.#frames.shape.sendBytesMax ? answer.bytes.subarray(0, answer.sent + bytesMax) : answer.bytes
+    const bytes = answer.location === undefined ? this.#sendCopy(answer, source) : this.#frames.sendData(DATA, answer.id, source, answer.sent)
     answer.sent += bytes
     if (this.#frames.blocked) this.blockedSince ??= this.#components.clock.monotonic()
     this.#share(answer, bytes)
@@ -152,7 +153,7 @@ export class ServedStream {
   }
 
   /** Metadata lies in memory of the store's, which must stay as it is. */
-  #sendCopy ({ id, bytes: source, sent }: Answer): number {
+  #sendCopy ({ id, sent }: Answer, source: Uint8Array): number {
     const { frames, bytes } = packData(DATA, id, source, sent, this.#frames.shape, length => this.#frames.allocate(length))
     this.#frames.send(frames)
     return bytes

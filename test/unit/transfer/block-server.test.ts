@@ -157,4 +157,20 @@ describe('the server of blocks', () => {
     }
     assert.equal(served.violations.length, 1)
   })
+
+  for (const later of [false, true]) {
+    it(`sends small pieces under a low cap, so that no peer seems dead for long (${later ? 'nobody waits' : 'somebody waits'})`, async () => {
+      const cap = 64 * KiB
+      await using served = await Served.start(later ? { backgroundRates: [{ from: 0, to: 1440, bytesPerSecond: cap }] } : { uploadBytesPerSecond: cap })
+      const readers = Array.from({ length: 12 }, (_, i) => served.reader(`reader ${i}`, 100 * MiB))
+      for (const reader of readers) reader.ask(2, { later })
+      await served.clock.pass(60_000)
+      for (const { pieces } of readers) {
+        const gaps = [...pieces.map(({ at }) => at), 60_000].map((at, i, all) => at - (all[i - 1] ?? 0))
+        assert(Math.max(...gaps) < 8_000, `nothing for ${Math.round(Math.max(...gaps))} ms`)
+      }
+      const sent = readers.reduce((sum, { bytes }) => sum + bytes.first + bytes.later, 0)
+      assert(sent > 59 * cap && sent < 65 * cap, `${sent} bytes in a minute`)
+    })
+  }
 })

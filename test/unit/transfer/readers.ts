@@ -4,7 +4,7 @@ import { KiB, LANE_FRAME_PAYLOAD_BYTES_MAX, MiB, SERVER_REQUESTS_PER_PEER_MAX, s
 import { createMemoryStore, type ModelStore } from '../../../src/storage/index.ts'
 import { BlockServer, type BlockServerSettings } from '../../../src/transfer/block-server.ts'
 import type { FrameStream, FrameStreamHandler } from '../../../src/transfer/frame-stream.ts'
-import { CANCEL, REQUEST, REQUEST_LATER, encodeIds, encodeRequests } from '../../../src/transfer/messages.ts'
+import { CANCEL, HEAD, REQUEST, REQUEST_LATER, decodeHead, encodeIds, encodeRequests } from '../../../src/transfer/messages.ts'
 import { FRAME_HEAD_BYTES } from '../../../src/transfer/wire.ts'
 import { contentOf, load, sampleOf, type Sample } from '../../compliance/store-fixtures.ts'
 
@@ -100,6 +100,7 @@ export class Reader implements FrameStream {
   readonly #served: Served
   readonly #bytesPerSecond: number
   readonly #asked = new Map<number, { later: boolean, keep: boolean }>()
+  readonly #sizes = new Map<number, number>()
   #lastId = 0
   #queued = 0
   #leftAt = 0
@@ -135,6 +136,10 @@ export class Reader implements FrameStream {
 
   send (frames: Uint8Array): boolean {
     this.frames.push(frames[4] ?? 0)
+    if (frames[4] === HEAD) {
+      const { id, size } = decodeHead(frames.subarray(FRAME_HEAD_BYTES))
+      this.#sizes.set(id, size)
+    }
     this.#leaves(frames.length)
     return !this.blocked
   }
@@ -146,7 +151,7 @@ export class Reader implements FrameStream {
     this.bytes[asked.later ? 'later' : 'first'] += bytes
     this.pieces.push({ at: this.#served.clock.monotonic(), bytes })
     this.#leaves(bytes)
-    if (offset + bytes === source.length) {
+    if (offset + bytes === this.#sizes.get(id)) {
       this.done++
       this.#asked.delete(id)
       if (asked.keep) queueMicrotask(() => { this.ask(1, asked) })
