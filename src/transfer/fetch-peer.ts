@@ -9,7 +9,7 @@ import { PeerInventory } from './inventory-client.ts'
 import { INVENTORY_PROTOCOL, type InventoryPeer } from './messages.ts'
 import type { PeerLink } from './peer-link.ts'
 import type { Lease, PeerLinks } from './peer-links.ts'
-import type { PeerRecord } from './peer-records.ts'
+import { withdrew, type PeerRecord } from './peer-records.ts'
 import type { FailReason } from './reception.ts'
 import type { Scheduler } from './scheduler.ts'
 
@@ -40,6 +40,9 @@ export interface FetchPeerHooks {
   left: (error: Error) => void
 }
 
+/** What a peer said it lacks it is not asked for again so soon, whatever it tells of it: it could say both without end. */
+const WITHHELD_MS = 10_000
+
 /**
  * One peer of one fetch: its inventory, told to the scheduler, and the way from the scheduler's requests to the link.
  * Known to the scheduler from when both streams are open.
@@ -60,6 +63,8 @@ export class FetchPeer {
   readonly #closing = new AbortController()
   /** Blocks that it was asked for, and over which link: a lane may have taken the stream's place since. */
   readonly #requests = new Map<number, { link: PeerLink, id: number }>()
+  /** Blocks that it said it lacks, and from when on it is believed to have them; each falls due after those before it. */
+  readonly #withheld = new Map<number, number>()
   #lease: Lease | undefined
   #leasing = false
   #cancelDeadline = (): void => undefined
@@ -128,6 +133,15 @@ export class FetchPeer {
     request?.link.cancel(request.id)
   }
 
+  /** Asks it again for what it had lacked a while ago, and says it has. */
+  readmit (now: number): void {
+    for (const [block, until] of this.#withheld) {
+      if (until > now) return
+      this.#withheld.delete(block)
+      if (this.handle !== undefined && this.#hasAnywhere(block)) this.#init.scheduler.setBlock(this.handle, block, true)
+    }
+  }
+
   /** Ends both streams from this side. */
   close (): void {
     if (this.#closing.signal.aborted) return
@@ -178,11 +192,18 @@ export class FetchPeer {
     const { inventory } = this
     scheduler.clearBlocks(handle)
     if (inventory === undefined) return
-    if (inventory.all) { scheduler.fillBlocks(handle); return }
+    if (inventory.all) {
+      scheduler.fillBlocks(handle)
+      for (const block of this.#withheld.keys()) scheduler.setBlock(handle, block, false)
+      return
+    }
     for (const { position, blocks } of inventory.present()) {
       const file = map.fileAt(position)
       if (file === undefined || position >= model.files.length) continue
-      for (const block of blocks) scheduler.setBlock(handle, map.blockAt(map.placeAt(file, block)), true)
+      for (const block of blocks) {
+        const number = map.blockAt(map.placeAt(file, block))
+        if (!this.#withheld.has(number)) scheduler.setBlock(handle, number, true)
+      }
     }
   }
 
@@ -192,13 +213,13 @@ export class FetchPeer {
     if (this.handle === undefined || file === undefined) return
     for (const block of blocks) {
       const number = map.blockAt(map.placeAt(file, block))
-      if (present || !this.#hasElsewhere(number)) scheduler.setBlock(this.handle, number, present)
+      if (present ? !this.#withheld.has(number) : !this.#hasAnywhere(number)) scheduler.setBlock(this.handle, number, present)
     }
     this.#hooks.changed()
   }
 
   /** Blocks that stand in several places are lost when the last of them is. */
-  #hasElsewhere (number: number): boolean {
+  #hasAnywhere (number: number): boolean {
     const { map } = this.#init
     return map.places(number).some(({ file, block }) => this.inventory?.has(map.positionOf(file), block) ?? false)
   }
@@ -208,12 +229,19 @@ export class FetchPeer {
     const { scheduler, map } = this.#init
     if (this.handle === undefined) return
     scheduler.failed(this.handle, block)
-    if (reason === 'not-here') {
+    const now = this.#components.clock.monotonic()
+    if (reason === 'not-here' || reason === 'withdrawn') {
       for (const place of map.places(block)) this.inventory?.correct(map.positionOf(place.file), place.block)
       scheduler.setBlock(this.handle, block, false)
-      this.record.score.fault('not-here', this.#components.clock.monotonic())
-    } else if (reason === 'slow') {
-      this.record.score.fault('timeout', this.#components.clock.monotonic())
+      this.#withheld.delete(block) // to the end of the line
+      this.#withheld.set(block, now + WITHHELD_MS)
+    }
+    // What it had sent of the block is lost, as it is when a peer stops in the middle.
+    if (reason === 'slow' || reason === 'withdrawn') this.record.score.fault('timeout', now)
+    else if (reason === 'not-here') this.record.score.fault('not-here', now)
+    if (reason === 'withdrawn' && withdrew(this.record, now)) {
+      this.#leave(new ProtocolError('it sends blocks in part and then says that it does not have them'))
+      return
     }
     this.#hooks.changed()
   }

@@ -114,6 +114,7 @@ export class FetchPeers {
       const { handle, link, inventory } = peer
       if (inventory !== undefined) this.#components.holders.note(model.cid, peer.peerId, inventory.presentBytes, inventory.complete)
       if (handle === undefined || link === undefined) continue
+      peer.readmit(now)
       scheduler.setScore(handle, peer.record.score.value(now))
       if (peer.held) scheduler.deaf(handle, now)
       else scheduler.heard(handle, peer.heardAt)

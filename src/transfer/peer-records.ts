@@ -7,8 +7,22 @@ export interface PeerRecord {
   readonly received: RateMeter
   readonly sent: RateMeter
   readonly score: PeerScore
+  /** Block after block that the peer took back in the middle, by its own word: see `withdrew`. */
+  withdrawnAt: number[]
   usedAt: number
   transport: TransportKind | undefined
+}
+
+/** The third block that a peer says it lacks after it sent some of it, within so long, is a lie: a drive does not fail so often in the middle of what it reads. */
+const WITHDRAWALS_MAX = 3
+const WITHDRAWALS_MS = 3_600_000
+
+/** The peer sent bytes of a block and then said that it is not here. Says whether it did so too often. */
+export function withdrew (record: PeerRecord, now: number): boolean {
+  record.withdrawnAt = [...record.withdrawnAt.filter(at => now - at < WITHDRAWALS_MS), now]
+  if (record.withdrawnAt.length < WITHDRAWALS_MAX) return false
+  record.withdrawnAt = []
+  return true
 }
 
 interface Ban { record: PeerRecord, reason: string, times: number, until: number }
@@ -40,7 +54,7 @@ export class PeerRecords {
     const now = this.#clock.monotonic()
     let record = this.#records.get(peerId)
     if (record === undefined) {
-      record = { received: new RateMeter(now), sent: new RateMeter(now), score: new PeerScore(now), usedAt: now, transport: undefined }
+      record = { received: new RateMeter(now), sent: new RateMeter(now), score: new PeerScore(now), withdrawnAt: [], usedAt: now, transport: undefined }
       trim(this.#records, PEERS_TRACKED_MAX - 1)
     } else {
       if (now - record.usedAt < USE_NOTED_MS) return record

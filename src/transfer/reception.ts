@@ -5,11 +5,11 @@ import type { Slot, SlotPool } from '../storage/slots.ts'
 import type { BlockChecks } from './block-checks.ts'
 
 /**
- * Why a request ended without its bytes. `not-here`: the peer lacks it. `gone`: the peer, or this side, ended the
+ * Why a request ended without its bytes. `not-here`: the peer lacks it. `withdrawn`: so it says, after it had sent some. `gone`: the peer, or this side, ended the
  * stream. `slow`: the slot it was filling was needed by others, and its peer hardly sent anything. `displaced`: it was needed by
  * others, who are faster. `too-large`: metadata beyond the limit.
  */
-export type FailReason = 'not-here' | 'gone' | 'slow' | 'displaced' | 'too-large'
+export type FailReason = 'not-here' | 'withdrawn' | 'gone' | 'slow' | 'displaced' | 'too-large'
 
 /** A block to get, and whom to tell about it. After cancel() nothing is told but `wasted`. */
 export interface BlockJob {
@@ -146,8 +146,9 @@ export class BlockReception implements Reception {
 
   fail (reason: FailReason): void {
     if (this.#discarded) return
+    const isWithdrawn = reason === 'not-here' && this.#filled > 0
     this.#drop()
-    this.#job.failed(reason)
+    this.#job.failed(isWithdrawn ? 'withdrawn' : reason)
   }
 
   discard (): void {

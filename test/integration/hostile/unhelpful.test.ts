@@ -7,11 +7,11 @@ import { multiaddr } from '@multiformats/multiaddr'
 import { varint } from 'multiformats'
 import { INVENTORY_STREAMS_PER_PEER_MAX, KiB, MiB, STREAMS_PER_PEER_MAX, SWARM_HANDSHAKE_MS, seededRandom } from '../../../src/base/index.ts'
 import { KAD_PROTOCOL } from '../../../src/discovery/network.ts'
-import { BLOCK_PROTOCOL, INVENTORY_PROTOCOL, NOT_HERE, REQUEST, encodeHead, encodeIds, encodeRequests } from '../../../src/transfer/messages.ts'
+import { BLOCK_PROTOCOL, INVENTORY_PROTOCOL, NOT_HERE, REQUEST, encodeChange, encodeHead, encodeIds, encodeRequests, encodeState } from '../../../src/transfer/messages.ts'
 import { fastClock } from '../../../scripts/lib/fast-clock.ts'
 import { contentOf, sampleOf } from '../../compliance/store-fixtures.ts'
 import { Cluster } from '../../support/cluster.ts'
-import { HostilePeer, aboutBlocks, dataFrames, truth } from '../../support/hostile-peer.ts'
+import { HostilePeer, aboutBlocks, dataFrames, truth, type Say } from '../../support/hostile-peer.ts'
 import { until } from '../../support/until.ts'
 
 function modelOf (seed: number, blocks: number, blockBytes: number): ReturnType<typeof sampleOf> {
@@ -79,6 +79,35 @@ describe('hostile: peers of no help', function () {
     assert.deepEqual(result.peers, { [honest.id]: sample.bytes })
     assert.ok(performance.now() - started < 6_000, 'the load took long to find the one who gives')
     assert.ok(refused < 1_000, `asked for what it had said it lacks ${refused} times`)
+  })
+
+  it('a peer that lacks a block, and has it, and lacks it, is asked for it now and then, and in the end gives it', async () => {
+    const times = 5
+    await using cluster = new Cluster({ clock: fastClock(times) })
+    const sample = modelOf(46, 8, 64 * KiB)
+    const blocks = [...sample.files[0]?.index.value.blocks ?? []].map(String)
+    const askedAt = new Map<string, number[]>()
+    let tell: Say | undefined
+    await using wavering = await HostilePeer.start({
+      swarmKey: cluster.swarmKey,
+      inventory: (_model, say) => {
+        tell = say
+        say(encodeState({ known: true, complete: false }), encodeChange({ file: 0, have: blocks.map((_, block) => block), lost: [] }))
+      },
+      answer: aboutBlocks((asked, say) => {
+        const times = [...askedAt.get(asked.cid.toString()) ?? [], performance.now()]
+        askedAt.set(asked.cid.toString(), times)
+        if (times.length > 1) { truth(asked, say); return }
+        say(...encodeIds(NOT_HERE, [asked.id]))
+        setTimeout(() => { tell?.(encodeChange({ file: 0, have: [blocks.indexOf(asked.cid.toString())], lost: [] })) }, 5)
+      })
+    })
+    wavering.give(sample)
+    const [node] = await cluster.spawn(1)
+    assert.ok(node !== undefined)
+    await node.connect(wavering.address)
+    assert.deepEqual((await node.load(sample.cid)).peers, { [wavering.id]: sample.bytes })
+    for (const [first = 0, second = 0] of askedAt.values()) assert.ok(second - first > 9_000 / times, `asked again after ${second - first} ms`)
   })
 
   it('a peer that is heard of, but never with what was asked for, delays nobody', async () => {

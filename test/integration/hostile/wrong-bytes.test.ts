@@ -5,7 +5,7 @@ import { CANCELLED, DATA, HEAD, NOT_HERE, STATE, encodeChange, encodeField, enco
 import { encodeFrame } from '../../../src/transfer/wire.ts'
 import { contentOf, sampleOf, type Sample } from '../../compliance/store-fixtures.ts'
 import { Cluster } from '../../support/cluster.ts'
-import { HostilePeer, aboutBlocks, dataFrames, flipped, truth, type Lies } from '../../support/hostile-peer.ts'
+import { HostilePeer, aboutBlocks, dataFrames, flipped, truth, type Lies, type Say } from '../../support/hostile-peer.ts'
 import { until } from '../../support/until.ts'
 
 const BLOCK_BYTES = 64 * KiB
@@ -137,6 +137,40 @@ describe('hostile: wrong bytes', function () {
     assert.equal(victim.peers().find(peer => peer.peerId === honest.id)?.banned, false)
     await clean(victim, sample)
     assert.ok((await victim.status()).problems.some(problem => problem.includes(`${liars.length} peers are banned`)))
+  })
+
+  it('bans who sends blocks but for a byte, says that it lacks them, and has them again', async () => {
+    await using cluster = new Cluster()
+    const sample = modelOf(22)
+    const blocks = [...sample.files[0]?.index.value.blocks ?? []].map(String)
+    let tell: Say | undefined
+    let answers = 0
+    await using liar = await HostilePeer.start({
+      swarmKey: cluster.swarmKey,
+      inventory: (_model, say) => {
+        tell = say
+        say(known, encodeChange({ file: 0, have: blocks.map((_, block) => block), lost: [] }))
+      },
+      answer: aboutBlocks(({ id, cid, bytes = new Uint8Array(2) }, say) => {
+        answers++
+        say(encodeHead(id, bytes.length), ...dataFrames(id, bytes.subarray(0, -1)), ...encodeIds(NOT_HERE, [id]))
+        setTimeout(() => { tell?.(encodeChange({ file: 0, have: [blocks.indexOf(cid.toString())], lost: [] })) }, 5)
+      })
+    })
+    liar.give(sample)
+    await using honest = await HostilePeer.start({ swarmKey: cluster.swarmKey })
+    honest.give(sample)
+    const [node] = await cluster.spawn(1)
+    assert.ok(node !== undefined)
+    await node.connect(liar.address)
+    const ban = banned(node, liar.id)
+    const load = node.load(sample.cid)
+    assert.match(await ban, /blocks in part/)
+    // What it had been asked for before is under way.
+    assert.ok(answers <= blocks.length, `${answers} answers`)
+    await node.connect(honest.address)
+    assert.deepEqual((await load).peers, { [honest.id]: sample.bytes })
+    await clean(node, sample)
   })
 
   it('goes on without who cuts its answers short', async () => {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import type { Clock } from '../../../src/base/index.ts'
-import { PeerRecords } from '../../../src/transfer/peer-records.ts'
+import { PeerRecords, withdrew } from '../../../src/transfer/peer-records.ts'
 
 const HOUR = 3_600_000
 
@@ -27,6 +27,12 @@ describe('peer records', () => {
       assert.ok((after?.score ?? 0) > 0)
     }
     assert.equal(known.status().length, 1)
+  })
+
+  it('take the third block within an hour that was sent in part and withdrawn for a lie', () => {
+    const record = records().records.get('p')
+    const told = [0, 0.5, 1, 2, 2.9, 2.95, 3].map(hours => withdrew(record, hours * HOUR))
+    assert.deepEqual(told, [false, false, false, false, false, true, false])
   })
 
   it('know of no peer that it is banned because another is', () => {
