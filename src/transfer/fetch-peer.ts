@@ -102,7 +102,7 @@ export class FetchPeer {
       fileOffset: offset,
       started: () => { scheduler.started(handle, block, clock.monotonic()) },
       received: (bytes, now) => {
-        this.activeAt = now
+        this.activeAt = this.record.servedAt = now
         scheduler.received(handle, block, bytes, this.activeAt)
         this.#hooks.received(bytes)
       },
@@ -141,6 +141,9 @@ export class FetchPeer {
       if (this.handle !== undefined && this.#hasAnywhere(block)) this.#init.scheduler.setBlock(this.handle, block, true)
     }
   }
+
+  /** Ends its part in this fetch as if it had gone; whoever else uses the way to it keeps it. */
+  giveUp (error: Error): void { this.#leave(error) }
 
   /** Ends both streams from this side. */
   close (): void {

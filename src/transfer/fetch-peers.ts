@@ -201,11 +201,22 @@ export class FetchPeers {
     this.#hooks.changed()
   }
 
+  /** The scheduler has given it up already. */
   #timedOut (peer: FetchPeer): void {
     const { clock, links } = this.#components
-    peer.record.score.fault('timeout', clock.monotonic())
-    // Its stream is stuck for whoever else uses it, too. Told back through left().
-    links.drop(peer.peerId, new PeerTimeoutError(`${peer.peerId} owed bytes and sent none for ${this.#init.requestTimeoutMs} ms`))
+    const { peerId, record } = peer
+    const now = clock.monotonic()
+    const since = now - this.#init.requestTimeoutMs
+    if (record.servedAt > since) {
+      // It sends what another fetch asked for, which goes first if somebody waits for that and nobody for this.
+      this.#let(peer, 'it sends to another load of this node, and nothing to this one')
+      this.#wait(peerId, now + USELESS_MS)
+      return
+    }
+    record.score.fault('timeout', now)
+    const error = new PeerTimeoutError(`${peerId} owed bytes and sent none of them for ${this.#init.requestTimeoutMs} ms`)
+    if (peer.heardAt > since) peer.giveUp(error)
+    else links.drop(peerId, error) // its stream is stuck for whoever else uses it, too; told back through left()
   }
 
   #makeRoom (now: number): void {

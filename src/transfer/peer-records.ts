@@ -9,6 +9,8 @@ export interface PeerRecord {
   readonly score: PeerScore
   /** Block after block that the peer took back in the middle, by its own word: see `withdrew`. */
   withdrawnAt: number[]
+  /** When bytes last came that some fetch had asked for. */
+  servedAt: number
   usedAt: number
   transport: TransportKind | undefined
 }
@@ -54,7 +56,7 @@ export class PeerRecords {
     const now = this.#clock.monotonic()
     let record = this.#records.get(peerId)
     if (record === undefined) {
-      record = { received: new RateMeter(now), sent: new RateMeter(now), score: new PeerScore(now), withdrawnAt: [], usedAt: now, transport: undefined }
+      record = { received: new RateMeter(now), sent: new RateMeter(now), score: new PeerScore(now), withdrawnAt: [], servedAt: -Infinity, usedAt: now, transport: undefined }
       trim(this.#records, PEERS_TRACKED_MAX - 1)
     } else {
       if (now - record.usedAt < USE_NOTED_MS) return record

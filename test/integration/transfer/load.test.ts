@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { KiB, MiB, seededRandom } from '../../../src/base/index.ts'
+import { fastClock } from '../../../scripts/lib/fast-clock.ts'
 import { contentOf, readBlock, sampleOf, seedOf, fileOf, type Sample } from '../../compliance/store-fixtures.ts'
 import { Peers, connectAll, holdAll, startFetch } from './peers.ts'
 import { until } from '../../support/until.ts'
@@ -92,5 +93,29 @@ describe(`loading from peers (seed ${seed})`, () => {
     assert(later.stats().bytesDone < replica.bytes)
     later.done.catch(() => undefined)
     await later.stop()
+  })
+
+  it('goes on with a load whose peer gives nothing to a repair meanwhile, and with the repair after that', async function () {
+    this.timeout(30_000)
+    await using peers = new Peers()
+    const a = await peers.add({ settings: { uploadBytesPerSecond: 8 * MiB } })
+    const b = await peers.add({ clock: fastClock(10), settings: { requestTimeoutMs: 10_000 } }) // half a minute in three seconds
+    await connectAll(peers.all)
+    const blocks = (path: string, count: number): Sample => sampleOf([{ path, content: contentOf(seededRandom(seed + count), count * 256 * KiB), sizes: Array.from({ length: count }, () => 256 * KiB) }], seededRandom(seed))
+    const [replica, large] = [blocks('replica', 4), blocks('load', 140)]
+    await holdAll(a.store, replica)
+    await holdAll(a.store, large)
+    const load = await startFetch(b, large, [a])
+    await until('a byte came', () => load.stats().fetchedBytes > 0, { everyMs: 5 })
+    const repair = await startFetch(b, replica, [a], { isBackground: () => true })
+    const left: string[] = []
+    load.events.on('peer:left', ({ reason }) => { left.push(`load: ${reason}`) })
+    repair.events.on('peer:left', ({ reason }) => { left.push(`repair: ${reason}`) })
+    await load.done
+    assert.deepEqual(left, ['repair: it sends to another load of this node, and nothing to this one'])
+    assert.equal(load.stats().duplicateBytes, 0)
+    assert.equal(b.exchange.peers().find(({ peerId }) => peerId === a.id)?.score, 1)
+    await repair.done
+    assert.equal(repair.stats().fetchedBytes, replica.bytes)
   })
 })

@@ -1,5 +1,5 @@
 import type { CID } from 'multiformats/cid'
-import { seededRandom, silentLogger, systemClock, type Logger } from '../../../src/base/index.ts'
+import { seededRandom, silentLogger, systemClock, type Clock, type Logger } from '../../../src/base/index.ts'
 import { createNetwork, type LinkLimiter, type Network } from '../../../src/discovery/index.ts'
 import { createMemoryStore, type ModelStore } from '../../../src/storage/index.ts'
 import { createExchange, type Exchange, type ExchangeSettings, type ModelFetch, type ModelFetchInit } from '../../../src/transfer/index.ts'
@@ -20,6 +20,7 @@ export interface PeersInit {
   transport?: 'memory' | 'tcp'
   logger?: Logger
   linkLimiter?: LinkLimiter
+  clock?: Clock
   /** Lanes: on a free port, or on this one. Over TCP only; default none. */
   lane?: boolean | number
   /** Threads that keep them. */
@@ -52,7 +53,7 @@ export class Peers implements AsyncDisposable {
         await handle(protocol, protocol !== LANE_PROTOCOL ? handler : (stream, connection) => { setTimeout(() => { void handler(stream, connection) }, laneAfterMs) }, options)
       }
     }
-    const exchange = createExchange({ network, store, clock: systemClock, random: seededRandom(++made), logger: init.logger ?? silentLogger, linkLimiter: init.linkLimiter }, {
+    const exchange = createExchange({ network, store, clock: init.clock ?? systemClock, random: seededRandom(++made), logger: init.logger ?? silentLogger, linkLimiter: init.linkLimiter }, {
       ...exchangeSettings,
       ...(lane === false ? {} : { lane: { enabled: true, port: lane === true ? 0 : lane, threads: laneThreads, listen: ['/ip4/127.0.0.1/tcp/0'] } }),
       ...init.settings
