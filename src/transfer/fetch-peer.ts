@@ -54,6 +54,8 @@ export class FetchPeer {
   handle: number | undefined
   /** Verified block bytes it delivered. */
   bytes = 0
+  /** Bytes that came of what it was asked for. */
+  receivedBytes = 0
   /** When bytes last came from it. */
   activeAt: number
   inventory: PeerInventory | undefined
@@ -103,6 +105,7 @@ export class FetchPeer {
       started: () => { scheduler.started(handle, block, clock.monotonic()) },
       received: (bytes, now) => {
         this.activeAt = this.record.servedAt = now
+        this.receivedBytes += bytes
         scheduler.received(handle, block, bytes, this.activeAt)
         this.#hooks.received(bytes)
       },

@@ -6,6 +6,7 @@ import { FetchPeer, isViolation, type FetchPeerComponents, type FetchPeerInit } 
 import type { Holders, PeerRecords } from './peer-records.ts'
 import type { InventoryPeer } from './messages.ts'
 import type { SchedulerAction } from './scheduler.ts'
+import { Turns } from './turns.ts'
 
 export interface FetchPeersComponents extends FetchPeerComponents { records: PeerRecords, holders: Holders }
 export interface FetchPeersInit extends FetchPeerInit { peersMax: number }
@@ -43,6 +44,7 @@ export class FetchPeers {
   readonly #waiting = new Map<string, number>()
   /** Those that will probably call, and when they are dialled if they have not. */
   readonly #expected = new Map<string, number>()
+  readonly #turns = new Turns()
   readonly #tries = new Map<string, number>()
   /** Went away before: what they may turn out to have nobody waits for. */
   readonly #failed = new Set<string>()
@@ -150,6 +152,7 @@ export class FetchPeers {
 
   #start (peerId: string): void {
     this.#waiting.delete(peerId)
+    this.#turns.seated(peerId, this.#components.clock.monotonic())
     const peer = new FetchPeer(peerId, this.#components.records.get(peerId), this.#components, this.#init, {
       changed: () => {
         if (peer.handle !== undefined) this.#byHandle.set(peer.handle, peer)
@@ -228,6 +231,18 @@ export class FetchPeers {
       this.#wait(peer.peerId, now + USELESS_MS)
       return
     }
+    if (this.#turns.due(now)) this.#takeTurns(now)
+  }
+
+  #takeTurns (now: number): void {
+    const waiting = Array.from(this.#waiting).filter(([, at]) => at <= now).map(([peerId]) => peerId)
+    // Whom this side does not listen to could be faster than it looks.
+    const change = this.#turns.next([...this.#peers.values()].filter(({ held }) => !held), waiting, now)
+    const slow = change === undefined ? undefined : this.#peers.get(change.out)
+    if (change === undefined || slow === undefined) return
+    this.#let(slow, 'it is slow, and another that waits is tried in its place')
+    this.#start(change.in)
+    this.#wait(slow.peerId, now + USELESS_MS)
   }
 
   /** Lets a peer go from this side. */
@@ -244,7 +259,10 @@ export class FetchPeers {
   }
 
   #forget (peer: FetchPeer): void {
-    if (this.#peers.get(peer.peerId) === peer) this.#peers.delete(peer.peerId)
+    if (this.#peers.get(peer.peerId) === peer) {
+      this.#peers.delete(peer.peerId)
+      this.#turns.left(peer.peerId)
+    }
     for (const [handle, known] of this.#byHandle) if (known === peer) this.#byHandle.delete(handle)
     this.#remember(peer.peerId, peer.bytes)
   }

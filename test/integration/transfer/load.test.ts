@@ -95,6 +95,24 @@ describe(`loading from peers (seed ${seed})`, () => {
     await later.stop()
   })
 
+  it('tries who waits for a place when slow peers have them all', async function () {
+    this.timeout(30_000)
+    await using peers = new Peers()
+    const slow = await peers.addMany(2, { settings: { uploadBytesPerSecond: 256 * KiB } })
+    const [fast] = await peers.addMany(1)
+    const loader = await peers.add({ clock: fastClock(5), settings: { peersMax: 2, requestTimeoutMs: 60_000 } }) // ten seconds in two
+    assert(fast !== undefined)
+    await connectAll(peers.all)
+    const sample = sampleOf([{ path: 'model.bin', content: contentOf(seededRandom(seed), 32 * MiB), sizes: Array.from({ length: 128 }, () => 256 * KiB) }], seededRandom(seed))
+    for (const peer of [...slow, fast]) await holdAll(peer.store, sample)
+    const started = performance.now()
+    const fetch = await startFetch(loader, sample, [...slow, fast])
+    await fetch.done
+    const seconds = (performance.now() - started) / 1000
+    assert(seconds < 10, `${seconds.toFixed(1)} s, where the slow ones take 64`)
+    assert((fetch.stats().peers[fast.id] ?? 0) > sample.bytes / 2)
+  })
+
   it('goes on with a load whose peer gives nothing to a repair meanwhile, and with the repair after that', async function () {
     this.timeout(30_000)
     await using peers = new Peers()
