@@ -9,6 +9,12 @@ const SQLITE_NOTADB = 26
 const NO_SPACE = new Set(['ENOSPC', 'EDQUOT'])
 /** What says that the volume, not this one call, is at fault. */
 const VOLUME_CODES = new Set(['ENOSPC', 'EDQUOT', 'EIO', 'EROFS'])
+/**
+ * What a write around the page cache hands on of the block layer, word for word, where a buffered one says EIO: medium, link, device and
+ * the like (blk_errors in Linux's block/blk-core.c). libuv has no names for ENOLINK and EBADE.
+ */
+const DEVICE_CODES = new Set(['ENODATA', 'ETIMEDOUT', 'EREMOTEIO', 'EILSEQ', 'ENODEV', 'Unknown system error -67', 'Unknown system error -52'])
+const SYNCS = new Set(['fsync', 'fdatasync'])
 
 /** The extended result code's low byte, for an error of node:sqlite. */
 function sqliteCode (error: unknown): number | undefined {
@@ -36,7 +42,12 @@ export function diskError (error: unknown, what: string): ShoalError {
 export function isUnreadable (error: unknown): boolean {
   const cause = error instanceof DiskError ? error.cause : error
   if (systemCode(cause) !== 'EIO') return false
-  return !(cause instanceof Error && 'syscall' in cause) || cause.syscall === 'read'
+  const syscall = syscallOf(cause)
+  return syscall === undefined || syscall === 'read'
+}
+
+function syscallOf (error: unknown): unknown {
+  return error instanceof Error && 'syscall' in error ? error.syscall : undefined
 }
 
 /** True when nothing more should be written to the volume until it has been looked at. */
@@ -45,5 +56,8 @@ export function volumeAtFault (error: unknown): boolean {
   const cause = error instanceof DiskError ? error.cause : error
   const code = systemCode(cause)
   const sqlite = sqliteCode(cause)
+  const syscall = syscallOf(cause)
+  // A sync has nothing to be wrong but what it writes to.
+  if (SYNCS.has(String(syscall)) || (syscall === 'write' && code !== undefined && DEVICE_CODES.has(code))) return true
   return (code !== undefined && VOLUME_CODES.has(code)) || (sqlite !== undefined && sqlite !== SQLITE_BUSY)
 }
