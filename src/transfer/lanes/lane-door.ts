@@ -103,10 +103,11 @@ export class LaneDoor {
 
   #arrived (socket: Socket): void {
     const { clock, pendingMax } = this.#init
-    const [longest] = this.#pending.size >= pendingMax ? this.#pending.values() : []
-    longest?.forget()
-    longest?.socket.destroy()
     const key = endsOf(socket)
+    // One that was reset, and whose end is still to be told, may have had the same ends; else the longest waiting one goes when they are too many.
+    const [other] = this.#pending.has(key) || this.#pending.size < pendingMax ? [this.#pending.get(key)] : this.#pending.values()
+    other?.forget()
+    other?.socket.destroy()
     const cancel = clock.setTimeout(() => { socket.destroy() }, LANE_HANDSHAKE_MS)
     const forget = (): void => {
       cancel()

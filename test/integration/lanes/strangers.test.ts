@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { connect as connectPlain, type Socket } from 'node:net'
+import { Worker } from 'node:worker_threads'
 import {
   LANES_PENDING_MAX, LANE_HANDSHAKE_MS, LANE_TICKETS_PER_PEER_MAX, LANE_TICKET_MS, MiB, silentLogger, systemClock, systemRandom, type Clock
 } from '../../../src/base/index.ts'
@@ -132,6 +133,34 @@ describe('lanes: whoever comes to the port', function () {
     assert.equal((await mute).welcome, false)
     assert.equal((await knock(offer)).welcome, false)
     assert.equal(server.offer('peer', certificate.fingerprint), undefined)
+  })
+
+  it('from the port of one that was reset, within the same turn: is known to wait, and is sent away like any other', async () => {
+    const shared = new Int32Array(new SharedArrayBuffer(4))
+    const stranger = new Worker(`
+      const { connect } = require('node:net')
+      const { workerData: { port, shared }, parentPort } = require('node:worker_threads')
+      const come = (localPort, done) => { const socket = connect({ host: '127.0.0.1', port, localPort }, () => { done(socket) }) }
+      come(undefined, first => {
+        const { localPort } = first
+        parentPort.once('message', () => {
+          first.once('close', () => { come(localPort, () => { Atomics.store(shared, 0, 1); Atomics.notify(shared, 0) }) })
+          first.resetAndDestroy()
+        })
+      })
+    `, { eval: true, workerData: { port: server.port, shared } })
+    try {
+      await until('the first is there', () => server.pending === 1, { withinMs: 5_000 })
+      stranger.postMessage('again')
+      assert.notEqual(Atomics.wait(shared, 0, 0, 5_000), 'timed-out') // this side looks at nothing meanwhile
+      await until('the reset is known', () => connectionsAt(server.port) === 1, { withinMs: 1_000 })
+      for (let turn = 0; turn < 5; turn++) await new Promise(resolve => { setImmediate(resolve) })
+      assert.equal(server.pending, 1)
+      await server.stop()
+      await until('it is sent away', () => connectionsAt(server.port) === 0, { withinMs: 1_000 })
+    } finally {
+      await stranger.terminate()
+    }
   })
 
   it('a flood of them: few wait at a time, an open lane is not touched, and no descriptor is left', async () => {
