@@ -37,7 +37,10 @@ export class Adds {
     return this.#components.replication.draining ? { ...result, warnings: [...result.warnings, DRAINING] } : result
   }
 
-  /** Adds a model that is no user's: it may be evicted, or removed, as soon as the caller lets go. It may lie in the data directory. Throws as add(). */
+  /**
+   * Adds a model that is no user's: it may be evicted, or removed, as soon as the caller lets go. It may lie in the data directory, and its files
+   * are the store's from now on. Throws as add().
+   */
   async addInstalment (path: string, options: PublishOptions): Promise<{ cid: string, letGo: () => void }> {
     let letGo = (): void => undefined
     try {
@@ -45,7 +48,7 @@ export class Adds {
         letGo = this.#components.store.holdModel(cid)
         await options.onNamed?.(cid)
       }
-      const { cid } = await this.#run(publish(this.#components, path, { ...options, published: false, onNamed }))
+      const { cid } = await this.#run(publish(this.#components, path, { ...options, isGiven: true, published: false, onNamed }))
       this.#announce(cid)
       return { cid, letGo }
     } catch (error) {

@@ -48,7 +48,7 @@ export function createOrigin (wiring: OriginWiring, init: Pick<OriginInit, 'upst
   const { store, loads, adds, descriptions, links, discard } = wiring
   return new Origin({
     ...wiring,
-    makeRoom: async (bytes, what) => { await store.makeRoom(bytes, what) },
+    makeRoom: async (bytes, what, options) => { await store.makeRoom(bytes, what, options) },
     addInstalment: async (path, options) => await adds.addInstalment(path, options),
     combine: async (cids, options) => await adds.combine(cids, options),
     adopt: async (cid, options) => { (await loads.open(cid, { rangesOnly: true, ...options })).close() },

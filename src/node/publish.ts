@@ -15,6 +15,8 @@ export interface PublishOptions extends AddOptions {
   onStored?: (path: string) => Promise<void>
   /** Called with the model CID before the store has the model. */
   onNamed?: (cid: string) => Promise<void>
+  /** Nobody writes to the files any more, and they are removed when they are stored: they go into the store as they are, where that can be. */
+  isGiven?: boolean
   /** Default true. False: it may be evicted like what was loaded. */
   published?: boolean
   /** The data directory of this node: nothing in it is taken, but models. */
@@ -54,7 +56,7 @@ export async function publish (components: PublishComponents, path: string, opti
   const large = all.filter(entry => !isSmall(entry))
   const failed = new AbortController()
   const signal = options.signal === undefined ? failed.signal : AbortSignal.any([options.signal, failed.signal])
-  const publisher = (): FilePublisher => new FilePublisher(components.store, options.inPlace ?? false, signal)
+  const publisher = (): FilePublisher => new FilePublisher(components.store, { inPlace: options.inPlace ?? false, isGiven: options.isGiven ?? false }, signal)
   const work = async (by: FilePublisher, queue: Iterator<{ file: SourceFile, position: number }>): Promise<void> => {
     for (let next = queue.next(); next.done !== true; next = queue.next()) {
       const { file, position } = next.value
@@ -129,13 +131,15 @@ async function name ({ store }: PublishComponents, what: string, files: readonly
 class FilePublisher {
   readonly #store: ModelStore
   readonly #inPlace: boolean
+  readonly #isGiven: boolean
   readonly #signal: AbortSignal
   readonly #slots = new SlotPool(BLOCKS_AHEAD, { shared: true })
   #thread: Sha256Thread | undefined
 
-  constructor (store: ModelStore, inPlace: boolean, signal: AbortSignal) {
+  constructor (store: ModelStore, { inPlace, isGiven }: { inPlace: boolean, isGiven: boolean }, signal: AbortSignal) {
     this.#store = store
     this.#inPlace = inPlace
+    this.#isGiven = isGiven
     this.#signal = signal
   }
 
@@ -171,9 +175,10 @@ class FilePublisher {
     return undefined
   }
 
-  /** Not of small files: to copy them costs no more than to try. */
+  /** What is given goes as it is: copied, it would need its room twice. Else not of small files: to copy them costs no more than to try. */
   async #clone ({ path, size }: FileGuard, room: { evict: boolean }): Promise<(FileImport & { path: string }) | undefined> {
-    if (size <= SMALL_BYTES_MAX) return undefined
+    const given = this.#isGiven ? await this.#store.cloneFile(path, size, { ...room, isGiven: true }) : undefined
+    if (given !== undefined || size <= SMALL_BYTES_MAX) return given
     // A clone that fails is the disk's fault, unless it is this.
     await access(path, constants.R_OK).catch(error => { throw unreadable(path, error) })
     return await this.#store.cloneFile(path, size, room)

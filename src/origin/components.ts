@@ -37,7 +37,8 @@ export interface OriginComponents {
   logger: Logger
   isBanned: (peerId: string) => boolean
   learn: (provider: Provider) => Promise<void>
-  makeRoom: (bytes: number, what: string) => Promise<void>
+  /** Makes room for `bytes` in the store, of which `newBytes` are not on its volume yet. Throws QuotaExceededError, OutOfSpaceError. */
+  makeRoom: (bytes: number, what: string, options: { newBytes: number }) => Promise<void>
   addInstalment: AddInstalment
   /** Publishes the model of all files of these, which are here. */
   combine: (cids: readonly string[], options: AbortOptions) => Promise<{ cid: string }>

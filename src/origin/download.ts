@@ -76,6 +76,18 @@ export class Download {
     return bytes
   }
 
+  /** What earlier attempts have left here. Before run(). */
+  async look (): Promise<void> {
+    for (const part of this.#parts.values()) await this.#look(part)
+  }
+
+  /** What is to come into the store still, and how much of it lies here, to go there without being copied: each content once. */
+  get room (): { bytes: number, hereBytes: number } {
+    const parts = [...this.#parts.values()].filter(part => !part.paths.every(path => this.#init.published.has(path)))
+    const sum = (of: (part: Part) => number): number => parts.reduce((bytes, part) => bytes + of(part), 0)
+    return { bytes: sum(part => part.file.size), hereBytes: sum(part => part.bytes) }
+  }
+
   /**
    * Throws UpstreamError, UpstreamTimeoutError, UpstreamBusyError, UpstreamRefusedError, UpstreamMismatchError, OutOfSpaceError,
    * DiskError, and the signal's reason.
@@ -86,10 +98,7 @@ export class Download {
     try {
       for (const directory of ['parts', 'files']) await mkdir(join(this.#init.directory, directory), { recursive: true, mode: 0o700 })
       const parts = [...this.#parts.values()].sort((a, b) => a.file.size - b.file.size)
-      for (const part of parts) {
-        await this.#look(part)
-        if (part.bytes === 0) await this.#copy(part, signal)
-      }
+      for (const part of parts) if (part.bytes === 0) await this.#copy(part, signal)
       // The small ones first, and the beginnings of the others: somebody may be waiting for any of them.
       const heads = parts.slice(0, UPSTREAM_HEADS_MAX)
       const slots = new Semaphore(UPSTREAM_FILES_AT_ONCE)
@@ -130,12 +139,14 @@ export class Download {
 
   #partPath (part: Part): string { return join(this.#init.directory, 'parts', contentOf(part.file)) }
 
-  /** What an earlier attempt has left. */
   async #look (part: Part): Promise<void> {
-    const size = async (path: string): Promise<number | undefined> => (await ifThere(stat(path)))?.size
-    const whole = await Promise.all(part.paths.map(async path => this.#init.published.has(path) || await size(join(this.files, path)) === part.file.size))
+    const whole = await Promise.all(part.paths.map(async path => this.#init.published.has(path) || (await ifThere(stat(join(this.files, path))))?.size === part.file.size))
     part.whole = whole.every(Boolean)
-    part.bytes = part.whole ? part.file.size : await size(this.#partPath(part)) ?? 0
+    const begun = part.whole ? undefined : await ifThere(stat(this.#partPath(part)))
+    // It has another name, which a crash has kept it from losing: that may be in the store by now, where nobody writes to it.
+    const isElsewhere = begun !== undefined && begun.nlink > 1
+    if (isElsewhere) await rm(this.#partPath(part))
+    part.bytes = part.whole ? part.file.size : isElsewhere ? 0 : begun?.size ?? 0
   }
 
   /** What is in another model here does not have to come: of a new commit, most files mostly. It is compared as all else is. */

@@ -8,16 +8,13 @@ import { Instalments, type InstalmentsComponents } from './instalments.ts'
 import type { KnownModel } from './known-model.ts'
 import type { OriginSwarm } from './swarm.ts'
 import type { Caller, OriginFetch } from './types.ts'
-import { bytesOf } from './upstream-model.ts'
 import type { Upstream } from './upstream.ts'
 
-export interface FetchRevisionComponents extends InstalmentsComponents, Pick<OriginComponents, 'combine'> {
+export interface FetchRevisionComponents extends InstalmentsComponents, Pick<OriginComponents, 'combine' | 'makeRoom'> {
   upstream: Upstream
   swarm: OriginSwarm
   clock: Clock
   logger: Logger
-  /** Makes room for so many bytes. Throws QuotaExceededError, OutOfSpaceError. */
-  makeRoom: (bytes: number, what: string) => Promise<void>
   local: LocalFiles
 }
 
@@ -109,7 +106,9 @@ export async function fetchRevision (components: FetchRevisionComponents, init: 
   try {
     await tell(false)
     await instalments.resume()
-    await components.makeRoom(bytesOf(known.model) - instalments.bytesDone, `${known.repo} from the upstream`)
+    await download.look()
+    const { bytes, hereBytes } = download.room
+    await components.makeRoom(bytes, `${known.repo} from the upstream`, { newBytes: Math.max(0, bytes - hereBytes) })
     telling = keepTelling()
     telling.catch(error => { over.abort(error) })
     publishing = instalments.run()
@@ -123,10 +122,11 @@ export async function fetchRevision (components: FetchRevisionComponents, init: 
     await download.remove()
     return cid
   } catch (error) {
-    // What is there is gone on with next time; not where it takes the last room.
-    isFull = error instanceof OutOfSpaceError || over.signal.reason instanceof OutOfSpaceError
+    const why: unknown = over.signal.aborted ? over.signal.reason : error
+    // What is there is gone on with next time; not where more of it was to come, and it has taken the last room. A refusal has no cause: it took none.
+    isFull = why instanceof OutOfSpaceError && why.cause !== undefined && !isPublishing()
     throwIfAborted(given)
-    throw over.signal.aborted ? over.signal.reason : error
+    throw why
   } finally {
     init.claim(undefined)
     over.abort(new YieldedError({ peerId: init.self, state: 'want', cid: undefined, bytesDone: 0, bytesTotal: 0 }))

@@ -217,8 +217,8 @@ export class BlockStore implements ModelStore {
     return await this.#run(async ({ core, room }) => await core.structure.run(async () => await room.evictParts(parts, bytes)))
   }
 
-  async makeRoom (bytes: number, what: string): Promise<void> {
-    await this.#run(async ({ core, room }) => { await core.structure.run(async () => { await room.make(bytes, what) }) })
+  async makeRoom (bytes: number, what: string, options?: { newBytes?: number }): Promise<void> {
+    await this.#run(async ({ core, room }) => { await core.structure.run(async () => { await room.make(bytes, what, options) }) })
   }
 
   async holdRoom (part: FilePart, what: string): Promise<() => void> {
@@ -260,7 +260,7 @@ export class BlockStore implements ModelStore {
     return await this.#run(async ({ imports }) => await imports.importFile(size, options))
   }
 
-  async cloneFile (path: string, size: number, options: { evict: boolean } = { evict: true }): Promise<(FileImport & { path: string }) | undefined> {
+  async cloneFile (path: string, size: number, options: { evict: boolean, isGiven?: boolean } = { evict: true }): Promise<(FileImport & { path: string }) | undefined> {
     return await this.#run(async ({ imports }) => await imports.cloneFile(path, size, options))
   }
 

@@ -79,8 +79,8 @@ export interface ByteStore {
 
   /** `whole`: all of it will be written, and it is closed against writing when it is adopted. */
   startImport: (size: number, whole: boolean) => Promise<ImportTarget>
-  /** A reflinked copy of that path, whole; undefined where the file system has no such thing. */
-  clone: (path: string, size: number) => Promise<ImportTarget | undefined>
+  /** A reflinked copy of that path, whole, or when it `isGiven` another name of it; undefined where the file system has no such thing. */
+  clone: (path: string, size: number, options: { isGiven: boolean }) => Promise<ImportTarget | undefined>
   /** Makes imports, which were synced, the files. Durable when it resolves; can be done again after it failed. */
   adopt: (imports: Array<{ target: ImportTarget, key: string }>) => Promise<void>
 

@@ -1,5 +1,5 @@
 import { constants } from 'node:fs'
-import { chmod, copyFile, open, readdir, rename, rm, stat, statfs, unlink } from 'node:fs/promises'
+import { chmod, copyFile, link, open, readdir, rename, rm, stat, statfs, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { STORE_HANDLES_MAX, VOLUME_RESERVE_BYTES_MAX, makeDirectories, syncDirectory, systemCode, type Logger, type Random } from '../base/index.ts'
 import type { Model } from '../model/types.ts'
@@ -10,7 +10,7 @@ import { diskError } from './disk-errors.ts'
 import { Edges } from './edges.ts'
 import { HandlePool, readFully, type Lease } from './handles.ts'
 import { checkVersion, layoutOf, makeLayout, type Layout } from './layout.ts'
-import { linkInto, unlinkFrom } from './links.ts'
+import { NO_HARD_LINK, linkInto, unlinkFrom } from './links.ts'
 import { ProcessLock } from './process-lock.ts'
 import type { FileRecord, ModelRecord } from './records.ts'
 import { Sidecars } from './sidecar.ts'
@@ -203,16 +203,17 @@ export class DiskBytes implements ByteStore {
     return this.#target(path)
   }
 
-  async clone (source: string, size: number): Promise<ImportTarget | undefined> {
+  async clone (source: string, size: number, { isGiven }: { isGiven: boolean }): Promise<ImportTarget | undefined> {
     const path = this.#importPath(false)
     const target = this.#target(path)
     try {
-      await copyFile(source, path, constants.COPYFILE_FICLONE_FORCE | constants.COPYFILE_EXCL)
-      await chmod(path, 0o444) // copyFile brings the source's mode along
+      if (isGiven) await link(source, path)
+      else await copyFile(source, path, constants.COPYFILE_FICLONE_FORCE | constants.COPYFILE_EXCL)
+      await chmod(path, 0o444) // it has the source's mode
       if ((await stat(path)).size === size) return target
     } catch (error) {
       await target.discard()
-      if (NO_REFLINK.has(systemCode(error) ?? '')) return undefined
+      if ((isGiven ? NO_HARD_LINK : NO_REFLINK).has(systemCode(error) ?? '')) return undefined
       throw error
     }
     await target.discard() // it changed its size meanwhile: who copies it by hand will notice

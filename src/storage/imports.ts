@@ -65,14 +65,14 @@ export class Imports {
     }
   }
 
-  async cloneFile (path: string, size: number, options: { evict: boolean }): Promise<(FileImport & { path: string }) | undefined> {
+  async cloneFile (path: string, size: number, { evict, isGiven = false }: { evict: boolean, isGiven?: boolean }): Promise<(FileImport & { path: string }) | undefined> {
     return await this.#core.structure.run(async () => {
       // A clone shares its blocks with the source, but for how long is the source's owner's business: it counts in full.
-      const [reserved] = await this.#room.startImports([size], options)
+      const [reserved] = await this.#room.startImports([size], { evict, isHere: isGiven })
       if (reserved === undefined) return undefined
       let clone: (FileImport & { path: string }) | undefined
       try {
-        const target = await this.#core.bytes.clone(path, size)
+        const target = await this.#core.bytes.clone(path, size, { isGiven })
         if (target?.path !== undefined) clone = Object.assign(new OpenImport(this, reserved, size, target, true), { path: target.path })
         return clone
       } catch (error) {

@@ -3,7 +3,7 @@ import { dirname, join, relative } from 'node:path'
 import { systemCode } from '../base/index.ts'
 
 /** What a file system says that has no hard links, no more of them for this file (ext4: 65,000), or not from here to there. */
-const NO_HARD_LINK = new Set(['EMLINK', 'EXDEV', 'EPERM', 'EOPNOTSUPP', 'ENOTSUP', 'ENOSYS'])
+export const NO_HARD_LINK = new Set(['EMLINK', 'EXDEV', 'EPERM', 'EOPNOTSUPP', 'ENOTSUP', 'ENOSYS'])
 
 /** Makes `path` another name of the file `target`, or where that cannot be, a symbolic link to it. Replaces what stands there. */
 export async function linkInto (target: string, path: string): Promise<void> {

@@ -129,7 +129,7 @@ export class Models {
       if (!wanted.has(key) || (file !== undefined && promised.has(file))) continue
       needed += file?.missingBytes ?? index.value.size
     }
-    await this.#room.make(needed, `the model ${cid}`, new Set(keys))
+    await this.#room.make(needed, `the model ${cid}`, { keep: new Set(keys) })
 
     const made: FileRecord[] = []
     let model: ModelRecord | undefined

@@ -45,31 +45,31 @@ export class Room {
   }
 
   /**
-   * Makes room for `bytes` more by removing leftovers and evicting. Throws QuotaExceededError or OutOfSpaceError before
-   * anything was evicted in vain. The caller holds `structure`.
+   * Makes room for `bytes` more, of which the volume still lacks `newBytes`, by removing leftovers and evicting. Throws QuotaExceededError
+   * or OutOfSpaceError before anything was evicted in vain. The caller holds `structure`.
    */
-  async make (bytes: number, what: string, keep: ReadonlySet<string> = new Set()): Promise<void> {
-    if (await this.fits(bytes)) return
+  async make (bytes: number, what: string, { keep = new Set(), newBytes = bytes }: { keep?: ReadonlySet<string>, newBytes?: number } = {}): Promise<void> {
+    if (await this.fits(bytes, newBytes)) return
     // Parts first: nobody asked for them, and they were not promised. All that can go together has to be enough.
-    const before = worst(await this.#lacking(bytes))
+    const before = worst(await this.#lacking(bytes, newBytes))
     const spare = this.#spareParts(this.#kept(keep))
     const spareBytes = spare.reduce((sum, part) => sum + presentIn(part), 0)
     if (spareBytes > 0 && spareBytes + this.#plan(before, this.#kept(keep)).freedBytes >= before) await this.evictParts(spare, before)
     // From here to the plan nothing waits: others go on writing, holding and letting go.
-    const lacking = await this.#lacking(bytes)
+    const lacking = await this.#lacking(bytes, newBytes)
     if (worst(lacking) <= 0) return
     const plan = this.#plan(worst(lacking), this.#kept(keep))
-    if (plan.freedBytes < worst(lacking)) throw this.#refusal(bytes, what, lacking, plan.freedBytes)
+    if (plan.freedBytes < worst(lacking)) throw this.#refusal({ bytes, newBytes }, what, lacking, plan.freedBytes)
     await this.drop(plan.models, keep)
   }
 
   /** Whether there is room for `bytes` more without evicting anything; removes leftovers for it. The caller holds `structure`. */
-  async fits (bytes: number): Promise<boolean> {
+  async fits (bytes: number, newBytes = bytes): Promise<boolean> {
     if (bytes === 0) return true
     this.#core.volume.check()
-    if (worst(await this.#lacking(bytes)) <= 0) return true
+    if (worst(await this.#lacking(bytes, newBytes)) <= 0) return true
     await this.#removeLeftovers(false)
-    return worst(await this.#lacking(bytes)) <= 0
+    return worst(await this.#lacking(bytes, newBytes)) <= 0
   }
 
   /** The caller holds `structure`. */
@@ -134,11 +134,12 @@ export class Room {
     return sum
   }
 
-  /** Reserves room for files on their way in; undefined where it would have to `evict` and may not. The caller holds `structure`. */
-  async startImports (sizes: number[], { evict }: { evict: boolean }): Promise<Array<OpenImport | undefined>> {
+  /** Reserves room for files on their way in, or `isHere` already; undefined where it would have to `evict` and may not. The caller holds `structure`. */
+  async startImports (sizes: number[], { evict, isHere = false }: { evict: boolean, isHere?: boolean }): Promise<Array<OpenImport | undefined>> {
     const bytes = sizes.reduce((sum, size) => sum + size, 0)
-    if (evict) await this.make(bytes, sizes.length === 1 ? 'a file to be added' : `${sizes.length} files to be added`)
-    else if (!await this.fits(bytes)) return sizes.map(() => undefined)
+    const newBytes = isHere ? 0 : bytes
+    if (evict) await this.make(bytes, sizes.length === 1 ? 'a file to be added' : `${sizes.length} files to be added`, { newBytes })
+    else if (!await this.fits(bytes, newBytes)) return sizes.map(() => undefined)
     return sizes.map(size => {
       const reserved = { size, written: 0 }
       this.#imports.add(reserved)
@@ -268,23 +269,24 @@ export class Room {
     return planEviction({ models: registry.models.values(), isHeld: cid => registry.isHeld(cid), isKept: cid => registry.isKept(cid), keep }, bytes)
   }
 
-  async #lacking (bytes: number): Promise<Lacking> {
+  /** Where nothing comes to the volume it lacks nothing, however full it is. */
+  async #lacking (bytes: number, newBytes: number): Promise<Lacking> {
     const space = await this.#core.bytes.space().catch(error => { throw diskError(error, 'cannot find out how much space is free') })
     const { quota } = this.#core.settings
     return {
       quota: quota === undefined ? 0 : this.#usedBytes() + bytes - quota,
-      volume: space === undefined ? 0 : this.#owedBytes() + bytes + space.reserveBytes - space.freeBytes,
+      volume: space === undefined || newBytes === 0 ? 0 : this.#owedBytes() + newBytes + space.reserveBytes - space.freeBytes,
       space
     }
   }
 
-  #refusal (bytes: number, what: string, lacking: Lacking, evictable: number): ShoalError {
+  #refusal ({ bytes, newBytes }: { bytes: number, newBytes: number }, what: string, lacking: Lacking, evictable: number): ShoalError {
     if (lacking.quota > evictable) {
       return new QuotaExceededError(`${what} needs ${bytes} bytes; ${this.#usedBytes()} of the quota of ${this.#core.settings.quota ?? 0} are used and only ${evictable} can be evicted. ` +
         'Remove or unpin models, or raise storage.quota')
     }
     const { freeBytes, reserveBytes } = lacking.space ?? { freeBytes: 0, reserveBytes: 0 }
-    return new OutOfSpaceError(`${what} needs ${bytes} bytes on disk; ${freeBytes} are free, ${reserveBytes} of them kept in reserve and ` +
+    return new OutOfSpaceError(`${what} needs ${newBytes} bytes on disk; ${freeBytes} are free, ${reserveBytes} of them kept in reserve and ` +
       `${this.#owedBytes()} promised to others, and only ${evictable} can be evicted. Free some space or remove models`)
   }
 }

@@ -195,8 +195,8 @@ export interface ModelStore {
    * is made anew, beside the old one: who has that open goes on reading it.
    */
   evictParts: (parts: readonly FilePart[], bytes: number) => Promise<number>
-  /** Evicts until `bytes` more would fit. Throws QuotaExceededError or OutOfSpaceError, having evicted nothing. */
-  makeRoom: (bytes: number, what: string) => Promise<void>
+  /** Evicts until `bytes` more would fit, of which `newBytes` (default all) are not on the volume yet. Throws QuotaExceededError or OutOfSpaceError, having evicted nothing. */
+  makeRoom: (bytes: number, what: string, options?: { newBytes?: number }) => Promise<void>
   /** The same for what is missing of a part of a file, and keeps that room for it until it is let go of. */
   holdRoom: (part: FilePart, what: string) => Promise<() => void>
   /** Copies blocks of a part that are here in other files, or elsewhere in the same one, into it, verified like any that come in. */
@@ -220,8 +220,10 @@ export interface ModelStore {
    * An import whose bytes are there already: a reflinked copy of the file at `path`, which is to have `size` bytes. Hash what lies at the
    * `path` of the result, and commit that; nothing more is written. Undefined where the file system has no reflinks, or the file has
    * another size by then. Room and errors as importFile.
+   * `isGiven`: nobody writes to that file any more, and it is the caller's to give. It becomes another name of the same file, which nobody may
+   * write to from now on, and takes no more room on the volume; undefined where that cannot be. The caller takes the old name away.
    */
-  cloneFile: (path: string, size: number, options?: { evict: boolean }) => Promise<(FileImport & { path: string }) | undefined>
+  cloneFile: (path: string, size: number, options?: { evict: boolean, isGiven?: boolean }) => Promise<(FileImport & { path: string }) | undefined>
   /**
    * The file of this key, for who adds it and need not bring its bytes: it stays, as what was committed does, until a model names it.
    * Undefined unless all of it is here, in a file of the store's own.

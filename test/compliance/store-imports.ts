@@ -83,6 +83,38 @@ export function importCompliance (name: string, harness: StoreHarness): void {
         assert.equal((await store.status()).heldBytes, 0)
       })
 
+      it('take a file that is given as it is, or leave it', async () => {
+        const sample = sampleFile(64)
+        const given = sample.files[0]
+        assert.ok(given)
+        const directory = await mkdtemp(join(tmpdir(), 'shoal-given-'))
+        try {
+          const path = join(directory, 'given.bin')
+          await writeFile(path, given.content)
+          const take = async (): ReturnType<ModelStore['cloneFile']> => await store.cloneFile(path, given.content.length, { evict: true, isGiven: true })
+          const left = await take()
+          if (left === undefined) {
+            assert.equal((await store.status()).volumeFreeBytes, undefined, 'a store on a disk has to take it')
+            return
+          }
+          await left.abort()
+          const { ino } = await stat(path)
+          for (const newBytes of [given.content.length, 0]) {
+            const taken = await take()
+            assert.ok(taken)
+            const came = await taken.commit(given.index)
+            assert.equal(came.newBytes, newBytes)
+            const own = await stat(came.file.path ?? '')
+            assert.deepEqual([own.ino, own.mode & 0o777], [ino, 0o444])
+          }
+          await rm(path)
+          assert.equal((await store.putModel(sample.model)).complete, true)
+          assert.deepEqual((await store.verify(undefined)).bad, [])
+        } finally {
+          await rm(directory, { recursive: true })
+        }
+      })
+
       it('take an empty file', async () => {
         const sample = sampleOf([{ path: 'empty', content: Buffer.alloc(0) }])
         const given = sample.files[0]
