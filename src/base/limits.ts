@@ -286,6 +286,9 @@ export const UPSTREAM_TOKEN_BYTES_MAX = 4 * KiB
 export const UPSTREAM_FILES_AT_ONCE = 4
 /** Models fetched from an upstream at once by one node; others wait their turn, or other nodes take them. */
 export const UPSTREAM_FETCHES_MAX = 2
+/** Beside those, of models of up to this size: adapters, drafts and tokenizers, which are here in seconds, and whose readers do not wait for hours. */
+export const UPSTREAM_SMALL_FETCHES_MAX = 4
+export const UPSTREAM_SMALL_BYTES_MAX = 1 * GiB
 /** Fetched first of every file, so that there is something to send to whoever waits for one: 8 minutes of 512 bytes a second. */
 export const UPSTREAM_HEAD_BYTES = 256 * KiB
 /** Of so many files; those of larger models are small, or wait their turn. */

@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import { mkdir, rm } from 'node:fs/promises'
 import {
-  DESCRIBE_MS, NodeStoppedError, ORIGIN_PEEK_BYTES_MAX, Semaphore, UPSTREAM_FETCHES_MAX, UPSTREAM_PASSED_MAX, UpstreamMismatchError, UpstreamRefusedError, asError, throwIfAborted
+  DESCRIBE_MS, NodeStoppedError, ORIGIN_PEEK_BYTES_MAX, Semaphore, UPSTREAM_PASSED_MAX, UpstreamMismatchError, UpstreamRefusedError, asError, throwIfAborted
 } from '../base/index.ts'
 import { Access, type KnownName } from './access.ts'
 import type { Claim } from './claims.ts'
@@ -17,6 +17,7 @@ import type { Instalments } from './instalments.ts'
 import { KnownModel, KnownModels, keyOf } from './known-model.ts'
 import type { Leftovers } from './leftovers.ts'
 import { SharedWork } from './shared-work.ts'
+import { FetchSlots } from './slots.ts'
 import { OriginSwarm } from './swarm.ts'
 import type { Caller, ModelOrigin, OriginCounters, OriginFetch, OriginModel, OriginStatus, UpstreamFile, UpstreamModel } from './types.ts'
 import { bytesOf, checkHash, hashFor } from './upstream-model.ts'
@@ -62,7 +63,7 @@ export class Origin implements ModelOrigin {
   readonly #followed = new Set<string>()
   readonly #fetches = new Map<KnownModel, OriginFetch>()
   readonly #telling = new Set<Promise<void>>()
-  #fetching = 0
+  readonly #slots = new FetchSlots()
   readonly #passing = new Semaphore(UPSTREAM_PASSED_MAX)
   readonly #stopping = new AbortController()
   readonly #counters: OriginCounters = { requests: { ok: 0, refused: 0, busy: 0, failed: 0 }, bytes: 0, fetched: 0, failed: 0, shared: 0 }
@@ -261,9 +262,9 @@ export class Origin implements ModelOrigin {
     const over = new AbortController()
     const following = new Following({ ...this.#components, swarm: this.#swarm }, known, AbortSignal.any([signal, over.signal]))
     try {
-      const hasSlot = (): boolean => this.#fetching < UPSTREAM_FETCHES_MAX
+      const hasSlot = (): boolean => this.#slots.hasOne(known.model)
       const fetch = async (): Promise<string> => {
-        this.#fetching++
+        const free = this.#slots.take(known.model)
         // It goes on to its end, whoever leaves: it is fetched for all.
         keep(true)
         progress.peerId = undefined
@@ -271,7 +272,7 @@ export class Origin implements ModelOrigin {
           return await fetchRevision({ ...this.#components, upstream: this.#upstream, swarm: this.#swarm, book: this.#book }, { known, caller, directory, self, progress, claim, signal })
         } finally {
           keep(false)
-          this.#fetching--
+          free()
         }
       }
       const follows = (peerId: string): void => {

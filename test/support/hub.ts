@@ -24,7 +24,7 @@ export interface HubFaults {
   bytesPerSecond?: number
 }
 
-interface Repo { commits: Map<string, Map<string, Buffer>>, branches: Map<string, string>, gated: boolean, isPrivate: boolean, tokens: Set<string> }
+interface Repo { commits: Map<string, Map<string, Buffer>>, branches: Map<string, string>, gated: boolean, isPrivate: boolean, tokens: Set<string>, saidBytes: number | undefined }
 interface File { path: string, content: Buffer, lfs: boolean }
 
 const sha1 = (content: Uint8Array): string => createHash('sha1').update(`blob ${content.length}\0`).update(content).digest('hex')
@@ -60,9 +60,9 @@ export class Hub implements AsyncDisposable {
     return hub
   }
 
-  /** A new commit on a branch; says its name. Files of 64 KiB and more, and all that end with .safetensors, are in LFS. */
-  push (name: string, files: Record<string, Buffer>, { branch = 'main', gated = false, isPrivate = false, tokens = [] }: { branch?: string, gated?: boolean, isPrivate?: boolean, tokens?: string[] } = {}): string {
-    const repo = this.#repos.get(name) ?? { commits: new Map(), branches: new Map(), gated, isPrivate, tokens: new Set(tokens) }
+  /** A new commit on a branch; says its name. Files of 64 KiB and more, and all that end with .safetensors, are in LFS. `saidBytes`: the size it says each has. */
+  push (name: string, files: Record<string, Buffer>, { branch = 'main', gated = false, isPrivate = false, tokens = [], saidBytes }: { branch?: string, gated?: boolean, isPrivate?: boolean, tokens?: string[], saidBytes?: number } = {}): string {
+    const repo = this.#repos.get(name) ?? { commits: new Map(), branches: new Map(), gated, isPrivate, tokens: new Set(tokens), saidBytes }
     const commit = createHash('sha1').update(name).update(JSON.stringify(Object.entries(files).map(([path, content]) => [path, sha256(content)]))).digest('hex')
     repo.commits.set(commit, new Map(Object.entries(files)))
     repo.branches.set(branch, commit)
@@ -139,7 +139,7 @@ export class Hub implements AsyncDisposable {
     } else {
       this.#json(response, {
         id: `${org}/${short}`, sha: commit, private: repo.isPrivate, gated: repo.gated ? 'auto' : false,
-        siblings: files.map(({ path, content, lfs }) => ({ rfilename: path, size: content.length, blobId: sha1(lfs ? Buffer.from(path) : content), ...(lfs ? { lfs: { sha256: sha256(content), size: content.length, pointerSize: 130 } } : {}) }))
+        siblings: files.map(({ path, content, lfs }) => ({ rfilename: path, size: repo.saidBytes ?? content.length, blobId: sha1(lfs ? Buffer.from(path) : content), ...(lfs ? { lfs: { sha256: sha256(content), size: repo.saidBytes ?? content.length, pointerSize: 130 } } : {}) }))
       })
     }
   }

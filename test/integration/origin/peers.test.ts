@@ -4,7 +4,7 @@ import { execFileSync } from 'node:child_process'
 import { mkdir, open, readFile, readdir, rm, writeFile } from 'node:fs/promises'
 import { get as httpGet } from 'node:http'
 import { join } from 'node:path'
-import { MiB, UPSTREAM_FETCHES_MAX, silentLogger, systemClock, type Clock, type Logger } from '../../../src/base/index.ts'
+import { MiB, UPSTREAM_FETCHES_MAX, UPSTREAM_SMALL_BYTES_MAX, silentLogger, systemClock, type Clock, type Logger } from '../../../src/base/index.ts'
 import { createHfServer } from '../../../src/hf/index.ts'
 import { encodeFileIndex, encodeManifest, hashBlock } from '../../../src/model/index.ts'
 import type { OriginModel, ShoalNode } from '../../../src/node/types.ts'
@@ -287,10 +287,12 @@ describe('origin: peers', function () {
     }
   })
 
-  it('one that is busy with other models goes on saying that it wants the next, and sees that a peer begins with it', async () => {
+  it('one that is busy with large models goes on saying that it wants the next, and sees that a peer begins with it; a small one comes meanwhile', async () => {
     const [node] = await cluster.spawn(1) as [ShoalNode]
-    for (const name of ['a/one', 'a/two']) hub.push(name, { 'model.safetensors': randomBytes(MiB) })
-    const key = keyOf({ repo: 'a/b', commit: hub.push('a/b', FILES) })
+    const saidBytes = UPSTREAM_SMALL_BYTES_MAX + 1
+    for (const name of ['a/one', 'a/two']) hub.push(name, { 'model.safetensors': randomBytes(MiB) }, { saidBytes })
+    hub.push('a/adapter', FILES)
+    const key = keyOf({ repo: 'a/b', commit: hub.push('a/b', FILES, { saidBytes }) })
     await using peer = await HostilePeer.start({ swarmKey: cluster.swarmKey, transport: 'tcp' })
     let wanted = 0
     let fetches = false
@@ -310,6 +312,9 @@ describe('origin: peers', function () {
       await until('it fetches as many as it may', () => hub.faults.stall?.times === 0)
       find('a/b').catch(() => undefined)
       await until('it wants another, and says so again and again', () => wanted > 5)
+      assert.equal(node.origin?.status().fetches.find(({ repo }) => repo === 'a/b')?.phase, 'asking')
+      const cid = await find('a/adapter')
+      assert.equal(node.models().find(model => model.cid === cid)?.complete, true)
       assert.equal(node.origin?.status().fetches.find(({ repo }) => repo === 'a/b')?.phase, 'asking')
       fetches = true
       await until('it follows', () => node.origin?.status().fetches.find(({ repo }) => repo === 'a/b')?.peerId === peer.id)
