@@ -39,8 +39,11 @@ export function canHold (path: string): boolean {
   }
 }
 
-/** Letters of all kinds, but nothing that ends a line, turns the writing around, or is a drive: for names that are shown and compared, and never become a path here. */
-const MISLEADING = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\\]|^[A-Za-z]:/u
+/**
+ * Letters of all kinds, but nothing that ends a line, turns the writing around, or is a drive: for names that are shown and compared, and never
+ * become a path here. Joiners and non-joiners are spelling: Persian and many emoji have them.
+ */
+const MISLEADING = /(?![\u200c\u200d])[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\\]|^[A-Za-z]:/u
 
 /** Throws InvalidPathError unless it is a path below some directory, of whatever letters: one that a model may not hold, and nobody is misled by. */
 export function checkForeignPath (path: string): void {
@@ -77,6 +80,28 @@ export function checkPaths (paths: readonly string[]): void {
       }
     }
   }
+}
+
+/**
+ * Those that a model cannot hold beside the ones before them, because they differ from one, or from a directory of one, or one of their own
+ * directories from one, only in the case of letters. What checkPaths refuses for another reason is none of them.
+ */
+export function confusable (paths: readonly string[]): Set<string> {
+  const files = new Map<string, string>()
+  const directories = new Map<string, string>()
+  const found = new Set<string>()
+  const isLike = (known: ReadonlyMap<string, string>, path: string): boolean => (known.get(path.toLowerCase()) ?? path) !== path
+  for (const path of paths) {
+    const above: string[] = []
+    for (let slash = path.indexOf('/'); slash >= 0; slash = path.indexOf('/', slash + 1)) above.push(path.slice(0, slash))
+    if (isLike(files, path) || isLike(directories, path) || above.some(directory => isLike(files, directory))) {
+      found.add(path)
+      continue
+    }
+    files.set(path.toLowerCase(), path)
+    for (const directory of above) directories.set(directory.toLowerCase(), directory)
+  }
+  return found
 }
 
 /** Where these files have this path, or -1: a manifest is sorted by code unit. */

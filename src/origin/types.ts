@@ -8,7 +8,7 @@ export interface UpstreamModel {
   /** Sorted by path. */
   files: readonly UpstreamFile[]
   /**
-   * Those whose names no model can hold (not ASCII, or with spaces): not in the model, and given from the upstream to each who asks. Sorted by
+   * Those whose names no model can hold (not ASCII, with spaces, or like another one but for the case of letters): not in the model, and given from the upstream to each who asks. Sorted by
    * path. Undefined while the upstream is silent and the model alone is known.
    */
   foreign: readonly UpstreamFile[] | undefined

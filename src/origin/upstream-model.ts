@@ -1,6 +1,6 @@
 import { createHash, type Hash } from 'node:crypto'
 import { LimitExceededError, MANIFEST_FILES_MAX, UpstreamError, UpstreamMismatchError, isRecord } from '../base/index.ts'
-import { COMMIT, canHold, checkForeignPath, checkPath, checkPaths, gitBlobHash, printable } from '../model/index.ts'
+import { COMMIT, canHold, checkForeignPath, checkPath, checkPaths, confusable, gitBlobHash, printable } from '../model/index.ts'
 import type { UpstreamFile, UpstreamModel } from './types.ts'
 
 const SHA256 = /^[0-9a-f]{64}$/
@@ -28,7 +28,9 @@ export function readModel (repo: string, answer: unknown): UpstreamModel {
   all.sort((a, b) => (a.path < b.path ? -1 : 1))
   const files: UpstreamFile[] = []
   const foreign: UpstreamFile[] = []
-  for (const file of all) (isForeign(file.path) ? foreign : files).push(file)
+  // LICENSE beside license: the second one, by the order of all, so that every node has the same model.
+  const second = confusable(all.map(({ path }) => path).filter(canHold))
+  for (const file of all) (isForeign(file.path) || second.has(file.path) ? foreign : files).push(file)
   if (foreign.some(({ path }, at) => path === foreign[at - 1]?.path)) throw wrong('it names a file twice')
   if (files.length === 0 && all[0] !== undefined) checkPath(all[0].path)
   checkPaths(files.map(({ path }) => path))

@@ -77,9 +77,9 @@ describe('origin: one node and a Hub', function () {
     const png = randomBytes(200_000)
     const name = '模型/图 "1".png'
     const url = `/acme/tiny/resolve/main/${name.split('/').map(encodeURIComponent).join('/')}`
-    const commit = hub.push('acme/tiny', { ...FILES, [name]: png, 'two words.txt': Buffer.from('two\n'), 'nö': Buffer.alloc(0) })
+    const commit = hub.push('acme/tiny', { ...FILES, [name]: png, 'two words.txt': Buffer.from('two\n'), 'nö': Buffer.alloc(0), 'readme.md': Buffer.from('another'), '👩\u200d🔬.png': png })
     const tree = await (await get('/api/models/acme/tiny/tree/main?recursive=true')).json() as Array<{ type: string, path: string }>
-    assert.deepEqual(tree.flatMap(({ type, path }) => type === 'file' ? [path] : []).sort(), [...Object.keys(FILES), name, 'two words.txt', 'nö'].sort())
+    assert.deepEqual(tree.flatMap(({ type, path }) => type === 'file' ? [path] : []).sort(), [...Object.keys(FILES), name, 'two words.txt', 'nö', 'readme.md', '👩\u200d🔬.png'].sort())
     const head = await get(url, { method: 'HEAD' })
     assert.deepEqual([head.status, head.headers.get('content-length'), head.headers.get('x-repo-commit')], [200, String(png.length), commit])
     assert.ok(head.headers.get('content-disposition')?.includes('filename*=UTF-8\'\'%E5%9B%BE%20%221%22.png; filename="_ _1_.png"'), head.headers.get('content-disposition') ?? '')
@@ -90,11 +90,14 @@ describe('origin: one node and a Hub', function () {
     assert.ok(Buffer.from(await (await get(url, { headers: { range: 'bytes=199999-' } })).arrayBuffer()).equals(png.subarray(199_999)))
     hub.faults.noRanges = false
     assert.deepEqual([await (await get('/acme/tiny/resolve/main/two%20words.txt')).text(), (await get('/acme/tiny/resolve/main/n%C3%B6')).status], ['two\n', 200])
+    assert.equal(await (await get('/acme/tiny/resolve/main/readme.md')).text(), 'another')
+    assert.equal((await (await get(`/acme/tiny/resolve/main/${encodeURIComponent('👩\u200d🔬.png')}`)).arrayBuffer()).byteLength, png.length)
     hub.faults.wrong = name
     await assert.rejects((await get(url)).arrayBuffer(), 'the last piece of a file that is another one goes out to nobody')
     delete hub.faults.wrong
     assert.equal(hub.fileBytes < 1_500_000, true)
     // The rest is a model like any.
+    assert.equal(await (await get('/acme/tiny/resolve/main/README.md')).text(), '# tiny\n')
     assert.equal((await get('/acme/tiny/resolve/main/config.json')).status, 200)
     await published()
     assert.deepEqual((await node.show(node.models()[0]?.cid ?? '')).fileList.map(({ path }) => path), Object.keys(FILES).sort())

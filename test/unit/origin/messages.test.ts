@@ -78,6 +78,18 @@ describe('origin: what an upstream says', () => {
     assert.throws(() => named('ä.bin'), { name: 'InvalidPathError' })
   })
 
+  it('is read: of names that differ only in the case of letters the second is apart, whatever the order', () => {
+    const names = ['LICENSE', 'license', 'Data', 'data/a.bin', 'DOCS/a', 'docs', 'Sub/a', 'sub/b', 'می\u200cخواهم.txt', '👩\u200d🔬.png', 'a.bin']
+    for (const order of [names, names.toReversed()]) {
+      const { files, foreign } = readModel('a/b', { sha, siblings: order.map(rfilename => ({ ...file, rfilename })) })
+      assert.deepEqual(files.map(({ path }) => path), ['DOCS/a', 'Data', 'LICENSE', 'Sub/a', 'a.bin', 'sub/b'])
+      assert.deepEqual(foreign?.map(({ path }) => path), ['data/a.bin', 'docs', 'license', 'می\u200cخواهم.txt', '👩\u200d🔬.png'])
+    }
+    for (const names of [['a', 'a'], ['a', 'a/b'], ['A', 'a', 'a']]) {
+      assert.throws(() => readModel('a/b', { sha, siblings: names.map(rfilename => ({ ...file, rfilename })) }), { name: /^(InvalidPathError|UpstreamError)$/ }, names.join(' '))
+    }
+  })
+
   for (const path of ['ä/../x', 'ä//b', '/ä', 'ä\\b', 'ä\n', 'ä\u2028', 'ä\u202eb', 'C:ä', `ä${'b'.repeat(1_100)}`, `ä${'/b'.repeat(40)}`]) {
     it(`is refused, beside others: ${JSON.stringify(path)}`, () => { assert.throws(() => readModel('a/b', { sha, siblings: [file, { ...file, rfilename: path }] }), { name: 'InvalidPathError' }) })
   }
