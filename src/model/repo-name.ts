@@ -41,6 +41,16 @@ export function checkRepo (repo: string): void {
   if (RESERVED_NAMES.has(last.toLowerCase())) throw bad(`is taken: ${last} has a meaning of its own`)
 }
 
+/** Whether checkRepo lets it pass. */
+export function isRepo (repo: string): boolean {
+  try {
+    checkRepo(repo)
+    return true
+  } catch {
+    return false
+  }
+}
+
 /** Throws InvalidRepoNameError. */
 export function checkRevision (revision: string): void {
   const bad = (why: string): InvalidRepoNameError => new InvalidRepoNameError(`the revision ${printable(revision)} ${why}; give it a name such as main or v1.0`)

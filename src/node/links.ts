@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { DiskError, LINKS_BYTES_MAX, LINKS_MAX, LimitExceededError, LinkNotFoundError, asError, isRecord, systemCode, writeDurably, type Clock } from '../base/index.ts'
-import { COMMIT, checkRepo, checkRevision, parseModelCid, showRepoName, type RepoName } from '../model/index.ts'
+import { COMMIT, checkRepo, checkRevision, isRepo, parseModelCid, showRepoName, type RepoName } from '../model/index.ts'
 import type { LinkOrigin, ModelLink } from './types.ts'
 
 const VERSION = 1
@@ -113,7 +113,8 @@ function checkLink (link: unknown): ModelLink {
 
 function checkOrigin (origin: unknown): LinkOrigin {
   if (!isRecord(origin) || typeof origin.commit !== 'string' || !COMMIT.test(origin.commit) || typeof origin.restricted !== 'boolean') throw new Error('a link has an origin without a commit')
-  return { commit: origin.commit, restricted: origin.restricted }
+  const { commit, restricted, id } = origin
+  return { commit, restricted, ...(typeof id === 'string' && isRepo(id) ? { id } : {}) }
 }
 
 async function write (path: string, links: readonly ModelLink[]): Promise<void> {

@@ -78,10 +78,10 @@ export function createOrigin (wiring: OriginWiring, init: Pick<OriginInit, 'upst
     },
     discard,
     names: repo => (repo === undefined ? links.list() : links.of(repo)).flatMap(({ repo, revision, cid, origin }) => origin === undefined ? [] : [{ repo, revision, cid, ...origin }]),
-    link: async ({ repo, revision, cid, commit, restricted }) => {
+    link: async ({ repo, revision, cid, commit, restricted, id }) => {
       // What a user linked stays as it is.
       const there = links.get({ repo, revision })
-      if (there === undefined || there.origin !== undefined) await links.put({ repo, revision }, cid, { commit, restricted })
+      if (there === undefined || there.origin !== undefined) await links.put({ repo, revision }, cid, { commit, restricted, ...(id === undefined ? {} : { id }) })
     }
   }, { ...init, userAgent: `shoal/${version}`, self: wiring.network.peerId.toString() })
 }

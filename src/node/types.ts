@@ -208,6 +208,8 @@ export interface LinkOrigin {
   commit: string
   /** Gated or private: the upstream decides for each caller. */
   restricted: boolean
+  /** What the upstream calls the repository, where that is another name. */
+  id?: string
 }
 
 export interface ModelSummary {

@@ -2,11 +2,11 @@ import { UpstreamBusyError, UpstreamError, UpstreamRefusedError, UpstreamTimeout
 import { COMMIT } from '../model/index.ts'
 import { Answers } from './answers.ts'
 import type { KnownModel, KnownModels } from './known-model.ts'
-import type { Caller } from './types.ts'
+import type { Caller, UpstreamModel } from './types.ts'
 import { METADATA_MS, type AskOptions, type Upstream } from './upstream.ts'
 
 /** A name that was fetched before, and what it stood for. */
-export interface KnownName { repo: string, revision: string, commit: string, restricted: boolean, cid: string }
+export interface KnownName extends Pick<UpstreamModel, 'repo' | 'id' | 'commit' | 'restricted'> { revision: string, cid: string }
 
 export interface AccessComponents {
   upstream: Upstream

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import { isDeepStrictEqual } from 'node:util'
 import { CID } from 'multiformats/cid'
 import * as Digest from 'multiformats/hashes/digest'
 import { NoProviderError, ORIGIN_MISSING_MAX, UPSTREAM_FILES_KNOWN_MAX, UpstreamMismatchError } from '../base/index.ts'
@@ -41,7 +42,7 @@ export class KnownModel {
   /** Why it could not be had a moment ago. */
   failed: { error: Error, until: number } | undefined
   /** Of a fetch that runs, by this node or a peer. */
-  readonly arrivals = new Arrivals()
+  readonly arrivals: Arrivals
   /** How often instalments of a peer could not be had, or were others than it said. */
   readonly #strikes = new Map<string, number>()
   /** By the model CID and the path. */
@@ -61,8 +62,9 @@ export class KnownModel {
   /** The reverse of that. */
   #pathsOf = new Map<string, string[]>()
 
-  constructor (model: UpstreamModel) {
+  constructor (model: UpstreamModel, arrivals = new Arrivals()) {
     this.#model = model
+    this.arrivals = arrivals
     this.key = keyOf(model)
     this.name = CID.createV1(RAW, Digest.create(SHA2_256, Buffer.from(this.key, 'hex')))
   }
@@ -191,8 +193,8 @@ export class KnownModel {
 }
 
 /** In hex. A commit names its content, so the mirror it comes from is not in it: nodes with different ones share. */
-export function keyOf ({ repo, commit }: { repo: string, commit: string }): string {
-  return createHash('sha256').update(`hf-origin:${repo}@${commit}`).digest('hex')
+export function keyOf ({ repo, id, commit }: Pick<UpstreamModel, 'repo' | 'id' | 'commit'>): string {
+  return createHash('sha256').update(`hf-origin:${id ?? repo}@${commit}`).digest('hex')
 }
 
 /** The ones used last. */
@@ -224,10 +226,17 @@ export class KnownModels {
   keep (model: UpstreamModel): KnownModel {
     const before = this.get(model.repo, model.commit)
     if (before !== undefined) return before
-    const known = new KnownModel(model)
+    const known = new KnownModel(model, this.#sameAs(model)?.arrivals)
     this.#byName.set(`${model.repo}@${model.commit}`, { known, files: 0 })
     this.#count(known)
     return known
+  }
+
+  /** The same by another name: what is on its way is on its way for both. */
+  #sameAs (model: UpstreamModel): KnownModel | undefined {
+    const key = keyOf(model)
+    for (const { known } of this.#byName.values()) if (known.key === key && isDeepStrictEqual(known.model.files, model.files)) return known
+    return undefined
   }
 
   /** Anew: what it holds may have changed. The ones used longest ago make room. */

@@ -1,9 +1,8 @@
 import { join } from 'node:path'
 import { mkdir, rm } from 'node:fs/promises'
-import {
-  DESCRIBE_MS, NodeStoppedError, ORIGIN_PEEK_BYTES_MAX, Semaphore, UPSTREAM_PASSED_MAX, UpstreamMismatchError, UpstreamRefusedError, asError, throwIfAborted
-} from '../base/index.ts'
+import { DESCRIBE_MS, NodeStoppedError, ORIGIN_PEEK_BYTES_MAX, Semaphore, UPSTREAM_PASSED_MAX, UpstreamMismatchError, UpstreamRefusedError, asError, throwIfAborted, withSignal } from '../base/index.ts'
 import { Access, type KnownName } from './access.ts'
+import { checkDescription } from './check-description.ts'
 import type { Claim } from './claims.ts'
 import { Comparisons } from './comparisons.ts'
 import type { OriginComponents } from './components.ts'
@@ -16,11 +15,12 @@ import { LINGER_MS as INSTALMENT_LINGER_MS, type InstalmentBook } from './instal
 import type { Instalments } from './instalments.ts'
 import { KnownModel, KnownModels, keyOf } from './known-model.ts'
 import type { Leftovers } from './leftovers.ts'
+import { passOn } from './pass.ts'
 import { SharedWork } from './shared-work.ts'
 import { FetchSlots } from './slots.ts'
 import { OriginSwarm } from './swarm.ts'
-import type { Caller, ModelOrigin, OriginCounters, OriginFetch, OriginModel, OriginStatus, UpstreamFile, UpstreamModel } from './types.ts'
-import { bytesOf, checkHash, hashFor } from './upstream-model.ts'
+import type { Caller, ModelOrigin, OriginCounters, OriginFetch, OriginModel, OriginStatus } from './types.ts'
+import { bytesOf } from './upstream-model.ts'
 import { Upstream } from './upstream.ts'
 
 export interface OriginInit {
@@ -202,32 +202,13 @@ export class Origin implements ModelOrigin {
   async * pass ({ model }: KnownModel, path: string, { offset, length }: { offset: number, length: number }, caller: Caller, signal: AbortSignal): AsyncGenerator<Uint8Array> {
     const file = model.foreign?.find(file => file.path === path)
     if (file === undefined) throw new TypeError(`${path} is no foreign file of ${model.repo}`)
-    const end = offset + length
     const either = AbortSignal.any([signal, this.#stopping.signal])
     const leave = await this.#passing.enter(either)
     try {
-      yield * this.#pass(model, file, { offset, end }, caller, either)
+      yield * passOn(this.#upstream, { model, file, caller }, { offset, end: offset + length }, either)
     } finally {
       leave()
     }
-  }
-
-  async * #pass (model: UpstreamModel, file: UpstreamFile, { offset, end }: { offset: number, end: number }, caller: Caller, signal: AbortSignal): AsyncGenerator<Uint8Array> {
-    const { from, body } = await this.#upstream.read(model, file, { offset, end }, caller, signal)
-    const hash = offset === 0 && end === file.size ? hashFor(file) : undefined
-    let at = from
-    let kept: Uint8Array | undefined
-    for await (const bytes of body) {
-      // An upstream that knows no ranges gives all of it.
-      const piece = bytes.subarray(Math.min(bytes.length, Math.max(0, offset - at)), Math.max(0, Math.min(bytes.length, end - at)))
-      at += bytes.length
-      hash?.update(piece)
-      if (kept !== undefined && kept.length > 0) yield kept
-      kept = piece
-      if (at >= end && hash === undefined) break
-    }
-    if (hash !== undefined) checkHash(model, file, hash, this.#upstream.url)
-    if (kept !== undefined && kept.length > 0) yield kept
   }
 
   /** Of Found: nobody has it any more. */
@@ -248,6 +229,10 @@ export class Origin implements ModelOrigin {
   async #find (known: KnownModel, revision: string, { caller, signal, keep }: { caller: Caller, signal: AbortSignal, keep: (keep: boolean) => void }): Promise<string> {
     const { clock, logger } = this.#components
     const { self, leftovers: { directory } } = this.#init
+    do {
+      const own = await this.#underOtherName(known, revision, signal)
+      if (own !== undefined) return own
+    } while (this.#other(known) !== undefined)
     known.arrivals.clear()
     this.#book.begin(known.key)
     this.#followed.delete(known.key)
@@ -258,8 +243,8 @@ export class Origin implements ModelOrigin {
       if (here === undefined) this.#here.delete(known.key)
       else this.#here.set(known.key, here)
     }
-    this.#fetches.set(known, progress)
     const over = new AbortController()
+    this.#fetches.set(known, progress)
     const following = new Following({ ...this.#components, swarm: this.#swarm }, known, AbortSignal.any([signal, over.signal]))
     try {
       const hasSlot = (): boolean => this.#slots.hasOne(known.model)
@@ -322,6 +307,25 @@ export class Origin implements ModelOrigin {
     }
   }
 
+  #other ({ key, repo }: KnownModel): KnownModel | undefined { return [...this.#fetches.keys()].find(other => other.key === key && other.repo !== repo) }
+
+  /** The same commit of a repository that is asked for by two names is looked for once: what lies here, and is said of it to peers, is one. */
+  async #underOtherName (known: KnownModel, revision: string, signal: AbortSignal): Promise<string | undefined> {
+    for (let other = this.#other(known); other?.finding !== undefined; other = this.#other(known)) await withSignal(other.finding.over(), signal)
+    const cid = this.#claimOf(known.key)?.cid
+    if (cid === undefined || !known.looksFor(cid, this.#components.clock.monotonic())) return undefined
+    try {
+      checkDescription(known, await this.#components.describe(cid, { signal }), 'this disk')
+    } catch (error) {
+      throwIfAborted(signal)
+      this.#components.logger.info({ repo: known.repo, cid, error: asError(error).message }, 'what is here of a repository by another name is not taken')
+      return undefined
+    }
+    known.fetched(cid)
+    await this.#link(known, revision)
+    return cid
+  }
+
   /** What came of it before it was there goes into the model, which is whole, perhaps, by now. */
   async #adopt (known: KnownModel, revision: string, signal: AbortSignal): Promise<void> {
     const { cid } = known
@@ -345,10 +349,10 @@ export class Origin implements ModelOrigin {
 
   /** Names it, and tells others: from now on this node has it. */
   async #link (known: KnownModel, revision: string): Promise<void> {
-    const { cid, commit, repo, model: { restricted } } = known
+    const { cid, commit, repo, model: { restricted, id } } = known
     if (cid === undefined) return
-    for (const each of new Set([revision, commit])) await this.#name({ repo, revision: each, commit, restricted, cid })
-    this.#have({ repo, revision, commit, restricted, cid })
+    for (const each of new Set([revision, commit])) await this.#name({ repo, revision: each, commit, restricted, cid, id })
+    this.#have({ repo, revision, commit, restricted, cid, id })
   }
 
   /** So that it is known after a restart, while the upstream is silent. */
@@ -372,21 +376,22 @@ export class Origin implements ModelOrigin {
     void telling.then(() => { this.#telling.delete(telling) })
   }
 
-  #have ({ repo, commit, cid }: KnownName): void {
-    const known = this.#known.get(repo, commit) ?? new KnownModel({ repo, commit, restricted: true, files: [], foreign: undefined })
-    const key = keyOf({ repo, commit })
+  #have ({ repo, commit, cid, id }: KnownName): void {
+    const known = this.#known.get(repo, commit) ?? new KnownModel({ repo, commit, restricted: true, files: [], foreign: undefined, id })
+    const { key } = known
     this.#claims.set(key, { peerId: this.#init.self, state: 'have', cid, bytesDone: 0, bytesTotal: 0 })
     this.#tell(key)
     // In its turn: who fetched it has told at once, and one that is found is enough.
     if (this.#components.held(cid) === 'whole') this.#components.router.announce([known.name])
   }
 
-  async #describe ({ repo, commit, restricted, cid }: KnownName): Promise<KnownModel> {
+  async #describe ({ repo, commit, restricted, cid, id }: KnownName): Promise<KnownModel> {
     const { files } = await this.#components.describe(cid, { signal: this.#stopping.signal, providerTimeoutMs: DESCRIBE_MS })
     return this.#known.keep({
       repo,
       commit,
       restricted,
+      id,
       foreign: undefined,
       files: files.map(({ path, size, sha256, gitSha1 }) => gitSha1 === undefined ? { path, size, oid: sha256.slice(0, 40), sha256 } : { path, size, oid: gitSha1, sha256: undefined })
     })

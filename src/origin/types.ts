@@ -1,6 +1,9 @@
 /** What an upstream says of a revision of a repository, checked. */
 export interface UpstreamModel {
+  /** As it was asked for: what links, and what a caller may see, go by. */
   repo: string
+  /** What the upstream calls it, where that is another name: it was renamed, or asked for in other letters. Peers speak of it by that. */
+  id?: string | undefined
   /** 40 hex digits: names the content, whichever mirror it comes from. */
   commit: string
   /** Gated or private: whoever asks for files has to be let in by the upstream. */

@@ -1,6 +1,6 @@
 import { createHash, type Hash } from 'node:crypto'
 import { LimitExceededError, MANIFEST_FILES_MAX, UpstreamError, UpstreamMismatchError, isRecord } from '../base/index.ts'
-import { COMMIT, canHold, checkForeignPath, checkPath, checkPaths, confusable, gitBlobHash, printable } from '../model/index.ts'
+import { COMMIT, canHold, checkForeignPath, checkPath, checkPaths, confusable, gitBlobHash, isRepo, printable } from '../model/index.ts'
 import type { UpstreamFile, UpstreamModel } from './types.ts'
 
 const SHA256 = /^[0-9a-f]{64}$/
@@ -12,7 +12,7 @@ const SHA256 = /^[0-9a-f]{64}$/
 export function readModel (repo: string, answer: unknown): UpstreamModel {
   const wrong = (what: string): UpstreamError => new UpstreamError(`the upstream's answer about ${repo} makes no sense: ${what}`)
   if (!isRecord(answer)) throw wrong('it is no object')
-  const { sha, siblings, gated } = answer
+  const { sha, siblings, gated, id } = answer
   if (typeof sha !== 'string' || !COMMIT.test(sha)) throw wrong('it has no commit')
   if (!Array.isArray(siblings)) throw wrong('it lists no files')
   if (siblings.length > MANIFEST_FILES_MAX) throw new LimitExceededError(`${repo} has ${siblings.length} files; a model holds at most ${MANIFEST_FILES_MAX}`)
@@ -35,7 +35,7 @@ export function readModel (repo: string, answer: unknown): UpstreamModel {
   if (files.length === 0 && all[0] !== undefined) checkPath(all[0].path)
   checkPaths(files.map(({ path }) => path))
   const open = (gated === false || gated === undefined || gated === null) && answer.private !== true
-  return { repo, commit: sha, restricted: !open, files, foreign }
+  return { repo, commit: sha, restricted: !open, files, foreign, ...(typeof id === 'string' && id !== repo && isRepo(id) ? { id } : {}) }
 }
 
 /** Throws InvalidPathError for what is no path at all. */

@@ -43,6 +43,7 @@ export class Hub implements AsyncDisposable {
   tokensSeen = new Set<string>()
   url = ''
   readonly #repos = new Map<string, Repo>()
+  readonly #aliases = new Map<string, string>()
   readonly #front: Server
   readonly #store: Server
   #storeUrl = ''
@@ -69,6 +70,9 @@ export class Hub implements AsyncDisposable {
     this.#repos.set(name, repo)
     return commit
   }
+
+  /** Another name of a repository, which had it before or has other letters: it answers with the name of today. */
+  alias (name: string, of: string): void { this.#aliases.set(name, of) }
 
   /** From now on it gives the files to these tokens alone. */
   gate (name: string, tokens: string[]): void {
@@ -138,14 +142,14 @@ export class Hub implements AsyncDisposable {
       this.#json(response, { branches: [...repo.branches].map(([name, targetCommit]) => ({ name, ref: `refs/heads/${name}`, targetCommit })), converts: [], tags: [], pullRequests: [] })
     } else {
       this.#json(response, {
-        id: `${org}/${short}`, sha: commit, private: repo.isPrivate, gated: repo.gated ? 'auto' : false,
+        id: this.#aliases.get(`${org}/${short}`) ?? `${org}/${short}`, sha: commit, private: repo.isPrivate, gated: repo.gated ? 'auto' : false,
         siblings: files.map(({ path, content, lfs }) => ({ rfilename: path, size: repo.saidBytes ?? content.length, blobId: sha1(lfs ? Buffer.from(path) : content), ...(lfs ? { lfs: { sha256: sha256(content), size: repo.saidBytes ?? content.length, pointerSize: 130 } } : {}) }))
       })
     }
   }
 
   #find (name: string, revision: string, token: string | undefined, response: ServerResponse): { repo: Repo, commit: string, files: File[] } | undefined {
-    const repo = this.#repos.get(name)
+    const repo = this.#repos.get(this.#aliases.get(name) ?? name)
     if (repo === undefined || (repo.isPrivate && !repo.tokens.has(token ?? ''))) { this.#refuse(response, token === undefined ? 401 : 404, 'RepoNotFound'); return undefined }
     const commit = repo.branches.get(revision) ?? revision
     const files = repo.commits.get(commit)

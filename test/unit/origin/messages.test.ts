@@ -59,6 +59,7 @@ describe('origin: what an upstream says', () => {
       repo: 'a/b', commit: sha, restricted: true, files: [{ path: 'b', size: 0, oid: sha, sha256: undefined }, { path: 'z', size: 3, oid: '2'.repeat(40), sha256: '3'.repeat(64) }], foreign: []
     })
     assert.equal(readModel('a/b', { sha, gated: false, private: true, siblings: [] }).restricted, true)
+    assert.deepEqual(['A/b', 'a/b', '../b', 7].map(id => readModel('a/b', { sha, id, siblings: [] }).id), ['A/b', undefined, undefined, undefined])
     assert.equal(readModel('a/b', { sha, gated: false, private: false, siblings: [] }).restricted, false)
   })
 
