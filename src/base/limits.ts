@@ -295,7 +295,7 @@ export const UPSTREAM_HEAD_BYTES = 256 * KiB
 export const UPSTREAM_HEADS_MAX = 256
 /** Files of upstream models whose metadata is kept in memory, some 400 bytes each. */
 export const UPSTREAM_FILES_KNOWN_MAX = 100_000
-/** Files passed on from the upstream at once, each as slow as its reader: half of the sockets to it, so that questions find one. */
+/** Files passed on from the upstream at once, each as slow as its reader: it holds a socket to it for as long. */
 export const UPSTREAM_PASSED_MAX = 16
 /** Callers who were let in to a model, and names that were looked up, each some 200 bytes. */
 export const UPSTREAM_ANSWERS_KNOWN_MAX = 10_000

@@ -5,7 +5,7 @@
 import { Agent as HttpAgent, request as httpRequest, type IncomingMessage } from 'node:http'
 import { Agent as HttpsAgent, request as httpsRequest } from 'node:https'
 import {
-  UPSTREAM_METADATA_BYTES_MAX, UPSTREAM_REDIRECTS_MAX, UpstreamBusyError, UpstreamError, UpstreamRefusedError, UpstreamTimeoutError,
+  UPSTREAM_FETCHES_MAX, UPSTREAM_FILES_AT_ONCE, UPSTREAM_METADATA_BYTES_MAX, UPSTREAM_PASSED_MAX, UPSTREAM_REDIRECTS_MAX, UPSTREAM_SMALL_FETCHES_MAX, UpstreamBusyError, UpstreamError, UpstreamRefusedError, UpstreamTimeoutError,
   abortReason, asError, systemCode, throwIfAborted, type Clock
 } from '../base/index.ts'
 import { printable } from '../model/index.ts'
@@ -44,8 +44,10 @@ const BUSY_MAX_MS = 3_600_000
 const REDIRECTS = new Set([301, 302, 303, 307, 308])
 /** Words of the Hub that clients tell apart (huggingface_hub, utils/_http.py). */
 const CODES = new Set(['RepoNotFound', 'RevisionNotFound', 'EntryNotFound', 'GatedRepo', 'DisabledRepo'])
+/** So that there are some for questions, whose callers give up after ten seconds, when all else runs that may. */
+const SOCKETS_FOR_QUESTIONS = 8
 /** Sockets to one host; requests beyond wait. */
-const SOCKETS_MAX = 32
+const SOCKETS_MAX = (UPSTREAM_FETCHES_MAX + UPSTREAM_SMALL_FETCHES_MAX) * UPSTREAM_FILES_AT_ONCE + UPSTREAM_PASSED_MAX + SOCKETS_FOR_QUESTIONS
 
 export class Upstream {
   readonly url: string
