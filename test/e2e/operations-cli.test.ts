@@ -200,7 +200,7 @@ describe('operations', function () {
           sockets.push(socket)
           await once(socket, 'connect')
         }
-        await assert.rejects(client.status(), { name: 'DaemonUnreachableError' })
+        await assert.rejects(client.status(), { name: 'ApiBusyError' })
         const beats = async (): Promise<number> => (await readFile(told, 'utf8')).split('\n').filter(line => line.includes('WATCHDOG=1')).length
         const before = await beats()
         // One may have been under way.
