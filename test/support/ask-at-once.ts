@@ -4,6 +4,7 @@ import { MiB } from '../../src/base/index.ts'
 import type { ShoalNode } from '../../src/node/types.ts'
 import { Cluster } from './cluster.ts'
 import { Hub } from './hub.ts'
+import { until } from './until.ts'
 
 export interface AskAtOnce {
   nodes: number
@@ -21,7 +22,10 @@ export async function askAtOnce ({ nodes, transport, mesh, timeoutMs }: AskAtOnc
   const commit = hub.push('acme/tiny', files)
   await using cluster = new Cluster({ transport, settings: { origin: { upstream: hub.url }, replication: { min: 0, target: 0, max: 0 }, lane: { enabled: false } } })
   await cluster.spawn(nodes)
-  for (let from = 0; from < (mesh === 'full' ? nodes - 1 : 1); from++) await cluster.connect(cluster.nodes.slice(from))
+  for (let from = 0; from < (mesh === 'full' ? nodes - 1 : 1); from++) {
+    // So many nodes meet in one process that a dial may run out of its ten seconds.
+    await until(`all know node ${from}`, async () => await cluster.connect(cluster.nodes.slice(from)).then(() => true, () => false), { withinMs: 120_000 })
+  }
   const signal = AbortSignal.timeout(timeoutMs)
   const load = async (node: ShoalNode): Promise<string> => {
     const model = await node.origin?.resolve('acme/tiny', 'main', { token: undefined })
