@@ -7,9 +7,9 @@ import { MiB } from '../../../src/base/index.ts'
 import type { ShoalNode } from '../../../src/node/types.ts'
 import type { Cluster } from '../../support/cluster.ts'
 import { temporaryDirectory } from '../../support/files.ts'
-import { Hub } from '../../support/hub.ts'
+import type { Hub } from '../../support/hub.ts'
 import { until } from '../../support/until.ts'
-import { hubCluster } from './hub-cluster.ts'
+import { eachWithHub } from './hub-cluster.ts'
 
 const SHARD = 3 * MiB
 const FILES = Object.fromEntries([['config.json', Buffer.from('{}')], ...Array.from({ length: 4 }, (_, at) => [`model-${at}.safetensors`, randomBytes(SHARD)] as const)])
@@ -21,15 +21,7 @@ describe('origin: a disk with room for one copy', function () {
   let cluster: Cluster
   let signal: AbortSignal
 
-  beforeEach(async () => {
-    hub = await Hub.start()
-    cluster = hubCluster(hub)
-    signal = AbortSignal.timeout(20_000)
-  })
-  afterEach(async () => {
-    await cluster.teardown()
-    await hub.stop()
-  })
+  eachWithHub(20_000, made => { ({ hub, cluster, signal } = made) })
 
   const find = async (node: ShoalNode): Promise<string> => {
     const model = await node.origin?.resolve('a/b', 'main', { token: undefined })

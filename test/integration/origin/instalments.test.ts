@@ -11,10 +11,10 @@ import { BLOCK_PROTOCOL, INVENTORY_PROTOCOL } from '../../../src/transfer/messag
 import type { Cluster } from '../../support/cluster.ts'
 import { temporaryDirectory } from '../../support/files.ts'
 import { HostilePeer } from '../../support/hostile-peer.ts'
-import { Hub } from '../../support/hub.ts'
+import type { Hub } from '../../support/hub.ts'
 import { lie } from '../../support/lie.ts'
 import { until } from '../../support/until.ts'
-import { hubCluster, phaseOf, times } from './hub-cluster.ts'
+import { eachWithHub, phaseOf, times } from './hub-cluster.ts'
 
 const FILES = {
   'config.json': Buffer.from('{"model_type":"llama"}'),
@@ -31,15 +31,7 @@ describe('origin: a model in instalments', function () {
   let cluster: Cluster
   let signal: AbortSignal
 
-  beforeEach(async () => {
-    hub = await Hub.start()
-    cluster = hubCluster(hub)
-    signal = AbortSignal.timeout(55_000)
-  })
-  afterEach(async () => {
-    await cluster.teardown()
-    await hub.stop()
-  })
+  eachWithHub(55_000, made => { ({ hub, cluster, signal } = made) })
 
   const find = async (node: ShoalNode): Promise<string> => {
     const model = await node.origin?.resolve('a/b', 'main', { token: undefined })

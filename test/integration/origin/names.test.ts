@@ -3,8 +3,8 @@ import { randomBytes } from 'node:crypto'
 import { MiB } from '../../../src/base/index.ts'
 import type { OriginModel, ShoalNode } from '../../../src/node/types.ts'
 import type { Cluster } from '../../support/cluster.ts'
-import { Hub } from '../../support/hub.ts'
-import { hubCluster } from './hub-cluster.ts'
+import type { Hub } from '../../support/hub.ts'
+import { eachWithHub } from './hub-cluster.ts'
 
 const FILES = { 'config.json': Buffer.from('{}'), 'model.safetensors': randomBytes(2 * MiB) }
 const TOTAL = Object.values(FILES).reduce((sum, { length }) => sum + length, 0)
@@ -15,16 +15,8 @@ describe('origin: a repository of two names', function () {
   let cluster: Cluster
   let signal: AbortSignal
 
-  beforeEach(async () => {
-    hub = await Hub.start()
-    cluster = hubCluster(hub)
-    signal = AbortSignal.timeout(20_000)
-    hub.alias('old/Name', 'new/name')
-  })
-  afterEach(async () => {
-    await cluster.teardown()
-    await hub.stop()
-  })
+  eachWithHub(20_000, made => { ({ hub, cluster, signal } = made) })
+  beforeEach(() => { hub.alias('old/Name', 'new/name') })
 
   const resolve = async (node: ShoalNode, name: string, token?: string): Promise<OriginModel> => {
     const model = await node.origin?.resolve(name, 'main', { token })

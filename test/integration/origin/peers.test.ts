@@ -15,8 +15,8 @@ import { temporaryDirectory } from '../../support/files.ts'
 import { HostilePeer } from '../../support/hostile-peer.ts'
 import { lie } from '../../support/lie.ts'
 import { until } from '../../support/until.ts'
-import { Hub } from '../../support/hub.ts'
-import { hubCluster, phaseOf, times } from './hub-cluster.ts'
+import type { Hub } from '../../support/hub.ts'
+import { eachWithHub, phaseOf, times } from './hub-cluster.ts'
 
 const FILES = { 'config.json': Buffer.from('{"model_type":"llama"}'), 'model.safetensors': randomBytes(4 * MiB + 3) }
 const TOTAL = Object.values(FILES).reduce((sum, { length }) => sum + length, 0)
@@ -28,15 +28,7 @@ describe('origin: peers', function () {
   let cluster: Cluster
   let signal: AbortSignal
 
-  beforeEach(async () => {
-    hub = await Hub.start()
-    cluster = hubCluster(hub)
-    signal = AbortSignal.timeout(30_000)
-  })
-  afterEach(async () => {
-    await cluster.teardown()
-    await hub.stop()
-  })
+  eachWithHub(30_000, made => { ({ hub, cluster, signal } = made) })
 
   const resolve = async (node: ShoalNode): Promise<OriginModel> => {
     const model = await node.origin?.resolve('a/b', 'main', NOBODY)
