@@ -87,12 +87,13 @@ export class Checks {
   }
 
   /**
-   * Whoever lets go leaves as many right, committed copies as its policy wants on others that it could hear, within `unseenMs`: those on the
-   * other side of a partition do not count for it. Who answers pings and nothing else is found out after `wedgedMs` at the latest, whose bytes
+   * Whoever lets go leaves as many right, committed copies as its policy wants on others that it could hear, within `unseenMs`, or, with `hearsay`, that
+   * others heard whom it hears: those on the other side of a partition do not count for it. Who answers pings and nothing else is found out after `wedgedMs` at the latest, whose bytes
    * are not right any more after `rotMs`.
    */
-  #mayLetGo (node: SimNode, key: Key, { invariant, unseenMs, wedgedMs, rotMs }: { invariant: string, unseenMs: number, wedgedMs: number, rotMs: number }): void {
+  #mayLetGo (node: SimNode, key: Key, { invariant, unseenMs, wedgedMs, rotMs, hearsay = false }: { invariant: string, unseenMs: number, wedgedMs: number, rotMs: number, hearsay?: boolean }): void {
     const { now, nodes, network } = this.#world
+    const reached = (from: SimNode, to: SimNode): boolean => network.reached(from.index, to.index, now - unseenMs)
     const model = this.#world.modelAt(key)
     const target = node.replicator?.policyOf(model.cid)?.target ?? 0
     if (target === 0) {
@@ -101,7 +102,9 @@ export class Checks {
     }
     let running = 0
     for (const other of nodes) {
-      if (other === node || !network.reached(node.index, other.index, now - unseenMs)) continue
+      if (other === node) continue
+      const isHeard = reached(node, other) || (hearsay && nodes.some(third => third !== node && third !== other && third.works && reached(node, third) && reached(third, other)))
+      if (!isHeard) continue
       const diedNow = now - (other.absentSince ?? -Infinity) < unseenMs
       if ((diedNow && other.disk.keptBefore(key)) || now - (other.forgotAt.get(key) ?? -Infinity) < unseenMs) { running++; continue }
       if (other.gone || !other.disk.keeps(key)) continue
@@ -185,8 +188,9 @@ export class Checks {
       const model = this.#world.modelAt(key)
       if (!node.disk.keeps(key) || !node.disk.right(key) || !this.wanted(model)) continue
       // What was handed over shard by shard, each on fresh promises, counts while it is proven: one of those that took the first shards may
-      // be wedged (seed 3059) or begin to lie (185 of all faults) before the last one is taken, and nobody can know.
-      this.#mayLetGo(node, key, { invariant: 'a drain ends when all is handed over', unseenMs: DEATH_UNSEEN_MS, wedgedMs: intended.proofTtlMs, rotMs: intended.proofTtlMs })
+      // be wedged (seed 3059) or begin to lie (185 of all faults) before the last one is taken, and nobody can know. Behind a cut that others
+      // do not share it is silent, and not gone (500088 of all faults).
+      this.#mayLetGo(node, key, { invariant: 'a drain ends when all is handed over', hearsay: true, unseenMs: DEATH_UNSEEN_MS, wedgedMs: intended.proofTtlMs, rotMs: intended.proofTtlMs })
     }
     for (const key of node.disk.committed) {
       const model = this.#world.modelAt(key)

@@ -20,13 +20,10 @@ export function outage (random: Random): number {
   return 12 * MINUTE + random.next() * 40 * MINUTE
 }
 
-/** A publisher's word is with others after a tick or two: what is lost with it before, nobody can know (seed 7006). */
-const TOLD_MS = 5 * SECOND
-
 /** Would every shard keep right copies on `left` other working machines? Faults may not take what no algorithm could save. */
 export function spares (world: World, victims: readonly SimNode[], left: number, only?: SimModel): boolean {
   for (const victim of victims) {
-    if (world.models.some(model => world.now - model.changedAt < TOLD_MS && model.records.has(victim.name))) {
+    if (!isWordOut(world, victim, { victims, only })) {
       world.stats.spared++
       return false
     }
@@ -41,6 +38,19 @@ export function spares (world: World, victims: readonly SimNode[], left: number,
         return false
       }
     }
+  }
+  return true
+}
+
+/**
+ * Does somebody else know all that this one knows of what publishers want? A word is with others after a tick or two (seed 7006), or after the cut
+ * behind which it was spoken (600005 of all faults): what is lost before, nobody can know.
+ */
+function isWordOut (world: World, victim: SimNode, { victims, only }: { victims: readonly SimNode[], only: SimModel | undefined }): boolean {
+  for (const [key, { model: cid, publisher, sequence }] of victim.disk.policies) {
+    const model = world.modelOf(cid)
+    if (model === undefined || (only !== undefined && model !== only) || model.records.get(publisher)?.sequence !== sequence) continue
+    if (!world.nodes.some(node => node.works && !node.lies && !victims.includes(node) && node.disk.policies.get(key)?.sequence === sequence)) return false
   }
   return true
 }

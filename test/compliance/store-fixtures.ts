@@ -1,10 +1,13 @@
-import { createCipheriv, createHash } from 'node:crypto'
+import { createHash } from 'node:crypto'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { BLOCK_BYTES_MAX, MiB, randomInt, seededRandom, silentLogger, systemClock, type Random } from '../../src/base/index.ts'
 import { encodeFileIndex, encodeManifest, hashBlock, type Encoded, type FileIndex, type Model } from '../../src/model/index.ts'
 import { SlotPool, createFileStore, type FileStoreInit, type ModelStore, type Slot, type StoreSettings, type StoredFile } from '../../src/storage/index.ts'
+import { contentOf } from '../support/files.ts'
+
+export { contentOf }
 
 /** A file with its content, as a publisher has it. */
 export interface SampleFile { path: string, content: Buffer, index: Encoded<FileIndex> }
@@ -16,11 +19,6 @@ export const settings: StoreSettings = { quota: undefined, directIo: 'auto', slo
 export function seedOf (): number {
   const given = Number(process.env.SHOAL_SEED)
   return Number.isInteger(given) && given > 0 ? given : Date.now() % 1_000_000_000
-}
-
-export function contentOf (random: Random, size: number): Buffer {
-  // A key stream fills faster than drawing each byte.
-  return createCipheriv('aes-128-ctr', random.bytes(16), Buffer.alloc(16)).update(Buffer.alloc(size))
 }
 
 /** Sizes that add up to `size`, of no alignment at all, some tiny and some of a full block. */

@@ -1,9 +1,9 @@
-import { createHash } from 'node:crypto'
+import { createCipheriv, createHash } from 'node:crypto'
 import { createReadStream } from 'node:fs'
 import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join, relative } from 'node:path'
-import { seededRandom } from '../../src/base/index.ts'
+import { seededRandom, type Random } from '../../src/base/index.ts'
 
 /** A temporary directory that goes away with `await using`. */
 export async function temporaryDirectory (name: string, parent = tmpdir()): Promise<{ path: string } & AsyncDisposable> {
@@ -11,12 +11,17 @@ export async function temporaryDirectory (name: string, parent = tmpdir()): Prom
   return { path, [Symbol.asyncDispose]: async () => { await rm(path, { recursive: true, force: true }) } }
 }
 
+/** So much noise: a key stream fills faster than drawing each byte. */
+export function contentOf (random: Random, bytes: number): Buffer {
+  return createCipheriv('aes-128-ctr', random.bytes(16), Buffer.alloc(16)).update(Buffer.alloc(bytes))
+}
+
 /** Writes files of seeded noise: `{ 'a/b.bin': 1000 }` makes 1,000 bytes. */
 export async function writeTree (directory: string, files: Record<string, number>, seed = 1): Promise<void> {
   for (const [position, [path, size]] of Object.entries(files).entries()) {
     const target = join(directory, path)
     await mkdir(dirname(target), { recursive: true })
-    await writeFile(target, seededRandom(seed * 1000 + position).bytes(size))
+    await writeFile(target, contentOf(seededRandom(seed * 1000 + position), size))
   }
 }
 
