@@ -1,12 +1,13 @@
-import picomatch from 'picomatch'
 import type { CID } from 'multiformats/cid'
-import { NodeStoppedError, NoProviderError, UsageError, abortReason, asError, throwIfAborted, withSignal, type AbortOptions, type Clock } from '../base/index.ts'
-import { positionOf, type Encoded, type Manifest, type Model } from '../model/index.ts'
+import { NodeStoppedError, NoProviderError, abortReason, asError, throwIfAborted, withSignal, type AbortOptions, type Clock } from '../base/index.ts'
+import type { Encoded, Manifest, Model } from '../model/index.ts'
 import type { FilePart, ModelStore, StoredFile, StoredModel } from '../storage/store.ts'
 import type { ModelFetch, ModelFetchStats } from '../transfer/types.ts'
-import { Finding, candidates, findModel, neighbours, type FindComponents } from './find-model.ts'
+import { Finding, findModel, type FindComponents } from './find-model.ts'
 import { OpenShared, isUnreserved, endsWell, progressOf, type FetchOptions, type SharedFetch } from './open-model.ts'
+import { ProviderSearch } from './provider-search.ts'
 import type { LoadOptions, LoadProgress, NodeSettings, OpenModel, TransferStatus } from './types.ts'
+import { wantedFiles } from './wanted-files.ts'
 
 /** Of the parts of this node. */
 export interface HintedOptions extends LoadOptions {
@@ -33,19 +34,6 @@ export interface LoadHooks {
   onFailed: (cid: string, error: Error) => void
 }
 
-/** Between two searches for more providers while blocks are lacking that no known peer has. */
-const SEARCH_AGAIN_MS = 2_000
-/**
- * Between two searches while a load runs well: nodes that began to load meanwhile help too. Soon at first, because many
- * nodes tend to start on a new model together, then ever more rarely.
- */
-const SEARCH_MORE_FIRST_MS = 500
-const SEARCH_MORE_MAX_MS = 15_000
-/** Means itself: no need to compare it with all files of a model of thousands. */
-const LITERAL = /^[A-Za-z0-9_./-]+$/
-/** So many that have some of it are enough not to be in a hurry. */
-const PEERS_ENOUGH = 4
-
 /** What a load needs before its callers can say which files they want. */
 interface Prepared {
   readonly manifest: Encoded<Manifest>
@@ -69,7 +57,7 @@ export class SharedLoad implements SharedFetch {
   /** Those of them who load files: whom events and progress are for. */
   readonly #loaders = new Map<object, { onDemand: boolean }>()
   readonly #readying = new Map<number, Promise<StoredModel>>()
-  readonly #asked = new Set<string>()
+  readonly #providers: ProviderSearch
   /** By the running fetch. */
   #fetched = new Set<StoredFile>()
   /** To the store: what others here had of its blocks is announced with it. */
@@ -80,14 +68,10 @@ export class SharedLoad implements SharedFetch {
   #model: StoredModel | undefined
   /** Undefined when the store knew the model. */
   #finding: Finding | undefined
-  #searching = false
   /** Not all of it was here. */
   #fetchable = true
   /** Somebody loaded files of it, and not only ranges for the swarm. */
   #wasLoad = false
-  #searchMoreMs = SEARCH_MORE_FIRST_MS
-  #starvedSince: number | undefined
-  #cancelSearch: () => void = () => undefined
 
   constructor (components: LoadComponents, settings: NodeSettings['transfer'], hooks: LoadHooks, { cid, from }: { cid: CID, from: readonly string[] }) {
     this.#components = components
@@ -97,7 +81,8 @@ export class SharedLoad implements SharedFetch {
     this.#key = cid.toString()
     this.#startedAt = components.clock.now()
     this.ended = new Promise(resolve => { this.#resolveEnded = resolve })
-    for (const peerId of from) this.#asked.add(peerId)
+    this.#providers = new ProviderSearch(components, cid, this.#stopping.signal)
+    this.#providers.hint(from)
     this.#prepared = this.#prepare(from)
     this.#prepared.catch(() => undefined) // each caller awaits it in join()
   }
@@ -112,11 +97,11 @@ export class SharedLoad implements SharedFetch {
     const ranges = rangesOf(options)
     this.#callers.add(caller)
     if (ranges === undefined) this.#loaders.set(caller, { onDemand: options.onDemand === true })
-    this.#hint(options.from ?? [])
+    this.#providers.hint(options.from ?? [])
     options.onProgress?.(this.#progress(undefined))
     try {
       const prepared = await this.#patiently(options)
-      const wanted = ranges === undefined ? this.#wantedFiles(prepared.manifest.value, options.include) : []
+      const wanted = ranges === undefined ? wantedFiles(this.#key, prepared.manifest.value, options.include) : []
       const model = await withSignal(this.#put(prepared, isUnreserved(options) ? [] : wanted), options.signal)
       if (ranges === undefined) this.#begun(model)
       // One that has ended takes no more files; it may be writing its last block for somebody else.
@@ -137,7 +122,7 @@ export class SharedLoad implements SharedFetch {
 
   async end (reason: Error): Promise<void> {
     if (!this.#stopping.signal.aborted) this.#stopping.abort(reason)
-    this.#cancelSearch()
+    this.#providers.end()
     await this.#fetch?.stop()
     this.#letGo()
     this.#resolveEnded()
@@ -208,10 +193,10 @@ export class SharedLoad implements SharedFetch {
     const fetch = this.#fetch = exchange.fetchModel({ model, files, onDemand, isBackground: () => this.#loaders.size === 0, ...(order === undefined ? {} : { order }) })
     const offInterested = exchange.events.on('peer:interested', ({ model: wanted, peerId }) => { if (wanted === this.#key) fetch.addPeer(peerId) })
     const offStarved = fetch.events.on('starved', () => { this.#starved() })
-    const offProgress = fetch.events.on('progress', () => { this.#starvedSince = undefined })
+    const offProgress = fetch.events.on('progress', () => { this.#providers.starvesNoMore() })
     const finished = (): void => {
       offInterested(); offStarved(); offProgress()
-      this.#cancelSearch()
+      this.#providers.end()
       if (this.#fetch === fetch) this.#fetch = undefined
     }
     fetch.done.then(() => {
@@ -225,13 +210,7 @@ export class SharedLoad implements SharedFetch {
       this.#told(model)
       if (this.#wasLoad) this.#hooks.onFailed(this.#key, reason)
     })
-    for (const peerId of this.#asked) fetch.addPeer(peerId)
-    this.#starvedSince = undefined
-    this.#searchMoreMs = SEARCH_MORE_FIRST_MS
-    this.#hint(neighbours(this.#components))
-    // Whoever gave the manifest most likely has the rest, and who has nothing is searched past at once (`starved`).
-    if (this.#asked.size > 0) this.#searchIn(SEARCH_MORE_FIRST_MS)
-    else this.#search()
+    this.#providers.begin(fetch)
     return fetch
   }
 
@@ -261,14 +240,6 @@ export class SharedLoad implements SharedFetch {
     }
   }
 
-  /** Peers that somebody names. */
-  #hint (peerIds: readonly string[]): void {
-    for (const peerId of peerIds) {
-      this.#asked.add(peerId)
-      this.#fetch?.addPeer(peerId)
-    }
-  }
-
   /** Told once, when somebody loads files of it. */
   #begun (model: StoredModel): void {
     if (this.#wasLoad) return
@@ -291,7 +262,7 @@ export class SharedLoad implements SharedFetch {
     this.#finding = new Finding(this.#cid)
     const found = await findModel(this.#components, this.#cid, this.#finding, { signal: this.#stopping.signal, hints: from })
     const { model } = found
-    for (const peerId of found.from) this.#asked.add(peerId)
+    this.#providers.hint(found.from)
     throwIfAborted(this.#stopping.signal)
     // Held before it is put: eviction for another load must not take it in between.
     this.#letGo = store.holdModel(this.#key)
@@ -338,69 +309,20 @@ export class SharedLoad implements SharedFetch {
     return model
   }
 
-  /** Positions of the files whose path matches one of the globs; throws UsageError when none does. */
-  #wantedFiles (manifest: Manifest, include: string[] | undefined): number[] {
-    if (include?.length === 1 && LITERAL.test(include[0] ?? '')) {
-      const position = positionOf(manifest.files, include[0] ?? '')
-      if (position >= 0) return [position]
-    }
-    const all = manifest.files.map((_, position) => position)
-    if (include === undefined || include.length === 0) return all
-    const matches = picomatch(include, { dot: true })
-    const wanted = all.filter(position => matches(manifest.files[position]?.path ?? ''))
-    if (wanted.length === 0) throw new UsageError(`no file of ${this.#key} matches ${include.join(', ')}; its files are: ${manifest.files.slice(0, 8).map(file => file.path).join(', ')}${manifest.files.length > 8 ? ', ...' : ''}`)
-    return wanted
-  }
-
-  /** Searches then, or, with enough peers, when it is time for who began meanwhile. */
-  #searchIn (waitMs: number): void {
-    this.#cancelSearch()
-    this.#cancelSearch = this.#components.clock.setTimeout(() => {
-      const isHelped = this.#starvedSince === undefined && (this.#fetch?.stats().readyPeers ?? 0) >= PEERS_ENOUGH
-      if (!isHelped || waitMs >= SEARCH_MORE_MAX_MS) this.#search()
-      else this.#searchIn(this.#searchMoreMs = SEARCH_MORE_MAX_MS)
-    }, waitMs)
-  }
-
-  /** Looks for providers and adds them to the fetch, again and again while it lasts, sooner while it starves. */
-  #search (): void {
-    if (this.#fetch === undefined || this.#searching || this.#stopping.signal.aborted) return
-    this.#searching = true
-    this.#cancelSearch()
-    const { logger } = this.#components
-    // Who is found while others deliver has most likely begun to load just now, and finds this node, too.
-    const isUrgent = this.#starvedSince !== undefined || this.#fetch.stats().fetchedBytes === 0
-    const run = async (): Promise<void> => {
-      for await (const peerId of candidates(this.#components, this.#cid, this.#asked, this.#stopping.signal)) {
-        this.#asked.add(peerId)
-        if (isUrgent) this.#fetch?.addPeer(peerId)
-        else this.#fetch?.expectPeer(peerId)
-      }
-    }
-    run().catch(error => { logger.debug({ cid: this.#key, error: asError(error).message }, 'search for providers failed') }).finally(() => {
-      this.#searching = false
-      if (this.#fetch === undefined) return
-      this.#searchIn(this.#starvedSince === undefined ? this.#searchMoreMs : SEARCH_AGAIN_MS)
-      this.#searchMoreMs = Math.min(SEARCH_MORE_MAX_MS, this.#searchMoreMs * 2)
-    })
-  }
-
   #starved (): void {
-    const { clock } = this.#components
-    const now = clock.monotonic()
-    this.#starvedSince ??= now
-    if (now - this.#starvedSince > this.#settings.stallTimeoutMs) {
+    if (this.#providers.starves() > this.#settings.stallTimeoutMs) {
       const done = this.#fetch?.stats()
-      const reason = new NoProviderError(`nobody has the rest of ${this.#key}: ${done?.bytesDone ?? 0} of ${done?.bytesTotal ?? 0} bytes are here and stay, ${this.#asked.size} peers were asked; load again when a holder is up`)
+      const reason = new NoProviderError(`nobody has the rest of ${this.#key}: ${done?.bytesDone ?? 0} of ${done?.bytesTotal ?? 0} bytes are here and stay, ${this.#providers.asked} peers were asked; load again when a holder is up`)
       if (this.#loaders.size === 0 || [...this.#loaders.values()].some(({ onDemand }) => !onDemand)) {
         void this.end(reason)
         return
       }
       // On demand others may have all that they have asked for so far: who waits is told, and nobody's model is closed.
       this.#fetch?.giveUp(reason)
-      this.#starvedSince = now
+      this.#providers.starvesNoMore()
+      this.#providers.starves()
     }
-    this.#search()
+    this.#providers.search()
   }
 
   #progress (stats: ModelFetchStats | undefined): LoadProgress {
