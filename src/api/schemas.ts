@@ -84,6 +84,7 @@ const summary = {
   complete: z.boolean(),
   pinned: z.boolean(),
   published: z.boolean().openapi({ description: 'added here, not loaded from the swarm' }),
+  keeps: z.boolean().openapi({ description: 'stays for the swarm: promised, on its way, or the last copy known' }),
   addedAt: milliseconds1970,
   usedAt: milliseconds1970,
   path: z.string().optional().openapi({ description: 'the directory of the complete files' })

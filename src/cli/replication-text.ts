@@ -84,8 +84,9 @@ export function replicationTable (models: readonly ShownModelReplication[], now:
 }
 
 /** One model in a line, for `shoal show`. */
-export function modelInWords (model: ShownModelReplication | undefined): string {
-  if (model === undefined || model.target === 0) return 'not replicated'
+/** `isNew`: it came a moment ago, and those who hold it have yet to tell what is asked for. */
+export function modelInWords (model: ShownModelReplication | undefined, isNew = false): string {
+  if (model === undefined || model.target === 0) return isNew ? 'not known yet' : 'not replicated'
   const { replicasMin, min, target, max, shards, deficitShards, repairing } = model
   const counts = `${replicasMin} of ${target} at the fewest (min ${min}, max ${max})`
   if (deficitShards === 0) return `${counts}, all ${count(shards, 'shard')} at target`
@@ -93,10 +94,10 @@ export function modelInWords (model: ShownModelReplication | undefined): string 
 }
 
 /** In which domains live replicas are: `zone a, b; rack r1, r2`. */
-export function domainsInWords (shards: readonly ShownShard[]): string {
+export function domainsInWords (shards: readonly ShownShard[], isNew = false): string {
   const holders = new Map<string, ShownHolder>()
   for (const shard of shards) for (const holder of shard.holders) if (isReplica(holder)) holders.set(holder.peerId, holder)
-  if (holders.size === 0) return 'nobody is known to keep it'
+  if (holders.size === 0) return isNew ? 'not known yet' : 'nobody is known to keep it'
   const names = [...new Set([...holders.values()].flatMap(holder => Object.keys(holder.labels)))].sort(byWidth)
   if (names.length === 0) return `${count(holders.size, 'node')} without labels`
   return names.map(name => {

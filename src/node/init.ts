@@ -2,7 +2,9 @@ import type { AbortOptions, Clock, Logger, Random } from '../base/index.ts'
 import type { LinkLimiter } from '../discovery/link-limiter.ts'
 import type { ContentRouter } from '../discovery/router.ts'
 import type { ModelStore } from '../storage/store.ts'
-import type { NodeSettings } from './types.ts'
+import type { PartialSettings } from './settings.ts'
+
+export type { PartialSettings } from './settings.ts'
 
 /** Everything a node touches can be given; what is not given is the real thing. `signal` ends the start alone, not a node that runs. */
 export interface NodeInit extends AbortOptions {
@@ -21,5 +23,3 @@ export interface NodeInit extends AbortOptions {
   /** Caps what goes over the wire, for tests and benches. */
   linkLimiter?: LinkLimiter
 }
-
-export type PartialSettings = { [K in keyof NodeSettings]?: NodeSettings[K] extends unknown[] | Record<string, string> ? NodeSettings[K] : Partial<NodeSettings[K]> }

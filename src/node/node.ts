@@ -2,7 +2,7 @@ import {
   ModelNotFoundError, NodeStoppedError, UsageError, asError, systemClock, type AbortOptions, type Clock, type Emitter, type Logger, type ProgressOptions
 } from '../base/index.ts'
 import { encodeInvite, type ContentRouter, type Network } from '../discovery/index.ts'
-import { parseModelCid, positionOf, shardRuns, type RepoName } from '../model/index.ts'
+import { parseModelCid, positionOf, type RepoName } from '../model/index.ts'
 import type { Leftovers, Origin } from '../origin/index.ts'
 import type { Replication } from '../replication/service.ts'
 import type { ShardStatus } from '../replication/types.ts'
@@ -25,6 +25,7 @@ import type {
   TransferStatus, Verification, WholeFile
 } from './types.ts'
 import { version } from './version.ts'
+import { detailsOf, fileDetails, peerStatuses, summaryOf } from './views.ts'
 
 export interface NodeComponents {
   network: Network
@@ -138,45 +139,20 @@ export class Node implements ShoalNode {
   }
 
   models (): ModelSummary[] {
-    return this.#userModels().map(summary)
+    return this.#userModels().map(model => this.#summary(model))
   }
 
   async show (cid: string, options: ShowOptions = {}): Promise<ModelDetails> {
     this.#check()
-    const { tensors: reader, exchange, replication } = this.#components
-    const signal = this.#signal(options.signal)
+    const { tensors, exchange, replication } = this.#components
     const model = this.#model(cid)
-    const fileList: ModelDetails['fileList'] = []
-    for (const [position, { path, size }] of model.manifest.value.files.entries()) {
-      const file = model.files[position]
-      if (file === undefined) continue
-      const tensors = options.tensors === false ? undefined : await reader.list(file, { signal })
-      fileList.push({
-        path,
-        size,
-        blocks: file.index.blocks.length,
-        presentBlocks: file.present.count,
-        sha256: Buffer.from(file.index.sha256).toString('hex'),
-        chunker: file.index.chunker,
-        inPlace: file.inPlace,
-        away: file.away,
-        tensorCount: tensors?.length ?? await reader.count(file, { signal }),
-        tensors
-      })
-    }
-    const files = new Set(model.files)
-    return {
-      ...summary(model),
-      fileList,
-      holders: knownHolders(exchange.holders(model.cid), replication.shards(model.cid) ?? [], { self: this.peerId, bytes: model.bytes }),
-      shards: [...files].reduce((sum, file) => sum + shardRuns(file.index).length, 0),
-      blocks: [...files].reduce((sum, file) => sum + file.index.blocks.length, 0)
-    }
+    const files = await fileDetails(model, tensors, { ...options, signal: this.#signal(options.signal) })
+    return detailsOf(this.#summary(model), model, files, knownHolders(exchange.holders(model.cid), replication.shards(model.cid) ?? [], { self: this.peerId, bytes: model.bytes }))
   }
 
   async remove (cid: string): Promise<RemoveResult & { replicas?: number }> {
     this.#check()
-    const result = await removeModel(this.#components, this.#model(cid))
+    const result = await removeModel(this.#components, this.#model(cid, false))
     const replicas = this.#components.replication.saidOf(result.cid)?.target ?? 0
     return replicas === 0 ? result : { ...result, replicas }
   }
@@ -199,7 +175,7 @@ export class Node implements ShoalNode {
     const cid = parseModelCid(text).toString()
     // Whoever asked for replicas may end them, also when the model was removed here.
     const isAsked = (replication.saidOf(cid)?.target ?? 0) > 0
-    if (!isAsked || store.model(cid) !== undefined) await store.setPinned(this.#model(cid).cid, false)
+    if (!isAsked || store.model(cid) !== undefined) await store.setPinned(this.#model(cid, false).cid, false)
     if (isAsked) await replication.setPolicy(cid, NO_REPLICAS)
   }
 
@@ -241,7 +217,7 @@ export class Node implements ShoalNode {
   async verify (cid?: string, options: AbortOptions & ProgressOptions<VerifyProgress> = {}): Promise<Verification> {
     this.#check()
     const { store } = this.#components
-    const chosen = cid === undefined ? undefined : this.#model(cid).cid
+    const chosen = cid === undefined ? undefined : this.#model(cid, false).cid
     const result = await store.verify(chosen, { ...options, signal: this.#signal(options.signal) })
     // What was withdrawn before is not looked at again, and lacks all the same.
     const lacking = store.models().filter(model => (chosen === undefined || model.cid === chosen) && !model.complete && (model.published || (model.pinned && !this.#isPartOnPurpose(model.cid))))
@@ -257,30 +233,8 @@ export class Node implements ShoalNode {
   }
 
   peers (): PeerStatus[] {
-    const { network, exchange } = this.#components
-    const byId = new Map(exchange.peers().map(peer => [peer.peerId, peer]))
-    const ids = new Set([...byId.keys(), ...this.#components.peers.connected()])
-    const connections = new Map(network.getConnections().map(connection => [connection.remotePeer.toString(), connection]))
-    return [...ids].sort().map(peerId => {
-      const transfer = byId.get(peerId)
-      const connection = connections.get(peerId)
-      return {
-        peerId,
-        multiaddrs: connection === undefined ? [] : [connection.remoteAddr.toString()],
-        connected: connection !== undefined,
-        direction: connection?.direction,
-        transport: transfer?.transport,
-        receiveRate: transfer?.receiveRate ?? 0,
-        sendRate: transfer?.sendRate ?? 0,
-        receivedBytes: transfer?.receivedBytes ?? 0,
-        sentBytes: transfer?.sentBytes ?? 0,
-        score: transfer?.score ?? 1,
-        banned: transfer?.banned ?? false,
-        banReason: transfer?.banReason,
-        banSecondsLeft: transfer?.banSecondsLeft,
-        latencyMs: connection?.rtt
-      }
-    })
+    const { network, exchange, peers } = this.#components
+    return peerStatuses(network.getConnections(), exchange.peers(), peers.connected())
   }
 
   async status (): Promise<NodeStatus> {
@@ -356,10 +310,13 @@ export class Node implements ShoalNode {
     return store.models().filter(({ cid, pinned, published }) => pinned || published || linked.has(cid) || leftovers?.instalments.has(cid) !== true)
   }
 
-  #model (text: string): StoredModel {
+  #summary (model: StoredModel): ModelSummary { return summaryOf(model, this.#components.replication.keeps(model.cid)) }
+
+  /** Throws ModelNotFoundError: that it can be loaded helps those who want to have it here. */
+  #model (text: string, isWanted = true): StoredModel {
     const cid = parseModelCid(text).toString()
     const model = this.#components.store.model(cid)
-    if (model === undefined) throw new ModelNotFoundError(`this node does not hold ${cid}; load it with: shoal get ${cid}`)
+    if (model === undefined) throw new ModelNotFoundError(`this node does not hold ${cid}; ${isWanted ? `load it with: shoal get ${cid}` : 'see what it holds with: shoal ls'}`)
     return model
   }
 
@@ -375,21 +332,6 @@ export class Node implements ShoalNode {
 
   #signal (given: AbortSignal | undefined): AbortSignal {
     return given === undefined ? this.#stopping.signal : AbortSignal.any([given, this.#stopping.signal])
-  }
-}
-
-function summary (model: StoredModel): ModelSummary {
-  return {
-    cid: model.cid,
-    files: model.files.length,
-    bytes: model.bytes,
-    presentBytes: model.presentBytes,
-    complete: model.complete,
-    pinned: model.pinned,
-    published: model.published,
-    addedAt: model.addedAt,
-    usedAt: model.usedAt,
-    path: model.directory
   }
 }
 

@@ -1,7 +1,52 @@
 import { MiB, SERVER_REQUESTS_PER_PEER_MAX, SLOTS_DEFAULT } from '../base/index.ts'
 import { defaultReplication } from '../replication/settings.ts'
-import type { PartialSettings } from './init.ts'
-import type { NodeSettings } from './types.ts'
+import type { ReplicationSettings } from '../replication/types.ts'
+import type { RateWindow } from '../transfer/rate.ts'
+
+/**
+ * What a node goes by; createNode() takes any part of it. config/default.jsonc explains them to operators. Times in milliseconds, sizes in bytes.
+ */
+export interface NodeSettings {
+  listen: string[]
+  /** Addresses told to others instead of the ones listened on. */
+  announceAddresses: string[]
+  /** Multiaddrs (with /p2p/<id>) dialled at start and again while no peer is connected. */
+  join: string[]
+  labels: Record<string, string>
+  storage: { quota: number | undefined, donate: number, directIo: 'auto' | 'on' | 'off', slots: number, syncBytes: number, syncIntervalMs: number }
+  announce: { mode: 'adaptive' | 'all' | 'shards', periodMs: number, concurrency: number }
+  transfer: {
+    /** How long a load looks for a first provider. */
+    providerTimeoutMs: number
+    /** How long a load that has begun waits while no known peer has what it lacks. */
+    stallTimeoutMs: number
+    requestTimeoutMs: number
+    peersMax: number
+    serverRequestsPerPeer: number
+    uploadBytesPerSecond: number | undefined
+    downloadBytesPerSecond: number | undefined
+    /** To each single peer, and from each. */
+    peerBytesPerSecond: number | undefined
+    /** Caps by time of day on what nobody waits for: repairs, and what is sent to them. */
+    backgroundRates: RateWindow[]
+    /** Threads that compare blocks with their CIDs. Undefined: as many as help (transfer/block-checks.ts), none for a node in memory. */
+    hashThreads: number | undefined
+  }
+  /** How bytes of blocks travel beside libp2p: see transfer/lanes. */
+  lane: {
+    enabled: boolean
+    port: number | undefined
+    /** Threads that keep the sockets of lanes. Undefined: as many as help (transfer/lanes/lane-threads.ts), none for a node in memory. */
+    threads: number | undefined
+  }
+  /** `donateBytes` comes from `storage.donate`. */
+  replication: Omit<ReplicationSettings, 'donateBytes'>
+  network: { maxConnections: number, inboundPerSecond: number, openSwarm: boolean }
+  /** `upstream`: a Hub from which models come that nobody in the swarm has. */
+  origin: { upstream: string | undefined }
+}
+
+export type PartialSettings = { [K in keyof NodeSettings]?: NodeSettings[K] extends unknown[] | Record<string, string> ? NodeSettings[K] : Partial<NodeSettings[K]> }
 
 const HOUR_MS = 3_600_000
 

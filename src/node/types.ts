@@ -1,12 +1,12 @@
 import type { AbortOptions, Emitter, ProgressOptions } from '../base/index.ts'
-import type { RouterStatus } from '../discovery/router.ts'
 import type { RepoName } from '../model/repo-name.ts'
-import type { ModelOrigin, OriginStatus } from '../origin/types.ts'
-import type { Tensor } from '../model/types.ts'
-import type { DrainStatus, ReplicationReport, ReplicationSettings, ShardStatus } from '../replication/types.ts'
-import type { FileGuard, GcResult, RemoveResult, StoreStatus, VerifyProgress, VerifyResult } from '../storage/store.ts'
-import type { RateWindow } from '../transfer/rate.ts'
+import type { ModelOrigin } from '../origin/types.ts'
+import type { DrainStatus, ShardStatus } from '../replication/types.ts'
+import type { FileGuard, GcResult, RemoveResult, VerifyProgress, VerifyResult } from '../storage/store.ts'
+import type { LoadProgress, ModelDetails, ModelSummary, NodeStatus, PeerStatus, TransferStatus } from './status-types.ts'
 
+export type { NodeSettings } from './settings.ts'
+export type * from './status-types.ts'
 export interface AddOptions extends AbortOptions, ProgressOptions<AddProgress> {
   /** Reference the user's files instead of copying them. Default false. */
   inPlace?: boolean
@@ -60,8 +60,6 @@ export interface DrainResult {
   left: DrainStatus['left']
 }
 
-/** Of `status()`: docs/REPLICATION.md says what each figure means. */
-export type ReplicationStatus = ReplicationReport
 export type { ReplicationCounters } from '../replication/types.ts'
 export type { RateWindow } from '../transfer/rate.ts'
 export type { ArrivedFile, Caller, ModelOrigin, OriginFetch, OriginModel, OriginStatus, UpstreamFile } from '../origin/types.ts'
@@ -96,20 +94,6 @@ export interface LoadOptions extends AbortOptions, ProgressOptions<LoadProgress>
   reserve?: boolean
   /** Give up when no provider was found for this long. Default `transfer.providerTimeoutMs`. */
   providerTimeoutMs?: number
-}
-
-export interface LoadProgress {
-  /** `finding`: looking for a provider or fetching metadata; `loading`: blocks; `done`. */
-  phase: 'finding' | 'loading' | 'done'
-  /** Bytes verified and recorded, of the wanted files; includes what was here before. */
-  bytesDone: number
-  bytesTotal: number
-  /** Bytes per second over the last seconds. */
-  rate: number
-  /** Peers that have delivered lately. */
-  peers: number
-  /** Seconds; undefined while unknown. */
-  secondsLeft: number | undefined
 }
 
 export interface LoadResult {
@@ -212,87 +196,9 @@ export interface LinkOrigin {
   id?: string
 }
 
-export interface ModelSummary {
-  cid: string
-  files: number
-  bytes: number
-  presentBytes: number
-  complete: boolean
-  pinned: boolean
-  published: boolean
-  addedAt: number
-  usedAt: number
-  path: string | undefined
-}
-
 export interface ShowOptions extends AbortOptions {
   /** Default true. False: only how many there are, which is quick after the first time. */
   tensors?: boolean
-}
-
-export interface ModelDetails extends ModelSummary {
-  fileList: Array<{ path: string, size: number, blocks: number, presentBlocks: number, sha256: string, chunker: string, inPlace: boolean, away: string | undefined, tensorCount: number, tensors: Tensor[] | undefined }>
-  /** Peers known to hold some of it. */
-  holders: Array<{ peerId: string, presentBytes: number, complete: boolean }>
-  shards: number
-  blocks: number
-}
-
-export interface TransferStatus {
-  cid: string
-  startedAt: number
-  progress: LoadProgress
-  peers: Record<string, number>
-  /** How many callers wait for it. */
-  callers: number
-  /** All that its callers have asked for so far is here, and not all of the model: they have it open. */
-  resting: boolean
-  /** It is some files of this model of the upstream, `ORG/NAME`, which another node is still fetching. */
-  partOf?: string
-}
-
-export interface PeerStatus {
-  peerId: string
-  multiaddrs: string[]
-  connected: boolean
-  direction: 'inbound' | 'outbound' | undefined
-  /** What carries block bytes between this node and the peer. */
-  transport: 'lane' | 'stream' | undefined
-  /** Bytes per second over the last seconds. */
-  receiveRate: number
-  sendRate: number
-  receivedBytes: number
-  sentBytes: number
-  /** 0 (useless) to 1 (perfect). */
-  score: number
-  banned: boolean
-  banReason: string | undefined
-  banSecondsLeft: number | undefined
-  latencyMs: number | undefined
-}
-
-export interface NodeStatus {
-  peerId: string
-  version: string
-  /** Where others are told to find it, each with /p2p/ and its id: where it listens, or what `announceAddresses` has instead. */
-  multiaddrs: string[]
-  /** Where it listens. */
-  listening: string[]
-  startedAt: number
-  uptimeSeconds: number
-  peersConnected: number
-  models: { count: number, complete: number, pinned: number, bytes: number }
-  transfers: number
-  storage: StoreStatus
-  announce: RouterStatus
-  /** Blocks found bad or gone since the node started. */
-  blocksLost: number
-  replication: ReplicationStatus
-  /** Absent without hf.upstream. */
-  origin?: OriginStatus
-  labels: Record<string, string>
-  /** What an operator should look at, in words; empty when all is well. */
-  problems: string[]
 }
 
 export interface NodeEvents {
@@ -399,48 +305,4 @@ export interface ShoalNode {
    * together: what takes longer is logged, and waited for no more. Leaves no timer, socket or listener. Idempotent.
    */
   stop: () => Promise<void>
-}
-
-/**
- * What a node goes by; createNode() takes any part of it. The defaults are in node/settings.ts, and config/default.jsonc explains
- * them to operators. Times in milliseconds, sizes in bytes.
- */
-export interface NodeSettings {
-  listen: string[]
-  /** Addresses told to others instead of the ones listened on. */
-  announceAddresses: string[]
-  /** Multiaddrs (with /p2p/<id>) dialled at start and again while no peer is connected. */
-  join: string[]
-  labels: Record<string, string>
-  storage: { quota: number | undefined, donate: number, directIo: 'auto' | 'on' | 'off', slots: number, syncBytes: number, syncIntervalMs: number }
-  announce: { mode: 'adaptive' | 'all' | 'shards', periodMs: number, concurrency: number }
-  transfer: {
-    /** How long a load looks for a first provider. */
-    providerTimeoutMs: number
-    /** How long a load that has begun waits while no known peer has what it lacks. */
-    stallTimeoutMs: number
-    requestTimeoutMs: number
-    peersMax: number
-    serverRequestsPerPeer: number
-    uploadBytesPerSecond: number | undefined
-    downloadBytesPerSecond: number | undefined
-    /** To each single peer, and from each. */
-    peerBytesPerSecond: number | undefined
-    /** Caps by time of day on what nobody waits for: repairs, and what is sent to them. */
-    backgroundRates: RateWindow[]
-    /** Threads that compare blocks with their CIDs. Undefined: as many as help (transfer/block-checks.ts), none for a node in memory. */
-    hashThreads: number | undefined
-  }
-  /** How bytes of blocks travel beside libp2p: see transfer/lanes. */
-  lane: {
-    enabled: boolean
-    port: number | undefined
-    /** Threads that keep the sockets of lanes. Undefined: as many as help (transfer/lanes/lane-threads.ts), none for a node in memory. */
-    threads: number | undefined
-  }
-  /** `donateBytes` comes from `storage.donate`. */
-  replication: Omit<ReplicationSettings, 'donateBytes'>
-  network: { maxConnections: number, inboundPerSecond: number, openSwarm: boolean }
-  /** `upstream`: a Hub from which models come that nobody in the swarm has. */
-  origin: { upstream: string | undefined }
 }

@@ -18,9 +18,8 @@ export function addLs (program: Command): void {
     }))
 }
 
-/** Why it stays: pinned and published models are never evicted. */
-export function kept ({ pinned, published }: Pick<ModelSummary, 'pinned' | 'published'>): string {
-  if (pinned && published) return 'pinned, published'
-  if (pinned) return 'pinned'
-  return published ? 'published' : 'cached'
+/** Why it stays: what is cached alone may be evicted. */
+export function kept ({ pinned, published, keeps }: Pick<ModelSummary, 'pinned' | 'published' | 'keeps'>): string {
+  const reasons = [...pinned ? ['pinned'] : [], ...published ? ['published'] : [], ...keeps && !published ? ['replica'] : []]
+  return reasons.length === 0 ? 'cached' : reasons.join(', ')
 }

@@ -17,15 +17,19 @@ export function addShow (program: Command): void {
     }))
 }
 
+/** So long after a model came here those who hold it may not have told what they know of it: a search for them takes as long at most (docs/REPLICATION.md). */
+const NEW_MS = 20_000
+
 function * describe (model: ShownModel, withThem: { tensors: boolean, shards: boolean }): Generator<string> {
   const tensorCount = model.fileList.reduce((sum, file) => sum + file.tensorCount, 0)
+  const isNew = !model.published && Date.now() - model.addedAt < NEW_MS
   yield fields([
     ['model', model.cid],
     ['size', `${size(model.bytes)} in ${count(model.files, 'file')}, ${count(model.blocks, 'block')}, ${count(model.shardCount, 'shard')}, ${count(tensorCount, 'tensor')}`],
     ['here', model.complete ? 'complete' : `${percent(model.presentBytes, model.bytes)} (${size(model.presentBytes)})`],
     ['kept', kept(model)],
-    ['replicas', modelInWords(model.replication)],
-    ['domains', domainsInWords(model.shards)],
+    ['replicas', modelInWords(model.replication, isNew)],
+    ['domains', domainsInWords(model.shards, isNew)],
     ['path', model.path ?? '-']
   ])
   yield ''

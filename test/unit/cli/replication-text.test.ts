@@ -75,6 +75,7 @@ describe('cli: replication in words', () => {
   it('says of one model how it stands and in which domains, widest first', () => {
     assert.equal(modelInWords(undefined), 'not replicated')
     assert.equal(modelInWords(model('a', { target: 0 })), 'not replicated')
+    assert.equal(modelInWords(model('a', { target: 0 }), true), 'not known yet')
     assert.equal(modelInWords(model('a')), '3 of 3 at the fewest (min 2, max 5), all 4 shards at target')
     assert.equal(modelInWords(model('a', { replicasMin: 1, deficitShards: 2, repairing: 1 })), '1 of 3 at the fewest (min 2, max 5), 2 of 4 shards below target, 1 being repaired, time left not known yet')
     assert.match(modelInWords(model('a', { deficitShards: 2, repairing: 0, secondsLeft: undefined })), /below target, 0 being repaired$/)
@@ -85,6 +86,7 @@ describe('cli: replication in words', () => {
     assert.equal(domainsInWords([shard(0, holder('p', 'proven'), holder('q', 'proven'))]), '2 nodes without labels')
     const gone = ['down', 'cached', 'draining'] as const
     assert.equal(domainsInWords([shard(0, ...gone.map(state => holder(state, state, { zone: state })))]), 'nobody is known to keep it')
+    assert.equal(domainsInWords([], true), 'not known yet')
     assert.equal(domainsInWords([shard(0, ...Array.from({ length: 10 }, (_, i) => holder(`p${i}`, 'proven', { zone: `z${i}` })))]), 'zone z0, z1, z2, z3, z4, z5, z6, z7 and 2 more')
     assert.equal(domainsInWords([shard(0, holder('p', 'proven', { zone: '\u001b[31m' }))]), 'zone \\x1b[31m')
   })
