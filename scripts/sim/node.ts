@@ -300,7 +300,9 @@ export class SimNode {
     if (held.length === 0) return false
     for (const shard of held) {
       const key = keyOf(model.index, shard)
-      if ((this.disk.committed.has(key) || this.disk.lostPromises.has(key)) && this.disk.right(key)) this.#world.checks.fail('nobody evicts what it promised', `${this.name} collects ${model.cid}/${shard}, to which it is committed${this.disk.lostPromises.has(key) ? ' by the ledger that it lost' : ''}`, key)
+      // Of what is not wanted any more a lost ledger had no promise (seed 600059 of all faults).
+      const isLost = this.disk.lostPromises.has(key) && this.#world.checks.wanted(model)
+      if ((this.disk.committed.has(key) || isLost) && this.disk.right(key)) this.#world.checks.fail('nobody evicts what it promised', `${this.name} collects ${model.cid}/${shard}, to which it is committed${isLost ? ' by the ledger that it lost' : ''}`, key)
       this.#world.checks.collects(this, key)
       this.loses(key, 'collects')
     }
