@@ -41,7 +41,7 @@ export const TENSOR_OWN_BLOCK_BYTES = 1 * MiB
 
 /** The unit of O_DIRECT and of slabs. */
 export const PAGE_BYTES = 4 * KiB
-/** Receive slots: 8 x 4 MiB bounds a node's block memory at 33 MiB whatever is loaded. Lanes need three to six (docs/benchmarks.md). */
+/** Receive slots: 8 of 4 MiB and a page bound what a node receives into at 32 MiB, whatever is loaded. Lanes need three to six (docs/benchmarks.md). */
 export const SLOTS_DEFAULT = 8
 
 /**
