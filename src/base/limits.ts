@@ -284,8 +284,11 @@ export const UPSTREAM_REDIRECTS_MAX = 5
 export const UPSTREAM_TOKEN_BYTES_MAX = 4 * KiB
 /** Files fetched from an upstream at once: enough to fill a link, and no flood for a mirror. */
 export const UPSTREAM_FILES_AT_ONCE = 4
-/** Models fetched from an upstream at once by one node; others wait their turn, or other nodes take them. */
-export const UPSTREAM_FETCHES_MAX = 2
+/**
+ * Models fetched from an upstream at once by one node; others wait their turn, or other nodes take them. Readers of what waits get nothing and give
+ * up, and what shares a link with others comes slower, and no later than in turn all together.
+ */
+export const UPSTREAM_FETCHES_MAX = 8
 /** Beside those, of models of up to this size: adapters, drafts and tokenizers, which are here in seconds, and whose readers do not wait for hours. */
 export const UPSTREAM_SMALL_FETCHES_MAX = 4
 export const UPSTREAM_SMALL_BYTES_MAX = 1 * GiB

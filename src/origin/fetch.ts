@@ -24,6 +24,8 @@ export interface FetchRevisionInit {
   directory: string
   self: string
   progress: OriginFetch
+  /** All that comes from the upstream now: each needs the room that the others have yet to take. */
+  downloads: Set<Download>
   /** What this node says of itself from now on; `download` gives what is here of a file, and `instalments` what others can load. */
   claim: (claim: Claim | undefined, here?: { download: Download, instalments: Instalments }) => void
   signal: AbortSignal
@@ -107,8 +109,7 @@ export async function fetchRevision (components: FetchRevisionComponents, init: 
     await tell(false)
     await instalments.resume()
     await download.look()
-    const { bytes, hereBytes } = download.room
-    await components.makeRoom(bytes, `${known.repo} from the upstream`, { newBytes: Math.max(0, bytes - hereBytes) })
+    await makeRoom(components, init, download)
     telling = keepTelling()
     telling.catch(error => { over.abort(error) })
     publishing = instalments.run()
@@ -128,6 +129,7 @@ export async function fetchRevision (components: FetchRevisionComponents, init: 
     throwIfAborted(given)
     throw why
   } finally {
+    init.downloads.delete(download)
     init.claim(undefined)
     over.abort(new YieldedError({ peerId: init.self, state: 'want', cid: undefined, bytesDone: 0, bytesTotal: 0 }))
     await Promise.allSettled([telling, publishing])
@@ -138,4 +140,16 @@ export async function fetchRevision (components: FetchRevisionComponents, init: 
       await components.book.retire(known.key, 0)
     }
   }
+}
+
+/** For this one beside those that asked before it. Throws QuotaExceededError, OutOfSpaceError. */
+async function makeRoom ({ makeRoom }: Pick<OriginComponents, 'makeRoom'>, { known, downloads }: FetchRevisionInit, download: Download): Promise<void> {
+  const what = downloads.size === 0 ? `${known.repo} from the upstream` : `${known.repo}, and what else is on its way from the upstream`
+  downloads.add(download)
+  let [bytes, newBytes] = [0, 0]
+  for (const { room } of downloads) {
+    bytes += room.bytes
+    newBytes += Math.max(0, room.bytes - room.hereBytes)
+  }
+  await makeRoom(bytes, what, { newBytes })
 }

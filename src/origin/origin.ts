@@ -64,6 +64,7 @@ export class Origin implements ModelOrigin {
   readonly #fetches = new Map<KnownModel, OriginFetch>()
   readonly #telling = new Set<Promise<void>>()
   readonly #slots = new FetchSlots()
+  readonly #downloads = new Set<Download>()
   readonly #passing = new Semaphore(UPSTREAM_PASSED_MAX)
   readonly #stopping = new AbortController()
   readonly #counters: OriginCounters = { requests: { ok: 0, refused: 0, busy: 0, failed: 0 }, bytes: 0, fetched: 0, failed: 0, shared: 0 }
@@ -254,7 +255,7 @@ export class Origin implements ModelOrigin {
         keep(true)
         progress.peerId = undefined
         try {
-          return await fetchRevision({ ...this.#components, upstream: this.#upstream, swarm: this.#swarm, book: this.#book }, { known, caller, directory, self, progress, claim, signal })
+          return await fetchRevision({ ...this.#components, upstream: this.#upstream, swarm: this.#swarm, book: this.#book }, { known, caller, directory, self, progress, downloads: this.#downloads, claim, signal })
         } finally {
           keep(false)
           free()

@@ -3,7 +3,7 @@ import type { UpstreamModel } from './types.ts'
 import { bytesOf } from './upstream-model.ts'
 
 /**
- * The fetches that this node may run at once. Small models have slots of their own: two large ones take hours, and who asks for an adapter or
+ * The fetches that this node may run at once. Small models have slots of their own: large ones take hours, and who asks for an adapter or
  * a configuration meanwhile gives up after ten seconds.
  */
 export class FetchSlots {

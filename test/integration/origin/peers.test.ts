@@ -282,7 +282,8 @@ describe('origin: peers', function () {
   it('one that is busy with large models goes on saying that it wants the next, and sees that a peer begins with it; a small one comes meanwhile', async () => {
     const [node] = await cluster.spawn(1) as [ShoalNode]
     const saidBytes = UPSTREAM_SMALL_BYTES_MAX + 1
-    for (const name of ['a/one', 'a/two']) hub.push(name, { 'model.safetensors': randomBytes(MiB) }, { saidBytes })
+    const large = Array.from({ length: UPSTREAM_FETCHES_MAX }, (_, index) => `a/large-${index}`)
+    for (const name of large) hub.push(name, { 'model.safetensors': randomBytes(MiB) }, { saidBytes })
     hub.push('a/adapter', FILES)
     const key = keyOf({ repo: 'a/b', commit: hub.push('a/b', FILES, { saidBytes }) })
     await using peer = await HostilePeer.start({ swarmKey: cluster.swarmKey, transport: 'tcp' })
@@ -300,7 +301,7 @@ describe('origin: peers', function () {
       await node.connect(peer.address)
       hub.faults.stall = { after: 0, times: UPSTREAM_FETCHES_MAX } // for half a minute
       const find = async (name: string): Promise<string | undefined> => await (await node.origin?.resolve(name, 'main', NOBODY))?.find(signal)
-      for (const name of ['a/one', 'a/two']) find(name).catch(() => undefined)
+      for (const name of large) find(name).catch(() => undefined)
       await until('it fetches as many as it may', () => hub.faults.stall?.times === 0)
       find('a/b').catch(() => undefined)
       await until('it wants another, and says so again and again', () => wanted > 5)
