@@ -127,6 +127,8 @@ function checkDrains (world: World): void {
       const index = world.modelOf(model)?.index ?? -1
       const { right } = count(world, keyOf(index, shard))
       const target = world.models[index]?.policy.target ?? 0
+      // Who answers pings and nothing else may be the one who knows that it is wanted: what a lost ledger had promised is kept for a week (seed 600160 of all faults).
+      if (target === 0 && (node.replicator?.rebuilding ?? 0) > 0 && world.nodes.some(other => other.wedged && other.disk.has(keyOf(index, shard)))) continue
       if (right >= target) world.checks.fail('a drain comes to its end', `${node.name} still drains: ${right} others have ${model}/${shard}, which is wanted ${target} times`, keyOf(index, shard))
     }
   }
