@@ -29,7 +29,7 @@ describe('doctor', function () {
     await new Promise<void>(resolve => { server?.listen(socketPath, resolve) })
   }
   const find = async (check: string, init: { dataDirectory?: string, config?: Config } = {}): Promise<Finding[]> => {
-    const findings = await examine({ dataDirectory: root, socketPath, config: resolveConfig([]), isToJoin: false, ...init })
+    const findings = await examine({ dataDirectory: root, socketPath, config: resolveConfig([]), ...init })
     return findings.filter(finding => finding.check === check)
   }
 

@@ -17,7 +17,7 @@ export function addDoctor (program: Command): void {
       const [{ examine }, { loadConfig }] = await Promise.all([import('../doctor/index.ts'), import('../load-config.ts')])
       const config = await loadConfig(options, process.env)
       const { dataDirectory, socketPath } = context
-      const findings = await examine({ dataDirectory, socketPath, config, isToJoin: (config.node.join ?? []).length > 0 || (process.env.SHOAL_JOIN ?? '') !== '' })
+      const findings = await examine({ dataDirectory, socketPath, config })
       const count = (level: string): number => findings.filter(finding => finding.level === level).length
       const [warned, failed] = [count('warn'), count('fail')]
       const lines = findings.map(({ check, level, message, fix }) => `${(level === 'fail' ? 'FAIL' : level).padEnd(4)}  ${check.padEnd(11)}  ${printable(message)}${fix === undefined ? '' : `\n      ${' '.repeat(11)}  -> ${printable(fix)}`}`)

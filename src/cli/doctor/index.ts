@@ -14,7 +14,7 @@ import { stateOf } from '../process-state.ts'
 import { brokenOff, disk, lookAt, permissions, version } from './disk.ts'
 import { fail, ok, warn, type Finding } from './finding.ts'
 import { clock, limits, memory } from './host.ts'
-import { httpPorts, peers, ports } from './network.ts'
+import { httpPorts, peers, ports, problems } from './network.ts'
 
 export type { Finding } from './finding.ts'
 
@@ -22,14 +22,12 @@ export interface DoctorInit {
   dataDirectory: string
   socketPath: string
   config: Config
-  /** Something is to be joined: in the configuration or the environment. */
-  isToJoin: boolean
 }
 
 /** A daemon that lives answers in milliseconds. */
 const DAEMON_TIMEOUT_MS = 5_000
 
-export async function examine ({ dataDirectory, socketPath, config, isToJoin }: DoctorInit): Promise<Finding[]> {
+export async function examine ({ dataDirectory, socketPath, config }: DoctorInit): Promise<Finding[]> {
   const settings = resolveSettings(config.node)
   const { hf, api, metrics } = config.daemon
   const directory = await lookAt(dataDirectory)
@@ -38,7 +36,7 @@ export async function examine ({ dataDirectory, socketPath, config, isToJoin }: 
   const slotsBytes = (status?.storage.slots.size ?? settings.storage.slots) * BLOCK_BYTES_MAX
   return [
     finding,
-    ...(status?.problems ?? []).map(problem => warn('daemon', problem, 'see shoal status')),
+    ...(status === undefined ? [] : problems(status)),
     ok('versions', `Node ${process.versions.node}, command line ${packageVersion()}`),
     ...(status === undefined || status.version === packageVersion() ? [] : [warn('versions', `the daemon is version ${status.version} and this command line ${packageVersion()}`, 'start the daemon again, with the version that is meant')]),
     await version(directory),
@@ -50,7 +48,7 @@ export async function examine ({ dataDirectory, socketPath, config, isToJoin }: 
     ...await disk(directory, settings.storage, status),
     ...await brokenOff(directory, status),
     ...await permissions(directory, socketPath),
-    ...(status === undefined ? [] : peers(status, known, isToJoin))
+    ...(status === undefined ? [] : peers(status, known))
   ]
 }
 

@@ -93,13 +93,24 @@ async function couldListen ({ host, port, what }: Port): Promise<Finding> {
   return fail('ports', `${what} cannot listen on ${host} port ${port}: ${asError(error).message}`, `give an address of this host with ${KEYS[what] ?? '--listen'}`)
 }
 
-export function peers (status: ShownStatus, known: readonly PeerStatus[], isToJoin: boolean): Finding[] {
+/** What the daemon itself calls a problem, each with what to do. Its own words: doctor is not to say otherwise than `shoal status`. */
+export function problems (status: ShownStatus): Finding[] {
+  return status.problems.map(problem => {
+    const [, message = problem, fix = 'see shoal status'] = /^(.+?)(?:; |: (?=see ))(.+)$/s.exec(problem) ?? []
+    if (isAlone(problem)) return fail('peers', message, fix)
+    return warn('daemon', message, fix)
+  })
+}
+
+/** The daemon was given peers to join and has none; what it was given only itself knows. */
+function isAlone (problem: string): boolean {
+  return problem.startsWith('no peer is connected')
+}
+
+export function peers (status: ShownStatus, known: readonly PeerStatus[]): Finding[] {
   const found: Finding[] = []
   if (status.peersConnected > 0) found.push(ok('peers', `${count(status.peersConnected, 'peer')} connected`))
-  else if (isToJoin) found.push(fail('peers', 'no peer is connected, and some are to be joined', 'check that they run and can be reached (nc -vz HOST PORT), and that the invite is of their swarm'))
-  else found.push(warn('peers', 'no peer is connected', 'join a swarm: get a token with shoal invite there, and give it to this daemon in SHOAL_JOIN'))
-  const banned = known.filter(peer => peer.banned)
-  if (banned.length > 0) found.push(warn('peers', `${count(banned.length, 'peer')} banned for misbehaving`, 'see why with shoal peers; look at their disks and versions'))
+  else if (!status.problems.some(isAlone)) found.push(warn('peers', 'no peer is connected, and the daemon was given none to join', 'join a swarm: get a token with shoal invite there, and give it to this daemon in SHOAL_JOIN'))
   const slow = known.filter(peer => peer.connected && peer.transport === 'stream')
   if (slow.length > 0) found.push(warn('peers', `blocks go to or from ${count(slow.length, 'peer')} by libp2p streams, several times slower than lanes`, 'let TCP through to the lane port of both (lane.port)'))
   return found
