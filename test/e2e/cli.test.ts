@@ -325,6 +325,26 @@ describe('the command line', function () {
       assert.deepEqual(await Promise.all([...gone, ...malformed].map(async args => (await run(...args)).code)), [3, 3, 3, 3, 2, 2, 2])
     })
 
+    it('takes a name that is linked wherever it takes a CID', async () => {
+      const { run } = await start('named')
+      const cid = (await run('--quiet', 'add', model)).stdout.trim()
+      assert.equal((await run('link', 'org/name@v2', cid)).code, 0)
+      assert.equal((await run('link', 'name', 'org/name@v2')).stdout, `linked name to ${cid}\n`)
+      const cache = join(root, 'named-cache')
+      const told = async (...args: string[]): Promise<unknown> => (jsonOf(await run('--quiet', '--json', ...args)) as { cid: unknown }).cid
+      assert.deepEqual([await told('get', 'org/name@v2'), await told('show', 'name'), await told('pin', 'name'), await told('unpin', `cid/${cid}`)], [cid, cid, cid, cid])
+      assert.match((await run('verify', 'org/name@v2')).stdout, /all good\n$/)
+      const exported = jsonOf(await run('--quiet', '--json', 'export', 'org/name@v2', '--hf-cache', '--cache-dir', cache)) as { cid: string, repo: string, revision: string }
+      assert.deepEqual([exported.cid, exported.repo, exported.revision], [cid, 'org/name', 'v2'])
+
+      const unlinked = ['get', 'show', 'verify', 'pin', 'unpin', 'rm'].map(command => [command, 'org/name'])
+      for (const result of await Promise.all([...unlinked, ['export', 'org/name', '--hf-cache'], ['link', 'a/b', 'org/name']].map(async args => await run(...args)))) {
+        assert.deepEqual([result.code, result.stdout, result.stderr], [3, '', 'shoal: nothing is linked as "org/name" here; see what is with: shoal links; link it with: shoal link NAME CID\n'])
+      }
+      assert.equal(await told('rm', 'name'), cid)
+      assert.equal((await run('show', 'name')).code, 3)
+    })
+
     it('writes all of a long answer, also into a pipe', async () => {
       const { run, data } = await start('long')
       const tensors = Array.from({ length: 8_000 }, (_, i) => [`model.layers.${i}.self_attn.q_proj.weight`, { dtype: 'U8', shape: [1], data_offsets: [i, i + 1] }])

@@ -271,6 +271,16 @@ describe('operations', function () {
       await Promise.all(offered.map(async ([words, expected]) => { assert.deepEqual((await bash(...words)).sort(), expected.sort(), words.join(' ')) }))
     })
 
+    it('offers names that are linked, but for those that a shell would take apart', async () => {
+      for (const name of ['org/name', 'name', 'org/name@v2']) assert.equal((await shoal(['--data', data, 'link', name, cid])).code, 0)
+      try {
+        assert.deepEqual((await bash('get', '')).sort(), [cid, 'name', 'org/name'].sort())
+        assert.deepEqual(await bash('link', 'new/name', 'org'), ['org/name'])
+      } finally {
+        for (const name of ['org/name', 'name', 'org/name@v2']) await shoal(['--data', data, 'unlink', name])
+      }
+    })
+
     it('asks the daemon that is named for models, by a path from home and by one word too', async () => {
       assert.deepEqual(await bashIn(elsewhere(), 'get', ''), [])
       for (const words of [['--data', '~/data'], ['--data=data'], ['--data', '=', 'data'], ['--api', '~/data/api.sock']]) assert.deepEqual(await bashIn(elsewhere(), ...words, 'get', ''), [cid], words.join(' '))

@@ -1,4 +1,5 @@
 import { Argument, type Command } from 'commander'
+import { DEFAULT_REVISION } from '../../model/repo-name.ts'
 import { action } from '../context.ts'
 
 const HELP = `
@@ -7,14 +8,14 @@ Load it in the shell's start-up file:
   zsh    source <(shoal completion zsh)          after compinit
   fish   shoal completion fish | source
 
-Model CIDs are completed with those held by the daemon that --data or --api names.`
+Models are completed with the CIDs of those held, and the names linked, at the daemon that --data or --api names.`
 
 /** Longer than this nobody waits at a prompt. */
 const MODELS_TIMEOUT_MS = 1_000
 
 export function addCompletion (program: Command): void {
   program.command('completion')
-    .description('print a script that completes commands, options and model CIDs in a shell')
+    .description('print a script that completes commands, options and models in a shell')
     .addArgument(new Argument('<shell>', 'which shell').choices(['bash', 'zsh', 'fish']))
     .addHelpText('after', HELP)
     .action(action(async (context, shell: string) => {
@@ -25,11 +26,14 @@ export function addCompletion (program: Command): void {
       const script = shell === 'bash' ? bashScript(words) : shell === 'zsh' ? zshScript(words) : fishScript(words)
       context.print({ script }, script.trimEnd())
     }))
-  // Asked by the scripts: the CIDs, or nothing. At a prompt no error is wanted.
+  // Asked by the scripts: CIDs and names, or nothing. At a prompt no error is wanted. Shells expand what comes: no character that means something to them.
   program.command('completion-models', { hidden: true })
     .action(action(async context => {
-      const models = await context.client.models({ signal: AbortSignal.timeout(MODELS_TIMEOUT_MS) }).catch(() => [])
+      const signal = AbortSignal.timeout(MODELS_TIMEOUT_MS)
+      const [models, links] = await Promise.all([context.client.models({ signal }).catch(() => []), context.client.links({ signal }).catch(() => [])])
       const cids = models.map(model => model.cid).filter(cid => /^[a-z0-9]{1,256}$/.test(cid))
-      context.print({ cids }, cids.length === 0 ? undefined : cids.join('\n'))
+      const names = links.filter(({ repo, revision }) => revision === DEFAULT_REVISION && /^\w[\w./-]{0,255}$/.test(repo)).map(({ repo }) => repo)
+      const words = [...cids, ...names]
+      context.print({ cids, names }, words.length === 0 ? undefined : words.join('\n'))
     }))
 }

@@ -4,19 +4,20 @@ import { placeFiles } from '../../api/place.ts'
 import type { OpenFile } from '../../node/types.ts'
 import { AbortError, INCLUDE_GLOBS_MAX, UsageError } from '../../base/index.ts'
 import { action, checkPathOption, collect, type Context } from '../context.ts'
-import { count, duration, rate, size } from '../format.ts'
+import { count, duration, rate, shellWord, size } from '../format.ts'
 import { load } from '../loading.ts'
+import { MODEL, namedModel } from '../named-model.ts'
 
 interface Options { output?: string, include?: string[], order?: string }
 
 export function addGet (program: Command): void {
   program.command('get')
     .description('load a model; prints the directory of its complete files')
-    .argument('<cid>', 'the model CID that shoal add printed')
+    .argument('<model>', MODEL)
     .option('--output <dir>', 'place the files there (reflink, hard link or copy); nothing is overwritten')
     .option('--include <glob>', 'only files whose path matches, for example "*.json"; may be repeated', collect)
     .addOption(new Option('--order <order>', 'which blocks first (default: rarest)').choices(['rarest', 'sequential']))
-    .action(action(async (context, cid: string, options: Options) => {
+    .action(action(async (context, model: string, options: Options) => {
       if (options.include !== undefined && options.include.length > INCLUDE_GLOBS_MAX) throw new UsageError(`at most ${INCLUDE_GLOBS_MAX} globs may be given with --include`)
       checkPathOption('--output', options.output)
       const order = orderOf(options.order)
@@ -24,7 +25,8 @@ export function addGet (program: Command): void {
       const { output } = options
       let placed: string | undefined
       const take = output === undefined ? undefined : async (files: OpenFile[]): Promise<void> => { placed = await place(context, files, output) }
-      const { result, files } = await load(context, cid, { include: options.include, order, goOn: `shoal get ${cid}`, take })
+      const { cid } = await namedModel(context, model)
+      const { result, files } = await load(context, cid, { include: options.include, order, goOn: `shoal get ${shellWord(model)}`, take })
       const path = placed ?? result.path ?? commonDirectory(files)
       const { bytes, seconds, fetchedBytes, reusedBytes, duplicateBytes, peers } = result
       context.note(`${size(bytes)} in ${duration(seconds)}${fetchedBytes > 0 ? ` (${rate(fetchedBytes / Math.max(seconds, 0.001))})` : ''}: ` +

@@ -2,14 +2,17 @@ import type { Command } from 'commander'
 import { parseRepoName, showRepoName, type RepoName } from '../../model/repo-name.ts'
 import { action } from '../context.ts'
 import { ago, table } from '../format.ts'
+import { MODEL, namedModel } from '../named-model.ts'
 
 export function addLink (program: Command): void {
   program.command('link')
     .description('let a repository name stand for a model, for Hugging Face clients of this node')
     .argument('<name>', 'ORG/NAME or ORG/NAME@REVISION (default revision: main)')
-    .argument('<cid>', 'the model CID')
-    .action(action(async (context, name: string, cid: string) => {
-      const link = await context.client.link(parseRepoName(name), cid)
+    .argument('<model>', MODEL)
+    .action(action(async (context, name: string, model: string) => {
+      const to = parseRepoName(name)
+      const { cid } = await namedModel(context, model)
+      const link = await context.client.link(to, cid)
       context.print(link, `linked ${showRepoName(link)} to ${link.cid}`)
     }))
 }

@@ -2,16 +2,18 @@ import type { Command } from 'commander'
 import type { ShownModel } from '../../api/types.ts'
 import { action } from '../context.ts'
 import { count, fields, percent, printable, size, table, tableLines } from '../format.ts'
+import { MODEL, namedModel } from '../named-model.ts'
 import { domainsInWords, modelInWords, shardTable } from '../replication-text.ts'
 import { kept } from './ls.ts'
 
 export function addShow (program: Command): void {
   program.command('show')
     .description('files, blocks, tensors, holders and replicas of a model held here')
-    .argument('<cid>', 'the model CID')
+    .argument('<model>', MODEL)
     .option('--tensors', 'list the tensors too (with --json they always are)')
     .option('--shards', 'list the holders of each shard (with --json they always are)')
-    .action(action(async (context, cid: string, { tensors, shards }: { tensors?: boolean, shards?: boolean }) => {
+    .action(action(async (context, named: string, { tensors, shards }: { tensors?: boolean, shards?: boolean }) => {
+      const { cid } = await namedModel(context, named)
       const model = await context.client.show(cid, { tensors: tensors === true || context.json })
       await context.printLines(model, describe(model, { tensors: tensors === true, shards: shards === true }))
     }))

@@ -3,13 +3,15 @@ import type { Verification } from '../../node/types.ts'
 import { action } from '../context.ts'
 import { EXIT } from '../exit-codes.ts'
 import { count, size, table } from '../format.ts'
+import { namedModel } from '../named-model.ts'
 
 export function addVerify (program: Command): void {
   program.command('verify')
     .description('re-hash what is held; exit code 4 if anything is bad, or was lost of what was added or pinned here, 1 if something could not be checked')
-    .argument('[cid]', 'only this model')
-    .action(action(async (context, cid: string | undefined) => {
+    .argument('[model]', 'only this one, by CID or name')
+    .action(action(async (context, model: string | undefined) => {
       context.listenForInterrupts()
+      const cid = model === undefined ? undefined : (await namedModel(context, model)).cid
       const progress = context.progress('verifying')
       const result = await context.client.verify(cid, { signal: context.signal, onProgress: now => { progress.update(now) } })
         .finally(() => { progress.stop() })

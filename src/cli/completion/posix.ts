@@ -3,7 +3,7 @@ import type { OptionWords, ProgramWords, Value } from './words.ts'
 /**
  * The scripts for bash and zsh. Both walk over the words before the cursor in the same way: an option that takes a value
  * swallows the next word, the first other word is the command, the rest are its values. Nothing that the user has typed is
- * evaluated; models are asked of the daemon, whose answer holds CIDs and nothing else.
+ * evaluated; models are asked of the daemon, of whose answer come CIDs and plain names and nothing else.
  */
 export function bashScript (words: ProgramWords): string {
   const { name } = words

@@ -50,10 +50,10 @@ export function wordsOf (program: Command, configKeys: readonly string[]): Progr
   }
 }
 
-/** By its name in the help: `<dir>`, `<file>`, `<path>`, `<cid>`. */
+/** By its name in the help: `<dir>`, `<file>`, `<path>`, `<model>`. */
 function valueOf (choices: readonly string[] | undefined, name: string, isKey: boolean): Value {
   if (choices !== undefined) return { kind: isKey ? 'key' : 'choice', choices }
   if (name === 'dir') return { kind: 'directory' }
   if (name === 'file' || name === 'path') return { kind: 'file' }
-  return { kind: name === 'cid' ? 'model' : 'anything' }
+  return { kind: name === 'model' ? 'model' : 'anything' }
 }
