@@ -20,6 +20,8 @@ export interface ProgressUpdate {
 
 /** Without a terminal, a line this often: enough to see that it lives, and logs stay short. */
 const PLAIN_INTERVAL_MS = 5_000
+/** A line that says the same again comes this often: what waits for others may do so for days. */
+const UNCHANGED_INTERVAL_MS = 60_000
 const RATE_WINDOW_MS = 3_000
 const BAR_WIDTH = 24
 
@@ -35,6 +37,8 @@ export class Progress {
   #bar: SingleBar | undefined
   #latest: ProgressUpdate | undefined
   #toldAt = performance.now()
+  /** The last line, and when it was first told. */
+  #told: { text: string, since: number } | undefined
 
   constructor (label: string, options: { quiet: boolean, json: boolean }) {
     this.#label = label
@@ -75,8 +79,16 @@ export class Progress {
   #tell (update: ProgressUpdate): void {
     const now = performance.now()
     if (now - this.#toldAt < PLAIN_INTERVAL_MS) return
+    if (this.#json) {
+      process.stderr.write(`${JSON.stringify({ progress: update })}\n`)
+    } else {
+      const text = describe(update)
+      const same = this.#told?.text === text ? this.#told : undefined
+      if (same !== undefined && now - this.#toldAt < UNCHANGED_INTERVAL_MS) return
+      process.stderr.write(`${this.#label}: ${text}${same === undefined ? '' : ` (for ${duration((now - same.since) / 1000)} now)`}\n`)
+      this.#told = same ?? { text, since: now }
+    }
     this.#toldAt = now
-    process.stderr.write(this.#json ? `${JSON.stringify({ progress: update })}\n` : `${this.#label}: ${describe(update)}\n`)
   }
 }
 

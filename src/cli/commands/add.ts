@@ -73,6 +73,7 @@ async function add (context: Context, path: string, options: AddOptions): Promis
 }
 
 async function waitForReplicas (context: Context, cid: string): Promise<void> {
+  context.note('waiting for its replicas; Ctrl-C ends only the waiting')
   const progress = context.progress('replicating')
   try {
     const { seconds } = await context.client.replicated(cid, { signal: context.signal, onProgress: now => { progress.update(now) } })

@@ -42,6 +42,20 @@ describe('cli: progress', () => {
     assert.deepEqual(lines.map(line => line.progress.bytesDone), [2, 4])
   })
 
+  it('is lines elsewhere, one that says the same again once a minute with how long it has', () => {
+    stderr.isTTY = false
+    performance.now = () => ahead
+    const progress = new Progress('replicating', { quiet: false, json: false })
+    const wait = (seconds: number, shardsDone: number): void => {
+      for (const end = ahead + seconds * 1_000; ahead < end; ahead += 1_000) progress.update({ bytesDone: 0, bytesTotal: 4, rate: 0, shards: 2, shardsDone })
+    }
+    wait(150, 0)
+    wait(8, 1)
+    progress.stop()
+    const line = 'replicating: 0 % of 4 B, 0/2 shards'
+    assert.deepEqual(written.split('\n'), [line, `${line} (for 1 min now)`, `${line} (for 2 min now)`, 'replicating: 0 % of 4 B, 1/2 shards', ''])
+  })
+
   it('is nothing with --quiet', () => {
     show({ quiet: true, json: false })
     assert.equal(written, '')

@@ -50,7 +50,7 @@ describe('cli: replication commands', function () {
   it('add prints the CID when the copy here is durable, and --wait ends when the replicas are', async () => {
     const waited = await run('add', '/m', '--replicas', '4', '--wait')
     assert.deepEqual([waited.code, waited.stdout], [0, `${CID}\n`])
-    assert.match(waited.stderr, /^every shard has its replicas, after /m)
+    assert.match(waited.stderr, /^waiting for its replicas; Ctrl-C ends only the waiting\n(?:.*\n)*every shard has its replicas, after /m)
     assert.deepEqual(fake.calls, [['add', '/m', 4], ['replicated', CID]])
     fake.calls.length = 0
     assert.equal((await run('add', '/m', '--json')).code, 0)
