@@ -1,9 +1,12 @@
 import { join } from 'node:path'
-import { ConfigError, DiskError, asError, makeDirectories, systemCode } from '../base/index.ts'
+import { ConfigError, DiskError, InvalidInviteError, asError, makeDirectories, systemCode } from '../base/index.ts'
 import { decodeInvite } from '../discovery/invite.ts'
 import { readOrCreateSecret } from '../discovery/secret-file.ts'
 import { formatSwarmKey, parseSwarmKey } from '../discovery/swarm-key.ts'
 import { isMultiaddr } from './config-values.ts'
+
+/** src/discovery/invite.ts */
+const INVITE_START = /^\s*shoal1/i
 
 export interface JoinPlan {
   /** Who to dial. */
@@ -24,6 +27,8 @@ export function planJoin (entries: readonly string[], openSwarm: boolean): JoinP
       plan.addresses.push(entry)
       continue
     }
+    // Not told: it may be an invite that lacks its first letters, and so be as secret as one.
+    if (!INVITE_START.test(entry)) throw new InvalidInviteError('what is to be joined is neither an invite, which begins with "shoal1" (get one with: shoal invite), nor a multiaddr such as /ip4/10.0.0.1/tcp/4108/p2p/PEER')
     const { addresses, swarmKey } = decodeInvite(entry)
     if (swarmKey !== undefined && openSwarm) throw new ConfigError('the invite is for a private swarm; leave network.openSwarm false to join it')
     if (swarmKey === undefined && !openSwarm) throw new ConfigError('the invite is for an open swarm, which anybody can join; set network.openSwarm to true if that is meant')

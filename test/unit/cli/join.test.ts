@@ -32,6 +32,12 @@ describe('cli: joining', () => {
     assert.throws(() => planJoin([invite.slice(0, -3)], false), { name: 'InvalidInviteError' })
   })
 
+  it('says that an address is taken as well as an invite, and not what was given', () => {
+    for (const entry of ['foo', '10.0.0.1:4108', encodeInvite({ addresses: [A], swarmKey: key }).slice(3)]) {
+      assert.throws(() => planJoin([entry], false), ({ name, message }: Error) => name === 'InvalidInviteError' && /"shoal1".*shoal invite.*\/ip4\/\S+\/p2p\/PEER$/.test(message) && !message.includes(entry))
+    }
+  })
+
   it('makes no data directory where none can be, and says so', async () => {
     await assert.rejects(makeDataDirectory('/proc/x/data'), { name: 'DiskError', message: /^cannot make the data directory \/proc\/x\/data: ENOENT.*; give another --data directory$/ })
     const directory = await mkdtemp(join(tmpdir(), 'shoal-join-'))
