@@ -54,7 +54,7 @@ export function createApp (init: AppInit): OpenAPIHono<ApiEnv> {
 export function createWatchApp ({ logger, metrics, stopping, guard: who }: WatchInit, name: string): OpenAPIHono<ApiEnv> {
   const app = new OpenAPIHono<ApiEnv>({
     defaultHook: result => {
-      if (!result.success) throw new UsageError(`${result.target === 'json' ? 'the body' : `the ${result.target}`} of the request is wrong: ${issues(result.error.issues)}`)
+      if (!result.success) throw new UsageError(`the request is wrong: ${issues(result.error.issues)}`)
     }
   })
 
@@ -97,6 +97,8 @@ function checkBodySize ({ headers }: IncomingMessage): void {
   }
 }
 
+/** What the schemas say of each field; one that is wrong in two ways may say the same twice. */
 function issues (list: ReadonlyArray<{ path: PropertyKey[], message: string }>): string {
-  return list.slice(0, 3).map(({ path, message }) => path.length === 0 ? message : `${path.map(String).join('.')}: ${message}`).join('; ')
+  const found = list.map(({ path, message }) => `${path.length === 0 ? 'it' : path.map(String).join('.')} ${message}`)
+  return [...new Set(found)].slice(0, 3).join('; ')
 }

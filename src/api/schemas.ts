@@ -28,52 +28,72 @@ export const ErrorBody = z.object({
   })
 }).openapi('Error')
 
-// Requests. Strict: a misspelt key is an error, not a silent default.
-export const CidParam = z.object({ cid: z.string().min(1).max(CID_TEXT_MAX).openapi({ param: { name: 'cid', in: 'path' }, description: 'a model CID' }) })
-export const ShowQuery = z.strictObject({ tensors: z.enum(['true', 'false']).optional().openapi({ description: 'list the tensors too' }) })
+// Requests, with words for what is wrong, which the command line has for the same settings: they follow the name of the field.
+const text = (max: number): z.ZodString => z.string({ error: orMissing('must be text') }).min(1, 'must not be empty').max(max, `must have ${max} characters at most`)
+const flag = z.boolean('must be true or false')
+const list = <Item extends z.ZodType>(item: Item, max: number): z.ZodArray<Item> => z.array(item, 'must be a list').max(max, `must have ${max} entries at most`)
 
-const replicas = z.int().min(0).max(REPLICAS_MAX)
+function whole (min: number, max?: number): z.ZodInt {
+  const words = `must be a whole number, ${min} ${max === undefined ? 'or more' : `to ${max}`}`
+  const atLeast = z.int({ error: orMissing(words) }).min(min, words)
+  return max === undefined ? atLeast : atLeast.max(max, words)
+}
 
-const hostPath = z.string().max(HOST_PATH_BYTES_MAX).refine(path => isAbsolute(path) && !path.includes('\0'), 'must be an absolute path')
+function orMissing (words: string): (issue: { input?: unknown }) => string {
+  return ({ input }) => input === undefined ? 'is missing' : words
+}
+
+/** A misspelt key is an error, not a silent default. */
+function strict<Shape extends z.ZodRawShape> (shape: Shape): z.ZodObject<Shape, z.core.$strict> {
+  return z.strictObject(shape, { error: issue => issue.code === 'unrecognized_keys' ? `has ${issue.keys.map(key => JSON.stringify(key.slice(0, 64))).slice(0, 3).join(', ')}, and takes only ${Object.keys(shape).join(', ')}` : 'must be an object' })
+}
+
+const cidText = text(CID_TEXT_MAX)
+export const CidParam = z.object({ cid: cidText.openapi({ param: { name: 'cid', in: 'path' }, description: 'a model CID' }) })
+export const ShowQuery = strict({ tensors: z.enum(['true', 'false'], 'must be true or false').optional().openapi({ description: 'list the tensors too' }) })
+
+const replicas = whole(0, REPLICAS_MAX)
+
+const hostPath = text(HOST_PATH_BYTES_MAX).refine(path => isAbsolute(path) && !path.includes('\0'), 'must be an absolute path')
 /** Where symbolic links may lead to: the places of one cache. */
 const FOLLOW_WITHIN_MAX = 8
 
-export const AddBody = z.strictObject({
+export const AddBody = strict({
   path: hostPath.openapi({ description: 'a file or directory as the daemon sees it' }),
-  inPlace: z.boolean().optional().openapi({ description: 'reference the files instead of copying them' }),
-  follow: z.boolean().optional().openapi({ description: 'follow symbolic links instead of refusing them' }),
-  followWithin: z.array(hostPath).max(FOLLOW_WITHIN_MAX).optional().openapi({ description: 'follow those that lead to files below one of these directories, and refuse others' }),
+  inPlace: flag.optional().openapi({ description: 'reference the files instead of copying them' }),
+  follow: flag.optional().openapi({ description: 'follow symbolic links instead of refusing them' }),
+  followWithin: list(hostPath, FOLLOW_WITHIN_MAX).optional().openapi({ description: 'follow those that lead to files below one of these directories, and refuse others' }),
   replicas: replicas.optional().openapi({ description: 'the target number of replicas the swarm keeps of each shard; 0: none; default: replication.target' })
 }).openapi('AddRequest')
 
-export const LoadBody = z.strictObject({
-  include: z.array(z.string().min(1).max(INCLUDE_GLOB_BYTES_MAX)).max(INCLUDE_GLOBS_MAX).optional().openapi({ description: 'only files whose path matches one of these globs' }),
-  order: z.enum(['rarest', 'sequential']).optional(),
-  onDemand: z.boolean().optional().openapi({ description: 'fetch, and make room for, only what is waited for; unless all is here, the answer then ends when its reader closes it' }),
-  providerTimeoutMs: z.int().min(1).max(WAIT_MS_MAX).optional().openapi({ description: 'give up when no provider was found for this long' }),
-  hold: z.boolean().optional().openapi({ description: 'the answer goes on after `done` until its reader closes it, and the model is not evicted before that: for who takes the files' })
+export const LoadBody = strict({
+  include: list(text(INCLUDE_GLOB_BYTES_MAX), INCLUDE_GLOBS_MAX).optional().openapi({ description: 'only files whose path matches one of these globs' }),
+  order: z.enum(['rarest', 'sequential'], 'must be rarest or sequential').optional(),
+  onDemand: flag.optional().openapi({ description: 'fetch, and make room for, only what is waited for; unless all is here, the answer then ends when its reader closes it' }),
+  providerTimeoutMs: whole(1, WAIT_MS_MAX).optional().openapi({ description: 'give up when no provider was found for this long' }),
+  hold: flag.optional().openapi({ description: 'the answer goes on after `done` until its reader closes it, and the model is not evicted before that: for who takes the files' })
 }).openapi('LoadRequest')
 
-export const WaitBody = z.strictObject({
-  path: z.string().min(1).max(PATH_BYTES_MAX).openapi({ description: 'the file, as the manifest names it' }),
-  offset: z.int().min(0),
-  length: z.int().min(0)
+export const WaitBody = strict({
+  path: text(PATH_BYTES_MAX).openapi({ description: 'the file, as the manifest names it' }),
+  offset: whole(0),
+  length: whole(0)
 }).openapi('WaitRequest')
 
-export const VerifyBody = z.strictObject({ cid: z.string().min(1).max(CID_TEXT_MAX).optional() }).openapi('VerifyRequest')
-export const PinBody = z.strictObject({
+export const VerifyBody = strict({ cid: cidText.optional() }).openapi('VerifyRequest')
+export const PinBody = strict({
   replicas: replicas.optional().openapi({ description: 'a new target number of replicas; only of a model this node published' })
 }).openapi('PinRequest')
-export const DrainBody = z.strictObject({
-  deadlineMs: z.int().min(1).max(DRAIN_MS_MAX).optional().openapi({ description: 'stop waiting after this long; the last copies go first; holders that are away are waited for only if there is time' })
+export const DrainBody = strict({
+  deadlineMs: whole(1, DRAIN_MS_MAX).optional().openapi({ description: 'stop waiting after this long; the last copies go first; holders that are away are waited for only if there is time' })
 }).openapi('DrainRequest')
-export const GcBody = z.strictObject({ dryRun: z.boolean().optional() }).openapi('GcRequest')
-export const ConnectBody = z.strictObject({ multiaddr: z.string().min(1).max(INVITE_BYTES_MAX) }).openapi('ConnectRequest')
+export const GcBody = strict({ dryRun: flag.optional() }).openapi('GcRequest')
+export const ConnectBody = strict({ multiaddr: text(INVITE_BYTES_MAX) }).openapi('ConnectRequest')
 
-const repo = z.string().min(1).max(2 * REPO_NAME_PART_MAX + 1).openapi({ example: 'meta/llama-3-8b', description: 'ORG/NAME, as Hugging Face clients ask for it' })
-const revision = z.string().min(1).max(REVISION_BYTES_MAX).openapi({ example: 'main', description: 'a branch or tag; default main' })
-export const LinkBody = z.strictObject({ repo, revision: revision.optional(), cid: z.string().min(1).max(CID_TEXT_MAX) }).openapi('LinkRequest')
-export const LinkQuery = z.strictObject({ repo, revision: revision.optional() })
+const repo = text(2 * REPO_NAME_PART_MAX + 1).openapi({ example: 'meta/llama-3-8b', description: 'ORG/NAME, as Hugging Face clients ask for it' })
+const revision = text(REVISION_BYTES_MAX).openapi({ example: 'main', description: 'a branch or tag; default main' })
+export const LinkBody = strict({ repo, revision: revision.optional(), cid: cidText }).openapi('LinkRequest')
+export const LinkQuery = strict({ repo, revision: revision.optional() })
 
 // Answers.
 const summary = {
