@@ -96,10 +96,10 @@ def test_a_file_that_is_not_what_was_said(listen: socket.socket, tmp_path: Path)
     """The daemon said complete; what stands there is shorter, a directory, or still open for writing."""
     file = tmp_path / "a"
     line = FILES.replace(b"/nowhere/a", str(file).encode()).replace(b'"complete":false', b'"complete":true')
-    done = b'{"type":"done","result":{"cid":"x","bytes":3,"seconds":0,"fetchedBytes":0,"reusedBytes":0,"peers":{}}}\n'
+    done = b'{"type":"done","result":{"cid":"x","bytes":3,"seconds":0,"fetchedBytes":0,"reusedBytes":0,"duplicateBytes":7,"peers":{}}}\n'
     answer(listen, HEAD + line + done)
     with shoal.open(CID, socket=listen.getsockname()) as model:
-        model.wait(5)
+        assert model.wait(5).duplicate_bytes == 7
         with pytest.raises(errors.ModelNotFoundError):
             model.file("a").read()
         file.write_bytes(b"ab")

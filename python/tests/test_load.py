@@ -186,6 +186,32 @@ def test_a_cid_is_no_name(name: str, publisher: Daemon, tmp_path: Path) -> None:
     assert publisher.shoal("links") == before
 
 
+@pytest.mark.parametrize("seconds", ["x", -1, float("nan"), float("inf"), True, 86_401])
+def test_a_timeout_that_is_none(seconds: object, tmp_path: Path) -> None:
+    """Is told before anybody is asked."""
+    for call in (shoal.load, shoal.open, shoal.load_model):
+        with pytest.raises(errors.UsageError, match="provider_timeout is a number of seconds, 0 to 86400, not "):
+            call(NOWHERE, provider_timeout=seconds, socket=tmp_path / "none.sock")  # type: ignore[operator]
+
+
+def test_an_order_that_is_none(reader: Daemon) -> None:
+    with pytest.raises(errors.UsageError, match="order must be rarest or sequential"):
+        shoal.load(NOWHERE, order="x", socket=reader.socket)  # type: ignore[arg-type]
+
+
+def test_removing_tells_what_the_swarm_goes_on_keeping(publisher: Daemon, tmp_path: Path) -> None:
+    client = shoal.Client(publisher.socket)
+    for replicas in (2, 0):
+        cid = shoal.save_model(None, write_files(tmp_path / f"m{replicas}", 40 + replicas, megabytes=1), replicas=replicas, socket=publisher.socket)
+        removed = client.remove(cid)
+        assert (removed.cid, removed.replicas) == (cid, replicas or None)
+        assert removed.freed_bytes >= 1_000_000
+        with pytest.raises(errors.ModelNotFoundError):
+            client.remove(cid)
+    with pytest.raises(errors.InvalidCidError):
+        client.remove("x")
+
+
 def test_what_is_not_there(reader: Daemon, tmp_path: Path) -> None:
     with pytest.raises(errors.NoProviderError) as nobody:
         shoal.load(NOWHERE, provider_timeout=0.3, socket=reader.socket)

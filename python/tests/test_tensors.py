@@ -151,6 +151,12 @@ def test_what_is_no_state_dict(bad: object, publisher: Daemon) -> None:
         shoal.save_model(None, bad, socket=publisher.socket)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("bad,said", [(1, "an int"), ("x", "a str"), (None, "a NoneType")])
+def test_what_is_no_tensor_has_its_article(bad: object, said: str, tmp_path: Path) -> None:
+    with pytest.raises(errors.UsageError, match=f"^'x' is {said}; a state dict maps names to torch tensors or numpy arrays$"):
+        shoal.save_model(None, {"x": bad}, directory=tmp_path, socket=tmp_path / "none.sock")
+
+
 def test_tensors_that_are_no_plain_memory(tmp_path: Path) -> None:
     """Refused, where their bytes would be wrong or the process would die; and nothing of them stays on the disk."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "python" / "src")}

@@ -16,7 +16,7 @@ from . import errors
 from ._api import link, links, load, load_model, open, save_model, unlink, update_model
 from ._client import Client
 from ._model import Model, ModelFile
-from ._types import AddResult, Link, LoadResult, Progress, TensorInfo
+from ._types import AddResult, Link, LoadResult, Progress, RemoveResult, TensorInfo
 from .errors import ShoalError
 
 __version__ = "0.1.0"
@@ -29,6 +29,7 @@ __all__ = [
     "Model",
     "ModelFile",
     "Progress",
+    "RemoveResult",
     "ShoalError",
     "TensorInfo",
     "errors",

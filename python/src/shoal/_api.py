@@ -16,7 +16,7 @@ from ._client import Client
 from ._model import Model
 from ._progress import ProgressOption, Reporter
 from ._save import Format
-from ._tensors import framework_or_default, numpy_of
+from ._tensors import a_kind, framework_or_default, numpy_of
 from ._types import Framework, Link, Order, TensorInfo
 from .errors import ShoalError, UsageError
 
@@ -38,11 +38,11 @@ def load(
 
     `model` is a CID, or a name linked to one (`ORG/NAME[@REVISION]`). `include`: only files whose path matches one of
     these globs. `order`: "rarest" (default) or "sequential". `provider_timeout`: seconds after which to give up when
-    nobody has it. `progress`: None for a bar where tqdm is installed and standard error is a terminal; True, False, or
+    nobody has it, 0 to 86,400. `progress`: None for a bar where tqdm is installed and standard error is a terminal; True, False, or
     a function that takes a Progress. `socket`: the daemon's; default $SHOAL_API, else api.sock in $SHOAL_DATA, else in
     the XDG data directory's shoal.
 
-    Throws DaemonUnreachableError, InvalidCidError, LinkNotFoundError, NoProviderError and what else ended the load. The
+    Throws UsageError, DaemonUnreachableError, InvalidCidError, LinkNotFoundError, NoProviderError and what else ended the load. The
     load ends when this is interrupted; what has arrived stays.
     """
     with Reporter(progress, model) as reporter:
@@ -238,5 +238,5 @@ def _torch_load(opened: Model, path: str) -> dict[str, Any]:
         why = textwrap.shorten(str(error) or type(error).__name__, 300)
         raise UsageError(f"{path} of {opened.cid} cannot be read as weights that torch.save wrote (nothing else in a pickle is run): {why}") from error
     if not isinstance(found, dict):
-        raise UsageError(f"{path} holds a {type(found).__name__}, not a state dict")
+        raise UsageError(f"{path} holds {a_kind(found)}, not a state dict")
     return found

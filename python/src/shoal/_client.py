@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
 from ._http import Request
+from ._limits import PROVIDER_TIMEOUT_MAX
 from ._paths import socket_path
 from ._scope import Scope
-from ._types import AddResult, Link, OnProgress, Order, add_progress, add_result
-from .errors import ApiError
+from ._types import AddResult, Link, OnProgress, Order, RemoveResult, add_progress, add_result, remove_result
+from .errors import ApiError, UsageError
 
 
 class Client:
@@ -36,7 +38,7 @@ class Client:
         if on_demand:
             body["onDemand"] = True
         if provider_timeout is not None:
-            body["providerTimeoutMs"] = max(1, round(provider_timeout * 1000))
+            body["providerTimeoutMs"] = _milliseconds(provider_timeout)
         return Request(self.socket, "POST", f"{_model(cid)}/load", body, scope)
 
     def wait(self, cid: str, file: str, offset: int, length: int, scope: Scope) -> None:
@@ -55,9 +57,12 @@ class Client:
                     return add_result(message)
         raise ApiError("the daemon ended without a result; is it of another version?")
 
-    def remove(self, cid: str) -> int:
-        """Deletes a model here and tells how many bytes that freed."""
-        return int(self._object("DELETE", _model(cid))["freedBytes"])
+    def remove(self, cid: str) -> RemoveResult:
+        """
+        Deletes a model here: what no other model here has, but for files in place, which are the user's. Other nodes keep
+        theirs. Throws InvalidCidError, ModelNotFoundError, ModelInUseError while it is loaded or read, DiskError.
+        """
+        return remove_result(self._object("DELETE", _model(cid)))
 
     def models(self) -> list[dict[str, Any]]:
         """The models held here, as the API tells them."""
@@ -67,6 +72,10 @@ class Client:
         return found
 
     def status(self) -> Mapping[str, Any]:
+        """
+        The node in short, as `shoal status --json` has it: sizes in bytes, rates in bytes per second, times in milliseconds since
+        1970, `uptimeSeconds` in seconds. `problems`: what an operator should look at, in words, most serious first.
+        """
         return self._object("GET", "/v1/status")
 
     def links(self) -> list[Link]:
@@ -93,6 +102,14 @@ class Client:
     def _json(self, method: str, target: str, body: dict[str, Any] | None = None, scope: Scope | None = None) -> Any:
         with Request(self.socket, method, target, body, scope) as request:
             return request.json()
+
+
+def _milliseconds(provider_timeout: object) -> int:
+    # What numpy has for a number is one too; no number at all is as wrong as one out of bounds.
+    seconds = float(provider_timeout) if isinstance(provider_timeout, numbers.Real) and not isinstance(provider_timeout, bool) else -1
+    if not 0 <= seconds <= PROVIDER_TIMEOUT_MAX:
+        raise UsageError(f"provider_timeout is a number of seconds, 0 to {PROVIDER_TIMEOUT_MAX}, not {provider_timeout!r}")
+    return max(1, round(seconds * 1000))  # the daemon takes no 0
 
 
 def _model(cid: str) -> str:

@@ -11,12 +11,12 @@ MIB = 1024 * KIB
 LINE_BYTES_MAX = 96 * MIB
 # A whole JSON answer; the largest lists every tensor of a model.
 ANSWER_BYTES_MAX = 256 * MIB
-# The head of an answer of our own daemon has a few hundred bytes.
-HEAD_LINE_BYTES_MAX = 64 * KIB
 # `sun_path` of a Unix socket address holds 108 bytes with the closing NUL (unix(7)).
 SOCKET_PATH_BYTES_MAX = 107
 # A read looks at whether it is still wanted this often.
 READ_BYTES_MAX = 64 * MIB
+# How long a load may look for a provider, in seconds: a day, as src/api/schemas.ts has it.
+PROVIDER_TIMEOUT_MAX = 86_400
 # Reads that wait at the daemon at a time, each a connection of the 1,024 it takes: eight ranks on a host fit in.
 WAITS_MAX = 64
 # Calls at a time that the daemon answers from what it has in memory, in a pool of asyncio's callers.

@@ -85,13 +85,19 @@ def numpy_of(name: str, value: Any) -> Any:
     """A torch tensor as numpy array, over the same memory, of the dtypes that `tensor_from` gives. Throws UsageError."""
     torch = _import("torch")
     if not isinstance(value, torch.Tensor):
-        raise UsageError(f"{name!r} is a {type(value).__name__} and not a tensor; load it with framework='torch'")
+        raise UsageError(f"{name!r} is {a_kind(value)} and not a tensor; load it with framework='torch'")
     tensor = _plain(name, value.detach()).resolve_conj().resolve_neg().contiguous()
     dtype = _torch_dtypes().get(tensor.dtype)
     if dtype is None or dtype in _NUMPY:
         return tensor.numpy()
     raw = tensor.reshape(-1).view(torch.uint8).numpy()
     return raw.view(_ml_dtype(dtype) or f"<u{tensor.element_size()}").reshape(tuple(tensor.shape))
+
+
+def a_kind(value: object) -> str:
+    """What it is, with its article: `an int`, `a list`."""
+    name = type(value).__name__
+    return f"{'an' if name[:1] in 'aeioAEIO' else 'a'} {name}"
 
 
 def _ml_dtype(dtype: str) -> Any:
@@ -115,7 +121,7 @@ def described(name: str, value: Any) -> tuple[str, tuple[int, ...], int, Callabl
         dtype = _numpy_dtypes().get(value.dtype.newbyteorder("<") if value.dtype.itemsize > 1 and value.dtype.kind != "V" else value.dtype)
         size, content = value.nbytes, lambda: _numpy_bytes(value)
     else:
-        raise UsageError(f"{name!r} is a {type(value).__name__}; a state dict maps names to torch tensors or numpy arrays")
+        raise UsageError(f"{name!r} is {a_kind(value)}; a state dict maps names to torch tensors or numpy arrays")
     if dtype is None:
         raise UsageError(f"{name!r} has the dtype {value.dtype}, which safetensors files cannot hold")
     if len(value.shape) > SAFETENSORS_RANK_MAX:
@@ -138,8 +144,8 @@ def _plain(name: str, value: Any) -> Any:
     plain = {torch.Tensor, torch.nn.Parameter, getattr(torch.nn, "Buffer", None)}
     if type(value) not in plain:
         if hasattr(value, "full_tensor"):
-            raise UsageError(f"{name!r} is a {type(value).__name__}, of which this process may hold a part only; pass its full_tensor()")
-        raise UsageError(f"{name!r} is a {type(value).__name__}, a tensor with a meaning of its own; pass the plain torch.Tensor that has its values")
+            raise UsageError(f"{name!r} is {a_kind(value)}, of which this process may hold a part only; pass its full_tensor()")
+        raise UsageError(f"{name!r} is {a_kind(value)}, a tensor with a meaning of its own; pass the plain torch.Tensor that has its values")
     if value.device.type == "meta":
         raise UsageError(f"{name!r} is on the meta device and has no values; load or initialize the module before it is saved")
     if value.layout is not torch.strided or value.is_nested:

@@ -34,18 +34,22 @@ OnProgress = Callable[[Progress], None]
 
 @dataclass(frozen=True)
 class LoadResult:
-    """How a load went. All sizes in bytes."""
+    """How a load went, once all that was wanted is verified and on disk. Sizes in bytes."""
 
     cid: str
     #: The directory of the complete files; None for files in place and nodes in memory.
     path: str | None
+    #: Of the files that were wanted.
     bytes: int
+    #: Wall time, from the opening on.
     seconds: float
     #: Came over the network for this load.
     fetched_bytes: int
     #: Was here before, or was copied from other local files.
     reused_bytes: int
-    #: By the peer they came from.
+    #: Came over the network and was thrown away: blocks that another peer was faster with, and what was cut off.
+    duplicate_bytes: int
+    #: Block bytes by the id of the peer that they came from.
     peers: dict[str, int] = field(default_factory=dict)
 
 
@@ -61,6 +65,17 @@ class AddResult:
     seconds: float
     #: What was left out and why, in words.
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RemoveResult:
+    """What deleting a model here did."""
+
+    cid: str
+    #: Of blocks that no other model here has.
+    freed_bytes: int
+    #: What this node asked the swarm to keep of it, which goes on: `shoal unpin CID` ends that. None when it asked for nothing.
+    replicas: int | None = None
 
 
 @dataclass(frozen=True)
@@ -152,7 +167,7 @@ def load_result(message: Mapping[str, Any]) -> LoadResult:
         told = message["result"]
         peers = {str(peer): int(size) for peer, size in told["peers"].items()}
         return LoadResult(
-            _text(told["cid"]), _maybe_text(told.get("path")), int(told["bytes"]), float(told["seconds"]), int(told["fetchedBytes"]), int(told["reusedBytes"]), peers
+            _text(told["cid"]), _maybe_text(told.get("path")), int(told["bytes"]), float(told["seconds"]), int(told["fetchedBytes"]), int(told["reusedBytes"]), int(told["duplicateBytes"]), peers
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _strange("result", error) from error
@@ -165,6 +180,14 @@ def add_result(message: Mapping[str, Any]) -> AddResult:
             _text(told["cid"]), int(told["files"]), int(told["bytes"]), int(told["newBytes"]), float(told["seconds"]), tuple(map(str, told["warnings"]))
         )
     except (KeyError, TypeError, ValueError) as error:
+        raise _strange("result", error) from error
+
+
+def remove_result(told: Mapping[str, Any]) -> RemoveResult:
+    try:
+        replicas = told.get("replicas")
+        return RemoveResult(_text(told["cid"]), _size(told["freedBytes"]), None if replicas is None else _size(replicas))
+    except (KeyError, TypeError) as error:
         raise _strange("result", error) from error
 
 
