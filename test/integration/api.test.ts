@@ -368,7 +368,7 @@ describe('api', () => {
       const { client, node, socketPath } = await one()
       const { cid } = await client.add(join(root, 'model'))
       await client.show(cid)
-      await assert.rejects(client.show('nonsense'))
+      await assert.rejects(client.show('nonsense'), { name: 'InvalidCidError' })
       const { text, headers } = await ask({ socketPath }, '/metrics')
       assert.match(headers['content-type'] ?? '', /^text\/plain; version=0\.0\.4/)
       for (const line of text.split('\n')) {

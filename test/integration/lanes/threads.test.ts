@@ -18,6 +18,24 @@ import { until } from '../../support/until.ts'
 
 const seed = seedOf()
 
+/** Notes which server makes an offer: it alone knows whether its ticket was taken. */
+class Issuer implements Disposable {
+  readonly #offer = Reflect.get(LaneServer.prototype, 'offer')
+  #server: LaneServer | undefined
+
+  constructor () {
+    const [offer, note] = [this.#offer, (server: LaneServer): void => { this.#server = server }]
+    LaneServer.prototype.offer = function (...args) {
+      note(this)
+      return offer.apply(this, args)
+    }
+  }
+
+  get tickets (): number | undefined { return this.#server?.tickets }
+
+  [Symbol.dispose] (): void { LaneServer.prototype.offer = this.#offer }
+}
+
 describe(`lanes that threads keep (seed ${seed})`, function () {
   this.timeout(60_000)
 
@@ -111,6 +129,7 @@ describe(`lanes that threads keep (seed ${seed})`, function () {
   for (const laneThreads of [undefined, 2]) {
     it(`let nobody in whose connection ended between ticket and secret (${laneThreads ?? 'no'} threads)`, async () => {
       await using peers = new Peers()
+      using issuer = new Issuer()
       const [server, asker] = await peers.addMany(2, { transport: 'tcp', lane: true, laneThreads })
       assert(server !== undefined && asker !== undefined)
       await connect(asker, server)
@@ -119,7 +138,7 @@ describe(`lanes that threads keep (seed ${seed})`, function () {
       const socket = connectTls({ host: '127.0.0.1', port: offer.port, servername: serverName(offer.name), ALPNProtocols: [LANE_ALPN], key: certificate.key, cert: certificate.cert, rejectUnauthorized: false, minVersion: 'TLSv1.3' })
       socket.on('error', () => undefined)
       await once(socket, 'secureConnect')
-      await new Promise(resolve => { setTimeout(resolve, 100) }) // the ticket is taken
+      await until('the ticket is taken', () => issuer.tickets === 0, { withinMs: 10_000 })
       await part(asker, server)
       socket.write(encodeHello(offer.secret))
       socket.resume()

@@ -93,7 +93,7 @@ describe('origin: one node and a Hub', function () {
     assert.equal(await (await get('/acme/tiny/resolve/main/readme.md')).text(), 'another')
     assert.equal((await (await get(`/acme/tiny/resolve/main/${encodeURIComponent('👩\u200d🔬.png')}`)).arrayBuffer()).byteLength, png.length)
     hub.faults.wrong = name
-    await assert.rejects((await get(url)).arrayBuffer(), 'the last piece of a file that is another one goes out to nobody')
+    await assert.rejects((await get(url)).arrayBuffer(), { name: 'TypeError', message: 'terminated' }, 'the last piece of a file that is another one goes out to nobody')
     delete hub.faults.wrong
     assert.equal(hub.fileBytes < 1_500_000, true)
     // The rest is a model like any.
@@ -120,7 +120,7 @@ describe('origin: one node and a Hub', function () {
     }
     // One that leaves in between takes nothing with it.
     const left = new AbortController()
-    const leaving = assert.rejects(get('/acme/tiny/resolve/main/weights.bin', { signal: left.signal }))
+    const leaving = assert.rejects(get('/acme/tiny/resolve/main/weights.bin', { signal: left.signal }), { name: 'AbortError' })
     left.abort()
     await leaving
     assert.deepEqual([node.models(), node.origin?.status().fetches.map(({ phase }) => phase)], [[], ['fetching']])

@@ -45,7 +45,7 @@ describe('origin: what a fetch that broke off has left', function () {
     const [first] = await cluster.spawn(1) as [ShoalNode]
     const dataDirectory = cluster.directory(first)
     hub.faults.bytesPerSecond = MiB
-    const cutOff = assert.rejects(find(first))
+    const cutOff = assert.rejects(find(first), { name: 'NodeStoppedError' })
     await halfWay()
     await cluster.kill(first)
     await cutOff

@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict'
 import { setTimeout as wait } from 'node:timers/promises'
+import { isDeepStrictEqual } from 'node:util'
 import type { Libp2p } from '@libp2p/interface'
 import { silentLogger, systemClock, systemRandom, type Clock } from '../../../src/base/index.ts'
 import { createNetwork } from '../../../src/discovery/index.ts'
+import { encodeMessage } from '../../../src/replication/messages.ts'
 import { MESSAGE, PONG, REPLICA_PROTOCOL } from '../../../src/replication/outbox.ts'
 import { ReplicaProtocol } from '../../../src/replication/protocol.ts'
 import type { ReplicaMessage } from '../../../src/replication/types.ts'
@@ -23,6 +25,26 @@ async function peer (clock: Clock = systemClock): Promise<Peer> {
   const protocol = new ReplicaProtocol({ network, clock, random: systemRandom, logger: silentLogger, isBanned: () => false }, { pingMs: PING_MS }, (_, said) => { received.push(said) })
   await protocol.start()
   return { id: network.peerId.toString(), network, protocol, received, [Symbol.asyncDispose]: async () => { await protocol.stop(); await network.stop() } }
+}
+
+/** Goes on when it is told to. */
+class StoppedClock implements Clock {
+  readonly now = systemClock.now
+  readonly #timers = new Set<{ at: number, fn: () => void }>()
+  #now = 0
+
+  monotonic = (): number => this.#now
+
+  setTimeout = (fn: () => void, delayMs: number): () => void => {
+    const timer = { at: this.#now + delayMs, fn }
+    this.#timers.add(timer)
+    return () => { this.#timers.delete(timer) }
+  }
+
+  goOn (ms: number): void {
+    this.#now += ms
+    for (const timer of [...this.#timers].filter(({ at }) => at <= this.#now)) if (this.#timers.delete(timer)) timer.fn()
+  }
 }
 
 /** `a` knows where `b` is, and no connection is open. */
@@ -115,20 +137,30 @@ describe('the replica protocol', function () {
     await using b = await peer()
     await introduce(a, b)
     const first = await a.network.dialProtocol(b.network.peerId, REPLICA_PROTOCOL)
-    await a.network.dialProtocol(b.network.peerId, REPLICA_PROTOCOL)
-    await a.network.dialProtocol(b.network.peerId, REPLICA_PROTOCOL)
+    const second = await a.network.dialProtocol(b.network.peerId, REPLICA_PROTOCOL)
+    const third = await a.network.dialProtocol(b.network.peerId, REPLICA_PROTOCOL)
     await until('the first stream is closed', () => first.status !== 'open', { withinMs: 15_000 })
+    for (const [shard, stream] of [third, second].entries()) {
+      stream.send(encodeFrame(MESSAGE, encodeMessage(message(shard))))
+      await until('the message came', () => b.received.length === shard + 1, { withinMs: 15_000 })
+    }
+    assert.deepEqual([b.received, second.status, third.status], [[message(0), message(1)], 'open', 'open'])
   })
 
   it('reads slower from who says too much, and loses nothing of it', async () => {
+    const clock = new StoppedClock()
     await using a = await peer()
-    await using b = await peer()
+    await using b = await peer(clock)
     await introduce(a, b)
     const stream = await a.network.dialProtocol(b.network.peerId, REPLICA_PROTOCOL)
-    const { encodeMessage } = await import('../../../src/replication/messages.ts')
     for (let shard = 0; shard < 1_500; shard++) stream.send(encodeFrame(MESSAGE, encodeMessage(message(shard))))
-    await wait(500)
+    // What is said after all of them, over another stream of the same connection.
+    a.protocol.send(b.id, message(1_500))
+    await until('what was said last came', () => b.received.some(said => isDeepStrictEqual(said, message(1_500))), { withinMs: 15_000 })
     assert.ok(b.received.length >= 1_000 && b.received.length < 1_450, `${b.received.length}`)
-    await until('all came', () => b.received.length === 1_500, { withinMs: 15_000 })
+    await until('all came', () => {
+      clock.goOn(1_000)
+      return b.received.length === 1_501
+    }, { withinMs: 15_000 })
   })
 })

@@ -16,9 +16,12 @@ describe('searches for who has a model', () => {
     swarm = new Swarm()
     await swarm.spawn(3)
     found = []
-    const { network, router } = swarm.node(0)
-    searches = new Searches({ network, router, clock: systemClock, logger: silentLogger, learn: async () => { await Promise.resolve() } }, (_model, peerIds) => { found.push(peerIds) })
+    searches = searchesOf((_model, peerIds) => { found.push(peerIds) })
   })
+  const searchesOf = (tell: ConstructorParameters<typeof Searches>[1]): Searches => {
+    const { network, router } = swarm.node(0)
+    return new Searches({ network, router, clock: systemClock, logger: silentLogger, learn: async () => { await Promise.resolve() } }, tell)
+  }
   afterEach(async () => {
     await searches.stop()
     await swarm.stop()
@@ -38,10 +41,20 @@ describe('searches for who has a model', () => {
   })
 
   it('end when the node stops, also while they wait for a connection', async () => {
-    searches.find(randomCid(DAG_CBOR).toString())
+    const cid = randomCid(DAG_CBOR)
+    searches.find(cid.toString())
     await wait(50)
     await searches.stop()
     assert.deepEqual(found, [])
+    await swarm.connect()
+    swarm.node(1).router.announce([cid], { urgent: true })
+    await until('it is announced', () => swarm.node(1).router.status().announced > 0)
+    const later: string[][] = []
+    const next = searchesOf((_model, peerIds) => { later.push(peerIds) })
+    next.find(cid.toString())
+    await until('another search finds it', () => later.length > 0)
+    await next.stop()
+    assert.deepEqual([later, found], [[[swarm.node(1).peerId]], []])
   })
 
   it('say that nobody has it when those who are connected do not', async () => {

@@ -102,7 +102,7 @@ describe('files: a lost catalog', () => {
       await removeCatalog()
       const cut = fileStore(disk.directory)
       const starting = cut.start()
-      await Promise.all([assert.rejects(starting), cut.stop()])
+      await Promise.all([assert.rejects(starting, { name: 'NodeStoppedError' }), cut.stop()])
     })
     await check(models)
   })

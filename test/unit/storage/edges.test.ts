@@ -24,7 +24,7 @@ describe('Edges', () => {
     assert.equal(edges.carriers().length, 1)
     assert.deepEqual(edges.takeAll(), [])
     writing.reject(new Error('no space'))
-    await assert.rejects(Promise.all(edges.carriers()))
+    await assert.rejects(Promise.all(edges.carriers()), { name: 'Error', message: 'no space' })
     assert.equal(edges.carriers().length, 0)
     assert.deepEqual(edges.takeAll(), [edge])
     assert.equal(edges.count, 0)
