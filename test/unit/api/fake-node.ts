@@ -59,7 +59,7 @@ export class FakeNode {
   transfers = (): [] => []
 
   show = async (cid: string): Promise<object> => ({
-    cid, files: 1, bytes: 10, presentBytes: 10, complete: true, pinned: true, published: true, addedAt: 1, usedAt: 1, path: '/m', fileList: [], holders: [], shards: 2, blocks: 2
+    cid, files: 1, bytes: 10, presentBytes: 10, complete: true, pinned: true, published: true, keeps: true, addedAt: 1, usedAt: 1, path: '/m', fileList: [], holders: [], shards: 2, blocks: 2
   })
 
   shards = (cid: string): ShardStatus[] => {
