@@ -1,9 +1,9 @@
-import { REPLICA_PROOFS_ASKED_MAX } from '../base/index.ts'
 import { challengeSeed } from './challenge.ts'
 import { isProven } from './planner.ts'
 import { FAILED_MAX, Own, WRONG, type Claim, type ModelView } from './model-view.ts'
 import { weight } from './rendezvous.ts'
 import { exchangeId, type Context } from './context.ts'
+import { CHALLENGE_SHARDS_MAX, ProofPace } from './proof-pace.ts'
 import type { Peer } from './peer-table.ts'
 import type { ReplicaMessage } from './types.ts'
 
@@ -13,8 +13,15 @@ interface OpenChallenge {
   shards: number[]
   nonce: Uint8Array
   sentAt: number
+  pace: ProofPace
+  /** Among all that the peer was asked. */
+  number: number
   /** It was not answered in time; an answer that comes all the same is as good a proof. */
-  late: boolean
+  isLate: boolean
+  /** Nothing else is asked for instead of it. */
+  isAwaited: boolean
+  /** It was answered, and this node reads its own bytes to compare. */
+  isChecked: boolean
 }
 
 const ANSWER_TIMEOUT_MS = 10_000
@@ -23,23 +30,20 @@ const AGAIN_MS = 60_000
 const LATE_MAX_MS = 2 * 60_000
 /** Who has been up for so long without a break hears what it is asked: states that are not acknowledged come more rarely than every 15 s before that. */
 const HEARING_MS = 60_000
-/** Shards in one challenge: 64 x 64 KiB to read. */
-export const CHALLENGE_SHARDS_MAX = 64
 const NONCE_BYTES = 16
 /** Who has as many challenges as it may have is asked for more after this long. */
 const NEXT_MS = 1_000
 
 /**
  * Asks the other holders of what is here to show that they have it: a digest over random ranges, which only somebody with
- * the bytes can give. Many shards in one challenge, one challenge a peer and model at a time.
+ * the bytes can give. Many shards in one challenge, one challenge a peer and model at a time, and of each peer as much as it answers in time.
  */
 export class Proofs {
   readonly #context: Context
   readonly #open = new Map<string, OpenChallenge>()
-  /** Peers with an open challenge, by model. */
+  /** Peers with a challenge that is awaited, by model. */
   readonly #asking = new Map<string, Set<string>>()
-  /** How many each of them has, of all models. */
-  readonly #asked = new Map<string, number>()
+  readonly #paces = new WeakMap<Peer, ProofPace>()
 
   constructor (context: Context) {
     this.#context = context
@@ -48,13 +52,25 @@ export class Proofs {
   /** Challenges whoever's proof is missing or getting old. */
   tick (view: ModelView): void {
     if (view.policy.target === 0 || !view.local) return
-    const asking = this.#asking.get(view.cid)
+    const { peers, now, wake } = this.#context
     for (const [id, claim] of view.claims) {
-      const peer = this.#context.peers.get(id)
+      const peer = peers.get(id)
       if (peer === undefined || peer.liveness !== 'alive' || peer.leaving || claim.committed.count === 0) continue
-      if (asking?.has(id) === true) continue
-      if ((this.#asked.get(id) ?? 0) >= REPLICA_PROOFS_ASKED_MAX) { this.#context.wake(this.#context.now + NEXT_MS); continue }
-      const due = this.#due(view, peer, claim)
+      const pace = this.#pace(peer)
+      const room = this.#isAsking(view, peer) ? 0 : Math.min(CHALLENGE_SHARDS_MAX, pace.room)
+      if (pace.isMute(peer.aliveSince)) {
+        const due = this.#due(view, peer, claim, Infinity)
+        // Who answers nothing would not answer this either, and to ask for all of it takes long.
+        for (const shard of due) {
+          claim.askedAt[shard] = now
+          this.#missed(view, peer, claim, { shard, times: FAILED_MAX })
+        }
+        if (room > 0 && due.length > 0) this.#ask(view, peer, claim, due.slice(0, room))
+        continue
+      }
+      if (this.#isAsking(view, peer)) continue
+      if (room === 0) { wake(now + NEXT_MS); continue }
+      const due = this.#due(view, peer, claim, room)
       if (due.length > 0) this.#ask(view, peer, claim, due)
     }
   }
@@ -62,39 +78,58 @@ export class Proofs {
   /** Asks as soon as may be, because something is decided by it. */
   hurry (view: ModelView, shard: number, peer: Peer): void {
     const claim = view.claims.get(peer.id)
-    if (claim === undefined || this.#asking.get(view.cid)?.has(peer.id) === true || !isHere(view, shard)) return
+    if (claim === undefined || this.#isAsking(view, peer) || !isHere(view, shard)) return
     if (this.#context.now - (claim.askedAt[shard] ?? -Infinity) < ANSWER_TIMEOUT_MS) return
     this.#ask(view, peer, claim, [shard])
   }
 
   expire (): void {
-    const { now, wake, settings } = this.#context
+    const { now, wake } = this.#context
     for (const [id, challenge] of this.#open) {
-      const age = now - challenge.sentAt
-      if (age >= LATE_MAX_MS) this.#open.delete(id)
-      if (challenge.late) continue
-      if (age < ANSWER_TIMEOUT_MS) { wake(challenge.sentAt + ANSWER_TIMEOUT_MS); continue }
-      challenge.late = true
-      this.#ended(challenge)
-      const claim = challenge.view.claims.get(challenge.peer.id)
-      if (claim === undefined || challenge.peer.liveness !== 'alive') continue
-      // Who comes and goes may speak and not hear: what it showed counts until it runs out.
-      const mayBeDeaf = now - challenge.peer.aliveSince < HEARING_MS
-      for (const shard of challenge.shards) {
-        if (mayBeDeaf && isProven(claim, shard, settings.proofTtlMs, now)) continue
-        this.#failed(challenge, claim, shard, Math.min(FAILED_MAX, (claim.failed[shard] ?? 0) + 1))
+      const { peer, pace, sentAt } = challenge
+      const isVoid = now - sentAt >= LATE_MAX_MS || pace.life !== peer.incarnation
+      if (isVoid) this.#open.delete(id)
+      if (!challenge.isAwaited) continue
+      if (challenge.isChecked || pace.life !== peer.incarnation) {
+        if (isVoid) this.#ended(challenge)
+        continue
       }
+      if (now - sentAt < ANSWER_TIMEOUT_MS) { wake(sentAt + ANSWER_TIMEOUT_MS); continue }
+      if (!challenge.isLate) pace.late()
+      challenge.isLate = true
+      // A slow disk: to ask again would only make it slower.
+      if (!isVoid && pace.isOnIt(challenge.number, now - ANSWER_TIMEOUT_MS)) { wake(now + NEXT_MS); continue }
+      this.#giveUp(challenge)
     }
+  }
+
+  #giveUp (challenge: OpenChallenge): void {
+    const { view, peer, shards, pace } = challenge
+    this.#ended(challenge)
+    const claim = view.claims.get(peer.id)
+    if (claim === undefined || peer.liveness !== 'alive') return
+    pace.missed(challenge, peer.aliveSince, this.#context.now)
+    for (const shard of shards) this.#missed(view, peer, claim, { shard, times: Math.min(FAILED_MAX, (claim.failed[shard] ?? 0) + 1) })
+  }
+
+  #missed (view: ModelView, peer: Peer, claim: Claim, { shard, times }: { shard: number, times: number }): void {
+    const { now, settings } = this.#context
+    // Who comes and goes may speak and not hear: what it showed counts until it runs out.
+    if (now - peer.aliveSince < HEARING_MS && isProven(claim, shard, settings.proofTtlMs, now)) return
+    this.#failed({ view, peer }, claim, shard, times)
   }
 
   /** What an answer must be is computed from this node's own bytes, when it comes. */
   answered (from: string, { id, digests }: Extract<ReplicaMessage, { type: 'proof' }>): void {
     const challenge = this.#open.get(id)
-    if (challenge === undefined || challenge.peer.id !== from || digests.length !== challenge.shards.length) return
-    const { view, shards, nonce, peer, late } = challenge
-    this.#open.delete(id)
-    if (!late) this.#ended(challenge)
+    if (challenge === undefined || challenge.isChecked || challenge.peer.id !== from || digests.length !== challenge.shards.length) return
+    const { view, shards, nonce, peer, pace, number, isLate } = challenge
+    pace.answered({ number, shards: shards.length, isLate }, this.#context.now)
+    // This node's own disk may be the slow one: it is not asked for more either before it is done.
+    challenge.isChecked = true
     this.#context.ports.prove(view.cid, shards, challengeSeed(nonce, this.#context.self.id, from), own => {
+      this.#open.delete(id)
+      this.#ended(challenge)
       const claim = view.claims.get(peer.id)
       if (claim === undefined) return
       for (const [i, shard] of shards.entries()) {
@@ -116,22 +151,33 @@ export class Proofs {
     })
   }
 
-  #ended ({ view, peer }: OpenChallenge): void {
+  #ended (challenge: OpenChallenge): void {
+    const { view, peer, pace, shards } = challenge
+    if (!challenge.isAwaited) return
+    challenge.isAwaited = false
+    pace.ended(shards.length)
     const asking = this.#asking.get(view.cid)
-    const left = (this.#asked.get(peer.id) ?? 1) - 1
-    if (left === 0) this.#asked.delete(peer.id)
-    else this.#asked.set(peer.id, left)
     asking?.delete(peer.id)
     if (asking?.size === 0) this.#asking.delete(view.cid)
   }
 
-  #failed ({ view, peer }: OpenChallenge, claim: Claim, shard: number, times: number): void {
+  #isAsking (view: ModelView, peer: Peer): boolean { return this.#asking.get(view.cid)?.has(peer.id) === true }
+
+  #pace (peer: Peer): ProofPace {
+    const known = this.#paces.get(peer)
+    if (known?.life === peer.incarnation) return known
+    const pace = new ProofPace(peer.incarnation)
+    this.#paces.set(peer, pace)
+    return pace
+  }
+
+  #failed ({ view, peer }: { view: ModelView, peer: Peer }, claim: Claim, shard: number, times: number): void {
     claim.failed[shard] = Math.max(claim.failed[shard] ?? 0, times)
     this.#context.ports.note({ type: 'proof-failed', peerId: peer.id, model: view.cid, shard })
     this.#context.touch()
   }
 
-  #due (view: ModelView, peer: Peer, claim: Claim): number[] {
+  #due (view: ModelView, peer: Peer, claim: Claim, max: number): number[] {
     const { now, settings, wake } = this.#context
     const due: number[] = []
     let next = Infinity
@@ -146,7 +192,7 @@ export class Proofs {
         : Math.max(askedAt + ANSWER_TIMEOUT_MS, provenAt === -Infinity || failed > 0 ? -Infinity : provenAt + settings.proofTtlMs * (0.5 + weight(view.hash, shard, peer.hash) / 4))
       if (at <= now) due.push(shard)
       else next = Math.min(next, at)
-      if (due.length >= CHALLENGE_SHARDS_MAX) break
+      if (due.length >= max) break
     }
     if (next < Infinity) wake(next)
     return due
@@ -156,11 +202,11 @@ export class Proofs {
     const { now, random, ports, wake } = this.#context
     const id = exchangeId(random)
     const nonce = random.bytes(NONCE_BYTES)
-    this.#open.set(id, { peer, view, shards, nonce, sentAt: now, late: false })
+    const pace = this.#pace(peer)
+    this.#open.set(id, { peer, view, shards, nonce, sentAt: now, pace, number: pace.asked(shards.length), isLate: false, isAwaited: true, isChecked: false })
     const asking = this.#asking.get(view.cid)
     if (asking === undefined) this.#asking.set(view.cid, new Set([peer.id]))
     else asking.add(peer.id)
-    this.#asked.set(peer.id, (this.#asked.get(peer.id) ?? 0) + 1)
     for (const shard of shards) {
       claim.askedAt[shard] = now
       ports.note({ type: 'proof-asked', peerId: peer.id, model: view.cid, shard })

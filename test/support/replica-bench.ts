@@ -35,6 +35,8 @@ export class ReplicaBench {
   readonly silent = new Set<string>()
   watched: ReadonlySet<string> = new Set()
   diskFreeBytes = (): number => 1e15
+  /** What this node reads of its own bytes is done when this is called; undefined: at once. */
+  reads: Array<() => void> | undefined
   now = 1_000_000
   #sent: Array<{ to: string, message: ReplicaMessage }> = []
   #version = 0
@@ -53,7 +55,11 @@ export class ReplicaBench {
       find: model => { this.replicator.found(model, [], this.now) },
       pull: () => undefined,
       cancel: () => undefined,
-      prove: (_model, numbers, seed, done) => { done(numbers.map(shard => digestOf(shard, seed))) },
+      prove: (_model, numbers, seed, done) => {
+        const read = (): void => { done(numbers.map(shard => digestOf(shard, seed))) }
+        if (this.reads === undefined) read()
+        else this.reads.push(read)
+      },
       scrub: () => undefined,
       save: change => { this.saves.push(change.shards.length) },
       savePolicies: () => undefined,
