@@ -7,7 +7,7 @@ import type { Peer } from './peer-table.ts'
 import { FAILED_MAX, type ModelView, type ShardState } from './model-view.ts'
 import type { DeclineReason, ReplicaMessage } from './types.ts'
 
-interface OpenOffer { id: string, view: ModelView, shard: number, to: string, accepted: boolean, until: number }
+interface OpenOffer { id: string, view: ModelView, shard: number, to: string, urgent: boolean, accepted: boolean, until: number }
 
 /** One shard that needs somebody, as the planner found it. */
 export interface Task { view: ModelView, shard: number, look: ShardLook, need: Need }
@@ -17,13 +17,17 @@ const BUSY_MS = 2_000
 const NO_ANSWER_MS = 60_000
 const ABANDONED_SUSPECT = 3
 const ABANDONED_MAX_MS = 60 * 60_000
+/** Of so many offers in a row nothing came: others are asked for a while, and for twice that after each more. */
+const FAILING_OFFERS = 2
+const FAILING_MS = 60_000
+const FAILING_MAX_MS = 10 * 60_000
 const DECLINED_MS = 5 * 60_000
 /** Peers asked for their free space for one shard: as many as a DHT lookup ends with. */
 const PROBED_MAX = 16
 const PROBE_TTL_MS = 2 * 60_000
 const PROBE_WAIT_MS = 2_000
 const NEXT_LOOKS_MS = 1_000
-/** Last copies do not wait for other offers, within reason. */
+/** Last copies do not wait for other offers, within reason, nor others for them. */
 const URGENT_OFFERS_MAX = 64
 
 const ORDER: readonly Why[] = ['last-copy', 'below-min', 'drain', 'below-target', 'spread']
@@ -82,11 +86,15 @@ export class Offers {
       if (state === undefined || this.#lookedAt.has(state)) continue
       const dueAt = Math.max(task.need.dueAt, state.offerAt)
       if (dueAt > now) { wake(dueAt); continue }
-      const max = task.look.replicas <= 1 ? URGENT_OFFERS_MAX : settings.offersMax
+      const urgent = isUrgent(task)
+      const max = urgent ? URGENT_OFFERS_MAX : settings.offersMax
       for (let left = task.need.wanted; left > 0; left--) {
-        if (this.#open.size >= max) { wake(now + 1_000); break }
+        const open = [...this.#open.values()].filter(offer => offer.urgent === urgent)
+        if (open.length >= max) { wake(now + 1_000); break }
         if (looks++ >= REPLICA_CANDIDATE_LOOKS_MAX) { wake(now + NEXT_LOOKS_MS); return }
-        if (this.#offerOne(task)) continue
+        // Half of them is for one peer at most: it may get nothing of what it takes.
+        const isFree = ({ id, failingUntil }: Peer): boolean => open.filter(({ to }) => to === id).length < max / 2 && (urgent || now >= failingUntil)
+        if (this.#offerOne(task, isFree)) continue
         this.#lookedAt.add(state)
         break
       }
@@ -117,6 +125,7 @@ export class Offers {
     for (const offer of this.#byShard.get(key(view, shard)) ?? []) {
       if (offer.to !== from) continue
       this.#end(offer, ok ? 0 : NO_ANSWER_MS)
+      this.#judgePeer(from, ok)
       this.#judge(view, shard, ok)
     }
   }
@@ -131,18 +140,36 @@ export class Offers {
     state.offerAt = this.#context.now + Math.min(ABANDONED_MAX_MS, NO_ANSWER_MS * 2 ** (state.abandoned - ABANDONED_SUSPECT))
   }
 
+  /** Who takes everything and gets nothing would hold up whatever somebody else could have. */
+  #judgePeer (id: string, ok: boolean): void {
+    const peer = this.#peer(id)
+    if (peer === undefined) return
+    peer.offersFailed = ok ? 0 : peer.offersFailed + 1
+    const times = peer.offersFailed - FAILING_OFFERS
+    peer.failingUntil = times < 0 ? -Infinity : this.#context.now + Math.min(FAILING_MAX_MS, FAILING_MS * 2 ** times)
+  }
+
   /** Gives up those that were not answered, or whose peer is gone. */
   expire (): void {
     const { now, peers, wake } = this.#context
     for (const offer of this.#open.values()) {
       const peer = peers.get(offer.to)
-      if (offer.view.claims.get(offer.to)?.committed.has(offer.shard) === true) this.#end(offer, 0)
-      else if (now >= offer.until || peer?.liveness === 'down' || peer?.leaving === true) this.#end(offer, NO_ANSWER_MS)
-      else wake(offer.until)
+      if (offer.view.claims.get(offer.to)?.committed.has(offer.shard) === true) {
+        this.#end(offer, 0)
+        this.#judgePeer(offer.to, true)
+      } else if (peer?.liveness === 'down' || peer?.leaving === true) {
+        this.#end(offer, NO_ANSWER_MS)
+      } else if (now >= offer.until) {
+        this.#end(offer, NO_ANSWER_MS)
+        this.#judgePeer(offer.to, false)
+      } else {
+        wake(offer.until)
+      }
     }
   }
 
-  #offerOne ({ view, shard, look, need }: Task): boolean {
+  #offerOne (task: Task, isFree: (peer: Peer) => boolean): boolean {
+    const { view, shard, look, need } = task
     const { now, random, ports, self } = this.#context
     const holders = [...look.proven, ...look.claimed, ...look.pending, ...(look.own ? [self] : [])]
     for (const { to } of this.#byShard.get(key(view, shard)) ?? []) {
@@ -150,11 +177,11 @@ export class Offers {
       if (peer !== undefined && !holders.includes(peer)) holders.push(peer)
     }
     const candidates = this.#candidates(view, shard, holders)
-    const chosen = pick(view, shard, holders, candidates.filter(({ peer }) => need.fits?.(peer, holders) ?? true))
+    const chosen = pick(view, shard, holders, candidates.filter(({ peer }) => isFree(peer) && (need.fits?.(peer, holders) ?? true)))
     if (chosen === undefined) return false
     const { peer } = chosen
     const id = exchangeId(random)
-    const offer: OpenOffer = { id, view, shard, to: peer.id, accepted: false, until: now + OFFER_TIMEOUT_MS }
+    const offer: OpenOffer = { id, view, shard, to: peer.id, urgent: isUrgent(task), accepted: false, until: now + OFFER_TIMEOUT_MS }
     this.#open.set(id, offer)
     const offers = this.#byShard.get(key(view, shard))
     if (offers === undefined) this.#byShard.set(key(view, shard), new Set([offer]))
@@ -173,7 +200,7 @@ export class Offers {
       shard,
       shards: view.shards,
       bytes,
-      urgent: look.replicas <= 1,
+      urgent: offer.urgent,
       policies: toldPolicies(view.policies, self.id),
       holders: [...look.proven, ...look.draining].map(holder => holder.id)
     })
@@ -253,5 +280,7 @@ export class Offers {
     this.#context.touch()
   }
 }
+
+function isUrgent ({ look }: Task): boolean { return look.replicas <= 1 }
 
 function key (view: ModelView, shard: number): string { return `${view.cid}/${shard}` }

@@ -43,6 +43,9 @@ export class Peer {
   readonly unknown = new Map<string, number>()
   /** No offers to it before then. */
   busyUntil = 0
+  /** Offers in a row of which nothing came, and until when it gets none but of last copies. */
+  offersFailed = 0
+  failingUntil = -Infinity
   /** What others say of it while it is silent: when it was said, and how long they had not heard of it. */
   readonly said = new Map<string, { at: number, ageMs: number }>()
   /** Those that were asked about it, and when. */
