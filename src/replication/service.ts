@@ -91,6 +91,8 @@ export class Replication {
   #drainAsked = false
   #inHaste = false
   #isRebuilding: boolean
+  /** Until the last policy is in force: each is to be newer than the one before it. */
+  #policySet: Promise<void> = Promise.resolve()
 
   /** Throws StoreVersionError, and what SQLite throws. */
   constructor (components: ReplicationComponents, init: ReplicationInit) {
@@ -164,13 +166,22 @@ export class Replication {
     this.#ledger[Symbol.dispose]()
   }
 
-  /** Signs and spreads how many replicas a model is to have. Durable when it resolves. Throws ModelNotFoundError when nothing is known of it any more. */
+  /** Signs and spreads how many replicas a model is to have; one after the other. Durable when it resolves. Throws ModelNotFoundError when nothing is known of it any more. */
   async setPolicy (model: string, policy: Policy): Promise<void> {
+    const turn = this.#policySet.then(async () => { await this.#setPolicy(model, policy) })
+    this.#policySet = turn.catch(() => undefined) // whoever asked for it has the error
+    await turn
+  }
+
+  async #setPolicy (model: string, policy: Policy): Promise<void> {
     const { privateKey, clock } = this.#components
     this.#watch.look(clock.monotonic()) // it may have been added this moment
-    if (this.#replicator.policyOf(model) === undefined) throw new ModelNotFoundError(`this node knows nothing of ${model} any more, so nobody can be told; load it first: shoal get ${model}`)
-    const record = await signPolicy(privateKey, { model, ...policy, sequence: this.#replicator.nextSequence(model, Math.floor(clock.now() / 1_000)) })
-    this.#replicator.setPolicy(record, clock.monotonic())
+    for (let isTaken = false; !isTaken;) {
+      if (this.#replicator.policyOf(model) === undefined) throw new ModelNotFoundError(`this node knows nothing of ${model} any more, so nobody can be told; load it first: shoal get ${model}`)
+      const record = await signPolicy(privateKey, { model, ...policy, sequence: this.#replicator.nextSequence(model, Math.floor(clock.now() / 1_000)) })
+      // While it was signed the model may have gone, or others may have told what this node said before its ledger was lost.
+      isTaken = this.#replicator.setPolicy(record, clock.monotonic())
+    }
     this.#watch.keepPromised()
     this.#tickSoon()
   }
