@@ -69,20 +69,21 @@ export class Holding {
     return bytes > this.freeBytes() ? 'space' : undefined
   }
 
-  /** Whoever offers says himself whether it is urgent. */
+  /** Whoever offers says himself whether it is urgent, and nobody knows whether what he offers will come. */
   #isBusy (from: string, urgent: boolean): boolean {
-    if (!urgent) return this.#pulls.size >= this.#context.settings.pullsMax
-    if (this.#pulls.size >= REPLICA_URGENT_PULLS_MAX) return true
+    const [max, ofOneMax] = urgent ? [REPLICA_URGENT_PULLS_MAX, REPLICA_URGENT_PULLS_PER_PEER_MAX] : [this.#context.settings.pullsMax, this.#context.settings.pullsMax / 2]
+    if (this.#pulls.size >= max) return true
     let ofThis = 0
     for (const { coordinator } of this.#pulls.values()) if (coordinator === from) ofThis++
-    return ofThis >= REPLICA_URGENT_PULLS_PER_PEER_MAX
+    return ofThis >= ofOneMax
   }
 
   /** What refuses() has nothing against. Undefined when this node takes it on; else why not. */
   take (from: string, offer: Offer, view: ModelView): DeclineReason | undefined {
     const { ports } = this.#context
     const { shard, urgent, holders } = offer
-    if (this.#enough(view, shard)) return 'held'
+    // A last copy does not stay one on the word of those who may have nothing.
+    if (!urgent && this.#enough(view, shard)) return 'held'
     const bytes = view.bytes[shard] = bytesOf(offer, view)
     if (view.own[shard] === Own.Held) return this.commit(view, shard) ? undefined : 'space'
     view.own[shard] = Own.Pulling
@@ -145,7 +146,7 @@ export class Holding {
     } else if (view.own[shard] === Own.Pulling) {
       view.own[shard] = ok ? Own.Held : Own.None
       if (ok) view.isForeign = false
-      const done = ok && view.policy.target > 0 && !this.#enough(view, shard) && this.commit(view, shard)
+      const done = ok && view.policy.target > 0 && this.commit(view, shard)
       if (!done) {
         this.#context.changed()
         ports.note({ type: 'abandoned', model: view.cid, shard, bytes: view.bytes[shard] ?? 0 })

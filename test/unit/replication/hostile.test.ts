@@ -106,6 +106,13 @@ describe('offers of who only has the swarm key', () => {
     assert.equal(victim.offer('3', 'm', { shards: 1_000, shard: 999, urgent: false }), 'busy')
   })
 
+  it('take half of the places of ordinary pulls, and leave the others to others', () => {
+    const victim = new Victim({ pullsMax: 4 })
+    const taken = (from: string): string[] => Array.from({ length: 4 }, (_, i) => victim.offer(from, `${from} ${i}`, { urgent: false }))
+    assert.deepEqual(taken('attacker'), ['accept', 'accept', 'busy', 'busy'])
+    assert.deepEqual(taken('honest'), ['accept', 'accept', 'busy', 'busy'])
+  })
+
   it('of models that never come are few at a time, cost little, and are forgotten', () => {
     const victim = new Victim()
     let accepted = 0
@@ -248,6 +255,31 @@ describe('proofs for who only has the swarm key', () => {
     }
     assert.equal(asked.size, 100)
     assert.ok(victim.replicator.models(victim.now).every(({ replicasMin }) => replicasMin === 2))
+  })
+})
+
+describe('claims of who only has the swarm key', () => {
+  const all = Bitfield.full(2).bytes
+  const commits = (victim: Victim): string[] => victim.sent.splice(0).flatMap(({ to, message }) => to === 'holder' && (message.type === 'commit' || message.type === 'abandon') ? [message.type] : [])
+  const crowd = (victim: Victim): void => { for (let i = 0; i < 10; i++) victim.says(`made up ${i}`, 'm', { committed: all }) }
+
+  it('do not make a donor throw away what it has fetched', () => {
+    const victim = new Victim()
+    assert.equal(victim.offer('holder', 'm', { shards: 2, urgent: false }), 'accept')
+    crowd(victim)
+    victim.replicator.model({ cid: 'm', shardBytes: [1_000, 1_000], held: [0], kept: false }, victim.now)
+    victim.replicator.pulled('m', 0, true, victim.now)
+    assert.deepEqual(commits(victim), ['commit'])
+  })
+
+  it('do not make a donor decline a last copy', () => {
+    const victim = new Victim()
+    victim.replicator.model({ cid: 'm', shardBytes: [1_000, 1_000], held: [], kept: false }, victim.now)
+    victim.says('holder', 'm', { committed: all, policies: [policy('m').bytes] })
+    crowd(victim)
+    victim.tick()
+    assert.equal(victim.offer('holder', 'm', { shards: 2, shard: 0, urgent: false }), 'held')
+    assert.equal(victim.offer('holder', 'm', { shards: 2, shard: 1, urgent: true }), 'accept')
   })
 })
 
