@@ -13,8 +13,9 @@ interface Asking { id: string, view: ModelView, shard: number, sentAt: number, a
 
 /** Who says that it keeps its replica does not let go of it for this long, whatever happens. */
 const KEEP_PROMISE_MS = 2 * 60_000
-/** Shorter than the promise by far: what was agreed still holds when it is acted on. */
+/** Shorter than the promise by far: what was agreed still holds when it is acted on, at the next tick. A node that stood still for longer asks again. */
 const ANSWER_TIMEOUT_MS = 10_000
+const DECIDE_MAX_MS = 30_000
 const AGAIN_MS = 60_000
 /** Beside a cut that stays somebody may say no for ever. */
 const AGAIN_MAX_MS = 5 * 60_000
@@ -34,10 +35,6 @@ export class Handover {
   readonly #rebalance: Rebalance
   readonly #asking = new Map<string, Asking>()
   readonly #byShard = new Map<string, Asking>()
-  readonly #againAt = new Map<string, number>()
-  readonly #surplusSince = new Map<string, number>()
-  /** How often in a row somebody said no, by shard. */
-  readonly #refusals = new Map<string, number>()
 
   constructor (context: Context, { holding, proofs, rebalance }: { holding: Holding, proofs: Proofs, rebalance: Rebalance }) {
     this.#context = context
@@ -56,25 +53,23 @@ export class Handover {
     }
     const redundant = this.#rebalance.redundant(view, shard, seen)
     const terms = seen.replicas > view.policy.max ? { others: view.policy.max } : redundant === undefined ? undefined : { others: view.policy.target, level: redundant.level }
-    if (terms === undefined && this.#surplusSince.size === 0 && this.#refusals.size === 0) return // nearly always
-    const id = key(view, shard)
-    if (view.kept || terms === undefined) { this.#surplusSince.delete(id); this.#refusals.delete(id); return }
-    let since = this.#surplusSince.get(id)
-    if (since === undefined) this.#surplusSince.set(id, since = now)
     const state = view.states[shard]
+    if (state === undefined) return
+    if (view.kept || terms === undefined) { state.surplusSince = undefined; state.refusals = 0; return }
+    const since = state.surplusSince ??= now
     // What this node moved away is its own to let go.
     const place = redundant !== undefined && redundant.level === undefined ? 0 : trimPlace(view, shard, this.#context.self, seen.proven)
-    const dueAt = Math.max(since + place * PLACE_DELAY_MS, (state?.releasedAt ?? -Infinity) + settings.trimEveryMs)
+    const dueAt = Math.max(since + place * PLACE_DELAY_MS, state.releasedAt + settings.trimEveryMs)
     if (now < dueAt) { wake(dueAt); return }
     this.#ask(view, shard, seen, terms)
   }
 
-  /** Somebody wants to let go of a shard: does this node keep its own? */
+  /** Somebody wants to let go of a shard: does this node keep its own? Whoever has none to let go of would only keep this node from letting go. */
   requested (from: string, { id, model, shard }: Extract<ReplicaMessage, { type: 'release' }>): void {
     const { views, draining, now, ports, settled } = this.#context
     const view = views.get(model)
     const state = view?.states[shard]
-    const ok = view?.own[shard] === Own.Committed && state !== undefined && !draining && settled && !this.#byShard.has(key(view, shard)) && !this.#misses(view, shard, from)
+    const ok = view?.own[shard] === Own.Committed && state !== undefined && view.claims.get(from)?.committed.has(shard) === true && !draining && settled && !this.#byShard.has(key(view, shard)) && !this.#misses(view, shard, from)
     if (ok) state.keepUntil = now + KEEP_PROMISE_MS
     ports.send(from, { type: 'keep', id, model, shard, ok })
   }
@@ -117,7 +112,7 @@ export class Handover {
 
   /** Lets go if enough have promised; gives up if nobody is left to answer. */
   #decide (asking: Asking): void {
-    const { view, shard, agreed, drain, terms: { others, level } } = asking
+    const { view, shard, sentAt, agreed, drain, terms: { others, level } } = asking
     const { now, settings, draining, peers, settled, self } = this.#context
     const claim = (peer: string): boolean => {
       const theirs = view.claims.get(peer)
@@ -125,9 +120,10 @@ export class Handover {
     }
     const sure = [...agreed].filter(claim)
     // The policy may have changed since.
-    const enough = sure.length >= Math.max(others, view.policy.target) && (level === undefined || sure.some(peer => peers.get(peer)?.domains[level] !== self.domains[level]))
+    const isFresh = now - sentAt < DECIDE_MAX_MS
+    const enough = isFresh && sure.length >= Math.max(others, view.policy.target) && (level === undefined || sure.some(peer => peers.get(peer)?.domains[level] !== self.domains[level]))
     if (!enough || draining !== drain || peers.brake || !settled) {
-      if (asking.asked.size === 0) this.#end(asking)
+      if (asking.asked.size === 0 || !isFresh) this.#end(asking)
       return
     }
     this.#end(asking)
@@ -143,10 +139,8 @@ export class Handover {
 
   #refused (asking: Asking): void {
     const { now, random } = this.#context
-    const id = key(asking.view, asking.shard)
-    const times = (this.#refusals.get(id) ?? 0) + 1
-    this.#refusals.set(id, times)
-    this.#againAt.set(id, now + Math.min(AGAIN_MAX_MS, AGAIN_MS * 2 ** (times - 1)) * (1 + random.next()))
+    const state = asking.view.states[asking.shard]
+    if (state !== undefined) state.surplusAgainAt = now + Math.min(AGAIN_MAX_MS, AGAIN_MS * 2 ** state.refusals++) * (1 + random.next())
     this.#end(asking)
   }
 
@@ -155,8 +149,7 @@ export class Handover {
     const state = view.states[shard]
     if (state === undefined || this.#byShard.has(key(view, shard))) return
     // A drain does not wait for what a surplus has been told.
-    const againId = drain ? `drain ${key(view, shard)}` : key(view, shard)
-    const againAt = Math.max(this.#againAt.get(againId) ?? -Infinity, state.keepUntil)
+    const againAt = Math.max(drain ? state.drainAgainAt : state.surplusAgainAt, state.keepUntil)
     if (now < againAt) { wake(againAt); return }
     const fresh = seen.proven.filter(peer => {
       const claim = view.claims.get(peer.id)
@@ -171,7 +164,8 @@ export class Handover {
     const asking: Asking = { id, view, shard, sentAt: now, asked: new Set(fresh.map(peer => peer.id)), agreed: new Set(), drain, terms }
     this.#asking.set(id, asking)
     this.#byShard.set(key(view, shard), asking)
-    this.#againAt.set(againId, now + (drain ? DRAIN_AGAIN_MS : AGAIN_MS) * (1 + random.next()))
+    if (drain) state.drainAgainAt = now + DRAIN_AGAIN_MS * (1 + random.next())
+    else state.surplusAgainAt = now + AGAIN_MS * (1 + random.next())
     wake(now + ANSWER_TIMEOUT_MS)
     for (const peer of fresh) ports.send(peer.id, { type: 'release', id, model: view.cid, shard })
   }

@@ -94,6 +94,11 @@ export class ShardState {
   /** It has had its target once: falling below again is a loss. */
   reached = false
   releasedAt = -Infinity
+  /** Since when there has been one too many, how often in a row somebody said no to letting go of it, and no question before then: of a surplus, and of a drain. */
+  surplusSince: number | undefined
+  refusals = 0
+  surplusAgainAt = -Infinity
+  drainAgainAt = -Infinity
   /** This node told another that it keeps its replica, until then. */
   keepUntil = -Infinity
   /** Since when somebody has been fetching the companion of a last copy. */
