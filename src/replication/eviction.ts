@@ -23,7 +23,7 @@ export function isSpare (view: ModelView, shard: number, { peers, settings, now 
  * A promise counts, unless who gave it failed to show that it has it, or showed something else; what is only cached counts where its holder
  * comes before this node in an order that all see alike, so of those who have it the first never counts on the others, and no two count on each other.
  */
-function othersHave (view: ModelView, shard: number, { self, peers }: Scene): boolean {
+export function othersHave (view: ModelView, shard: number, { self, peers }: Scene): boolean {
   for (const [id, claim] of view.claims) {
     const peer = peers.get(id)
     if (peer === undefined || peer.liveness !== 'alive' || peer.leaving) continue

@@ -1,3 +1,4 @@
+import { othersHave } from './eviction.ts'
 import { graceEnd, isProven, look, tellsState, type Scene, type ShardLook } from './planner.ts'
 import { FAILED_MAX, Own, type ModelView } from './model-view.ts'
 import { secondsLeft, type RepairWork } from './repair-pace.ts'
@@ -73,7 +74,7 @@ export function holdersOf (view: ModelView, shard: number, scene: Scene): ShardS
   return { shard, bytes: view.bytes[shard] ?? 0, replicas: seen.replicas + unprovable(view, shard, seen.claimed.length), holders, repairing: seen.pending.length > 0 || own === Own.Pulling || own === Own.Broken }
 }
 
-/** What of what this node holds others do not have as often as is wanted; `isUnsure`: what was promised of it is not known. */
+/** What of what this node holds others do not have as often as is wanted, or, of what is only cached, nobody else; `isUnsure`: what was promised of it is not known. */
 export function drainStatus (scene: Scene, views: Iterable<ModelView>, isUnsure: (view: ModelView) => boolean): DrainStatus {
   const status: DrainStatus = { left: [], bytesLeft: 0 }
   for (const view of views) {
@@ -81,7 +82,7 @@ export function drainStatus (scene: Scene, views: Iterable<ModelView>, isUnsure:
     if (view.policy.target === 0 && !unsure) continue
     for (let shard = 0; shard < view.shards; shard++) {
       const own = view.own[shard]
-      if (own !== Own.Committed && own !== Own.Broken && !(own === Own.Held && (view.kept || unsure))) continue
+      if (own !== Own.Committed && own !== Own.Broken && !(own === Own.Held && (view.kept || unsure || !othersHave(view, shard, scene)))) continue
       const { proven } = look(view, shard, scene)
       // Given up, and nobody promised since: it counts as handed over while the others have it.
       if (own === Own.Held && !unsure && proven.length >= view.policy.target) continue

@@ -1,4 +1,5 @@
 import type { Context } from './context.ts'
+import { othersHave } from './eviction.ts'
 import type { Handover } from './handover.ts'
 import type { Holding } from './holding.ts'
 import { Own, type ModelView } from './model-view.ts'
@@ -35,11 +36,20 @@ export class Upkeep {
     const adopted: number[] = []
     for (let shard = 0; shard < view.shards; shard++) {
       const committed = view.own[shard] === Own.Committed
-      // What is added or pinned while this node drains is promised by nobody yet: it is handed over all the same.
-      if (committed || (draining && view.kept && view.own[shard] === Own.Held)) this.#consider(view, shard, tasks, committed)
+      // What is added or pinned while this node drains is promised by nobody yet, and nobody else may have what is only cached: it is handed over all the same.
+      if (committed || (draining && view.own[shard] === Own.Held && (view.kept || this.#isLeft(view, shard)))) this.#consider(view, shard, tasks, committed)
       else if (this.#overlook(view, shard)) adopted.push(shard)
     }
     this.#holding.commitAll(view, adopted)
+  }
+
+  /** Nobody else is known to have it, and nobody who said goodbye to come back with it. */
+  #isLeft (view: ModelView, shard: number): boolean {
+    const { settled, inHaste, settings, now, wake } = this.#context
+    if (!settled || othersHave(view, shard, this.#context)) return false
+    const until = inHaste ? -Infinity : Math.max(-Infinity, ...look(view, shard, this.#context).missing.filter(peer => peer.leaving && !peer.draining).map(peer => peer.leftAt + settings.graceDefaultMs))
+    if (now < until) wake(until)
+    return now >= until
   }
 
   #consider (view: ModelView, shard: number, tasks: Task[], committed: boolean): void {
