@@ -131,7 +131,8 @@ export class Proofs {
       this.#open.delete(id)
       this.#ended(challenge)
       const claim = view.claims.get(peer.id)
-      if (claim === undefined) return
+      // What it showed in an earlier life says nothing of this one.
+      if (claim === undefined || pace.life !== peer.incarnation) return
       for (const [i, shard] of shards.entries()) {
         const expected = own[i]
         const given = digests[i]
