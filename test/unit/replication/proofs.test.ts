@@ -59,12 +59,12 @@ class Holders {
 describe('challenges', () => {
   for (const askers of [2, 4]) {
     it(`are answered by a holder on a slow disk that ${askers} ask at once after its restart, and nothing of it is copied`, () => {
-      const holders = new Holders(32)
+      const holders = new Holders(16)
       holders.settle()
       holders.starts('b again')
       let readyAt = holders.bench.now
       const due: Array<{ at: number, challenge: Challenge }> = []
-      holders.bench.run(600, second => {
+      holders.bench.run(250, second => {
         for (const challenge of holders.asked.splice(0)) {
           assert.ok(due.length < 32, 'more than a holder lets wait')
           readyAt = Math.max(readyAt, holders.bench.now) + challenge.shards.length * READ_SHARD_MS * askers
@@ -76,22 +76,22 @@ describe('challenges', () => {
         }
         if (second % 20 === 0) assert.equal(holders.count('failed'), 0)
       })
-      assert.equal(holders.count('proven'), 32 * SHARDS)
+      assert.equal(holders.count('proven'), 16 * SHARDS)
       assert.deepEqual(holders.bench.offeredTo(), [])
     })
   }
 
   it('that are not answered at all are failures of all that is to be shown, after twice ten seconds', () => {
-    const holders = new Holders(32)
+    const holders = new Holders(20)
     holders.settle()
     holders.starts('b again')
     holders.bench.run(19)
     assert.equal(holders.count('failed'), 0, 'each has its second chance')
     holders.bench.run(3)
-    assert.equal(holders.count('failed'), 32 * SHARDS)
+    assert.equal(holders.count('failed'), 20 * SHARDS)
     // Its disk was mended.
     holders.bench.run(90, () => { for (const challenge of holders.asked.splice(0)) holders.answer(challenge) })
-    assert.equal(holders.count('proven'), 32 * SHARDS)
+    assert.equal(holders.count('proven'), 20 * SHARDS)
   })
 
   it('of which one is lost are made again after ten seconds, and that is no failure', () => {
