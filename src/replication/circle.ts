@@ -1,4 +1,5 @@
 import { addStranger, type Context } from './context.ts'
+import { Hearsay } from './hearsay.ts'
 import { Own, type ModelView } from './model-view.ts'
 import type { Models } from './models.ts'
 import type { Rebuild } from './rebuild.ts'
@@ -8,7 +9,7 @@ const FIND_EVERY_MS = 10 * 60_000
 const FIND_ALONE_MS = 30_000
 /** A holder that has been down for this long is not coming back. */
 const FORGET_DOWN_MS = 24 * 60 * 60_000
-/** Peers that are said to have to do with a model and have not been heard about it. */
+/** Peers that are said to have to do with a model and have not said so. */
 const MEMBERS_MAX = 256
 /** Longer than a question and its answer take. */
 const ANSWER_MS = 5_000
@@ -16,12 +17,13 @@ const ANSWER_MS = 5_000
 const WITHOUT_MS = 60_000
 const FORGET_MODEL_MS = 10 * 60_000
 
-/** Who has to do with which model: those are watched, the others forgotten; and the search for more of them. */
+/** Who has to do with which model: those are watched, the others forgotten, and of those that were never heard a few at a time; and the search for more of them. */
 export class Circle {
   readonly #context: Context
   readonly #models: Models
   readonly #states: States
   readonly #rebuild: Rebuild
+  readonly #hearsay: Hearsay
   #watched: ReadonlySet<string> = new Set()
 
   constructor (context: Context, { models, states, rebuild }: { models: Models, states: States, rebuild: Rebuild }) {
@@ -29,12 +31,15 @@ export class Circle {
     this.#models = models
     this.#states = states
     this.#rebuild = rebuild
+    this.#hearsay = new Hearsay(id => { for (const { members } of context.views.values()) members.delete(id) })
   }
 
-  /** This peer is said to have to do with this model. */
-  met (view: ModelView, peerId: string): void {
-    const { self, peers, strangers, now, touch } = this.#context
-    if (peerId === self.id || view.claims.has(peerId) || view.members.has(peerId) || view.without.has(peerId) || !this.#hasRoom(view)) return
+  /** This peer is said to have to do with this model; by that peer, or else by a search. */
+  met (view: ModelView, peerId: string, by = view.cid): void {
+    const { self, peers, strangers, now, ports, touch } = this.#context
+    if (peerId === self.id || view.claims.has(peerId) || view.members.has(peerId) || view.without.has(peerId)) return
+    if (ports.heardAt(peerId) === undefined && by !== peerId && !this.#hearsay.add(peerId, by, now)) return
+    if (!this.#hasRoom(view)) return
     view.members.set(peerId, now)
     view.metAt = now
     const peer = peers.get(peerId) ?? strangers.get(peerId)
@@ -59,8 +64,9 @@ export class Circle {
   }
 
   regroup (): void {
-    const { views, peers, strangers, now, ports, self } = this.#context
+    const { views, peers, strangers, now, ports, self, wake } = this.#context
     const group = new Set<string>()
+    const named = new Set<string>()
     for (const view of views.values()) {
       // Offered, and it did not come: whoever has a share in it offers it again.
       if (view.isForeign) view.idleSince = view.hasAny(Own.Pulling) ? undefined : view.idleSince ?? now
@@ -73,14 +79,21 @@ export class Circle {
       }
       this.#sift(view)
       for (const id of view.claims.keys()) group.add(id)
-      for (const id of view.members.keys()) group.add(id)
+      for (const id of view.members.keys()) {
+        if (this.#hearsay.has(id) && ports.heardAt(id) === undefined) named.add(id)
+        else group.add(id)
+      }
     }
+    this.#hearsay.keep(named)
+    const { asked, until } = this.#hearsay.turns(now)
+    for (const id of asked) group.add(id)
+    if (until !== undefined) wake(until)
     group.delete(self.id)
     for (const [id, peer] of peers.peers) {
       if (group.has(id)) continue
       peers.forget(id)
       // What is known of its space still counts.
-      if (peer.liveness !== 'down') addStranger(this.#context, peer)
+      if (peer.liveness !== 'down' && !this.#hearsay.has(id)) addStranger(this.#context, peer)
     }
     for (const id of group) {
       if (peers.get(id) !== undefined) continue

@@ -26,8 +26,8 @@ export interface Context extends Scene {
   changed: () => void
   /** Somebody came, went, or has other replicas than before: after a start, that is not settled yet. */
   viewChanged: () => void
-  /** This peer is said to have to do with this model: to be asked, and told what this node has of it. */
-  met: (view: ModelView, peerId: string) => void
+  /** This peer is said to have to do with this model, by that peer or by a search: to be asked, and told what this node has of it. */
+  met: (view: ModelView, peerId: string, by?: string) => void
   /** Look again no later than then. */
   wake: (at: number) => void
 }

@@ -169,7 +169,7 @@ export function needOf (view: ModelView, shard: number, seen: ShardLook, offered
   // Where a brake or somebody's word has held all back, they take turns from its end on, not all at once.
   const since = Math.max(graceEnd(seen, view, state, scene), state.replicasSince, state.coveredAt, scene.peers.brakeOffAt)
   const dueAt = Math.max(since + rank * settings.rankDelayMs, view.kept ? -Infinity : state.committedAt + NEWCOMER_MS, doubtedUntil)
-  return { why, wanted: isDoubtful ? 1 : Math.min(wanted, now), dueAt: Math.max(dueAt, awaitedUntil, unheard(view, scene) ? scene.now + UNHEARD_MS : -Infinity) }
+  return { why, wanted: isDoubtful ? 1 : Math.min(wanted, now), dueAt: Math.max(dueAt, awaitedUntil, unheardUntil(view, dueAt, scene)) }
 }
 
 /**
@@ -189,11 +189,15 @@ function beyondAwaited (lacking: number, seen: ShardLook, view: ModelView, { set
 /** As long as a slow link takes, and a minute. */
 function hedgeMs (bytes: number): number { return 60_000 + bytes / 10_000 }
 
-/** Nobody has told yet who else has it; or others are said to have to do with the model, and have not said what they have. */
-function unheard (view: ModelView, { peers, now }: Scene): boolean {
-  if (!view.searched && now - (view.askedAt ?? now) < SEARCH_MAX_MS) return true
-  for (const [id, metAt] of view.members) if (now - metAt < UNHEARD_MAX_MS && peers.get(id)?.liveness !== 'down') return true
-  return false
+/**
+ * When to look again, where nobody has told yet who else has it, or others are said to have to do with the model and have not said what they have.
+ * The need bounds the wait, and not those others: who names new ones all the time would put it off for ever.
+ */
+function unheardUntil (view: ModelView, dueAt: number, { peers, now }: Scene): number {
+  if (!view.searched && now - (view.askedAt ?? now) < SEARCH_MAX_MS) return now + UNHEARD_MS
+  const until = Math.min(now + UNHEARD_MS, Math.max(dueAt, (view.askedAt ?? -Infinity) + SEARCH_MAX_MS) + UNHEARD_MAX_MS)
+  for (const [id, metAt] of view.members) if (now - metAt < UNHEARD_MAX_MS && peers.get(id)?.liveness !== 'down') return until
+  return -Infinity
 }
 
 /** Copies to go by when it is about haste: those that came back a moment ago will have proven themselves in a moment. */

@@ -99,7 +99,7 @@ export class Replicator {
       touch: () => { this.#dirty = true },
       changed: () => { this.#dirty = true; this.#states.changed() },
       viewChanged: () => { this.#changedAt = this.#context.now },
-      met: (view, peerId) => { this.#circle.met(view, peerId) },
+      met: (view, peerId, by) => { this.#circle.met(view, peerId, by) },
       wake: at => { if (at < this.#wakeAt) this.#wakeAt = at }
     }
     this.#holding = new Holding(this.#context)
@@ -204,7 +204,7 @@ export class Replicator {
       case 'commit': case 'abandon': {
         const view = views.get(message.model)
         if (view === undefined || message.shard >= view.shards) break
-        this.#context.met(view, from)
+        this.#context.met(view, from, from)
         view.ended(from, message.shard, message.type === 'commit', view.hearing(now, this.#context.settings.proofTtlMs))
         this.#offers.settled(from, view, message.shard, message.type === 'commit')
         this.#dirty = true
@@ -337,7 +337,7 @@ export class Replicator {
     const view = views.get(model)
     if (view?.isForeign !== false) { ports.send(from, { type: 'proof', id, model, digests: shards.map(() => new Uint8Array(0)) }); return }
     // Only who has to do with the model: whoever has not been heard about it is asked first.
-    if (!view.claims.has(from) && !view.members.has(from)) { this.#context.met(view, from); return }
+    if (!view.claims.has(from) && !view.members.has(from)) { this.#context.met(view, from, from); return }
     ports.prove(model, shards, challengeSeed(nonce, from, self.id), digests => {
       this.#doubts.answered(from, model, shards, this.#context.now)
       ports.send(from, { type: 'proof', id, model, digests })
@@ -349,7 +349,7 @@ export class Replicator {
     const { id, model, shard } = offer
     const taken = this.#take(from, offer)
     if (typeof taken === 'string') { ports.send(from, { type: 'decline', id, model, shard, reason: taken }); return }
-    for (const peerId of [from, ...offer.holders]) this.#context.met(taken, peerId)
+    for (const peerId of [from, ...offer.holders]) this.#context.met(taken, peerId, from)
     ports.send(from, { type: 'accept', id, model, shard })
     if (taken.own[shard] === Own.Committed) ports.send(from, { type: 'commit', model, shard })
     this.#dirty = true

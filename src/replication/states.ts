@@ -146,7 +146,7 @@ export class States {
       view.metAt = now
     }
     if (view.told(peer.id, told, view.hearing(now, settings.proofTtlMs))) this.#context.viewChanged()
-    for (const member of told.members) this.#context.met(view, member)
+    for (const member of told.members) this.#context.met(view, member, peer.id)
   }
 
   /** The true ones among them. */

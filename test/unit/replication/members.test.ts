@@ -27,4 +27,36 @@ describe('those who are said to have to do with a model', () => {
     at.run(2)
     assert.deepEqual(at.holders(), ['self proven', 'holder proven'])
   })
+  it('are asked a few at a time, however many models they are named for, and others have their share', () => {
+    const models = Array.from({ length: 40 }, (_, i) => `m${i}`)
+    const at = new ReplicaBench({ shards: 1, models, policies: models.map(model => policyOf({ model })) })
+    const asked = new Set<string>()
+    at.answers = (to, message) => {
+      if (message.type === 'state') asked.add(to)
+      return message.type === 'state' && to.startsWith('real') ? [at.state(to, [{ model: 'm0', committed: at.all }])] : []
+    }
+    for (let i = 0; i < 10_240; i++) at.silent.add(`fake ${i}`)
+    at.says('liar', models.map((model, i) => ({ model, cached: at.all, members: Array.from({ length: 256 }, (_, member) => `fake ${i * 256 + member}`) })))
+    // Not heard before they are asked.
+    for (const id of ['real 1', 'real 2']) at.silent.add(id)
+    at.says('honest', [{ model: 'm0', cached: at.all, members: ['real 1', 'real 2'] }])
+    at.run(1)
+    assert.ok(at.watched.size < 50, String(at.watched.size))
+    for (const id of ['real 1', 'real 2']) { assert.ok(at.watched.has(id)); at.silent.delete(id) }
+    at.run(600, () => { assert.ok(at.watched.size < 50, String(at.watched.size)) })
+    assert.deepEqual(at.holders(0, 'm0').filter(holder => holder.startsWith('real')).length, 2)
+  })
+
+  it('do not put off for ever what a last copy needs, whoever names new ones all the time', () => {
+    const at = bench()
+    let names = 0
+    let firstAt: number | undefined
+    at.run(60, second => {
+      const members = Array.from({ length: 64 }, () => `fake ${names++}`)
+      for (const id of members) at.silent.add(id)
+      if (second % 4 === 0) at.says('liar', [{ cached: at.all, members }])
+      if (at.offeredTo().length > 0) firstAt ??= second
+    })
+    assert.ok((firstAt ?? Infinity) <= 35, String(firstAt))
+  })
 })
