@@ -8,6 +8,8 @@ export class Peer {
   liveness: Liveness = 'alive'
   /** When it was last heard, or first of interest. */
   heardAt: number
+  /** It was heard since it is of interest, and not only spoken of. */
+  isHeard = false
   /** Since when it has been down. */
   downAt = 0
   /** Since when it has been alive without a break, if there was one. */
@@ -137,6 +139,7 @@ export class PeerTable {
     if (peer === undefined) {
       peer = known ?? new Peer(id, now)
       peer.heardAt = now
+      peer.isHeard = false
       this.peers.set(id, peer)
     }
     return peer
@@ -163,7 +166,7 @@ export class PeerTable {
     let changed = false
     for (const peer of this.peers.values()) {
       const heard = this.#hooks.heardAt(peer.id)
-      if (heard !== undefined && heard > peer.heardAt) peer.heardAt = heard
+      if (heard !== undefined && heard >= peer.heardAt) { peer.heardAt = heard; peer.isHeard = true }
       const age = now - peer.heardAt
       if (age < this.#settings.suspectMs) {
         if (peer.liveness !== 'alive') { this.#turn(peer, 'alive', now); changed = true }
@@ -260,12 +263,16 @@ export class PeerTable {
     this.#hooks.brake(false)
   }
 
-  /** The peers that went down within the window, if that is too many or all of a domain. */
+  /**
+   * The peers that went down within the window, if that is too many or all of a domain. Who was never heard has gone nowhere: it is a name, made up
+   * or of one that has been gone for hours, and of those a newcomer is told many at once.
+   */
   #lostAtOnce (now: number): Peer[] {
     const { brakeShare, brakeWindowMs } = this.#settings
     const lost: Peer[] = []
     let known = 0
     for (const peer of this.peers.values()) {
+      if (!peer.isHeard) continue
       if (peer.liveness !== 'down') known++
       else if (now - peer.downAt <= brakeWindowMs && !peer.leaving && !this.#believed.has(peer)) { known++; lost.push(peer) }
     }
@@ -278,7 +285,7 @@ export class PeerTable {
         let others = 0
         let left = 0
         for (const peer of this.peers.values()) {
-          if (peer.liveness === 'down') continue
+          if (peer.liveness === 'down' || !peer.isHeard) continue
           if (peer.labels[level] === domain) left++
           else others++
         }

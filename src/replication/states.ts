@@ -200,7 +200,7 @@ export class States {
     const { now, views, self, draining, ports, strangers, random } = this.#context
     const models: ModelClaim[] = []
     if (!strangers.has(peer.id)) {
-      for (const view of views.values()) if (view.claims.has(peer.id) || view.members.has(peer.id)) models.push(claimOf(view, peer.id, self.id))
+      for (const view of views.values()) if (view.claims.has(peer.id) || view.members.has(peer.id)) models.push(claimOf(view, peer.id, this.#context))
     }
     // It may think that this node has some of it, from before it lost its disk.
     for (const [model, shards] of peer.unknown) if (!views.has(model)) models.push(nothingOf(model, shards))
@@ -258,16 +258,21 @@ function nothingOf (model: string, shards: number): ModelClaim {
   return { model, shards, policies: [], committed: none(), pending: none(), cached: none(), members: [] }
 }
 
-function claimOf (view: ModelView, to: string, self: string): ModelClaim {
+function claimOf (view: ModelView, to: string, { self, peers, settings, now }: Context): ModelClaim {
+  // Who is up comes first. Who went a moment ago may be waited for by who hears of it; who has been gone for longer only fills the places of others.
   const members: string[] = []
-  for (const id of view.claims.keys()) {
-    if (members.length >= MEMBERS_TOLD_MAX) break
-    if (id !== to) members.push(id)
+  for (const wanted of ['alive', 'suspect', 'down']) {
+    for (const id of view.claims.keys()) {
+      if (members.length >= MEMBERS_TOLD_MAX) break
+      const peer = peers.get(id)
+      if (id === to || peer?.liveness !== wanted || (wanted === 'down' && now - peer.downAt >= settings.graceDefaultMs)) continue
+      members.push(id)
+    }
   }
   return {
     model: view.cid,
     shards: view.shards,
-    policies: toldPolicies(view.policies, self),
+    policies: toldPolicies(view.policies, self.id),
     committed: view.bits(Own.Committed).bytes,
     pending: view.bits(Own.Pulling, Own.Broken).bytes,
     cached: view.bits(Own.Held).bytes,

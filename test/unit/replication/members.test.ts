@@ -45,6 +45,7 @@ describe('those who are said to have to do with a model', () => {
     for (const id of ['real 1', 'real 2']) { assert.ok(at.watched.has(id)); at.silent.delete(id) }
     at.run(600, () => { assert.ok(at.watched.size < 50, String(at.watched.size)) })
     assert.deepEqual(at.holders(0, 'm0').filter(holder => holder.startsWith('real')).length, 2)
+    assert.equal(at.replicator.brake, false)
   })
 
   it('do not put off for ever what a last copy needs, whoever names new ones all the time', () => {
@@ -58,5 +59,31 @@ describe('those who are said to have to do with a model', () => {
       if (at.offeredTo().length > 0) firstAt ??= second
     })
     assert.ok((firstAt ?? Infinity) <= 35, String(firstAt))
+  })
+
+  it('pull no brake when they were gone before this node heard of them', () => {
+    const at = bench(['holder'])
+    at.says('holder', [{ committed: at.all, members: gone.slice(0, 20) }])
+    at.run(300, () => { assert.equal(at.replicator.brake, false) })
+  })
+
+  it('are named to others when they are up, and those that have gone lately after them', () => {
+    const at = bench()
+    const holders = [...Array.from({ length: 70 }, (_, i) => `dead ${i}`), 'late', 'live 1', 'live 2']
+    const answers = at.answers
+    let told: string[] = []
+    at.answers = (to, message) => {
+      if (message.type === 'state' && to === 'newcomer') told = message.models[0]?.members ?? []
+      return message.type === 'state' && holders.includes(to) ? [at.state(to, [{ committed: at.all }], { ackIncarnation: message.incarnation, ackVersion: message.version })] : answers(to, message)
+    }
+    for (const id of holders) at.says(id, [{ committed: at.all }])
+    at.tick()
+    for (const id of holders.slice(0, 70)) at.silent.add(id)
+    at.run(3_600)
+    at.silent.add('late')
+    at.run(60)
+    at.says('newcomer', [{ cached: at.all }], { wantsReply: true })
+    at.tick()
+    assert.deepEqual(told, ['live 1', 'live 2', 'late'])
   })
 })
