@@ -72,7 +72,10 @@ function hourOf (count: number): Traffic {
         heardAt: () => queue.now,
         watch: peers => { watched.set(self, peers.size) },
         reachable: near,
-        find: model => { queue.after(100, () => { replicator.found(model, [...providers.get(model) ?? []], queue.now) }) },
+        find: model => {
+          queue.after(100, () => { replicator.found(model, [...providers.get(model) ?? []], queue.now) })
+          return true
+        },
         pull: ({ model, shard }) => {
           queue.after(2_000, () => {
             const shards = held.get(model) ?? new Set()

@@ -49,7 +49,7 @@ export const diskPlants: readonly Plant[] = [
     shows: 'a lost ledger is rebuilt',
     what: 'who lost its ledger waits for somebody to tell it what is wanted, and asks nobody',
     faults: ['ledger-loss', 'cache-pressure'],
-    ports: (ports, node) => ({ ...ports, find: model => { if (node.disk.ledgerLostAt === undefined) ports.find(model) } }),
+    ports: (ports, node) => ({ ...ports, find: model => node.disk.ledgerLostAt !== undefined || ports.find(model) }),
     receive: (message, _from, to) => message.type === 'state' && to.disk.ledgerLostAt !== undefined ? { ...message, models: [] } : message
   },
   {

@@ -70,7 +70,7 @@ export function createPorts (world: World, node: SimNode): ReplicaPorts {
     },
     find: cid => {
       const model = world.modelOf(cid)
-      if (model === undefined) return
+      if (model === undefined) return true
       const random = world.randoms.find
       const delay = 300 + randomInt(random, 3_000)
       const stale = random.next()
@@ -88,6 +88,7 @@ export function createPorts (world: World, node: SimNode): ReplicaPorts {
         const providers = shuffle(world.randoms.find, all).slice(0, PROVIDERS_MAX)
         node.replicator?.found(cid, providers, node.local(world.now))
       })
+      return true
     },
     pull: job => { world.transfers.pull(node, job) },
     cancel: (model, shard) => { world.transfers.cancel(node, keyOfShard(model, shard)) },

@@ -27,11 +27,11 @@ export async function * findProviders (components: { network: Network, client: D
   const seen = new Set([self])
   let wake: (() => void) | undefined
   let ended = false
-  const add = (contacts: readonly Contact[]): void => {
+  const add = (contacts: readonly Contact[], namedBy?: string): void => {
     for (const contact of contacts) {
       if (seen.has(contact.id) || seen.size > DHT_PROVIDERS_PER_SEARCH_MAX) continue
       seen.add(contact.id)
-      found.push({ peerId: contact.id, multiaddrs: [...new Set(contact.multiaddrs.map(address => withoutPeer(address.toString(), contact.id)))] })
+      found.push({ peerId: contact.id, multiaddrs: [...new Set(contact.multiaddrs.map(address => withoutPeer(address.toString(), contact.id)))], ...namedBy === undefined ? {} : { namedBy } })
     }
     wake?.()
   }
@@ -45,7 +45,7 @@ export async function * findProviders (components: { network: Network, client: D
       ask: async (contact, signal) => {
         init.onAsked?.(contact.id)
         const answer = await client.getProviders(contact, init.digest, signal)
-        add(answer.providers.slice(0, DHT_PROVIDERS_PER_ANSWER_MAX))
+        add(answer.providers.slice(0, DHT_PROVIDERS_PER_ANSWER_MAX), contact.id)
         return answer.closer
       }
     })

@@ -6,6 +6,8 @@ export interface Provider {
   peerId: string
   /** May be empty when the peer's addresses are known from elsewhere. */
   multiaddrs: string[]
+  /** Who named it first: another peer; missing: somebody who told this node. */
+  namedBy?: string
 }
 
 export interface FindOptions extends AbortOptions {

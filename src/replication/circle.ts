@@ -7,6 +7,8 @@ import type { States } from './states.ts'
 
 const FIND_EVERY_MS = 10 * 60_000
 const FIND_ALONE_MS = 30_000
+/** Where there was no room for a search it is asked for again within this time. */
+const FIND_AGAIN_MS = 20_000
 /** A holder that has been down for this long is not coming back. */
 const FORGET_DOWN_MS = 24 * 60 * 60_000
 /** Peers that are said to have to do with a model and have not said so. */
@@ -109,10 +111,10 @@ export class Circle {
     const { now, ports, wake, random } = this.#context
     const every = view.claims.size === 0 ? FIND_ALONE_MS : FIND_EVERY_MS
     if (now < view.findAt + every) { wake(view.findAt + every); return }
-    view.findAt = now + random.next() * every / 10
     view.askedAt ??= now
+    // At some time, so that those that were searched for before do not always come first.
+    view.findAt = ports.find(view.cid) ? now + random.next() * every / 10 : now - every + random.next() * FIND_AGAIN_MS
     wake(view.findAt + every)
-    ports.find(view.cid)
   }
 
   /** Claims of those who have nothing of it, or are gone for good, go. */

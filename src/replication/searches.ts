@@ -1,5 +1,7 @@
 import type { Libp2p } from '@libp2p/interface'
-import { NodeStoppedError, REPLICA_FOUND_MAX, REPLICA_SEARCHES_MAX, REPLICA_SEARCHES_WAITING_MAX, Semaphore, asError, throwIfAborted, type Clock, type Logger } from '../base/index.ts'
+import {
+  DHT_PROVIDERS_PER_SEARCH_MAX, NodeStoppedError, REPLICA_FOUND_MAX, REPLICA_SEARCHES_MAX, REPLICA_SEARCHES_WAITING_MAX, Semaphore, asError, throwIfAborted, type Clock, type Logger
+} from '../base/index.ts'
 import type { ContentRouter, Provider } from '../discovery/index.ts'
 import { parseModelCid } from '../model/index.ts'
 
@@ -27,13 +29,15 @@ export class Searches {
     this.#found = found
   }
 
-  /** One search of a model at a time; those beyond the bound are asked for again by who needs them. */
-  find (model: string): void {
-    if (this.#stopping.signal.aborted || this.#open.has(model) || this.#open.size >= REPLICA_SEARCHES_WAITING_MAX) return
+  /** One search of a model at a time. False beyond the bound: whoever needs it asks again. */
+  find (model: string): boolean {
+    if (this.#open.has(model)) return true
+    if (this.#stopping.signal.aborted || this.#open.size >= REPLICA_SEARCHES_WAITING_MAX) return false
     const { signal } = this.#stopping
     this.#open.set(model, this.#places.run(async () => { await this.#search(model) }, signal).catch(error => {
       if (!signal.aborted) this.#components.logger.debug({ model, error: asError(error).message }, 'a search for holders failed')
     }).finally(() => { this.#open.delete(model) }))
+    return true
   }
 
   async stop (): Promise<void> {
@@ -53,19 +57,20 @@ export class Searches {
     const { router, clock, learn } = this.#components
     const late = new AbortController()
     const cancel = clock.setTimeout(() => { late.abort(new Error('the search took too long')) }, SEARCH_MS)
-    const peerIds: string[] = []
+    const found: Provider[] = []
     try {
       for await (const provider of router.findProviders(parseModelCid(model), { signal: AbortSignal.any([late.signal, this.#stopping.signal]) })) {
-        await learn(provider)
-        peerIds.push(provider.peerId)
-        if (peerIds.length >= REPLICA_FOUND_MAX) break
+        found.push(provider)
+        if (found.length >= DHT_PROVIDERS_PER_SEARCH_MAX) break
       }
     } catch (error) {
       if (this.#stopping.signal.aborted || !late.signal.aborted) throw error
     } finally {
       cancel()
     }
-    return peerIds
+    const chosen = inTurns(found, REPLICA_FOUND_MAX)
+    for (const provider of chosen) await learn(provider)
+    return chosen.map(({ peerId }) => peerId)
   }
 
   /** Whether a peer is connected before the time of a search is over. Throws when this stops. */
@@ -89,4 +94,22 @@ export class Searches {
     throwIfAborted(signal)
     return connected
   }
+}
+
+/** One of each who named some, and again until there are so many: whoever answers first, with the most names, is not the only one heard. */
+function inTurns (providers: readonly Provider[], count: number): Provider[] {
+  const named = new Map<string | undefined, Provider[]>()
+  for (const provider of providers) {
+    const list = named.get(provider.namedBy)
+    if (list === undefined) named.set(provider.namedBy, [provider])
+    else list.push(provider)
+  }
+  const chosen: Provider[] = []
+  for (let turn = 0; chosen.length < Math.min(count, providers.length); turn++) {
+    for (const list of named.values()) {
+      const provider = list[turn]
+      if (provider !== undefined && chosen.length < count) chosen.push(provider)
+    }
+  }
+  return chosen
 }

@@ -242,7 +242,7 @@ export class Replication {
       heardAt: peerId => this.#protocol.heardAt(peerId),
       watch: peerIds => { this.#protocol.watch(peerIds) },
       reachable: () => network.getPeers().map(peer => peer.toString()).filter(peerId => !isBanned(peerId)),
-      find: model => { this.#searches.find(model) },
+      find: model => this.#searches.find(model),
       pull: job => {
         this.#watch.keep(job.model, true) // its bytes come before the next look
         this.#pulls.start(job)

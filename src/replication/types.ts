@@ -148,8 +148,8 @@ export interface ReplicaPorts {
   watch: (peerIds: ReadonlySet<string>) => void
   /** Peers that can be reached now, to ask for space. */
   reachable: () => string[]
-  /** Looks for providers of the model; answered by found(). */
-  find: (model: string) => void
+  /** Looks for providers of the model; answered by found(). False: not now, as too many others are looked for. */
+  find: (model: string) => boolean
   /** Brings a shard here, verified and durable; answered by pulled(). */
   pull: (job: PullJob) => void
   /** Ends a pull; not answered any more. */

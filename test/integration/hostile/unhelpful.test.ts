@@ -1,16 +1,13 @@
 import assert from 'node:assert/strict'
 import { connect } from 'node:net'
-import { generateKeyPair } from '@libp2p/crypto/keys'
 import type { Stream } from '@libp2p/interface'
-import { peerIdFromPrivateKey } from '@libp2p/peer-id'
-import { multiaddr } from '@multiformats/multiaddr'
-import { varint } from 'multiformats'
 import { INVENTORY_STREAMS_PER_PEER_MAX, KiB, MiB, STREAMS_PER_PEER_MAX, SWARM_HANDSHAKE_MS, seededRandom } from '../../../src/base/index.ts'
 import { KAD_PROTOCOL } from '../../../src/discovery/network.ts'
 import { BLOCK_PROTOCOL, INVENTORY_PROTOCOL, NOT_HERE, REQUEST, encodeChange, encodeHead, encodeIds, encodeRequests, encodeState } from '../../../src/transfer/messages.ts'
 import { fastClock } from '../../../scripts/lib/fast-clock.ts'
 import { contentOf, sampleOf } from '../../compliance/store-fixtures.ts'
 import { Cluster } from '../../support/cluster.ts'
+import { fakeProviders } from '../../support/fake-providers.ts'
 import { HostilePeer, aboutBlocks, dataFrames, truth, type Say } from '../../support/hostile-peer.ts'
 import { until } from '../../support/until.ts'
 
@@ -288,20 +285,6 @@ describe('hostile: floods', function () {
     assert.equal((await loader.load(sample.cid)).bytes, sample.bytes)
   })
 })
-
-/** A field of a protobuf message, and one of kad-dht's answers made of them: fake providers, for whatever was asked. */
-function field (number: number, bytes: Uint8Array): Uint8Array {
-  return Buffer.concat([Buffer.of(number << 3 | 2), varint.encodeTo(bytes.length, new Uint8Array(varint.encodingLength(bytes.length))), bytes])
-}
-
-async function fakeProviders (count: number): Promise<Uint8Array> {
-  const providers = await Promise.all(Array.from({ length: count }, async (_, i) => {
-    const id = peerIdFromPrivateKey(await generateKeyPair('Ed25519')).toMultihash().bytes
-    return field(9, Buffer.concat([field(1, id), field(2, multiaddr(`/memory/nobody-${i}`).bytes)]))
-  }))
-  const message = Buffer.concat([Buffer.of(0x08, 3), ...providers])
-  return Buffer.concat([varint.encodeTo(message.length, new Uint8Array(varint.encodingLength(message.length))), message])
-}
 
 describe('hostile: connections that say nothing', function () {
   this.timeout(30_000)

@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict'
 import { setTimeout as wait } from 'node:timers/promises'
-import { silentLogger, systemClock } from '../../../src/base/index.ts'
+import { REPLICA_FOUND_MAX, silentLogger, systemClock } from '../../../src/base/index.ts'
+import { KAD_PROTOCOL } from '../../../src/discovery/network.ts'
 import { Searches } from '../../../src/replication/searches.ts'
 import { randomCid } from '../../compliance/router.ts'
 import { Swarm } from '../discovery/swarm.ts'
+import { fakeProviders } from '../../support/fake-providers.ts'
 import { until } from '../../support/until.ts'
 
 const DAG_CBOR = 0x71
@@ -62,5 +64,27 @@ describe('searches for who has a model', () => {
     searches.find(randomCid(DAG_CBOR).toString())
     await until('it is found', () => found.length > 0)
     assert.deepEqual(found, [[]])
+  })
+  it('hear of who has it beside a liar that names a hundred others', async () => {
+    await swarm.spawn(1)
+    const cid = randomCid(DAG_CBOR)
+    await swarm.connect(swarm.nodes.slice(0, 3))
+    swarm.node(1).router.announce([cid], { urgent: true })
+    await until('it is announced', () => swarm.node(1).router.status().announced > 0)
+    const answer = await fakeProviders(100)
+    const { network } = swarm.node(3)
+    await network.unhandle(KAD_PROTOCOL)
+    await network.handle(KAD_PROTOCOL, stream => {
+      stream.addEventListener('message', () => { if (stream.writeStatus === 'writable') stream.send(answer) })
+    })
+    await swarm.connect([swarm.node(0), swarm.node(3)])
+    const namedBy = new Map<string, string | undefined>()
+    for await (const provider of swarm.node(0).router.findProviders(cid)) namedBy.set(provider.peerId, provider.namedBy)
+    assert.equal([...namedBy.values()].filter(by => by === swarm.node(3).peerId).length, 100)
+    assert.notEqual(namedBy.get(swarm.node(1).peerId), swarm.node(3).peerId)
+    searches.find(cid.toString())
+    await until('it is found', () => found.length > 0)
+    assert.equal(found[0]?.length, REPLICA_FOUND_MAX, 'the liar was asked')
+    assert.ok(found[0].includes(swarm.node(1).peerId))
   })
 })

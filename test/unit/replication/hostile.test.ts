@@ -34,7 +34,7 @@ class Victim {
       heardAt: id => this.silentSince.get(id) ?? this.now,
       watch: () => undefined,
       reachable: () => this.reachable,
-      find: () => { this.searches++ },
+      find: () => { this.searches++; return true },
       pull: job => { this.pulls.push(job) },
       cancel: () => undefined,
       prove: (_model, shards, seed, done, asker) => {

@@ -44,7 +44,7 @@ class Bench {
         if (this.throwsOnReachable) throw new Error('a bug')
         return this.reachable
       },
-      find: () => { this.searches++ },
+      find: () => { this.searches++; return true },
       pull: job => { this.pulls.push(job) },
       cancel: () => undefined,
       prove: (_model, shards, nonce, done) => { done(shards.map(shard => new Uint8Array([shard, ...nonce]))) },
