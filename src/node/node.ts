@@ -263,7 +263,7 @@ export class Node implements ShoalNode {
       ...(origin === undefined ? {} : { origin: origin.status() }),
       labels: this.#settings.labels
     }
-    return { ...status, problems: problemsOf(status, this.#settings, this.peers().filter(peer => peer.banned), models, cid => this.#isPartOnPurpose(cid), replication.problems(report)) }
+    return { ...status, problems: problemsOf(status, this.#settings, this.peers().filter(peer => peer.banned), models, cid => this.#isPartOnPurpose(cid), replication.problems(report), this.#components.peers.unreached) }
   }
 
   invite (): string {

@@ -15,7 +15,9 @@ export function problemsOf (
   models: StoredModel[],
   /** Loaded now, or held in part on purpose. */
   isPartOnPurpose: (cid: string) => boolean,
-  replication: string[]
+  replication: string[],
+  /** Peers of former times, of which none answers. */
+  unreached = 0
 ): string[] {
   const problems: string[] = []
   const { storage, announce } = status
@@ -40,6 +42,7 @@ export function problemsOf (
     problems.push('more is held than storage.quota allows, all of it pinned, published or in use; unpin or remove models, or raise the quota')
   }
   if (status.peersConnected === 0 && settings.join.length > 0) problems.push('no peer is connected: none of the peers to join answers; check their addresses and the swarm key')
+  else if (status.peersConnected === 0 && unreached > 0) problems.push(`no peer is connected: none that this node remembers answers (${unreached} in all); check that they run and that the network between them and this node is up`)
   if (announce.lagMs > ANNOUNCE_LAG_PROBLEM_MS) problems.push(`announcing is ${Math.round(announce.lagMs / 3_600_000)} h late: others may not find what is here`)
   if (banned.length > 0) problems.push(`${banned.length} ${banned.length === 1 ? 'peer is' : 'peers are'} banned for misbehaving: see shoal peers`)
   return problems

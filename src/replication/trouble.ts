@@ -16,6 +16,8 @@ const REASONS: Record<DeclineReason, string> = {
 /** Watches for how long what should mend itself has not, and why. Pure. */
 export class Trouble {
   readonly #belowMinSince = new Map<string, number>()
+  /** The most replicas that each model had of all its shards: who never had others is alone on purpose. */
+  readonly #most = new Map<string, number>()
   readonly #declined = new Map<string, { reason: DeclineReason, at: number }>()
   #drain: { left: number, since: number, waits: boolean } | undefined
 
@@ -26,6 +28,9 @@ export class Trouble {
   /** `drain.waits`: for holders that are away. */
   look (models: readonly ModelReplication[], drain: DrainStatus & { waits: boolean } | undefined, now: number): void {
     const below = new Set(models.filter(({ replicasMin, min }) => replicasMin < min).map(({ model }) => model))
+    const known = new Set(models.map(({ model }) => model))
+    for (const model of this.#most.keys()) if (!known.has(model)) this.#most.delete(model)
+    for (const { model, replicasMin } of models) this.#most.set(model, Math.max(replicasMin, this.#most.get(model) ?? 0))
     for (const model of this.#belowMinSince.keys()) if (!below.has(model)) this.#belowMinSince.delete(model)
     for (const model of below) if (!this.#belowMinSince.has(model)) this.#belowMinSince.set(model, now)
     for (const [model, { at }] of this.#declined) if (now - at > REASON_MEMORY_MS) this.#declined.delete(model)
@@ -40,7 +45,9 @@ export class Trouble {
     if (state.brake) problems.push('many peers vanished at once: until they are back or a while has passed, only last copies are repaired and nothing is let go; check the network between the nodes')
     for (const { model, replicasMin, min } of state.models) {
       const since = this.#belowMinSince.get(model)
-      if (!state.connected || since === undefined || now - since < PATIENCE_MS) continue
+      if (since === undefined || now - since < PATIENCE_MS) continue
+      // Of one that is alone: what others had.
+      if (!state.connected && (this.#most.get(model) ?? 0) <= Math.max(1, replicasMin)) continue
       problems.push(`${model} has ${replicasMin} of at least ${min} replicas${this.#why(model, min, state.reachable)}; see shoal show ${model}`)
     }
     if (this.#drain !== undefined && now - this.#drain.since >= PATIENCE_MS) {

@@ -5,10 +5,10 @@ import type { NodeStatus } from '../../../src/node/types.ts'
 import { FakeNode } from '../api/fake-node.ts'
 
 describe('problems of a node', () => {
-  const problems = async (change: (status: NodeStatus) => void): Promise<string[]> => {
+  const problems = async (change: (status: NodeStatus) => void, unreached = 0): Promise<string[]> => {
     const status = await new FakeNode().status()
     change(status)
-    return problemsOf(status, resolveSettings(), [], [], () => false, [])
+    return problemsOf(status, resolveSettings(), [], [], () => false, [], unreached)
   }
 
   it('are none when there are none', async () => {
@@ -24,5 +24,10 @@ describe('problems of a node', () => {
     const [problem = ''] = await problems(({ storage }) => { storage.volumeFreeBytes = 1_000 })
     assert.match(problem, /less than 1 GiB is free on the data volume; .*shoal rm CID.*storage\.quota/)
     assert.doesNotMatch(problem, /free some with: shoal gc/)
+  })
+  it('say that a node is alone which remembers others, and not of one that never had any', async () => {
+    assert.deepEqual(await problems(status => { status.peersConnected = 0 }), [])
+    assert.match((await problems(status => { status.peersConnected = 0 }, 3)).join(), /^no peer is connected: none that this node remembers answers \(3 in all\)/)
+    assert.deepEqual(await problems(status => { status.peersConnected = 1 }, 3), [])
   })
 })

@@ -25,6 +25,22 @@ describe('what replication cannot mend by itself', () => {
     assert.deepEqual(trouble.problems(state(1), 13 * MINUTE), [])
   })
 
+  it('is told by a node that is alone where others had replicas, and not by one that never had others', () => {
+    const alone = { connected: false, reachable: 0 }
+    const first = new Trouble()
+    for (let minute = 0; minute <= 10; minute++) first.look([model(1)], undefined, minute * MINUTE)
+    assert.deepEqual(first.problems(state(1, alone), 10 * MINUTE), [])
+    first.look([model(0)], undefined, 11 * MINUTE)
+    assert.deepEqual(first.problems(state(0, alone), 11 * MINUTE), [], 'it drains')
+    const left = new Trouble()
+    left.look([model(3)], undefined, 0)
+    for (let minute = 1; minute <= 10; minute++) left.look([model(1)], undefined, minute * MINUTE)
+    assert.match(left.problems(state(1, alone), 10 * MINUTE).join(), /^m has 1 of at least 2 replicas: only 0 other nodes are connected; see shoal show m$/)
+    left.look([], undefined, 11 * MINUTE)
+    for (let minute = 12; minute <= 20; minute++) left.look([model(1)], undefined, minute * MINUTE)
+    assert.deepEqual(left.problems(state(1, alone), 20 * MINUTE), [], 'what was removed is forgotten')
+  })
+
   it('is the brake, and a drain that does not get on', () => {
     const trouble = new Trouble()
     assert.equal(trouble.problems(state(3, { brake: true }), 0).length, 1)
