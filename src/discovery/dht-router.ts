@@ -6,7 +6,7 @@ import { Contacts } from './contacts.ts'
 import { DhtClient } from './dht-client.ts'
 import { dhtDigest, kadIdOfDigest, kadIdOfPeer } from './dht-key.ts'
 import { findProviders } from './find-providers.ts'
-import { CLOSEST_PEERS, lookup } from './lookup.ts'
+import { CLOSEST_PEERS, lookup, type LookupInit } from './lookup.ts'
 import type { Network } from './network.ts'
 import type { AnnounceOptions, ContentRouter, FindOptions, Provider, RouterStatus } from './router.ts'
 import { Sweep, announceOne, type SweepComponents } from './sweep.ts'
@@ -224,7 +224,7 @@ class DhtRouter implements ContentRouter {
     const digest = dhtDigest(cid)
     const nearest = this.#contacts.nearest(kadIdOfDigest(digest), CLOSEST_PEERS)
     if (nearest.length === 0) return // it is in the queue, which a first peer wakes
-    const components = { ...this.#sweepComponents(), closest: async (digest: Uint8Array, signal: AbortSignal) => await this.#closest(digest, signal, quiet) }
+    const components = { ...this.#sweepComponents(), closest: async (digest: Uint8Array, signal: AbortSignal) => await this.#closest(digest, signal, { quiet }) }
     const ok = await announceOne(components, digest, nearest, this.#stopped.signal)
     if (!ok) { this.#failed++; return }
     this.#announced++
@@ -335,13 +335,13 @@ class DhtRouter implements ContentRouter {
     const { clock, random, logger } = this.#init
     const queue = this.#queue
     if (queue === undefined) throw new TypeError('the router is not started')
-    return { queue, client: this.#client, clock, random, logger, closest: async (digest, signal) => await this.#closest(digest, signal) }
+    return { queue, client: this.#client, clock, random, logger, closest: async (digest, signal, onCutShort) => await this.#closest(digest, signal, onCutShort === undefined ? {} : { onCutShort }) }
   }
 
-  async #closest (digest: Uint8Array, signal: AbortSignal, quiet = Infinity): Promise<Contact[]> {
+  async #closest (digest: Uint8Array, signal: AbortSignal, more: Pick<LookupInit, 'quiet' | 'onCutShort'>): Promise<Contact[]> {
     const target = kadIdOfDigest(digest)
     return await lookup({
-      quiet,
+      ...more,
       target,
       seeds: this.#contacts.nearest(target, CLOSEST_PEERS),
       self: this.#self,

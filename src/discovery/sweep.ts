@@ -9,7 +9,7 @@ export interface SweepComponents {
   queue: AnnounceQueue
   client: DhtClient
   /** The nearest peers to the key with this digest. */
-  closest: (digest: Uint8Array, signal: AbortSignal) => Promise<Contact[]>
+  closest: (digest: Uint8Array, signal: AbortSignal, onCutShort?: () => void) => Promise<Contact[]>
   clock: Clock
   random: Random
   logger: Logger
@@ -50,7 +50,7 @@ export class Sweep {
       signal.throwIfAborted()
       const first = queue.next(after, horizon)
       if (first === undefined) return total
-      const region = await exploreRegion(first.digest, async digest => await closest(digest, signal), random)
+      const region = await exploreRegion(first.digest, async (digest, onCutShort) => await closest(digest, signal, onCutShort), random)
       const { announced, failed } = await this.#announceRegion(region, first, horizon, signal)
       total.announced += announced
       total.failed += failed

@@ -78,6 +78,52 @@ describe('a lookup', () => {
     assert.ok(asked <= DHT_LOOKUP_ASKED_MAX, `asked ${asked}`)
   })
 
+  let made = 0
+  /** Nearer than any that is there, each nearer than those before. */
+  const madeUp = (target: Uint8Array, count: number): Contact[] => Array.from({ length: count }, () => {
+    const kadId = target.slice()
+    const view = new DataView(kadId.buffer)
+    view.setUint32(28, (view.getUint32(28) ^ (0xffff_ffff - made++)) >>> 0)
+    return { ...swarm.contacts[0] as Contact, id: `made up ${made}`, kadId }
+  })
+
+  it('finds the nearest beside a dozen that answer and name nearer ones that are not there', async () => {
+    const own = seededRandom(SEED + 2)
+    for (let round = 0; round < 10; round++) {
+      const target = own.bytes(32)
+      const liars = new Set(ids(swarm.nearest(target, 100)).filter((_, i) => i % 8 === 0))
+      let asked = 0
+      let isCutShort = false
+      const found = await lookup({
+        target,
+        seeds: swarm.contacts.slice(round, round + 20),
+        self: 'nobody',
+        signal: forever,
+        onCutShort: () => { isCutShort = true },
+        ask: async contact => {
+          asked++
+          if (contact.id.startsWith('made up')) throw new Error('nobody there')
+          return liars.has(contact.id) ? madeUp(target, 20) : swarm.knownBy(contact, target)
+        }
+      })
+      assert.deepEqual(ids(found), ids(swarm.nearest(target, 20)), `round ${round}`)
+      assert.ok(!isCutShort && asked < DHT_LOOKUP_ASKED_MAX, `asked ${asked}`)
+    }
+  })
+
+  it('says so when it may ask no more and has not come to its end, and not else', async () => {
+    const target = random.bytes(32)
+    let times = 0
+    const find = async (ask: (contact: Contact) => Contact[]): Promise<number> => {
+      times = 0
+      await lookup({ target, seeds: swarm.contacts.slice(0, 20), self: 'nobody', signal: forever, onCutShort: () => { times++ }, ask: async contact => await Promise.resolve(ask(contact)) })
+      return times
+    }
+    assert.equal(await find(() => madeUp(target, 20)), 1, 'each answers, and names others that answer')
+    assert.equal(await find(contact => swarm.knownBy(contact, target)), 0)
+    assert.equal(await find(() => []), 0)
+  })
+
   it('ends with the signal, and tells those it had asked', async () => {
     const stop = new AbortController()
     const told: boolean[] = []

@@ -29,6 +29,23 @@ describe('a region', () => {
     })
   }
 
+  it('is the key alone where a lookup was cut short, the first or a later one', async () => {
+    const random = seededRandom(SEED)
+    const swarm = await simulatedSwarm(400, random)
+    for (const cut of [1, 2]) {
+      const digest = random.bytes(32)
+      const place = kadIdOfDigest(digest)
+      let lookups = 0
+      const region = await exploreRegion(digest, async (digest, onCutShort) => {
+        if (++lookups !== cut) return swarm.nearest(kadIdOfDigest(digest), 20)
+        onCutShort()
+        return swarm.nearest(kadIdOfDigest(digest), 400).slice(-20)
+      }, random)
+      assert.deepEqual([region.low, region.high, region.peers.length], [place, place, 20])
+      assert.equal(lookups, cut, 'nothing more is asked')
+    }
+  })
+
   it('holds the key it was explored for, and with nobody is everything', async () => {
     const random = seededRandom(SEED)
     const swarm = await simulatedSwarm(200, random)
