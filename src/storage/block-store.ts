@@ -89,11 +89,10 @@ export class BlockStore implements ModelStore {
       let catalog: Catalog | undefined
       try {
         catalog = new Catalog(catalogPath)
-        if (catalog.isNew) catalog.rebuilding = true
         if (catalog.rebuilding) {
           const models = await rebuildCatalog(catalog, this.#bytes, this.#stopping.signal)
           if (models > 0) logger.warn({ models }, 'the catalog is rebuilt; every block is hashed once')
-          catalog.rebuilding = false
+          catalog.rebuilt()
         }
         const core = this.#core(catalog)
         loadRegistry(core)

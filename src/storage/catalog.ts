@@ -27,6 +27,8 @@ CREATE TABLE blocks (
 ) STRICT, WITHOUT ROWID;
 PRAGMA user_version = ${SCHEMA_VERSION};
 `
+/** In the transaction that makes the tables: an empty catalog that is not marked says that nothing is here, and all files are leftovers. */
+const REBUILDING = 'INSERT OR IGNORE INTO state (name, value) VALUES (\'rebuilding\', 1)'
 /** Places of a file beside the one that is read. Came later: whoever does not know it does without. */
 const PLACES = `CREATE TABLE IF NOT EXISTS places (
   file INTEGER NOT NULL, position INTEGER NOT NULL, path TEXT NOT NULL, size INTEGER NOT NULL, mtime REAL NOT NULL, ino TEXT NOT NULL, PRIMARY KEY (file, position)
@@ -72,9 +74,6 @@ export class Catalog implements Disposable {
   readonly #durable: boolean
   readonly #statements = new Map<string, StatementSync>()
 
-  /** It held nothing when it was opened. */
-  readonly isNew: boolean
-
   /** `:memory:` for a store without a disk. Throws what SQLite throws; a file that is no catalog is told by isCatalogCorrupt. */
   constructor (path: string) {
     this.#durable = path !== ':memory:'
@@ -82,8 +81,7 @@ export class Catalog implements Disposable {
     try {
       if (this.#durable) this.#database.exec('PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -16384')
       const version = integer(this.#get('PRAGMA user_version'), 'user_version')
-      this.isNew = version === 0
-      if (version === 0) this.#database.exec(`BEGIN IMMEDIATE; ${SCHEMA} COMMIT`)
+      if (version === 0) this.#database.exec(`BEGIN IMMEDIATE; ${SCHEMA} ${REBUILDING}; COMMIT`)
       else if (version !== SCHEMA_VERSION) throw new UnknownSchemaError(`its schema has the version ${version}`)
       else if (this.#durable) this.#check()
       this.#database.exec(PLACES)
@@ -95,10 +93,7 @@ export class Catalog implements Disposable {
 
   /** True from when a new catalog is made until all that was kept beside the old one is in it. */
   get rebuilding (): boolean { return this.#find('SELECT value FROM state WHERE name = \'rebuilding\'') !== undefined }
-  set rebuilding (value: boolean) {
-    if (value) this.#run('INSERT OR IGNORE INTO state (name, value) VALUES (\'rebuilding\', 1)')
-    else this.#run('DELETE FROM state WHERE name = \'rebuilding\'')
-  }
+  rebuilt (): void { this.#run('DELETE FROM state WHERE name = \'rebuilding\'') }
 
   /** Throws UnknownSchemaError for a row that is not what was written: SQLite itself would not notice a flipped bit. */
   files (): FileRow[] {

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { open, readFile, readdir, rm, stat, truncate, writeFile } from 'node:fs/promises'
 import { NodeStoppedError, silentLogger } from '../../../src/base/index.ts'
+import { Catalog } from '../../../src/storage/catalog.ts'
 import { fileOf, fileStore, load, smallModel, writeBlock, type Sample } from '../../compliance/store-fixtures.ts'
 import { contentAt, onDisk, twoFiles } from './on-disk.ts'
 
@@ -103,6 +104,15 @@ describe('files: a lost catalog', () => {
       const cut = fileStore(disk.directory)
       const starting = cut.start()
       await Promise.all([assert.rejects(starting, { name: 'NodeStoppedError' }), cut.stop()])
+    })
+    await check(models)
+  })
+
+  it('is rebuilt though the last start ended as soon as it had made a new one', async () => {
+    const models = await placed()
+    await reopen(async () => {
+      await removeCatalog()
+      new Catalog(at('catalog.sqlite'))[Symbol.dispose]()
     })
     await check(models)
   })
