@@ -1,6 +1,7 @@
 import { rename, rm } from 'node:fs/promises'
+import { dirname } from 'node:path'
 import { CID } from 'multiformats/cid'
-import { Bitfield, HashMismatchError, InvalidManifestError, asError, throwIfAborted } from '../base/index.ts'
+import { Bitfield, HashMismatchError, InvalidManifestError, asError, syncDirectory, throwIfAborted } from '../base/index.ts'
 import { decodeFileIndex, decodeManifest, parseModelCid, verifyBytes } from '../model/index.ts'
 import type { Blocks } from './blocks.ts'
 import type { ByteStore, SavedModel } from './byte-store.ts'
@@ -14,10 +15,15 @@ import { FileRecord, ModelRecord, offsetsOf, type FileDetails } from './records.
 /** How much is hashed between two notes of how far it got, so that a long rescan can be cut short and go on. */
 const RESCAN_STEP_BYTES = 256 * 1024 * 1024
 
-/** Sets a catalog aside that cannot be read, or no more be trusted. */
+/**
+ * Sets a catalog aside that cannot be read, or no more be trusted. Its log goes later than itself: cut short, a log without a catalog
+ * means nothing to SQLite, but a catalog without its log would be believed, and is that of an earlier day.
+ */
 export async function setCatalogAside (path: string): Promise<void> {
-  for (const suffix of ['-wal', '-shm']) await rm(path + suffix, { force: true })
   await rename(path, `${path}.damaged`)
+  await syncDirectory(dirname(path))
+  for (const suffix of ['-wal', '-shm']) await rm(path + suffix, { force: true })
+  await syncDirectory(dirname(path)) // or the old log could stand beside the new catalog
 }
 
 export function isDamage (error: unknown): boolean {

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
-import { open, readFile, readdir, rm, stat, truncate, writeFile } from 'node:fs/promises'
+import { mkdir, open, readFile, readdir, rm, rmdir, stat, truncate, writeFile } from 'node:fs/promises'
 import { NodeStoppedError, silentLogger } from '../../../src/base/index.ts'
 import { Catalog } from '../../../src/storage/catalog.ts'
+import { setCatalogAside } from '../../../src/storage/recover.ts'
 import { fileOf, fileStore, load, smallModel, writeBlock, type Sample } from '../../compliance/store-fixtures.ts'
 import { contentAt, onDisk, twoFiles } from './on-disk.ts'
 
@@ -113,6 +114,18 @@ describe('files: a lost catalog', () => {
     await reopen(async () => {
       await removeCatalog()
       new Catalog(at('catalog.sqlite'))[Symbol.dispose]()
+    })
+    await check(models)
+  })
+
+  it('is never left without its log: what is set aside goes before that', async () => {
+    const models = await placed()
+    await reopen(async () => {
+      await writeFile(at('catalog.sqlite-wal'), 'what was recorded last')
+      await mkdir(at('catalog.sqlite-shm')) // so that it is cut short after the log
+      await assert.rejects(setCatalogAside(at('catalog.sqlite')))
+      assert.ok(!(await readdir(disk.directory)).includes('catalog.sqlite'))
+      await rmdir(at('catalog.sqlite-shm'))
     })
     await check(models)
   })
