@@ -42,7 +42,7 @@ interface FileResult { entry: ManifestFile, index: Encoded<FileIndex>, newBytes:
  */
 export async function publish (components: PublishComponents, path: string, options: PublishOptions = {}): Promise<AddResult> {
   const started = components.clock.monotonic()
-  const tree = await listSource(path, { follow: options.follow ?? false, followWithin: options.followWithin, ownDirectory: options.ownDirectory, signal: options.signal })
+  const tree = await listSource(path, { follow: options.follow ?? false, followWithin: options.followWithin, ownDirectory: options.ownDirectory, inPlace: options.inPlace, signal: options.signal })
   const results: FileResult[] = []
   let bytesDone = 0
   const told = (file: SourceFile) => (bytes: number): void => {

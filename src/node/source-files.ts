@@ -25,6 +25,8 @@ export interface SourceOptions extends AbortOptions {
   followWithin?: readonly string[] | undefined
   /** The data directory of this node: nothing in it is taken, but models. */
   ownDirectory?: string | undefined
+  /** They are to be referenced where they are: then not even models of the data directory. */
+  inPlace?: boolean | undefined
 }
 
 interface Walk extends SourceOptions { own: OwnFiles | undefined }
@@ -40,7 +42,7 @@ export async function listSource (path: string, given: SourceOptions): Promise<S
   const options: Walk = {
     ...given,
     followWithin: given.followWithin === undefined ? undefined : await realDirectories(given.followWithin),
-    own: ownDirectory === undefined ? undefined : await OwnFiles.of(ownDirectory).catch(error => { throw unreadable(ownDirectory, error) })
+    own: ownDirectory === undefined ? undefined : await OwnFiles.of(ownDirectory, { inPlace: given.inPlace ?? false }).catch(error => { throw unreadable(ownDirectory, error) })
   }
   const top = await look(path, options)
   const real = await realpath(path).catch(error => { throw unreadable(path, error) })

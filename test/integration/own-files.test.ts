@@ -4,6 +4,7 @@ import { link, mkdir, readdir, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { createNode } from '../../src/node/index.ts'
+import { listSource } from '../../src/node/source-files.ts'
 import type { ShoalNode } from '../../src/node/types.ts'
 import { temporaryDirectory, writeTree } from '../support/files.ts'
 
@@ -84,6 +85,29 @@ describe('the files a node lives by', () => {
     assert.equal((await node.add(linked, { follow: true })).cid, cid)
     const [file = ''] = await readdir(join(dataDirectory, 'files'))
     assert.equal((await node.add(join(dataDirectory, 'files', file))).bytes, 300_000)
+  })
+
+  it('are not even models when they are to be referenced in place: the node removes what it does not need', async () => {
+    const mine = join(dataDirectory, 'models', 'my-llama')
+    await writeTree(mine, { 'model.bin': 1_000 })
+    const linked = join(top.path, 'mine')
+    await symlink(mine, linked)
+    const [file = ''] = await readdir(join(dataDirectory, 'files'))
+    for (const path of [mine, join(mine, 'model.bin'), linked, join(dataDirectory, 'files', file), join(dataDirectory, 'models')]) {
+      await assert.rejects(node.add(path, { inPlace: true, follow: true }), { name: 'UsageError', message: /without --in-place/ }, path)
+    }
+    assert.equal((await node.add(mine)).bytes, 1_000)
+  })
+
+  it('are not models in place either where their directory is on another volume', async () => {
+    const other = join(top.path, 'other')
+    const directory = join(top.path, 'linked-data')
+    await writeTree(other, { 'mine/model.bin': 1_000 })
+    await mkdir(directory)
+    await symlink(other, join(directory, 'models'))
+    for (const path of [join(other, 'mine'), join(directory, 'models', 'mine', 'model.bin')]) {
+      await assert.rejects(listSource(path, { follow: true, ownDirectory: directory, inPlace: true }), { name: 'UsageError', message: /without --in-place/ }, path)
+    }
   })
 
   it('are not what clients write beside the socket to have it added', async () => {
