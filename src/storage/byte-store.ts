@@ -33,7 +33,8 @@ export interface SavedModel {
 
 export interface Leftovers {
   bytes: number
-  remove: () => Promise<void>
+  /** Says how many bytes that freed. What cannot be deleted is told, and the rest goes on. */
+  remove: () => Promise<number>
 }
 
 /**
@@ -90,6 +91,6 @@ export interface ByteStore {
   saveFlags: (model: ModelRecord) => Promise<void>
   removeModel: (model: ModelRecord) => Promise<void>
   savedModels: () => AsyncIterable<SavedModel>
-  /** What lies about and belongs to nothing known. */
+  /** What a store made and belongs to nothing known; none as long as it is not known what belongs to a model that was kept. */
   leftovers: (known: { files: ReadonlyMap<string, FileRecord>, models: ReadonlyMap<string, ModelRecord> }) => Promise<Leftovers>
 }

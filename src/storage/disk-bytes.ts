@@ -1,5 +1,5 @@
 import { constants } from 'node:fs'
-import { chmod, copyFile, link, open, readdir, rename, rm, stat, statfs, unlink } from 'node:fs/promises'
+import { chmod, copyFile, link, open, rename, rm, stat, statfs, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { STORE_HANDLES_MAX, VOLUME_RESERVE_BYTES_MAX, makeDirectories, syncDirectory, systemCode, type Logger, type Random } from '../base/index.ts'
 import type { Model } from '../model/types.ts'
@@ -10,6 +10,7 @@ import { diskError } from './disk-errors.ts'
 import { Edges } from './edges.ts'
 import { HandlePool, readFully, type Lease } from './handles.ts'
 import { checkVersion, layoutOf, makeLayout, type Layout } from './layout.ts'
+import { clearImports, findLeftovers, findStrangers } from './leftovers.ts'
 import { NO_HARD_LINK, linkInto, unlinkFrom } from './links.ts'
 import { ProcessLock } from './process-lock.ts'
 import type { FileRecord, ModelRecord } from './records.ts'
@@ -19,6 +20,8 @@ import { SmallImport } from './small-import.ts'
 
 /** What copyFile with FICLONE_FORCE answers where the file system cannot reflink, or not from there to here. */
 const NO_REFLINK = new Set(['EOPNOTSUPP', 'ENOTSUP', 'EXDEV', 'EINVAL', 'ENOTTY', 'ENOSYS'])
+/** Of files that are not ours, so many are named. */
+const STRANGERS_TOLD = 10
 /** Syncs at once: as many as libuv has threads. */
 const SYNCS_MAX = 4
 
@@ -37,6 +40,7 @@ export class DiskBytes implements ByteStore {
   readonly #writer: BlockWriter
   readonly #sidecars: Sidecars
   readonly #random: Random
+  readonly #logger: Logger
   readonly #dirty = new Map<string, Unsynced>()
   /** By path: whether it has to be closed against writing when it is adopted. */
   readonly #imports = new Map<string, boolean>()
@@ -49,6 +53,7 @@ export class DiskBytes implements ByteStore {
     this.#writer = new BlockWriter(this.handles, directIo, logger)
     this.#sidecars = new Sidecars(this.#layout.meta, logger)
     this.#random = random
+    this.#logger = logger
   }
 
   get catalogPath (): string { return this.#layout.catalog }
@@ -62,7 +67,9 @@ export class DiskBytes implements ByteStore {
       await makeDirectories(this.#layout.directory)
       this.#lock = new ProcessLock(this.#layout)
       await makeLayout(this.#layout) // looks at the version again: it may have been upgraded while the lock was someone else's
-      for (const name of await readdir(this.#layout.tmp)) await rm(join(this.#layout.tmp, name), { recursive: true, force: true }) // imports do not survive their process
+      await clearImports(this.#layout)
+      const strangers = await findStrangers(this.#layout)
+      if (strangers.length > 0) this.#logger.warn({ count: strangers.length, paths: strangers.slice(0, STRANGERS_TOLD) }, 'not of this store, and left alone: files that somebody else put into its directories')
       await this.#writer.probe(this.#layout.tmp)
       this.#masked = await this.#masksModes()
     } catch (error) {
@@ -246,26 +253,11 @@ export class DiskBytes implements ByteStore {
   }
 
   async leftovers (known: { files: ReadonlyMap<string, FileRecord>, models: ReadonlyMap<string, ModelRecord> }): Promise<Leftovers> {
-    const { files, models, meta, tmp } = this.#layout
-    const found: string[] = []
-    const add = async (directory: string, belongs: (name: string, path: string) => boolean): Promise<void> => {
-      for (const name of await readdir(directory)) {
-        const path = join(directory, name)
-        if (!belongs(name, path)) found.push(path)
-      }
-    }
-    await add(files, name => known.files.get(name)?.inPlace === false)
-    await add(tmp, (name, path) => this.#imports.has(path) || name === 'probe')
-    await add(meta, name => known.models.has(name.replace(/\.(car|json)(\.new)?$/, '')))
-    let bytes = 0
-    for (const path of found) {
-      bytes += await stat(path).then(({ blocks }) => blocks * 512, () => 0) // gone already: nothing to free
-    }
-    await add(models, name => known.models.has(name))
-    return {
-      bytes,
-      remove: async () => { for (const path of found) await rm(path, { recursive: true, force: true }) }
-    }
+    return await findLeftovers(this.#layout, (place, name) => {
+      if (place === 'files') return known.files.get(name)?.inPlace === false
+      if (place === 'tmp') return name === 'probe' || this.#imports.has(join(this.#layout.tmp, name))
+      return known.models.has(place === 'meta' ? name.replace(/\..*$/, '') : name)
+    }, this.#logger)
   }
 
   async #masksModes (): Promise<boolean> {

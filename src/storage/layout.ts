@@ -1,6 +1,7 @@
 import { mkdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { DiskError, StoreVersionError, asError, systemCode, writeDurably } from '../base/index.ts'
+import { findAll } from './leftovers.ts'
 
 /**
  * What stands where in the data directory:
@@ -41,18 +42,30 @@ export function layoutOf (directory: string): Layout {
   }
 }
 
-/** Throws StoreVersionError for a directory that this program must not touch. Writes nothing. True when it has a version. */
+/** Throws StoreVersionError for a directory that this program must not touch: another version's, or somebody else's. Writes nothing. True when it has a version. */
 export async function checkVersion (layout: Layout): Promise<boolean> {
   const text = await readFile(layout.version, 'utf8').catch(error => {
     if (systemCode(error) === 'ENOENT') return undefined
     throw unreadable(layout, error)
   })
-  if (text === undefined) return false
+  if (text === undefined) {
+    await checkUnused(layout)
+    return false
+  }
   const version = /^[0-9]{1,9}\n?$/.test(text) ? Number.parseInt(text, 10) : undefined
   if (version === LAYOUT_VERSION) return true
   throw new StoreVersionError(version === undefined
     ? `${layout.version} does not hold a version number; is ${layout.directory} a Shoal data directory? If it is, write ${LAYOUT_VERSION} into that file`
     : `${layout.directory} has the storage version ${version} and this Shoal writes ${LAYOUT_VERSION}; use the newer Shoal, or another --data directory`)
+}
+
+/** Somebody's /data or /srv may have directories of these names: what is no data directory yet has nothing in them. */
+async function checkUnused (layout: Layout): Promise<void> {
+  const found = await findAll(layout).catch(error => { throw unreadable(layout, error) })
+  if (found.length === 0) return
+  const others = found.length === 1 ? '' : ` and ${found.length - 1} more`
+  throw new StoreVersionError(`${layout.directory} is no Shoal data directory and holds ${found[0] ?? ''}${others}, which Shoal must not touch; give another --data directory. ` +
+    `If it is one that lost its file version, write ${LAYOUT_VERSION} into ${layout.version}`)
 }
 
 function unreadable ({ directory, version }: Layout, error: unknown): DiskError {

@@ -96,7 +96,7 @@ export class MemoryBytes implements ByteStore {
   async saveFlags (): Promise<void> { /* likewise */ }
   async removeModel (): Promise<void> { /* likewise */ }
   async * savedModels (): AsyncGenerator<SavedModel> { /* likewise */ }
-  async leftovers (): Promise<Leftovers> { return { bytes: 0, remove: async () => undefined } }
+  async leftovers (): Promise<Leftovers> { return { bytes: 0, remove: async () => 0 } }
 
   #pieces (key: string): Pieces {
     const pieces = this.#files.get(key)

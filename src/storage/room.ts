@@ -1,4 +1,4 @@
-import { ModelInUseError, ModelNotFoundError, OutOfSpaceError, QuotaExceededError, type ShoalError } from '../base/index.ts'
+import { ModelInUseError, ModelNotFoundError, OutOfSpaceError, QuotaExceededError, asError, type ShoalError } from '../base/index.ts'
 import type { Blocks } from './blocks.ts'
 import type { Core } from './core.ts'
 import { diskError } from './disk-errors.ts'
@@ -243,7 +243,7 @@ export class Room {
 
   /** Files no model names, and what lies about on the disk. */
   async #removeLeftovers (dryRun: boolean): Promise<number> {
-    const { registry, bytes, catalog } = this.#core
+    const { registry, bytes, catalog, logger } = this.#core
     for (const file of this.#unnamed) if (file.removed || file.models.size > 0) this.#unnamed.delete(file)
     const waiting = this.#adding
     const unnamed = [...registry.files.values()].filter(file => file.models.size === 0 && !(this.#unnamed.has(file) && (waiting || file.inPlace)))
@@ -253,11 +253,12 @@ export class Room {
         for (const file of unnamed) file.pin()
         catalog.remove([], unnamed)
         for (const file of unnamed) registry.removeFile(file)
-        for (const file of unnamed) if (!file.inPlace) await bytes.remove(file)
+        for (const file of unnamed) {
+          if (!file.inPlace) await bytes.remove(file).catch(error => { logger.warn({ file: file.key, error: asError(error).message }, 'a file that no model names cannot be deleted') })
+        }
       }
       const leftovers = await bytes.leftovers(registry)
-      freed += leftovers.bytes
-      if (!dryRun) await leftovers.remove()
+      freed += dryRun ? leftovers.bytes : await leftovers.remove()
     } catch (error) {
       throw diskError(error, 'cannot remove leftovers')
     }

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
-import { chmod, lstat, mkdir, open, readFile, readdir, rm, stat, truncate, writeFile } from 'node:fs/promises'
+import { chmod, link, lstat, mkdir, open, readFile, readdir, rm, stat, truncate, writeFile } from 'node:fs/promises'
 import { promisify } from 'node:util'
 import { seededRandom, systemClock } from '../../../src/base/index.ts'
 import { contentOf, fileOf, fileStore, importAll, load, readBlock, sampleOf, smallModel, writeBlock } from '../../compliance/store-fixtures.ts'
@@ -344,12 +344,15 @@ describe('files: what stands on the disk', () => {
       const waiting = smallModel(51).files[0]
       assert.ok(waiting)
       await importAll(disk.store, waiting)
-      await writeFile(at('files', 'stray'), Buffer.alloc(10_000))
-      await mkdir(at('models', 'stray'))
-      await writeFile(at('meta', 'stray.car'), 'stray')
+      const stray = smallModel(52).cid
+      await writeFile(at('files', stray), Buffer.alloc(10_000))
+      await mkdir(at('models', stray))
+      await writeFile(at('models', stray, 'model.bin'), Buffer.alloc(20_000)) // the only name of it
+      await link(at('files', stray), at('models', stray, 'linked.bin'))
+      await writeFile(at('meta', `${stray}.car`), 'stray')
       const dry = await disk.store.gc({ dryRun: true })
-      assert.ok(dry.leftoverBytes >= 10_000)
-      assert.ok((await readdir(at('files'))).includes('stray'))
+      assert.ok(dry.leftoverBytes >= 30_000 && dry.leftoverBytes < 60_000, `${dry.leftoverBytes}`)
+      assert.ok((await readdir(at('files'))).includes(stray))
       assert.deepEqual(await disk.store.gc(), dry)
       assert.deepEqual(await disk.store.gc(), { removed: [], freedBytes: 0, leftoverBytes: 0 })
       assert.ok((await readFile(at('models', sample.cid, 'weights/a.bin'))).equals(contentAt(sample, 1)))
