@@ -253,6 +253,7 @@ export class DiskBytes implements ByteStore {
   }
 
   async leftovers (known: { files: ReadonlyMap<string, FileRecord>, models: ReadonlyMap<string, ModelRecord> }): Promise<Leftovers> {
+    if (await this.#sidecars.holdBack(known.models)) return { bytes: 0, remove: async () => 0 }
     return await findLeftovers(this.#layout, (place, name) => {
       if (place === 'files') return known.files.get(name)?.inPlace === false
       if (place === 'tmp') return name === 'probe' || this.#imports.has(join(this.#layout.tmp, name))

@@ -1,4 +1,4 @@
-import { open, readFile, readdir, unlink } from 'node:fs/promises'
+import { open, readFile, readdir, stat, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { encode } from '@ipld/dag-cbor'
 import { varint } from 'multiformats'
@@ -18,12 +18,15 @@ import type { FileGuard } from './store.ts'
  */
 const SECTION_BYTES_MAX = CID_BYTES + Math.max(MANIFEST_BYTES_MAX, FILE_INDEX_BYTES_MAX)
 const WRITE_BYTES = 1 * MiB
+const CAR_OR_JSON = /^b[a-z2-7]+\.(car|json)$/
 
 interface Flags { pinned: boolean, published: boolean, addedAt: number, guards: Map<string, FileGuard>, others: Map<string, FileGuard[]> }
 
 export class Sidecars {
   readonly #directory: string
   readonly #logger: Logger
+  /** Models that were told to be lost. */
+  readonly #told = new Set<string>()
   /** Two that write the same file at once would mix. */
   readonly #saving = new Lock()
 
@@ -59,22 +62,71 @@ export class Sidecars {
     }
   }
 
-  /** The models that were kept here, one by one. What cannot be read is told and left out. */
+  /**
+   * The models that were kept here, one by one. What is damaged is told and left out, or of its flags taken for the safest. Throws the
+   * system's error: what cannot be read today is no reason to go on without the model.
+   */
   async * read (): AsyncGenerator<SavedModel> {
     for (const name of await readdir(this.#directory)) {
       if (!name.endsWith('.json')) continue
       const cid = name.slice(0, -'.json'.length)
       try {
-        yield { model: await readCar(this.#path(cid, 'car'), parseModelCid(cid)), ...parseFlags(await readFile(this.#path(cid, 'json'), 'utf8')) }
+        yield { model: await readCar(this.#path(cid, 'car'), parseModelCid(cid)), ...await this.#flags(cid) }
       } catch (error) {
-        this.#logger.error({ cid, error: asError(error).message }, 'what was kept of this model cannot be read; it has to be loaded or added again')
+        if (isSystemError(error)) throw new DiskError(`cannot read what was kept of the model ${cid}: ${asError(error).message}; mend that, and start again`, { cause: error })
+        this.#logger.error({ cid, error: asError(error).message }, 'what was kept of this model is damaged; it has to be loaded or added again. What is left of it stands under models/')
       }
     }
+  }
+
+  /** Of flags that are damaged nobody knows whether the model may go: it may not. Files in place have to be added again. */
+  async #flags (cid: string): Promise<Flags> {
+    try {
+      return parseFlags(await readFile(this.#path(cid, 'json'), 'utf8'))
+    } catch (error) {
+      if (isSystemError(error)) throw error
+      this.#logger.error({ cid, error: asError(error).message }, 'the flags that were kept of this model are damaged; it counts as published')
+      return { pinned: false, published: true, addedAt: (await stat(this.#path(cid, 'car'))).mtimeMs, guards: new Map(), others: new Map() }
+    }
+  }
+
+  /**
+   * Whether something was kept of a model that is not known, was pinned or published, and cannot be read: which files are its own nobody
+   * knows, so none may go. What was only loaded may, and what can be read was removed.
+   */
+  async holdBack (known: ReadonlyMap<string, ModelRecord>): Promise<boolean> {
+    let held = false
+    for (const name of await readdir(this.#directory)) {
+      if (!CAR_OR_JSON.test(name)) continue
+      const cid = name.replace(/\..*$/, '')
+      if (known.has(cid) || !await this.#isLost(cid)) continue
+      held = true
+      if (this.#told.has(cid)) continue
+      this.#told.add(cid)
+      this.#logger.error({ cid, path: join(this.#directory, name) }, 'leftovers stay, because what was kept of this model cannot be read and they may be its files; add it again from models/, or if it is not wanted any more delete what was kept')
+    }
+    return held
+  }
+
+  async #isLost (cid: string): Promise<boolean> {
+    try {
+      const { pinned, published } = parseFlags(await readFile(this.#path(cid, 'json'), 'utf8'))
+      if (!pinned && !published) return false
+    } catch (error) {
+      if (systemCode(error) === 'ENOENT') return false // it goes first when a model is removed, and comes last
+    }
+    return await readCar(this.#path(cid, 'car'), parseModelCid(cid)).then(() => false, () => true)
   }
 
   #path (cid: string, kind: 'car' | 'json'): string {
     return join(this.#directory, `${cid}.${kind}`)
   }
+}
+
+/** It says something about the disk, or this process. A file that is missing is missing. */
+function isSystemError (error: unknown): boolean {
+  const code = systemCode(error)
+  return code !== undefined && code !== 'ENOENT' && !code.startsWith('ERR_') // those are Node's own
 }
 
 /** The sections of the CAR file, put together to pieces worth a write. */

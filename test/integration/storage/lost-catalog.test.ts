@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { mkdir, open, readFile, readdir, rm, rmdir, stat, truncate, writeFile } from 'node:fs/promises'
+import { mkdir, open, readFile, readdir, rename, rm, rmdir, stat, symlink, truncate, writeFile } from 'node:fs/promises'
 import { NodeStoppedError, silentLogger } from '../../../src/base/index.ts'
 import { Catalog } from '../../../src/storage/catalog.ts'
 import { setCatalogAside } from '../../../src/storage/recover.ts'
@@ -153,6 +153,47 @@ describe('files: a lost catalog', () => {
     assert.ok(leftoverBytes > 0)
     await load(disk.store, models.partial)
     assert.equal(disk.store.model(models.partial.cid)?.complete, true)
+  })
+
+  it('keeps a model whose flags are damaged too: it counts as published', async () => {
+    const { sample } = await placed()
+    await reopen(async () => {
+      await removeCatalog()
+      await writeFile(at('meta', `${sample.cid}.json`), '')
+    })
+    assert.equal(disk.store.model(sample.cid)?.published, true)
+    assert.equal(disk.store.model(sample.cid)?.complete, true)
+    assert.equal((await disk.store.gc()).leftoverBytes, 0)
+  })
+
+  it('keeps the files of a pinned or published model whose metadata is damaged too, until somebody says that they can go', async () => {
+    const { sample } = await placed()
+    await reopen(async () => {
+      await removeCatalog()
+      await truncate(at('meta', `${sample.cid}.car`), 100)
+    })
+    assert.equal(disk.store.model(sample.cid), undefined)
+    for (const between of [async () => undefined, removeCatalog]) {
+      await reopen(between)
+      assert.equal((await disk.store.gc({ dryRun: true })).leftoverBytes, 0)
+      assert.equal((await disk.store.gc()).leftoverBytes, 0)
+      assert.ok((await readFile(at('models', sample.cid, 'weights/a.bin'))).equals(contentAt(sample, 1)))
+    }
+    for (const kind of ['car', 'json']) await rm(at('meta', `${sample.cid}.${kind}`))
+    assert.ok((await disk.store.gc()).leftoverBytes >= sample.bytes)
+  })
+
+  it('does not start without a model that cannot be read for now', async () => {
+    const models = await placed()
+    await reopen(async () => {
+      await removeCatalog()
+      const [car, aside] = [at('meta', `${models.sample.cid}.car`), at('car')]
+      await rename(car, aside)
+      await symlink(car, car) // ELOOP, as good as EMFILE or EIO
+      await assert.rejects(fileStore(disk.directory).start(), { name: 'DiskError', message: new RegExp(`the model ${models.sample.cid}: ELOOP.*start again`) })
+      await rename(aside, car)
+    })
+    await check(models)
   })
 })
 
