@@ -94,8 +94,23 @@ export class Blocks {
       return undefined
     } catch (error) {
       if (error instanceof GuardBrokenError && guard !== undefined) return { blocks: 'all', reason: error.message, place: { file, place: guard, error } }
-      if (systemCode(error) === 'ENOENT') return { blocks: 'all', reason: 'the file is gone' }
+      if (guard === undefined && systemCode(error) === 'ENOENT') return await this.#fillAgain(file, block, offset, into) ? undefined : { blocks: 'all', reason: 'the file is gone' }
       throw diskError(error, `cannot read block ${block} of ${file.path ?? file.key}`)
+    }
+  }
+
+  /** Of a file that is gone, but for the names that models have for it: one right block says that they are the file. The next start hashes the rest. */
+  async #fillAgain (file: FileRecord, block: number, offset: number, into: Uint8Array): Promise<boolean> {
+    const { bytes, catalog, logger } = this.#core
+    try {
+      await bytes.checkPlace()
+      const cid = file.index.blocks.at(block)
+      if (!await bytes.recover(file) || await bytes.read(file, offset, into) < into.length || cid === undefined || !verifyBytes(cid, into)) return false
+      logger.warn({ file: file.key }, 'a file was gone, and has its name again, by its link in a model')
+      catalog.setPresence([{ id: file.id, key: file.key, present: file.recorded.bytes, presentBytes: file.presentBytes, rescan: 0 }], { durable: false })
+      return true
+    } catch (error) {
+      throw diskError(error, `cannot find out what has become of ${file.path ?? file.key}`)
     }
   }
 

@@ -63,6 +63,10 @@ export interface ByteStore {
   syncNames: () => Promise<void>
   /** Makes the file full size again, with what is left of its content. */
   restoreSize: (file: FileRecord) => Promise<void>
+  /** Throws DiskError when the files are not where they were at the start: that one of them is not there says nothing then. */
+  checkPlace: () => Promise<void>
+  /** Names a complete file again that has only the names left which `complete` made. Says whether it did. What it holds has to be found out. */
+  recover: (file: FileRecord) => Promise<boolean>
   /** Bytes of the file as it stands there; undefined when it does not. */
   sizeOf: (file: FileRecord) => Promise<number | undefined>
   write: (file: FileRecord, offset: number, slot: Slot) => Promise<void>

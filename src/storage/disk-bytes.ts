@@ -1,17 +1,17 @@
 import { constants } from 'node:fs'
 import { chmod, copyFile, link, open, rename, rm, stat, statfs, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
-import { STORE_HANDLES_MAX, VOLUME_RESERVE_BYTES_MAX, makeDirectories, syncDirectory, systemCode, type Logger, type Random } from '../base/index.ts'
+import { DiskError, STORE_HANDLES_MAX, VOLUME_RESERVE_BYTES_MAX, makeDirectories, syncDirectory, systemCode, type Logger, type Random } from '../base/index.ts'
 import type { Model } from '../model/types.ts'
 import { SMALL_FILE_BYTES_MAX, type ByteStore, type ImportTarget, type Leftovers, type SavedModel } from './byte-store.ts'
-import { LINKS_AT_ONCE, inParallel } from './concurrency.ts'
+import { LINKS_AT_ONCE, Lock, inParallel } from './concurrency.ts'
 import { BlockWriter, type DirectIoMode } from './direct-io.ts'
 import { diskError } from './disk-errors.ts'
 import { Edges } from './edges.ts'
 import { HandlePool, readFully, type Lease } from './handles.ts'
 import { checkVersion, layoutOf, makeLayout, type Layout } from './layout.ts'
 import { clearImports, findLeftovers, findStrangers } from './leftovers.ts'
-import { NO_HARD_LINK, linkInto, unlinkFrom } from './links.ts'
+import { NO_HARD_LINK, linkInto, sameFile, unlinkFrom } from './links.ts'
 import { ProcessLock } from './process-lock.ts'
 import type { FileRecord, ModelRecord } from './records.ts'
 import { Sidecars } from './sidecar.ts'
@@ -44,7 +44,11 @@ export class DiskBytes implements ByteStore {
   readonly #dirty = new Map<string, Unsynced>()
   /** By path: whether it has to be closed against writing when it is adopted. */
   readonly #imports = new Map<string, boolean>()
+  /** Two of them would count each other's name as somebody else's. */
+  readonly #recovering = new Lock()
   #lock: ProcessLock | undefined
+  /** What files/ was at the start: a directory that is moved, or whose volume is gone, is another one, or none. */
+  #place: { dev: number, ino: number } | undefined
   /** The umask, or the directory, takes from a new file's mode that others may read it. */
   #masked = true
 
@@ -67,6 +71,7 @@ export class DiskBytes implements ByteStore {
       await makeDirectories(this.#layout.directory)
       this.#lock = new ProcessLock(this.#layout)
       await makeLayout(this.#layout) // looks at the version again: it may have been upgraded while the lock was someone else's
+      this.#place = await stat(this.#layout.files)
       await clearImports(this.#layout)
       const strangers = await findStrangers(this.#layout)
       if (strangers.length > 0) this.#logger.warn({ count: strangers.length, paths: strangers.slice(0, STRANGERS_TOLD) }, 'not of this store, and left alone: files that somebody else put into its directories')
@@ -123,6 +128,25 @@ export class DiskBytes implements ByteStore {
   }
 
   async syncNames (): Promise<void> { await syncDirectory(this.#layout.files) }
+
+  async checkPlace (): Promise<void> {
+    const { files } = this.#layout
+    const { dev, ino } = await stat(files).catch(error => { throw moved(files, error) })
+    if (this.#place !== undefined && (dev !== this.#place.dev || ino !== this.#place.ino)) throw moved(files)
+  }
+
+  async recover (file: FileRecord): Promise<boolean> {
+    return await this.#recovering.run(async () => {
+      const path = this.pathOf(file.key)
+      const names = [...file.models].flatMap(model => model.pathsOf(file).map(name => join(this.directoryOf(model.cid), name)))
+      const found = await sameFile([path, ...names], file.size)
+      if (found === undefined || found === path) return found === path
+      if (!await link(found, path).then(() => true, () => false)) return false
+      await this.#forget(path)
+      await this.syncNames()
+      return true
+    })
+  }
 
   async sizeOf (file: FileRecord): Promise<number | undefined> {
     try {
@@ -253,6 +277,7 @@ export class DiskBytes implements ByteStore {
   }
 
   async leftovers (known: { files: ReadonlyMap<string, FileRecord>, models: ReadonlyMap<string, ModelRecord> }): Promise<Leftovers> {
+    await this.checkPlace()
     if (await this.#sidecars.holdBack(known.models)) return { bytes: 0, remove: async () => 0 }
     return await findLeftovers(this.#layout, (place, name) => {
       if (place === 'files') return known.files.get(name)?.inPlace === false
@@ -362,4 +387,8 @@ export class DiskBytes implements ByteStore {
       await dirty?.lease.then(({ release }) => { release() }, () => undefined)
     }
   }
+}
+
+function moved (files: string, cause?: unknown): DiskError {
+  return new DiskError(`${files} is not the directory that it was when this node started: it was moved, or its volume is not mounted. Put it back, or start again where it is`, { cause })
 }

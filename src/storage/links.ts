@@ -40,6 +40,21 @@ export async function unlinkFrom (root: string, path: string): Promise<void> {
   }
 }
 
+/**
+ * One of these names, when all that are left are names of one file of this size that has no others. Who else has it by another name
+ * would find it written to.
+ */
+export async function sameFile (paths: readonly string[], size: number): Promise<string | undefined> {
+  let found: { path: string, ino: number, dev: number, nlink: number, names: number } | undefined
+  for (const path of paths) {
+    const info = await lstat(path).catch(missing)
+    if (info?.isFile() !== true || info.size !== size) continue
+    found ??= { path, ino: info.ino, dev: info.dev, nlink: info.nlink, names: 0 }
+    if (info.ino === found.ino && info.dev === found.dev) found.names++
+  }
+  return found !== undefined && found.names === found.nlink ? found.path : undefined
+}
+
 function missing (error: unknown): undefined {
   if (systemCode(error) === 'ENOENT' || systemCode(error) === 'ENOTDIR') return undefined
   throw error

@@ -58,6 +58,8 @@ export class MemoryBytes implements ByteStore {
   async probe (): Promise<void> { /* always writable */ }
   async create (file: FileRecord): Promise<void> { this.#files.set(file.key, new Pieces()) }
   async syncNames (): Promise<void> { /* nothing to sync */ }
+  async checkPlace (): Promise<void> { /* memory stays where it is */ }
+  async recover (): Promise<boolean> { return false }
   async sizeOf (file: FileRecord): Promise<number | undefined> { return this.#files.has(file.key) ? file.size : undefined }
   async restoreSize (file: FileRecord): Promise<void> { if (!this.#files.has(file.key)) await this.create(file) }
   async write (file: FileRecord, offset: number, slot: Slot): Promise<void> { this.#pieces(file.key).write(offset, slot.bytes) }

@@ -1,11 +1,12 @@
 import { rename, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { CID } from 'multiformats/cid'
-import { Bitfield, HashMismatchError, InvalidManifestError, asError, syncDirectory, throwIfAborted } from '../base/index.ts'
+import { Bitfield, DiskError, HashMismatchError, InvalidManifestError, asError, syncDirectory, throwIfAborted } from '../base/index.ts'
 import { decodeFileIndex, decodeManifest, parseModelCid, verifyBytes } from '../model/index.ts'
 import type { Blocks } from './blocks.ts'
 import type { ByteStore, SavedModel } from './byte-store.ts'
 import { UnknownSchemaError, type Catalog, type FileRow } from './catalog.ts'
+import { LINKS_AT_ONCE, inParallel } from './concurrency.ts'
 import { withWorkSlot, type Core } from './core.ts'
 import { isCatalogCorrupt, isUnreadable } from './disk-errors.ts'
 import { GuardBrokenError, readGuarded } from './in-place.ts'
@@ -92,20 +93,54 @@ export function loadRegistry (core: Core): void {
 export async function settleFiles (core: Core, { blocks, places }: { blocks: Blocks, places: Places }, signal: AbortSignal): Promise<void> {
   const rescans = new Map(core.catalog.files().map(({ id, rescan: from }) => [id, from]))
   const files = [...core.registry.files.values()]
+  let ended = false
   const settled = async (what: string, work: () => Promise<void>): Promise<void> => {
     throwIfAborted(signal)
+    if (ended) return
     try {
       await work()
     } catch (error) {
-      if (signal.aborted || isDamage(error)) throw error
+      if (signal.aborted || isDamage(error)) {
+        ended = true
+        throw error
+      }
       core.volume.note(error)
       core.logger.error({ file: what, error: asError(error).message }, 'what became of a file cannot be found out')
     }
   }
-  for (const file of files) if (file.inPlace && rescans.get(file.id) !== undefined) await settled(file.key, async () => { await hashInPlace(core, blocks, file, signal) })
+  await findOwn(core, files.filter(({ inPlace }) => !inPlace), rescans, signal)
+  await inParallel(LINKS_AT_ONCE, files.filter(file => file.inPlace && rescans.get(file.id) !== undefined), async file => {
+    await settled(file.key, async () => { await hashInPlace(core, blocks, file, signal) })
+  })
   await settled('those in place', async () => { await places.look(files, signal) })
-  for (const file of files) if (!file.inPlace) await settled(file.key, async () => { await settle(core, blocks, file, rescans.get(file.id), signal) })
+  await inParallel(LINKS_AT_ONCE, files.filter(({ inPlace }) => !inPlace), async file => {
+    await settled(file.key, async () => { await settle(core, blocks, file, rescans.get(file.id), signal) })
+  })
   await core.staleFlags.save()
+}
+
+/**
+ * Of our own files those that are gone but for a link in a model are found by that, and are to be hashed. Where not one stands of those that
+ * did, it is another directory: a volume that is not mounted says nothing about what is on it. Throws DiskError then.
+ */
+async function findOwn ({ bytes, logger }: Core, files: FileRecord[], rescans: Map<number, number | undefined>, signal: AbortSignal): Promise<void> {
+  const expected = files.filter(({ id, size, recorded }) => size > 0 && (recorded.count > 0 || rescans.get(id) === 0))
+  let gone = 0
+  await inParallel(LINKS_AT_ONCE, expected, async file => {
+    throwIfAborted(signal)
+    const size = await bytes.sizeOf(file).catch(() => file.size) // told when it is looked at by itself
+    if (size !== undefined) return
+    if (await bytes.recover(file)) {
+      logger.warn({ file: file.key }, 'a file was gone, and has its name again, by its link in a model')
+      rescans.set(file.id, 0)
+    } else {
+      gone++
+    }
+  })
+  const path = expected[0]?.ownPath
+  if (path === undefined || gone < expected.length) return
+  throw new DiskError(`none of the ${gone} files that stood in ${dirname(path)} is there: if they are on another volume, mount it and start again. ` +
+    `If they are gone for good, move catalog.sqlite and meta/ out of ${dirname(dirname(path))} first; the node then holds no models`)
 }
 
 /** In memory only. */

@@ -143,6 +143,7 @@ describe('files: what stands on the disk', () => {
       const large = fileOf(disk.store, sample, 1)
       await reopen(async () => {
         await rm(at('files', small.key))
+        await rm(at('models', sample.cid, 'config.json'))
         await chmod(at('files', large.key), 0o644)
         await truncate(at('files', large.key), 25_000)
       })
@@ -310,6 +311,7 @@ describe('files: what stands on the disk', () => {
       await reopen() // a descriptor that is open would still see the deleted file
       const file = fileOf(disk.store, sample, 1)
       await rm(at('files', file.key))
+      await rm(at('models', sample.cid, 'weights/a.bin'))
       assert.equal(await readBlock(disk.store, file, 1), undefined)
       assert.equal(file.present.count, 0)
       await load(disk.store, sample)
