@@ -1,4 +1,4 @@
-import { access, constants, open, type FileHandle } from 'node:fs/promises'
+import { constants, open, stat, type FileHandle } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
 import { createHash, type Hash } from 'node:crypto'
 import { pipe } from 'it-pipe'
@@ -56,7 +56,7 @@ export async function publish (components: PublishComponents, path: string, opti
   const large = all.filter(entry => !isSmall(entry))
   const failed = new AbortController()
   const signal = options.signal === undefined ? failed.signal : AbortSignal.any([options.signal, failed.signal])
-  const publisher = (): FilePublisher => new FilePublisher(components.store, { inPlace: options.inPlace ?? false, isGiven: options.isGiven ?? false }, signal)
+  const publisher = (): FilePublisher => new FilePublisher(components.store, { inPlace: options.inPlace ?? false, isGiven: options.isGiven ?? false, follow: options.follow ?? false }, signal)
   const work = async (by: FilePublisher, queue: Iterator<{ file: SourceFile, position: number }>): Promise<void> => {
     for (let next = queue.next(); next.done !== true; next = queue.next()) {
       const { file, position } = next.value
@@ -132,14 +132,16 @@ class FilePublisher {
   readonly #store: ModelStore
   readonly #inPlace: boolean
   readonly #isGiven: boolean
+  readonly #flags: number
   readonly #signal: AbortSignal
   readonly #slots = new SlotPool(BLOCKS_AHEAD, { shared: true })
   #thread: Sha256Thread | undefined
 
-  constructor (store: ModelStore, { inPlace, isGiven }: { inPlace: boolean, isGiven: boolean }, signal: AbortSignal) {
+  constructor (store: ModelStore, { inPlace, isGiven, follow }: { inPlace: boolean, isGiven: boolean, follow: boolean }, signal: AbortSignal) {
     this.#store = store
     this.#inPlace = inPlace
     this.#isGiven = isGiven
+    this.#flags = constants.O_RDONLY | constants.O_NONBLOCK | (follow ? 0 : constants.O_NOFOLLOW)
     this.#signal = signal
   }
 
@@ -150,10 +152,10 @@ class FilePublisher {
       const index = await this.#hash(file, onBytes)
       return resultOf(file, index, await this.#store.referenceFile(index, guard))
     }
-    const free = await this.#clone(guard, { evict: false }) ?? await this.#store.importFile(guard.size, { evict: false })
+    const free = await this.#clone(file, { evict: false }) ?? await this.#store.importFile(guard.size, { evict: false })
     const held = free === undefined && this.#store.mayHold(guard.size) ? await this.#findHeld(file, onBytes) : undefined
     if (held !== undefined) return held
-    const target = free ?? await this.#clone(guard, { evict: true }) ?? await this.#store.importFile(guard.size)
+    const target = free ?? await this.#clone(file, { evict: true }) ?? await this.#store.importFile(guard.size)
     try {
       const index = await this.#hash(file, onBytes, target)
       return resultOf(file, index, await target.commit(index))
@@ -176,20 +178,42 @@ class FilePublisher {
   }
 
   /** What is given goes as it is: copied, it would need its room twice. Else not of small files: to copy them costs no more than to try. */
-  async #clone ({ path, size }: FileGuard, room: { evict: boolean }): Promise<(FileImport & { path: string }) | undefined> {
-    const given = this.#isGiven ? await this.#store.cloneFile(path, size, { ...room, isGiven: true }) : undefined
-    if (given !== undefined || size <= SMALL_BYTES_MAX) return given
-    // A clone that fails is the disk's fault, unless it is this.
-    await access(path, constants.R_OK).catch(error => { throw unreadable(path, error) })
-    return await this.#store.cloneFile(path, size, room)
+  async #clone (file: SourceFile, room: { evict: boolean }): Promise<(FileImport & { path: string }) | undefined> {
+    const { path, size } = file.guard
+    let clone = this.#isGiven ? await this.#store.cloneFile(path, size, { ...room, isGiven: true }) : undefined
+    if (clone === undefined) {
+      if (size <= SMALL_BYTES_MAX) return undefined
+      await (await this.#open(file)).close() // a clone that fails is the disk's fault, unless it is this
+      clone = await this.#store.cloneFile(path, size, room)
+    }
+    try {
+      if (clone !== undefined) checkUnchanged(file, await stat(path).catch(error => { throw unreadable(path, error) }))
+    } catch (error) {
+      await clone?.abort()
+      throw error
+    }
+    return clone
+  }
+
+  /** Not what has taken its place meanwhile: a pipe, whose opening would wait for a writer, is told before it is read. */
+  async #open (file: SourceFile): Promise<FileHandle> {
+    const { path } = file.guard
+    const handle = await open(path, this.#flags).catch(error => { throw systemCode(error) === 'ELOOP' ? changed(path) : unreadable(path, error) })
+    try {
+      checkUnchanged(file, await handle.stat())
+      return handle
+    } catch (error) {
+      await handle.close()
+      throw error
+    }
   }
 
   /** Of the user's file, whose bytes go to `target` too; or of a clone of it, which nobody changes. */
   async #hash (file: SourceFile, onBytes: (bytes: number) => void, target?: FileImport & { path?: string }): Promise<Encoded<FileIndex>> {
-    const handle = await open(target?.path ?? file.guard.path, 'r').catch(error => { throw unreadable(file.guard.path, error) })
+    const handle = target?.path === undefined ? await this.#open(file) : await open(target.path, 'r').catch(error => { throw unreadable(file.guard.path, error) })
     try {
       const index = await this.#hashAndStore(handle, file, target?.path === undefined ? target : undefined, onBytes)
-      if (target?.path === undefined) await checkUnchanged(handle, file)
+      if (target?.path === undefined) checkUnchanged(file, await handle.stat())
       return index
     } finally {
       await handle.close()
@@ -298,8 +322,7 @@ async function readFully (handle: FileHandle, into: Uint8Array, offset: number, 
   return filled
 }
 
-async function checkUnchanged (handle: FileHandle, { guard }: SourceFile): Promise<void> {
-  const now = await handle.stat()
+function checkUnchanged ({ guard }: SourceFile, now: Pick<FileGuard, 'size' | 'mtimeMs' | 'ino'>): void {
   if (now.size !== guard.size || now.mtimeMs !== guard.mtimeMs || now.ino !== guard.ino) throw changed(guard.path)
 }
 

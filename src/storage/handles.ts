@@ -5,7 +5,7 @@ import { DiskError } from '../base/index.ts'
 export type HandleMode = 'read' | 'write' | 'direct'
 
 const FLAGS: Record<HandleMode, number> = {
-  read: constants.O_RDONLY,
+  read: constants.O_RDONLY | constants.O_NONBLOCK, // a pipe in the place of a user's file must not keep a thread for good
   write: constants.O_RDWR,
   direct: constants.O_RDWR | constants.O_DIRECT
 }
