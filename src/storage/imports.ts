@@ -152,7 +152,7 @@ export class Imports {
       const file = known[at]
       if (file === undefined) continue
       if (file.guard === undefined) free.push({ file, place: guard }) // taken if nothing of it is here: a copy of our own wins
-      else if (!file.places.some(place => sameGuard(place, guard))) moved.set(file, this.#oneMore(moved.get(file) ?? file, guard, stands))
+      else if (!file.places.some(place => sameGuard(place, guard))) moved.set(file, this.#oneMore(moved.get(file) ?? file, { place: guard, models: file.models.size }, stands))
     }
     if (moved.size > 0) catalog.setPlaces(Array.from(moved, ([{ id, key, whole }, places]) => ({ id, key, ...whole, ...places })))
     const left: FileGuard[] = []
@@ -170,9 +170,9 @@ export class Imports {
   }
 
   /** A place that is read stays the one that is read as long as it is there: whoever added it goes on. */
-  #oneMore ({ guard, known }: Pick<FileRecord, 'guard' | 'known'>, place: FileGuard, stands: ReadonlyMap<FileGuard, boolean>): Pick<FileRecord, 'guard' | 'known'> {
+  #oneMore ({ guard, known }: Pick<FileRecord, 'guard' | 'known'>, { place, models }: { place: FileGuard, models: number }, stands: ReadonlyMap<FileGuard, boolean>): Pick<FileRecord, 'guard' | 'known'> {
     const stays = guard !== undefined && guard.path !== place.path && stands.get(guard) !== false
-    const others = placesWith(place, known)
+    const others = placesWith(place, known, models)
     return stays ? { guard, known: [guard, ...others.filter(other => other !== guard)] } : { guard: place, known: others }
   }
 

@@ -11,12 +11,14 @@ export class GuardBrokenError extends Error {}
 /** It is not there, or not for us: that may be for a while, and says nothing about the file. */
 export class PlaceAwayError extends GuardBrokenError {}
 
-/** Places of one file that are kept in mind: each costs a look at every start, and nobody needs more copies than that. */
+/** Places of one file that are kept in mind: each costs a look at every start, and nobody needs more copies of one model than that. */
 const PLACES_MAX = 8
+/** Of a file that many models share, so that each can have its own: what is kept beside the catalog grows with the square of it. */
+const SHARED_PLACES_MAX = 64
 
-/** Known places with `place` before all others, in the stead of what was at its path. */
-export function placesWith (place: FileGuard, known: readonly FileGuard[]): FileGuard[] {
-  return [place, ...known.filter(({ path }) => path !== place.path)].slice(0, PLACES_MAX)
+/** Known places with `place` before all others, in the stead of what was at its path. As many as the file has models can be one for each. */
+export function placesWith (place: FileGuard, known: readonly FileGuard[], models = 0): FileGuard[] {
+  return [place, ...known.filter(({ path }) => path !== place.path)].slice(0, Math.min(SHARED_PLACES_MAX, PLACES_MAX + models))
 }
 
 export function sameGuard (one: FileGuard, other: FileGuard): boolean {

@@ -134,9 +134,9 @@ export class Places {
     const { catalog, bytes, staleFlags, logger } = this.#core
     const taken = [...new Map(found.map(each => [each.file, each])).values()].filter(({ file }) => !file.removed && isFree(file))
     if (taken.length === 0) return
-    catalog.setPlaces(taken.map(({ file, place }) => ({ id: file.id, key: file.key, ...file.whole, guard: place, known: placesWith(place, file.known) })))
+    catalog.setPlaces(taken.map(({ file, place }) => ({ id: file.id, key: file.key, ...file.whole, guard: place, known: placesWith(place, file.known, file.models.size) })))
     for (const { file, place } of taken) {
-      file.setPlaces(place, placesWith(place, file.known))
+      file.setPlaces(place, placesWith(place, file.known, file.models.size))
       file.generation++
       file.closed = false
       this.#blocks.presentAll(file)

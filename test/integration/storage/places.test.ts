@@ -290,6 +290,19 @@ describe('files in place: where they are', () => {
       })
     }
 
+    it('have a place for each model, of more models than a file of one has places', async () => {
+      const roots = Array.from({ length: 10 }, (_, each) => `more-${each}`)
+      const models = roots.map((_, each) => modelWith(30 + each))
+      for (const [each, model] of models.entries()) await add(model, roots[each] ?? '')
+      await restart()
+      for (const root of ['base', 'tuned', ...roots.slice(1)]) await rm(at(root), { recursive: true })
+      const [left = base] = models
+      await store.settleModel(left.cid)
+      assert.deepEqual([pathsOf(left), store.model(left.cid)?.complete], [filesOf('more-0'), true])
+      for (let times = 0; times < 20; times++) await add(base, `copy-${times}`)
+      assert.ok((fileOf(store, base, 1).places?.length ?? 0) < 12, 'copies of one model are not all kept in mind')
+    })
+
     it('are served block by block from the other place when one changes', async () => {
       for (const [changed, other] of [['base', 'tuned'], ['tuned', undefined]] as const) {
         await writeFile(at(changed, 'tokenizer.json'), 'mine now')
