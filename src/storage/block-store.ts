@@ -238,10 +238,12 @@ export class BlockStore implements ModelStore {
 
   async verify (cid: string | undefined, options?: AbortOptions & ProgressOptions<VerifyProgress>): Promise<VerifyResult> {
     const signal = this.#eitherSignal(options)
-    return await this.#run(async ({ core, blocks, places }) => {
+    return await this.#run(async ({ core, blocks, places, models }) => {
       const files = cid === undefined ? core.registry.files.values() : core.registry.models.get(cid)?.distinct ?? []
       await places.takeBack(files, signal) // what is not there is found out, and told, by reading it
-      return await verifyHeld(core, blocks, cid, { ...options, signal })
+      const result = await verifyHeld(core, blocks, cid, { ...options, signal })
+      for (const model of core.registry.models.values()) if (cid === undefined || model.cid === cid) await models.linkAgain(model, { all: true })
+      return result
     })
   }
 

@@ -78,8 +78,8 @@ export interface ByteStore {
   complete: (file: FileRecord, models: Iterable<ModelRecord>) => Promise<void>
   /** Undoes `complete`: some block is missing again. */
   reopen: (file: FileRecord) => Promise<void>
-  /** Whether there is a directory where `complete` links the model's files. */
-  hasDirectory: (model: ModelRecord) => Promise<boolean>
+  /** Whether what `complete` links of these files stands in the model's directory. */
+  hasLinks: (model: ModelRecord, files: readonly FileRecord[]) => Promise<boolean>
   remove: (file: FileRecord) => Promise<void>
 
   /** `whole`: all of it will be written, and it is closed against writing when it is adopted. */

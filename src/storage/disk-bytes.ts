@@ -11,7 +11,7 @@ import { Edges } from './edges.ts'
 import { HandlePool, readFully, type Lease } from './handles.ts'
 import { checkVersion, layoutOf, makeLayout, type Layout } from './layout.ts'
 import { clearImports, findLeftovers, findStrangers } from './leftovers.ts'
-import { NO_HARD_LINK, linkInto, sameFile, unlinkFrom } from './links.ts'
+import { NO_HARD_LINK, isLinked, linkInto, sameFile, unlinkFrom } from './links.ts'
 import { ProcessLock } from './process-lock.ts'
 import type { FileRecord, ModelRecord } from './records.ts'
 import { Sidecars } from './sidecar.ts'
@@ -200,11 +200,12 @@ export class DiskBytes implements ByteStore {
     await chmod(this.pathOf(file.key), 0o644).catch(error => { if (systemCode(error) !== 'ENOENT') throw error })
   }
 
-  async hasDirectory (model: ModelRecord): Promise<boolean> {
-    return await stat(this.directoryOf(model.cid)).then(stats => stats.isDirectory(), error => {
-      if (systemCode(error) === 'ENOENT') return false
-      throw error
+  async hasLinks (model: ModelRecord, files: readonly FileRecord[]): Promise<boolean> {
+    let linked = true
+    await inParallel(LINKS_AT_ONCE, [...files], async file => {
+      for (const path of model.pathsOf(file)) if (linked && !await isLinked(this.pathOf(file.key), join(this.directoryOf(model.cid), path))) linked = false
     })
+    return linked
   }
 
   async remove (file: FileRecord): Promise<void> {

@@ -20,7 +20,7 @@ export async function linkInto (target: string, path: string): Promise<void> {
   }
 }
 
-async function isLinked (target: string, path: string): Promise<boolean> {
+export async function isLinked (target: string, path: string): Promise<boolean> {
   const there = await lstat(path).catch(missing)
   if (there === undefined) return false
   if (there.isSymbolicLink()) return await readlink(path) === relative(dirname(path), target)

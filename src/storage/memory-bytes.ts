@@ -67,7 +67,7 @@ export class MemoryBytes implements ByteStore {
   async sync (): Promise<void> { /* nothing to sync */ }
   async complete (): Promise<void> { /* nothing to link */ }
   async reopen (): Promise<void> { /* nothing to link */ }
-  async hasDirectory (): Promise<boolean> { return true }
+  async hasLinks (): Promise<boolean> { return true }
   async remove (file: FileRecord): Promise<void> { this.#files.delete(file.key) }
 
   async startImport (): Promise<ImportTarget> {

@@ -10,6 +10,8 @@ import type { FilePart, PutModelOptions } from './store.ts'
 
 /** Files put into the catalog in one go: some milliseconds. */
 const FILES_PER_TURN = 100
+/** Links that are looked at when a model is opened: some milliseconds. Verify looks at all. */
+const LINKS_LOOKED_AT = 200
 
 /** Models on their way in, and what may change about them. */
 export class Models {
@@ -199,11 +201,13 @@ export class Models {
     }
   }
 
-  /** The user may have removed its directory, which is no more than names: who asks for the model is told of it. */
-  async linkAgain (model: ModelRecord): Promise<void> {
-    const { bytes, registry, structure } = this.#core
+  /** The user may have removed or replaced what is no more than names, a file or all: who asks for the model is told of it. `all`: however many files it has. */
+  async linkAgain (model: ModelRecord, { all = false }: { all?: boolean } = {}): Promise<void> {
+    const { bytes, registry, structure, logger } = this.#core
     if (model.directory === undefined || !model.complete) return
-    if (await bytes.hasDirectory(model).catch(() => true)) return // cannot be looked at: it is told by whoever uses it
+    const files = [...model.distinct].slice(0, all ? undefined : LINKS_LOOKED_AT)
+    if (await bytes.hasLinks(model, files).catch(() => true)) return // cannot be looked at: it is told by whoever uses it
+    logger.warn({ model: model.cid, directory: model.directory }, 'what stands there is not what the model has; its files are linked again')
     await structure.run(async () => { if (registry.models.get(model.cid) === model) await this.#linkComplete(model) })
   }
 

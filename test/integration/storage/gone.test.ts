@@ -116,4 +116,25 @@ describe('files: one that is gone', () => {
       assert.ok((await readFile(theirs)).equals(Buffer.alloc(50_000, 'theirs')))
     })
   })
+
+  describe('or replaced by its link in a model only', () => {
+    const changes = {
+      deleted: async () => { await rm(linked()) },
+      replaced: async () => {
+        await rm(linked())
+        await writeFile(linked(), 'edited')
+      }
+    }
+    for (const [what, change] of Object.entries(changes)) {
+      for (const how of ['opened', 'verified'] as const) {
+        it(`is linked again when the model is ${how}: ${what}`, async () => {
+          await change()
+          if (how === 'opened') await disk.store.settleModel(sample.cid)
+          else assert.deepEqual((await disk.store.verify(undefined)).bad, [])
+          assert.equal((await stat(linked())).ino, (await stat(own())).ino)
+          await isWhole()
+        })
+      }
+    }
+  })
 })
