@@ -134,7 +134,8 @@ export class BlockStore implements ModelStore {
       structure: new Lock(),
       recording,
       copying: new Lock(),
-      workSlots: new SlotPool(WORK_SLOTS)
+      workSlots: new SlotPool(WORK_SLOTS),
+      stopping: this.#stopping.signal
     }
   }
 

@@ -4,7 +4,7 @@ import { RAW, verifyBytes } from '../model/index.ts'
 import { LINKS_AT_ONCE, inParallel } from './concurrency.ts'
 import { recordOf, type Core } from './core.ts'
 import { diskError } from './disk-errors.ts'
-import { evictPart } from './evict.ts'
+import { evictParts } from './evict.ts'
 import { GuardBrokenError, readGuarded } from './in-place.ts'
 import { Losses, type LostPlace } from './losses.ts'
 import { blockAt, sizeOfBlocks, type FileRecord } from './records.ts'
@@ -304,5 +304,5 @@ export class Blocks {
   async withdrawPlaces (lost: readonly LostPlace[]): Promise<void> { await this.#losses.withdrawPlaces(lost) }
   async savePlaces (files: readonly FileRecord[]): Promise<void> { await this.#losses.savePlaces(files) }
 
-  async evict (file: FileRecord, part: FilePart): Promise<number> { return await evictPart(this.#core, file, part) }
+  async evict (file: FileRecord, parts: readonly FilePart[]): Promise<number> { return await evictParts(this.#core, file, parts) }
 }

@@ -39,6 +39,8 @@ export interface Core {
   readonly copying: Lock
   /** For the store's own copies and checks, so that these never wait for the slots of a load. */
   readonly workSlots: SlotPool
+  /** Fires when the store stops: what can be cut short or left to the next start then is. */
+  readonly stopping: AbortSignal
 }
 
 /** The store's record of a file; throws ModelNotFoundError when it was removed. */

@@ -1,4 +1,4 @@
-import { ModelInUseError, ModelNotFoundError, OutOfSpaceError, QuotaExceededError, asError, type ShoalError } from '../base/index.ts'
+import { ModelInUseError, ModelNotFoundError, OutOfSpaceError, QuotaExceededError, asError, throwIfAborted, type ShoalError } from '../base/index.ts'
 import type { Blocks } from './blocks.ts'
 import type { Core } from './core.ts'
 import { diskError } from './disk-errors.ts'
@@ -74,16 +74,27 @@ export class Room {
 
   /** The caller holds `structure`. */
   async evictParts (parts: readonly FilePart[], bytes: number): Promise<number> {
-    const { registry, logger } = this.#core
+    const { registry, logger, stopping } = this.#core
     let freed = 0
-    for (const part of parts) {
-      if (freed >= bytes) break
-      const file = registry.files.get(part.file.key)
-      if (file === undefined || file !== part.file || !registry.maySpare(file, part)) continue
-      try {
-        freed += await this.#blocks.evict(file, part)
-      } catch (error) {
-        logger.warn({ file: file.key, error: diskError(error, 'cannot evict').message }, 'a part of a file could not be evicted')
+    for (let at = 0; at < parts.length && freed < bytes;) {
+      // Those of one file together: what stays of it is copied once.
+      const chosen = new Map<FileRecord, FilePart[]>()
+      for (let sum = freed; at < parts.length && sum < bytes; at++) {
+        const part = parts[at]
+        const file = part === undefined ? undefined : registry.files.get(part.file.key)
+        if (part === undefined || file === undefined || file !== part.file || !registry.maySpare(file, part)) continue
+        sum += presentIn(part)
+        const several = chosen.get(file)
+        if (several === undefined) chosen.set(file, [part])
+        else several.push(part)
+      }
+      for (const [file, several] of chosen) {
+        try {
+          freed += await this.#blocks.evict(file, several)
+        } catch (error) {
+          throwIfAborted(stopping)
+          logger.warn({ file: file.key, error: diskError(error, 'cannot evict').message }, 'parts of a file could not be evicted')
+        }
       }
     }
     return freed

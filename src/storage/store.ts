@@ -191,8 +191,8 @@ export interface ModelStore {
   spareParts: (cid: string, parts: readonly FilePart[]) => void
   /**
    * Evicts as many of these as it takes to free `bytes`, in this order, and says how many bytes that freed. Only what is
-   * spare for every model that has the file, and none of a model that is held, pinned or published. A file that loses a part
-   * is made anew, beside the old one: who has that open goes on reading it.
+   * spare for every model that has the file, and none of a model that is held, pinned or published. A file that loses parts
+   * is made anew once, beside the old one: who has that open goes on reading it. Cut short when the store stops.
    */
   evictParts: (parts: readonly FilePart[], bytes: number) => Promise<number>
   /** Evicts until `bytes` more would fit, of which `newBytes` (default all) are not on the volume yet. Throws QuotaExceededError or OutOfSpaceError, having evicted nothing. */
