@@ -64,7 +64,7 @@ export class Adds {
     return { cid }
   }
 
-  /** What an add has stored belongs to no model until the add is done. */
+  /** Resolves when those that run now have ended. */
   async settled (): Promise<void> {
     await Promise.allSettled(this.#running)
   }

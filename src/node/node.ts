@@ -200,7 +200,6 @@ export class Node implements ShoalNode {
 
   async gc (options: { dryRun?: boolean } = {}): Promise<GcResult> {
     this.#check()
-    await this.#components.adds.settled() // or what they stored would look like leftovers
     const { store, leftovers } = this.#components
     const before = new Map(store.models().map(model => [model.cid, model]))
     const result = await store.gc(options)

@@ -5,9 +5,9 @@ import { pipe } from 'it-pipe'
 import type { CID } from 'multiformats/cid'
 import { GIT_SHA1_SIZE_MAX, LimitExceededError, MODEL_INDEX_BYTES_MAX, MiB, ModelNotFoundError, SourceChangedError, UnreadableSourceError, asError, systemCode, throwIfAborted, type Clock } from '../base/index.ts'
 import { encodeFileIndex, encodeManifest, gitBlobHash, hashBlock, planBlocks, type Encoded, type FileIndex, type ManifestFile } from '../model/index.ts'
-import { SlotPool, type FileGuard, type FileImport, type ModelStore, type Slot } from '../storage/index.ts'
+import { SlotPool, type FileImport, type ImportOptions, type ModelStore, type RunningAdd, type Slot } from '../storage/index.ts'
 import { Sha256Thread } from './sha256-pool.ts'
-import { listSource, type SourceFile } from './source-files.ts'
+import { listSource, type SourceFile, type SourceTree } from './source-files.ts'
 import type { AddOptions, AddResult } from './types.ts'
 
 export interface PublishOptions extends AddOptions {
@@ -24,6 +24,9 @@ export interface PublishOptions extends AddOptions {
 }
 
 export interface PublishComponents { store: ModelStore, clock: Clock }
+
+/** Where files go, and what with. */
+interface Destination { store: ModelStore, add: RunningAdd }
 
 /** Blocks of one file between read and stored. Four keep reading, hashing and writing busy at once. */
 const BLOCKS_AHEAD = 4
@@ -43,6 +46,27 @@ interface FileResult { entry: ManifestFile, index: Encoded<FileIndex>, newBytes:
 export async function publish (components: PublishComponents, path: string, options: PublishOptions = {}): Promise<AddResult> {
   const started = components.clock.monotonic()
   const tree = await listSource(path, { follow: options.follow ?? false, followWithin: options.followWithin, ownDirectory: options.ownDirectory, inPlace: options.inPlace, signal: options.signal })
+  // What came in by then is not in use when it ends without its model.
+  const add = components.store.startAdd()
+  try {
+    const results = await storeFiles({ store: components.store, add }, tree, options)
+    const cid = await name(components, path, results, options)
+    return {
+      cid,
+      files: tree.files.length,
+      bytes: tree.bytes,
+      blocks: results.reduce((sum, result) => sum + result.index.value.blocks.length, 0),
+      newBytes: results.reduce((sum, result) => sum + result.newBytes, 0),
+      seconds: (components.clock.monotonic() - started) / 1000,
+      warnings: tree.warnings
+    }
+  } finally {
+    add.end()
+  }
+}
+
+/** When it rejects, nothing more comes in. */
+async function storeFiles (to: Destination, tree: SourceTree, options: PublishOptions): Promise<FileResult[]> {
   const results: FileResult[] = []
   let bytesDone = 0
   const told = (file: SourceFile) => (bytes: number): void => {
@@ -56,7 +80,7 @@ export async function publish (components: PublishComponents, path: string, opti
   const large = all.filter(entry => !isSmall(entry))
   const failed = new AbortController()
   const signal = options.signal === undefined ? failed.signal : AbortSignal.any([options.signal, failed.signal])
-  const publisher = (): FilePublisher => new FilePublisher(components.store, { inPlace: options.inPlace ?? false, isGiven: options.isGiven ?? false, follow: options.follow ?? false }, signal)
+  const publisher = (): FilePublisher => new FilePublisher(to, { inPlace: options.inPlace ?? false, isGiven: options.isGiven ?? false, follow: options.follow ?? false }, signal)
   const work = async (by: FilePublisher, queue: Iterator<{ file: SourceFile, position: number }>): Promise<void> => {
     for (let next = queue.next(); next.done !== true; next = queue.next()) {
       const { file, position } = next.value
@@ -81,17 +105,7 @@ export async function publish (components: PublishComponents, path: string, opti
     await Promise.allSettled(workers)
     throw error
   }
-
-  const cid = await name(components, path, results, options)
-  return {
-    cid,
-    files: tree.files.length,
-    bytes: tree.bytes,
-    blocks: results.reduce((sum, result) => sum + result.index.value.blocks.length, 0),
-    newBytes: results.reduce((sum, result) => sum + result.newBytes, 0),
-    seconds: (components.clock.monotonic() - started) / 1000,
-    warnings: tree.warnings
-  }
+  return results
 }
 
 /** The model of all files of these models, whose blocks are here. Nothing is read or copied. Throws ModelNotFoundError, and as publish(). */
@@ -130,6 +144,7 @@ async function name ({ store }: PublishComponents, what: string, files: readonly
 /** Publishes large files one after the other, or small ones beside each other, with its own slots and its own hash thread, made when first needed. */
 class FilePublisher {
   readonly #store: ModelStore
+  readonly #add: RunningAdd
   readonly #inPlace: boolean
   readonly #isGiven: boolean
   readonly #flags: number
@@ -137,8 +152,9 @@ class FilePublisher {
   readonly #slots = new SlotPool(BLOCKS_AHEAD, { shared: true })
   #thread: Sha256Thread | undefined
 
-  constructor (store: ModelStore, { inPlace, isGiven, follow }: { inPlace: boolean, isGiven: boolean, follow: boolean }, signal: AbortSignal) {
+  constructor ({ store, add }: Destination, { inPlace, isGiven, follow }: { inPlace: boolean, isGiven: boolean, follow: boolean }, signal: AbortSignal) {
     this.#store = store
+    this.#add = add
     this.#inPlace = inPlace
     this.#isGiven = isGiven
     this.#flags = constants.O_RDONLY | constants.O_NONBLOCK | (follow ? 0 : constants.O_NOFOLLOW)
@@ -150,12 +166,13 @@ class FilePublisher {
     const { guard } = file
     if (this.#inPlace) {
       const index = await this.#hash(file, onBytes)
-      return resultOf(file, index, await this.#store.referenceFile(index, guard))
+      return resultOf(file, index, await this.#store.referenceFile(index, guard, this.#add))
     }
-    const free = await this.#clone(file, { evict: false }) ?? await this.#store.importFile(guard.size, { evict: false })
+    const add = this.#add
+    const free = await this.#clone(file, { evict: false, add }) ?? await this.#store.importFile(guard.size, { evict: false, add })
     const held = free === undefined && this.#store.mayHold(guard.size) ? await this.#findHeld(file, onBytes) : undefined
     if (held !== undefined) return held
-    const target = free ?? await this.#clone(file, { evict: true }) ?? await this.#store.importFile(guard.size)
+    const target = free ?? await this.#clone(file, { evict: true, add }) ?? await this.#store.importFile(guard.size, { add })
     try {
       const index = await this.#hash(file, onBytes, target)
       return resultOf(file, index, await target.commit(index))
@@ -172,13 +189,13 @@ class FilePublisher {
       told += bytes
       onBytes(bytes)
     })
-    if (await this.#store.heldFile(index.cid.toString()) !== undefined) return resultOf(file, index, { newBytes: 0 })
+    if (await this.#store.heldFile(index.cid.toString(), this.#add) !== undefined) return resultOf(file, index, { newBytes: 0 })
     onBytes(-told) // it is read again
     return undefined
   }
 
   /** What is given goes as it is: copied, it would need its room twice. Else not of small files: to copy them costs no more than to try. */
-  async #clone (file: SourceFile, room: { evict: boolean }): Promise<(FileImport & { path: string }) | undefined> {
+  async #clone (file: SourceFile, room: ImportOptions): Promise<(FileImport & { path: string }) | undefined> {
     const { path, size } = file.guard
     let clone = this.#isGiven ? await this.#store.cloneFile(path, size, { ...room, isGiven: true }) : undefined
     if (clone === undefined) {

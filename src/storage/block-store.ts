@@ -13,10 +13,11 @@ import { Places } from './places.ts'
 import { DetailsCache, Registry } from './records.ts'
 import { isDamage, loadDetails, loadRegistry, rebuildCatalog, setCatalogAside, settleFiles } from './recover.ts'
 import { Room } from './room.ts'
+import type { RunningAdd } from './running-adds.ts'
 import { SlotPool, type Slot } from './slots.ts'
 import { StaleFlags } from './stale-flags.ts'
 import type {
-  BlockLocation, FileGuard, FileImport, FilePart, GcResult, ModelStore, PutModelOptions, RangeVerifyResult, RemoveResult, StoreEvents, StoreStatus, StoredFile, StoredModel,
+  BlockLocation, FileGuard, FileImport, FilePart, GcResult, ImportOptions, ModelStore, PutModelOptions, RangeVerifyResult, RemoveResult, StoreEvents, StoreStatus, StoredFile, StoredModel,
   VerifyProgress, VerifyResult
 } from './store.ts'
 import { verifyHeld, verifyRange } from './verify.ts'
@@ -256,24 +257,26 @@ export class BlockStore implements ModelStore {
     return options?.signal === undefined ? this.#stopping.signal : AbortSignal.any([this.#stopping.signal, options.signal])
   }
 
-  async importFile (size: number): Promise<FileImport>
-  async importFile (size: number, options: { evict: boolean }): Promise<FileImport | undefined>
-  async importFile (size: number, options: { evict: boolean } = { evict: true }): Promise<FileImport | undefined> {
+  startAdd (): RunningAdd { return this.#running.room.adds.start() }
+
+  async importFile (size: number, options?: { add?: RunningAdd }): Promise<FileImport>
+  async importFile (size: number, options: ImportOptions): Promise<FileImport | undefined>
+  async importFile (size: number, options: ImportOptions = {}): Promise<FileImport | undefined> {
     return await this.#run(async ({ imports }) => await imports.importFile(size, options))
   }
 
-  async cloneFile (path: string, size: number, options: { evict: boolean, isGiven?: boolean } = { evict: true }): Promise<(FileImport & { path: string }) | undefined> {
+  async cloneFile (path: string, size: number, options: ImportOptions & { isGiven?: boolean } = {}): Promise<(FileImport & { path: string }) | undefined> {
     return await this.#run(async ({ imports }) => await imports.cloneFile(path, size, options))
   }
 
-  async heldFile (key: string): Promise<StoredFile | undefined> {
-    return await this.#run(async ({ imports }) => await imports.heldFile(key))
+  async heldFile (key: string, add?: RunningAdd): Promise<StoredFile | undefined> {
+    return await this.#run(async ({ imports }) => await imports.heldFile(key, add))
   }
 
   mayHold (size: number): boolean { return this.#running.imports.mayHold(size) }
 
-  async referenceFile (index: Encoded<FileIndex>, guard: FileGuard): Promise<{ file: StoredFile, newBytes: number }> {
-    return await this.#run(async ({ imports }) => await imports.referenceFile(index, guard))
+  async referenceFile (index: Encoded<FileIndex>, guard: FileGuard, add?: RunningAdd): Promise<{ file: StoredFile, newBytes: number }> {
+    return await this.#run(async ({ imports }) => await imports.referenceFile(index, guard, add))
   }
 
   metadata (cid: CID): Uint8Array | undefined {

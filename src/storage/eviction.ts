@@ -1,5 +1,8 @@
 import type { FileRecord, ModelRecord } from './records.ts'
 
+/** Of files. */
+export interface Keys { has: (key: string) => boolean }
+
 export interface EvictionState {
   models: Iterable<ModelRecord>
   /** Loads and reads in progress keep their models. */
@@ -7,7 +10,7 @@ export interface EvictionState {
   /** Somebody promised others to keep parts of it. */
   isKept: (cid: string) => boolean
   /** Files that stay whatever is evicted: a model on its way in names them too. */
-  keep: ReadonlySet<string>
+  keep: Keys
 }
 
 export interface EvictionPlan {
@@ -41,7 +44,7 @@ export function planEviction ({ models, isHeld, isKept, keep }: EvictionState, b
 }
 
 /** Bytes of the files of `last` that no model outside `removed` names. */
-function freedBy (removed: ReadonlySet<ModelRecord>, last: ModelRecord, keep: ReadonlySet<string>): number {
+function freedBy (removed: ReadonlySet<ModelRecord>, last: ModelRecord, keep: Keys): number {
   let bytes = 0
   for (const file of last.distinct) {
     if (!keep.has(file.key) && !file.inPlace && namedOnlyBy(file, removed)) bytes += file.presentBytes

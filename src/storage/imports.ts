@@ -8,15 +8,16 @@ import { diskError } from './disk-errors.ts'
 import { GuardBrokenError, checkGuard, placesWith, readGuarded, sameGuard } from './in-place.ts'
 import type { FoundPlace, Places } from './places.ts'
 import { FileRecord, offsetsOf } from './records.ts'
-import type { OpenImport as Reservation, Room } from './room.ts'
+import type { Incoming, OpenImport as Reservation, Room } from './room.ts'
+import type { RunningAdd } from './running-adds.ts'
 import type { Slot } from './slots.ts'
-import type { FileGuard, FileImport, StoredFile } from './store.ts'
+import type { FileGuard, FileImport, ImportOptions, StoredFile } from './store.ts'
 
 type Committed = { file: StoredFile, newBytes: number }
 /** A file that was written, on its way into the catalog. */
 interface Ready { key: string, index: Encoded<FileIndex>, target: ImportTarget, reserved: Reservation }
 /** A user's file that is to be held where it is. */
-interface Placed { key: string, index: Encoded<FileIndex>, guard: FileGuard }
+interface Placed { key: string, index: Encoded<FileIndex>, guard: FileGuard, add: RunningAdd | undefined }
 /** Reads bytes of what comes in; says how many there were. */
 type ReadIn = (offset: number, into: Uint8Array) => Promise<number>
 
@@ -50,12 +51,12 @@ export class Imports {
     this.#places = places
   }
 
-  #starts (options: { evict: boolean }): Grouped<number, Reservation | undefined> {
-    return new Grouped(FILES_PER_GROUP, async sizes => await this.#core.structure.run(async () => await this.#room.startImports(sizes, options)))
+  #starts (options: { evict: boolean }): Grouped<Incoming, Reservation | undefined> {
+    return new Grouped(FILES_PER_GROUP, async files => await this.#core.structure.run(async () => await this.#room.startImports(files, options)))
   }
 
-  async importFile (size: number, { evict }: { evict: boolean }): Promise<FileImport | undefined> {
-    const reserved = await (evict ? this.#starting : this.#startingFree).add(size)
+  async importFile (size: number, { evict = true, add }: ImportOptions): Promise<FileImport | undefined> {
+    const reserved = await (evict ? this.#starting : this.#startingFree).add({ size, add })
     if (reserved === undefined) return undefined
     try {
       return new OpenImport(this, reserved, size, await this.#core.bytes.startImport(size, true), false)
@@ -65,10 +66,10 @@ export class Imports {
     }
   }
 
-  async cloneFile (path: string, size: number, { evict, isGiven = false }: { evict: boolean, isGiven?: boolean }): Promise<(FileImport & { path: string }) | undefined> {
+  async cloneFile (path: string, size: number, { evict = true, isGiven = false, add }: ImportOptions & { isGiven?: boolean }): Promise<(FileImport & { path: string }) | undefined> {
     return await this.#core.structure.run(async () => {
       // A clone shares its blocks with the source, but for how long is the source's owner's business: it counts in full.
-      const [reserved] = await this.#room.startImports([size], { evict, isHere: isGiven })
+      const [reserved] = await this.#room.startImports([{ size, add }], { evict, isHere: isGiven })
       if (reserved === undefined) return undefined
       let clone: (FileImport & { path: string }) | undefined
       try {
@@ -84,11 +85,11 @@ export class Imports {
   }
 
   /** A whole file of our own, for who is adding it: it stays until the model that names it is here. */
-  async heldFile (key: string): Promise<StoredFile | undefined> {
+  async heldFile (key: string, add?: RunningAdd): Promise<StoredFile | undefined> {
     return await this.#core.structure.run(async () => {
       const held = this.#core.registry.files.get(key)
       if (held === undefined || !isWholeOwn(held)) return undefined
-      this.#room.cameIn(held)
+      this.#room.adds.cameIn(key, add)
       return held
     })
   }
@@ -98,17 +99,17 @@ export class Imports {
     return false
   }
 
-  async referenceFile (index: Encoded<FileIndex>, guard: FileGuard): Promise<Committed> {
+  async referenceFile (index: Encoded<FileIndex>, guard: FileGuard, add?: RunningAdd): Promise<Committed> {
     if (guard.size !== index.value.size) throw new SourceChangedError(`${guard.path} has ${guard.size} bytes and its index ${index.value.size}; add it again`)
     const key = index.cid.toString()
     const { held, newBytes } = await this.#referring(guard, async () => {
       await this.#core.bytes.handles.forget(guard.path) // what is open may be an earlier file of that path
       await checkGuard(guard)
       const newBytes = await this.#newBytes(index)
-      return { held: await this.#referencing.add({ key, index, guard }), newBytes }
+      return { held: await this.#referencing.add({ key, index, guard, add }), newBytes }
     })
     if (held.inPlace || held.present.full) return { file: held, newBytes }
-    const reserved = await this.#starting.add(held.missingBytes) // it is a copy of our own, and takes room like one
+    const reserved = await this.#starting.add({ size: held.missingBytes, add }) // it is a copy of our own, and takes room like one
     if (reserved === undefined) throw new TypeError('room for which others may go is made or refused')
     try {
       await this.#referring(guard, async () => {
@@ -142,7 +143,7 @@ export class Imports {
       if (file === undefined) throw new TypeError('a file that was recorded is not there')
       return file
     })
-    for (const file of known) this.#room.cameIn(file)
+    for (const { key, add } of files) this.#room.adds.cameIn(key, add)
     const stands = new Map<FileGuard, boolean>()
     for (const { guard } of known) if (guard !== undefined && !stands.has(guard)) stands.set(guard, await isThere(guard))
     // From here on nothing waits until all is decided: a read may withdraw any of them meanwhile.
@@ -193,8 +194,8 @@ export class Imports {
           if (!held.removed) throw error
         }
         if (held.removed) continue
+        this.#room.adds.cameIn(key, reserved.add)
         await this.abort(target, reserved)
-        this.#room.cameIn(held)
         return { file: held, newBytes }
       }
     } catch (error) {

@@ -46,7 +46,7 @@ export class Models {
         throwIfAborted(options.signal)
         return await work()
       })
-      if (options.published === true) this.#room.named(model.files)
+      this.#room.adds.named(model.files.map(({ key }) => key))
       await this.#reuse(model, options)
       return model
     } finally {

@@ -2,14 +2,16 @@ import { ModelInUseError, ModelNotFoundError, OutOfSpaceError, QuotaExceededErro
 import type { Blocks } from './blocks.ts'
 import type { Core } from './core.ts'
 import { diskError } from './disk-errors.ts'
-import { namedOnlyBy, planEviction } from './eviction.ts'
+import { namedOnlyBy, planEviction, type Keys } from './eviction.ts'
 import { sizeOfBlocks, type FileRecord, type ModelRecord } from './records.ts'
+import { RunningAdds, type RunningAdd } from './running-adds.ts'
 import type { FilePart, GcResult, RemoveResult } from './store.ts'
 
-/** A publish commits its files one by one and names them all at its end: files nobody names wait this long for it. */
-const UNNAMED_GRACE_MS = 10 * 60_000
+const NONE: Keys = new Set()
 
-export interface OpenImport { size: number, written: number }
+/** A file that is to come in: how large, and with which add. */
+export interface Incoming { size: number, add: RunningAdd | undefined }
+export interface OpenImport extends Incoming { written: number }
 
 /** Room on the volume and within the quota: who has reserved how much, and who has to go. */
 export class Room {
@@ -18,15 +20,12 @@ export class Room {
   readonly #imports = new Set<OpenImport>()
   /** Blocks on their way in for which room is held, by file, and how often. */
   readonly #parts = new Map<FileRecord, Map<number, number>>()
-  /** Files that came in since the start and that no model names yet. */
-  readonly #unnamed = new Set<FileRecord>()
-  /** Files that were here for other models when something that is being added turned out to have them, and how often. */
-  readonly #awaited = new Map<FileRecord, number>()
-  #importedAt = Number.NEGATIVE_INFINITY
+  readonly adds: RunningAdds
 
   constructor (core: Core, blocks: Blocks) {
     this.#core = core
     this.#blocks = blocks
+    this.adds = new RunningAdds(core.clock)
   }
 
   /** Bytes that are held, and that are promised to who writes now. */
@@ -48,7 +47,7 @@ export class Room {
    * Makes room for `bytes` more, of which the volume still lacks `newBytes`, by removing leftovers and evicting. Throws QuotaExceededError
    * or OutOfSpaceError before anything was evicted in vain. The caller holds `structure`.
    */
-  async make (bytes: number, what: string, { keep = new Set(), newBytes = bytes }: { keep?: ReadonlySet<string>, newBytes?: number } = {}): Promise<void> {
+  async make (bytes: number, what: string, { keep = NONE, newBytes = bytes }: { keep?: Keys, newBytes?: number } = {}): Promise<void> {
     if (await this.fits(bytes, newBytes)) return
     // Parts first: nobody asked for them, and they were not promised. All that can go together has to be enough.
     const before = worst(await this.#lacking(bytes, newBytes))
@@ -101,7 +100,7 @@ export class Room {
   }
 
   /** Of kept models: of the others all may go at once. */
-  #spareParts (keep: ReadonlySet<string>): FilePart[] {
+  #spareParts (keep: Keys): FilePart[] {
     const { registry } = this.#core
     return registry.spareParts().filter(part => {
       const file = registry.files.get(part.file.key)
@@ -146,13 +145,13 @@ export class Room {
   }
 
   /** Reserves room for files on their way in, or `isHere` already; undefined where it would have to `evict` and may not. The caller holds `structure`. */
-  async startImports (sizes: number[], { evict, isHere = false }: { evict: boolean, isHere?: boolean }): Promise<Array<OpenImport | undefined>> {
-    const bytes = sizes.reduce((sum, size) => sum + size, 0)
+  async startImports (files: readonly Incoming[], { evict, isHere = false }: { evict: boolean, isHere?: boolean }): Promise<Array<OpenImport | undefined>> {
+    const bytes = files.reduce((sum, { size }) => sum + size, 0)
     const newBytes = isHere ? 0 : bytes
-    if (evict) await this.make(bytes, sizes.length === 1 ? 'a file to be added' : `${sizes.length} files to be added`, { newBytes })
-    else if (!await this.fits(bytes, newBytes)) return sizes.map(() => undefined)
-    return sizes.map(size => {
-      const reserved = { size, written: 0 }
+    if (evict) await this.make(bytes, files.length === 1 ? 'a file to be added' : `${files.length} files to be added`, { newBytes })
+    else if (!await this.fits(bytes, newBytes)) return files.map(() => undefined)
+    return files.map(file => {
+      const reserved = { ...file, written: 0 }
       this.#imports.add(reserved)
       return reserved
     })
@@ -160,34 +159,12 @@ export class Room {
 
   endImport (reserved: OpenImport, file?: FileRecord): void {
     this.#imports.delete(reserved)
-    if (file !== undefined) this.cameIn(file)
-  }
-
-  /** A file came in that a model may name in a while. */
-  cameIn (file: FileRecord): void {
-    this.#importedAt = this.#core.clock.monotonic()
-    if (file.models.size === 0) this.#unnamed.add(file)
-    else this.#awaited.set(file, (this.#awaited.get(file) ?? 0) + 1)
-  }
-
-  /** What was added names its files now, each as often as it came in. */
-  named (files: Iterable<FileRecord>): void {
-    for (const file of files) {
-      const times = this.#awaited.get(file) ?? 0
-      if (times > 1) this.#awaited.set(file, times - 1)
-      else this.#awaited.delete(file)
-    }
-  }
-
-  /** Something is being added, or was a moment ago. */
-  get #adding (): boolean {
-    return this.#imports.size > 0 || this.#core.clock.monotonic() - this.#importedAt < UNNAMED_GRACE_MS
+    if (file !== undefined) this.adds.cameIn(file.key, reserved.add)
   }
 
   /** Files that stay when the models that name them go, by key. */
-  #kept (keep: ReadonlySet<string>): ReadonlySet<string> {
-    if (!this.#adding) this.#awaited.clear()
-    return this.#awaited.size === 0 ? keep : new Set([...keep, ...[...this.#awaited.keys()].map(({ key }) => key)])
+  #kept (keep: Keys = NONE): Keys {
+    return { has: key => keep.has(key) || this.adds.has(key) }
   }
 
   async remove (cid: string, { onlyCached = false }: { onlyCached?: boolean } = {}): Promise<RemoveResult> {
@@ -202,8 +179,8 @@ export class Room {
     const leftoverBytes = await this.#removeLeftovers(dryRun)
     const { quota } = this.#core.settings
     const over = quota === undefined ? 0 : this.#usedBytes() - quota
-    const plan = over > 0 ? this.#plan(over, this.#kept(new Set())) : { models: [], freedBytes: 0 }
-    const removed = dryRun ? resultsOf(plan.models, this.#kept(new Set())) : await this.drop(plan.models)
+    const plan = over > 0 ? this.#plan(over, this.#kept()) : { models: [], freedBytes: 0 }
+    const removed = dryRun ? resultsOf(plan.models, this.#kept()) : await this.drop(plan.models)
     return { removed, freedBytes: removed.reduce((sum, { freedBytes }) => sum + freedBytes, 0), leftoverBytes }
   }
 
@@ -212,7 +189,7 @@ export class Room {
    * record it, the bytes go first: the next start finds files missing and believes the disk. A model that somebody
    * holds by now stays, and unless it may be any one that is kept (when evicting), pinned or published by now. Says which went.
    */
-  async drop (chosen: ModelRecord[], stay: ReadonlySet<string> = new Set(), which: 'evictable' | 'cached' | 'any' = 'evictable'): Promise<RemoveResult[]> {
+  async drop (chosen: ModelRecord[], stay: Keys = NONE, which: 'evictable' | 'cached' | 'any' = 'evictable'): Promise<RemoveResult[]> {
     if (chosen.length === 0) return []
     const { bytes, events, registry, recording } = this.#core
     const { models, files, results } = await recording.run(async () => {
@@ -221,7 +198,6 @@ export class Room {
       const files = soleFiles(models, keep)
       const results = resultsOf(models, keep)
       if (models.length > 0) await this.#forget(models, files)
-      for (const file of this.#awaited.keys()) if (file.models.size === 0) this.#unnamed.add(file)
       return { models, files, results }
     })
     try {
@@ -255,9 +231,7 @@ export class Room {
   /** Files no model names, and what lies about on the disk. */
   async #removeLeftovers (dryRun: boolean): Promise<number> {
     const { registry, bytes, catalog, logger } = this.#core
-    for (const file of this.#unnamed) if (file.removed || file.models.size > 0) this.#unnamed.delete(file)
-    const waiting = this.#adding
-    const unnamed = [...registry.files.values()].filter(file => file.models.size === 0 && !(this.#unnamed.has(file) && (waiting || file.inPlace)))
+    const unnamed = [...registry.files.values()].filter(file => file.models.size === 0 && !this.adds.has(file.key))
     let freed = unnamed.reduce((sum, file) => sum + (file.inPlace ? 0 : file.presentBytes), 0)
     try {
       if (!dryRun && unnamed.length > 0) {
@@ -276,7 +250,7 @@ export class Room {
     return freed
   }
 
-  #plan (bytes: number, keep: ReadonlySet<string>): { models: ModelRecord[], freedBytes: number } {
+  #plan (bytes: number, keep: Keys): { models: ModelRecord[], freedBytes: number } {
     const { registry } = this.#core
     return planEviction({ models: registry.models.values(), isHeld: cid => registry.isHeld(cid), isKept: cid => registry.isKept(cid), keep }, bytes)
   }
@@ -316,7 +290,7 @@ function worst ({ quota, volume }: Lacking): number {
   return Math.max(quota, volume)
 }
 
-function soleFiles (models: ModelRecord[], keep: ReadonlySet<string>): FileRecord[] {
+function soleFiles (models: ModelRecord[], keep: Keys): FileRecord[] {
   const removed = new Set(models)
   const files = new Set<FileRecord>()
   for (const model of models) {
@@ -326,7 +300,7 @@ function soleFiles (models: ModelRecord[], keep: ReadonlySet<string>): FileRecor
 }
 
 /** What each frees when they go in this order. */
-function resultsOf (models: ModelRecord[], keep: ReadonlySet<string>): RemoveResult[] {
+function resultsOf (models: ModelRecord[], keep: Keys): RemoveResult[] {
   const counted = new Set<FileRecord>()
   return models.map((model, position) => {
     let freedBytes = 0

@@ -1,7 +1,10 @@
 import type { CID } from 'multiformats/cid'
 import type { AbortOptions, Bitfield, Emitter, ProgressOptions } from '../base/index.ts'
 import type { Encoded, FileIndex, Manifest, Model } from '../model/types.ts'
+import type { RunningAdd } from './running-adds.ts'
 import type { Slot, SlotPool } from './slots.ts'
+
+export type { RunningAdd }
 
 /** A file this node knows the index of. Shared by all models that contain the same file. */
 export interface StoredFile {
@@ -134,6 +137,9 @@ export interface FileImport {
   abort: () => Promise<void>
 }
 
+/** `evict`: others may go for it, default true. `add`: what it comes in with. */
+export interface ImportOptions { evict?: boolean, add?: RunningAdd | undefined }
+
 /** What guards a file that is referenced in place: when any of these changes, its blocks are withdrawn. */
 export interface FileGuard { path: string, size: number, mtimeMs: number, ino: number }
 
@@ -212,10 +218,15 @@ export interface ModelStore {
   verifyRange: (file: StoredFile, first: number, count: number, options?: AbortOptions) => Promise<RangeVerifyResult>
 
   /**
+   * What is added belongs to no model until all of it is here: what comes in with this one stays until it ends, when the model that names it
+   * was put, or never will be. Without one it stays for ten minutes, or until a model names it.
+   */
+  startAdd: () => RunningAdd
+  /**
    * Starts an import of `size` bytes. Makes room first; throws QuotaExceededError, OutOfSpaceError, StoreReadOnlyError, DiskError.
    * With `evict: false` undefined where there is no room without evicting something.
    */
-  importFile: ((size: number) => Promise<FileImport>) & ((size: number, options: { evict: boolean }) => Promise<FileImport | undefined>)
+  importFile: ((size: number, options?: { add?: RunningAdd }) => Promise<FileImport>) & ((size: number, options: ImportOptions) => Promise<FileImport | undefined>)
   /**
    * An import whose bytes are there already: a reflinked copy of the file at `path`, which is to have `size` bytes. Hash what lies at the
    * `path` of the result, and commit that; nothing more is written. Undefined where the file system has no reflinks, or the file has
@@ -223,12 +234,12 @@ export interface ModelStore {
    * `isGiven`: nobody writes to that file any more, and it is the caller's to give. It becomes another name of the same file, which nobody may
    * write to from now on, and takes no more room on the volume; undefined where that cannot be. The caller takes the old name away.
    */
-  cloneFile: (path: string, size: number, options?: { evict: boolean, isGiven?: boolean }) => Promise<(FileImport & { path: string }) | undefined>
+  cloneFile: (path: string, size: number, options?: ImportOptions & { isGiven?: boolean }) => Promise<(FileImport & { path: string }) | undefined>
   /**
-   * The file of this key, for who adds it and need not bring its bytes: it stays, as what was committed does, until a model names it.
+   * The file of this key, for who adds it and need not bring its bytes: it stays, as what was committed does.
    * Undefined unless all of it is here, in a file of the store's own.
    */
-  heldFile: (key: string) => Promise<StoredFile | undefined>
+  heldFile: (key: string, add?: RunningAdd) => Promise<StoredFile | undefined>
   /** False when heldFile would find no file of this size, so that none needs to be hashed to ask for it. */
   mayHold: (size: number) => boolean
   /**
@@ -238,7 +249,7 @@ export interface ModelStore {
    * the right to read it) is kept in mind, and the file is in place again when it is back, unless something of it came meanwhile.
    * A copy the store holds already wins: what that lacks is copied. Throws SourceChangedError, QuotaExceededError, OutOfSpaceError.
    */
-  referenceFile: (index: Encoded<FileIndex>, guard: FileGuard) => Promise<{ file: StoredFile, newBytes: number }>
+  referenceFile: (index: Encoded<FileIndex>, guard: FileGuard, add?: RunningAdd) => Promise<{ file: StoredFile, newBytes: number }>
 
   /** The bytes of a manifest or file index this node has. */
   metadata: (cid: CID) => Uint8Array | undefined

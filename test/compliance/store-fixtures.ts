@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { BLOCK_BYTES_MAX, MiB, randomInt, seededRandom, silentLogger, systemClock, type Random } from '../../src/base/index.ts'
 import { encodeFileIndex, encodeManifest, hashBlock, type Encoded, type FileIndex, type Model } from '../../src/model/index.ts'
-import { SlotPool, createFileStore, type FileStoreInit, type ModelStore, type Slot, type StoreSettings, type StoredFile } from '../../src/storage/index.ts'
+import { SlotPool, createFileStore, type FileStoreInit, type ModelStore, type RunningAdd, type Slot, type StoreSettings, type StoredFile } from '../../src/storage/index.ts'
 import { contentOf } from '../support/files.ts'
 
 export { contentOf }
@@ -94,8 +94,8 @@ export async function load (store: ModelStore, sample: Sample): Promise<void> {
 }
 
 /** Imports one file's blocks and commits it. */
-export async function importAll (store: ModelStore, { content, index }: SampleFile): Promise<{ file: StoredFile, newBytes: number }> {
-  const target = await store.importFile(content.length)
+export async function importAll (store: ModelStore, { content, index }: SampleFile, add?: RunningAdd): Promise<{ file: StoredFile, newBytes: number }> {
+  const target = await store.importFile(content.length, { add })
   let offset = 0
   for (const size of index.value.sizes) {
     const at = offset

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict'
 import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import type { ModelStore, StoredFile } from '../../src/storage/index.ts'
+import { systemClock, type Clock } from '../../src/base/index.ts'
+import type { ModelStore, RunningAdd, StoredFile } from '../../src/storage/index.ts'
 import { fileOf, importAll, load, readBlock, sampleOf, smallModel, told, withSlot, writeBlock, type Sample } from './store-fixtures.ts'
 import type { StoreHarness } from './store.ts'
 
@@ -121,6 +122,79 @@ export function importCompliance (name: string, harness: StoreHarness): void {
         assert.ok(given)
         assert.equal((await importAll(store, given)).file.present.full, true)
         assert.equal((await store.putModel(sample.model)).complete, true)
+      })
+    })
+
+    describe('adds', () => {
+      let directory: string
+      let now = 0
+      const clock: Clock = { ...systemClock, monotonic: () => now }
+      const all = (): Sample[] => [80, 81, 82].map(seed => smallModel(seed))
+
+      beforeEach(async () => {
+        directory = await mkdtemp(join(tmpdir(), 'shoal-adds-'))
+        await stop()
+        ;({ store, stop } = await harness.create({ clock }))
+      })
+      afterEach(async () => { await rm(directory, { recursive: true, force: true }) })
+
+      const bring = async ({ model, files: [given] }: Sample, add: RunningAdd, how: 'copied' | 'in place'): Promise<void> => {
+        const [index] = model.indexes
+        assert.ok(given !== undefined && index !== undefined)
+        if (how === 'copied') {
+          await importAll(store, given, add)
+          return
+        }
+        const path = join(directory, model.manifest.cid.toString())
+        await writeFile(path, given.content)
+        const { size, mtimeMs, ino } = await stat(path)
+        await store.referenceFile(index, { path, size, mtimeMs, ino }, add)
+      }
+      const isHere = ({ files }: Sample): boolean => store.findBlock(files[0]?.index.value.blocks.at(0) ?? assert.fail('no block')) !== undefined
+
+      for (const how of ['copied', 'in place'] as const) {
+        it(`keep what is ${how} while they run, however long, and nothing of it when they failed, whatever else is added`, async () => {
+          const [one, two, other] = all() as [Sample, Sample, Sample]
+          const [running, failed] = [store.startAdd(), store.startAdd()]
+          await bring(one, running, how)
+          await bring(two, failed, how)
+          now += 24 * 60 * 60_000
+          await store.gc()
+          assert.deepEqual([isHere(one), isHere(two)], [true, true])
+          failed.end()
+          await bring(other, running, how)
+          const { leftoverBytes } = await store.gc()
+          assert.equal(leftoverBytes, how === 'copied' ? two.bytes : 0)
+          assert.deepEqual([isHere(one), isHere(two), isHere(other)], [true, false, true])
+          assert.equal((await store.putModel(one.model, { published: true })).complete, true)
+          running.end()
+          running.end()
+          await store.gc()
+          assert.deepEqual([isHere(one), isHere(two), isHere(other)], [true, false, false])
+        })
+      }
+
+      it('keep no file of another model that is removed once they have ended, each of those that brought it', async () => {
+        const [sample] = all() as [Sample]
+        await load(store, sample)
+        const adds = [store.startAdd(), store.startAdd()]
+        for (const add of adds) await bring(sample, add, 'copied')
+        adds[0]?.end()
+        assert.equal((await store.removeModel(sample.cid)).freedBytes, 0)
+        assert.equal((await store.putModel(sample.model)).complete, true)
+        adds[1]?.end()
+        assert.equal((await store.removeModel(sample.cid)).freedBytes, sample.bytes)
+      })
+
+      it('that failed make room for others', async () => {
+        const [one, two] = all() as [Sample, Sample]
+        await stop()
+        ;({ store, stop } = await harness.create({ clock, settings: { quota: Math.max(one.bytes, two.bytes) + 100 } }))
+        const failed = store.startAdd()
+        await bring(one, failed, 'copied')
+        await assert.rejects(store.importFile(two.bytes), { name: 'QuotaExceededError' })
+        failed.end()
+        await (await store.importFile(two.bytes)).abort()
       })
     })
 

@@ -372,6 +372,46 @@ describe('node', function () {
     await untilKeys(0)
   })
 
+  it('collects garbage while something is added, and leaves that alone', async () => {
+    await using cluster = new Cluster()
+    await using source = await temporaryDirectory('source')
+    await writeTree(source.path, { 'a.bin': 2 * MiB, 'b.txt': 100 })
+    const [a] = await cluster.spawn(1)
+    assert.ok(a !== undefined)
+    const collected = Promise.withResolvers<undefined>()
+    const name = BlockStore.prototype.putModel // when all files are in the store
+    const planted = mock.method(BlockStore.prototype, 'putModel', async function (this: BlockStore, ...args: Parameters<BlockStore['putModel']>) {
+      assert.equal((await a.gc()).leftoverBytes, 0)
+      collected.resolve(undefined)
+      return await name.apply(this, args)
+    })
+    try {
+      const { cid } = await a.add(source.path)
+      await collected.promise
+      assert.deepEqual((await a.verify(cid)).bad, [])
+    } finally {
+      planted.mock.restore()
+    }
+  })
+
+  it('leaves nothing of an add that failed', async () => {
+    await using cluster = new Cluster()
+    await using source = await temporaryDirectory('source')
+    await writeTree(source.path, { 'a.bin': 2 * MiB, 'b.txt': 100 })
+    const [a] = await cluster.spawn(1)
+    assert.ok(a !== undefined)
+    const full = new DiskError('planted')
+    const planted = mock.method(BlockStore.prototype, 'putModel', async () => { throw full })
+    try {
+      await assert.rejects(a.add(source.path), full)
+    } finally {
+      planted.mock.restore()
+    }
+    const { leftoverBytes } = await a.gc()
+    assert.equal(leftoverBytes, 2 * MiB + 100)
+    assert.equal((await a.status()).storage.heldBytes, 0)
+  })
+
   it('stops cleanly and refuses work afterwards', async () => {
     await using cluster = new Cluster()
     const [a] = await cluster.spawn(1)
