@@ -231,11 +231,11 @@ export class BlockStore implements ModelStore {
   }
 
   async removeModel (cid: string, options?: { onlyCached?: boolean }): Promise<RemoveResult> {
-    return await this.#run(async ({ core, room }) => await core.structure.run(async () => await room.remove(cid, options)))
+    return await this.#run(async ({ room }) => await room.remove(cid, options))
   }
 
   async gc (options: { dryRun?: boolean } = {}): Promise<GcResult> {
-    return await this.#run(async ({ core, room }) => await core.structure.run(async () => await room.gc(options.dryRun ?? false)))
+    return await this.#run(async ({ room }) => await room.gc(options.dryRun ?? false))
   }
 
   async verify (cid: string | undefined, options?: AbortOptions & ProgressOptions<VerifyProgress>): Promise<VerifyResult> {

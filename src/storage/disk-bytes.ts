@@ -211,7 +211,7 @@ export class DiskBytes implements ByteStore {
   async remove (file: FileRecord): Promise<void> {
     const path = this.pathOf(file.key)
     await this.#forget(path)
-    await rm(path, { force: true })
+    await unlink(path).catch(error => { if (systemCode(error) !== 'ENOENT') throw error }) // rm() would look at each of thousands first
     await this.#forget(path)
   }
 

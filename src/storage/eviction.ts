@@ -52,7 +52,7 @@ function freedBy (removed: ReadonlySet<ModelRecord>, last: ModelRecord, keep: Ke
   return bytes
 }
 
-export function namedOnlyBy (file: FileRecord, models: ReadonlySet<ModelRecord>): boolean {
+function namedOnlyBy (file: FileRecord, models: ReadonlySet<ModelRecord>): boolean {
   for (const model of file.models) if (!models.has(model)) return false
   return true
 }

@@ -136,6 +136,7 @@ export class Imports {
   /** The caller holds `structure` and `recording`. Says for each which file it became. */
   async #placeAll (files: Placed[]): Promise<FileRecord[]> {
     const { registry, catalog, bytes, staleFlags } = this.#core
+    await this.#room.deletions.without(files.map(({ key }) => key))
     const unknown = new Map(files.filter(({ key }) => !registry.files.has(key)).map(file => [file.key, file]))
     for (const file of this.#add([...unknown.values()])) this.#blocks.presentAll(file)
     const known = files.map(({ key }) => {
@@ -248,6 +249,7 @@ export class Imports {
       const held = registry.files.get(file.key)
       if (!wanted.has(file.key) && (held === undefined || held.inPlace)) wanted.set(file.key, file)
     }
+    await this.#room.deletions.without([...wanted.keys()])
     await bytes.adopt([...wanted.values()])
     const added = this.#add([...wanted.values()].filter(({ key }) => !registry.files.has(key)).map(({ index }) => ({ index, guard: undefined })))
     for (const file of added) {

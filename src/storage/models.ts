@@ -133,6 +133,7 @@ export class Models {
     }
     await this.#room.make(needed, `the model ${cid}`, { keep: new Set(keys) })
 
+    await this.#room.deletions.without([cid, ...distinct.keys()])
     const made: FileRecord[] = []
     let model: ModelRecord | undefined
     try {

@@ -1,8 +1,9 @@
 import { ModelInUseError, ModelNotFoundError, OutOfSpaceError, QuotaExceededError, asError, throwIfAborted, type ShoalError } from '../base/index.ts'
 import type { Blocks } from './blocks.ts'
 import type { Core } from './core.ts'
+import { Deletions, deleteAll } from './deletions.ts'
 import { diskError } from './disk-errors.ts'
-import { namedOnlyBy, planEviction, type Keys } from './eviction.ts'
+import { planEviction, type Keys } from './eviction.ts'
 import { sizeOfBlocks, type FileRecord, type ModelRecord } from './records.ts'
 import { RunningAdds, type RunningAdd } from './running-adds.ts'
 import type { FilePart, GcResult, RemoveResult } from './store.ts'
@@ -21,11 +22,13 @@ export class Room {
   /** Blocks on their way in for which room is held, by file, and how often. */
   readonly #parts = new Map<FileRecord, Map<number, number>>()
   readonly adds: RunningAdds
+  readonly deletions: Deletions
 
   constructor (core: Core, blocks: Blocks) {
     this.#core = core
     this.#blocks = blocks
     this.adds = new RunningAdds(core.clock)
+    this.deletions = new Deletions(core)
   }
 
   /** Bytes that are held, and that are promised to who writes now. */
@@ -59,7 +62,7 @@ export class Room {
     if (worst(lacking) <= 0) return
     const plan = this.#plan(worst(lacking), this.#kept(keep))
     if (plan.freedBytes < worst(lacking)) throw this.#refusal({ bytes, newBytes }, what, lacking, plan.freedBytes)
-    await this.drop(plan.models, keep)
+    await (await this.#drop(plan.models, keep)).deleted
   }
 
   /** Whether there is room for `bytes` more without evicting anything; removes leftovers for it. The caller holds `structure`. */
@@ -67,6 +70,7 @@ export class Room {
     if (bytes === 0) return true
     this.#core.volume.check()
     if (worst(await this.#lacking(bytes, newBytes)) <= 0) return true
+    if (await this.deletions.settled() && worst(await this.#lacking(bytes, newBytes)) <= 0) return true
     await this.#removeLeftovers(false)
     return worst(await this.#lacking(bytes, newBytes)) <= 0
   }
@@ -168,51 +172,52 @@ export class Room {
   }
 
   async remove (cid: string, { onlyCached = false }: { onlyCached?: boolean } = {}): Promise<RemoveResult> {
-    const model = this.#core.registry.models.get(cid)
-    if (model === undefined) throw new ModelNotFoundError(`this node does not hold the model ${cid}; see what it holds with: shoal ls`)
-    const [result] = await this.drop([model], undefined, onlyCached ? 'cached' : 'any')
+    const { results: [result], deleted } = await this.#core.structure.run(async () => {
+      const model = this.#core.registry.models.get(cid)
+      if (model === undefined) throw new ModelNotFoundError(`this node does not hold the model ${cid}; see what it holds with: shoal ls`)
+      return await this.#drop([model], NONE, onlyCached ? 'cached' : 'any')
+    })
+    await deleted
     if (result === undefined) throw new ModelInUseError(`${cid} is being loaded or read; stop that first, then remove it`)
     return result
   }
 
   async gc (dryRun: boolean): Promise<GcResult> {
-    const leftoverBytes = await this.#removeLeftovers(dryRun)
-    const { quota } = this.#core.settings
-    const over = quota === undefined ? 0 : this.#usedBytes() - quota
-    const plan = over > 0 ? this.#plan(over, this.#kept()) : { models: [], freedBytes: 0 }
-    const removed = dryRun ? resultsOf(plan.models, this.#kept()) : await this.drop(plan.models)
+    const { leftoverBytes, removed, deleted } = await this.#core.structure.run(async () => {
+      const leftoverBytes = await this.#removeLeftovers(dryRun)
+      const { quota } = this.#core.settings
+      const over = quota === undefined ? 0 : this.#usedBytes() - quota
+      const plan = over > 0 ? this.#plan(over, this.#kept()) : { models: [], freedBytes: 0 }
+      if (dryRun) return { leftoverBytes, removed: leaving(plan.models, this.#kept()).results, deleted: undefined }
+      const { results, deleted } = await this.#drop(plan.models)
+      return { leftoverBytes, removed: results, deleted }
+    })
+    await deleted
     return { removed, freedBytes: removed.reduce((sum, { freedBytes }) => sum + freedBytes, 0), leftoverBytes }
   }
 
   /**
    * Removes models and the files that only they name: record first, then names, then bytes. Should there be no room to
    * record it, the bytes go first: the next start finds files missing and believes the disk. A model that somebody
-   * holds by now stays, and unless it may be any one that is kept (when evicting), pinned or published by now. Says which went.
+   * holds by now stays, and unless it may be any one that is kept (when evicting), pinned or published by now. Says which went, and when
+   * their bytes are `deleted`. The caller holds `structure`, and need not while these go.
    */
-  async drop (chosen: ModelRecord[], stay: Keys = NONE, which: 'evictable' | 'cached' | 'any' = 'evictable'): Promise<RemoveResult[]> {
-    if (chosen.length === 0) return []
-    const { bytes, events, registry, recording } = this.#core
+  async #drop (chosen: ModelRecord[], stay: Keys = NONE, which: 'evictable' | 'cached' | 'any' = 'evictable'): Promise<{ results: RemoveResult[], deleted: Promise<void> | undefined }> {
+    if (chosen.length === 0) return { results: [], deleted: undefined }
+    const { events, registry, recording } = this.#core
     const { models, files, results } = await recording.run(async () => {
-      const keep = this.#kept(stay)
       const models = chosen.filter(({ cid, pinned, published }) => !registry.isHeld(cid) && (which === 'any' || !registry.isKept(cid)) && (which === 'any' || !(pinned || published)))
-      const files = soleFiles(models, keep)
-      const results = resultsOf(models, keep)
+      const { files, results } = leaving(models, this.#kept(stay))
       if (models.length > 0) await this.#forget(models, files)
       return { models, files, results }
     })
-    try {
-      for (const model of models) await bytes.removeModel(model)
-      for (const file of files) if (!file.inPlace) await bytes.remove(file)
-    } catch (error) {
-      // Recorded as gone, so they are: what is left of them is a leftover for the next gc.
-      this.#core.logger.warn({ error: diskError(error, 'cannot delete').message }, 'parts of a removed model stay behind until the next gc')
-    }
+    const deleted = this.deletions.start(models, files)
     for (const { cid } of models) events.emit('model:removed', { cid })
-    return results
+    return { results, deleted }
   }
 
   async #forget (models: ModelRecord[], files: FileRecord[]): Promise<void> {
-    const { catalog, registry, bytes } = this.#core
+    const { catalog, registry } = this.#core
     for (const file of files) file.pin()
     const record = (): void => { catalog.remove(models.map(({ cid }) => cid), files) }
     try {
@@ -220,8 +225,7 @@ export class Room {
     } catch (error) {
       const failed = diskError(error, 'cannot record that models were removed')
       if (!(failed instanceof OutOfSpaceError)) throw failed
-      for (const model of models) await bytes.removeModel(model) // its links hold the bytes too
-      for (const file of files) if (!file.inPlace) await bytes.remove(file)
+      await deleteAll(this.#core, models, files.filter(({ inPlace }) => !inPlace))
       try { record() } catch (again) { throw diskError(again, 'cannot record that models were removed') }
     }
     for (const model of models) registry.removeModel(model)
@@ -290,25 +294,20 @@ function worst ({ quota, volume }: Lacking): number {
   return Math.max(quota, volume)
 }
 
-function soleFiles (models: ModelRecord[], keep: Keys): FileRecord[] {
-  const removed = new Set(models)
-  const files = new Set<FileRecord>()
-  for (const model of models) {
-    for (const file of model.distinct) if (!keep.has(file.key) && namedOnlyBy(file, removed)) files.add(file)
-  }
-  return [...files]
-}
-
-/** What each frees when they go in this order. */
-function resultsOf (models: ModelRecord[], keep: Keys): RemoveResult[] {
-  const counted = new Set<FileRecord>()
-  return models.map((model, position) => {
+/** The files that no model names when these go, and what each model frees when they go in this order. */
+function leaving (models: readonly ModelRecord[], keep: Keys): { files: FileRecord[], results: RemoveResult[] } {
+  const files: FileRecord[] = []
+  const named = new Map<FileRecord, number>()
+  const results = models.map(model => {
     let freedBytes = 0
-    for (const file of soleFiles(models.slice(0, position + 1), keep)) {
-      if (counted.has(file)) continue
-      counted.add(file)
+    for (const file of model.distinct) {
+      const left = (named.get(file) ?? file.models.size) - 1
+      named.set(file, left)
+      if (left > 0 || keep.has(file.key)) continue
+      files.push(file)
       if (!file.inPlace) freedBytes += file.presentBytes
     }
     return { cid: model.cid, freedBytes }
   })
+  return { files, results }
 }
