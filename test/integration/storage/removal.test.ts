@@ -43,6 +43,9 @@ describe('files: a model that goes', () => {
   }
   const filesThere = async (): Promise<number> => (await readdir(join(directory.path, 'files'))).length
 
+  /** In which what does not wait, but should, would come. */
+  const aMoment = async (): Promise<void> => { await new Promise(resolve => { setTimeout(resolve, 50) }) }
+
   beforeEach(async () => {
     directory = await temporaryDirectory()
     await make()
@@ -81,7 +84,7 @@ describe('files: a model that goes', () => {
   ] as const) {
     it(`is there when it is ${how} again meanwhile`, async () => {
       const back = again()
-      await new Promise(resolve => { setTimeout(resolve, 50) }) // what does not wait would have come by now
+      await aMoment()
       bytes.letOn.resolve(undefined)
       await Promise.all([back, removing])
       const model = store.model(sample.cid)
@@ -97,6 +100,8 @@ describe('files: a model that goes', () => {
   it('makes its room before others go for it', async () => {
     bytes.freeBytes = 1_000
     const asked = store.makeRoom(FILES * FILE_BYTES, 'something')
+    asked.catch(() => undefined) // looked at below
+    await aMoment()
     bytes.letOn.resolve(undefined)
     await asked
     await removing
