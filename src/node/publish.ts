@@ -135,9 +135,8 @@ async function name ({ store }: PublishComponents, what: string, files: readonly
   const manifest = encodeManifest({ version: 1, files: sorted.map(({ entry }) => entry) })
   const cid = manifest.cid.toString()
   await onNamed?.(cid)
-  const stored = await store.putModel({ manifest, indexes: sorted.map(({ index }) => index) }, { published, signal })
-  // Withdrawn meanwhile: a file in place that changed, or a disk that lost it.
-  if (!stored.complete) throw new SourceChangedError(`parts of ${what} were lost while it was added; add it again`)
+  // Whole, unless something was withdrawn meanwhile: a file in place that changed, or a disk that lost it.
+  await store.putModel({ manifest, indexes: sorted.map(({ index }) => index) }, { published, whole: true, signal })
   return cid
 }
 

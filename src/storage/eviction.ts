@@ -1,4 +1,5 @@
 import type { FileRecord, ModelRecord } from './records.ts'
+import type { RemoveResult } from './store.ts'
 
 /** Of files. */
 export interface Keys { has: (key: string) => boolean }
@@ -55,4 +56,22 @@ function freedBy (removed: ReadonlySet<ModelRecord>, last: ModelRecord, keep: Ke
 function namedOnlyBy (file: FileRecord, models: ReadonlySet<ModelRecord>): boolean {
   for (const model of file.models) if (!models.has(model)) return false
   return true
+}
+
+/** The files that no model names when these go, and what each model frees when they go in this order. Looks at each file of each model once. */
+export function leaving (models: readonly ModelRecord[], keep: Keys): { files: FileRecord[], results: RemoveResult[] } {
+  const files: FileRecord[] = []
+  const named = new Map<FileRecord, number>()
+  const results = models.map(model => {
+    let freedBytes = 0
+    for (const file of model.distinct) {
+      const left = (named.get(file) ?? file.models.size) - 1
+      named.set(file, left)
+      if (left > 0 || keep.has(file.key)) continue
+      files.push(file)
+      if (!file.inPlace) freedBytes += file.presentBytes
+    }
+    return { cid: model.cid, freedBytes }
+  })
+  return { files, results }
 }

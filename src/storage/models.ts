@@ -1,4 +1,4 @@
-import { Bitfield, HashMismatchError, ModelNotFoundError, throwIfAborted, type AbortOptions } from '../base/index.ts'
+import { Bitfield, HashMismatchError, ModelNotFoundError, SourceChangedError, throwIfAborted, type AbortOptions } from '../base/index.ts'
 import { checkModel, cidKey, verifyBytes, type Encoded, type FileIndex, type Model } from '../model/index.ts'
 import type { Blocks } from './blocks.ts'
 import { LINKS_AT_ONCE, inParallel } from './concurrency.ts'
@@ -103,6 +103,7 @@ export class Models {
     const wanted = wantedFiles(model.files, options.wanted)
     const promised = this.#core.registry.expectedFiles()
     const missing = [...wanted].filter(file => !promised.has(file))
+    if (options.whole === true) checkWhole(model.cid, model.files)
     await this.#room.make(missing.reduce((sum, file) => sum + file.missingBytes, 0), `the model ${model.cid}`)
     for (const file of wanted) model.expected.add(file)
     if (options.published === true && !model.published) await this.#setFlags(model, { pinned: model.pinned, published: true })
@@ -122,6 +123,7 @@ export class Models {
     checkModel(content.manifest.value, content.indexes.map(({ value }) => value))
 
     const keys = content.indexes.map(index => index.cid.toString())
+    if (options.whole === true) checkWhole(cid, keys.map(key => registry.files.get(key)))
     const wanted = new Set(wantedFiles(keys, options.wanted))
     const distinct = new Map(content.indexes.map((index, position) => [keys[position] ?? '', index]))
     const promised = registry.expectedFiles()
@@ -157,6 +159,7 @@ export class Models {
         ownDirectory: bytes.directoryOf(cid)
       })
       await bytes.saveModel(model, content)
+      if (options.whole === true) checkWhole(cid, model.files) // one in place may have been withdrawn meanwhile
       catalog.addModel(content.manifest, model)
       registry.addModel(model)
       for (const file of model.distinct) if (wanted.has(file.key)) model.expected.add(file)
@@ -293,6 +296,10 @@ function wantedFiles<T> (files: readonly T[], wanted: readonly number[] | undefi
     if (file === undefined) throw new RangeError(`the model has ${files.length} files and no file ${position}`)
     return file
   }))
+}
+
+function checkWhole (cid: string, files: ReadonlyArray<FileRecord | undefined>): void {
+  if (!files.every(file => file?.present.full === true)) throw new SourceChangedError(`parts of the model ${cid} were lost while it was added; add it again`)
 }
 
 /** The caller verified each part against its CID; this is about whether the indexes are the manifest's. */

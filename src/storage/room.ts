@@ -3,7 +3,7 @@ import type { Blocks } from './blocks.ts'
 import type { Core } from './core.ts'
 import { Deletions, deleteAll } from './deletions.ts'
 import { diskError } from './disk-errors.ts'
-import { planEviction, type Keys } from './eviction.ts'
+import { leaving, planEviction, type Keys } from './eviction.ts'
 import { sizeOfBlocks, type FileRecord, type ModelRecord } from './records.ts'
 import { RunningAdds, type RunningAdd } from './running-adds.ts'
 import type { FilePart, GcResult, RemoveResult } from './store.ts'
@@ -292,22 +292,4 @@ interface Lacking { quota: number, volume: number, space: { freeBytes: number, r
 
 function worst ({ quota, volume }: Lacking): number {
   return Math.max(quota, volume)
-}
-
-/** The files that no model names when these go, and what each model frees when they go in this order. */
-function leaving (models: readonly ModelRecord[], keep: Keys): { files: FileRecord[], results: RemoveResult[] } {
-  const files: FileRecord[] = []
-  const named = new Map<FileRecord, number>()
-  const results = models.map(model => {
-    let freedBytes = 0
-    for (const file of model.distinct) {
-      const left = (named.get(file) ?? file.models.size) - 1
-      named.set(file, left)
-      if (left > 0 || keep.has(file.key)) continue
-      files.push(file)
-      if (!file.inPlace) freedBytes += file.presentBytes
-    }
-    return { cid: model.cid, freedBytes }
-  })
-  return { files, results }
 }

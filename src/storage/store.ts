@@ -85,6 +85,8 @@ export interface StoreStatus {
 export interface PutModelOptions extends AbortOptions {
   /** Default false. */
   published?: boolean
+  /** Only if all of it is here: throws SourceChangedError, and changes nothing, when something of it was lost meanwhile. Default false. */
+  whole?: boolean
   /** Positions in the manifest of the files that will be fetched: room is made for these only. Default all. Call again to widen. */
   wanted?: number[]
 }

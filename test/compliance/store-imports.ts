@@ -186,6 +186,20 @@ export function importCompliance (name: string, harness: StoreHarness): void {
         assert.equal((await store.removeModel(sample.cid)).freedBytes, sample.bytes)
       })
 
+      it('end in no model, and change none, when part of it was lost meanwhile', async () => {
+        const [one, other] = all() as [Sample, Sample]
+        await stop()
+        ;({ store, stop } = await harness.create({ clock, settings: { quota: Math.max(one.bytes, other.bytes) + 100 } }))
+        await load(store, other)
+        await assert.rejects(store.putModel(one.model, { published: true, whole: true }), { name: 'SourceChangedError' })
+        assert.deepEqual(store.models().map(({ cid, complete }) => [cid, complete]), [[other.cid, true]], 'and nothing went for it')
+        await store.putModel(one.model)
+        await assert.rejects(store.putModel(one.model, { published: true, whole: true }), { name: 'SourceChangedError' })
+        assert.equal(store.model(one.cid)?.published, false)
+        await load(store, one)
+        assert.equal((await store.putModel(one.model, { published: true, whole: true })).published, true)
+      })
+
       it('that failed make room for others', async () => {
         const [one, two] = all() as [Sample, Sample]
         await stop()

@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict'
-import { appendFile, mkdir, writeFile } from 'node:fs/promises'
+import { appendFile, mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { MiB, seededRandom, systemClock } from '../../src/base/index.ts'
+import { hashBlock } from '../../src/model/index.ts'
 import { publish } from '../../src/node/publish.ts'
 import type { AddProgress, AddResult } from '../../src/node/types.ts'
 import type { ModelStore } from '../../src/storage/index.ts'
-import { contentOf, fileStore, load, sampleOf, type Sample } from '../compliance/store-fixtures.ts'
+import { contentOf, fileStore, load, sampleOf, withSlot, type Sample } from '../compliance/store-fixtures.ts'
 import { temporaryDirectory, writeTree } from '../support/files.ts'
 
 const LARGE = { 'a.bin': 3 * MiB, 'b.bin': 2 * MiB, 'c.bin': 2 * MiB, 'small/1': 100_000, 'small/2': 50_000 }
@@ -72,5 +73,29 @@ describe('adding what is here already, without room for a copy', () => {
     assert.equal(progress.at(-1)?.bytesDone, 3 * MiB)
     await writeFile(join(other, 'a.bin'), contentOf(seededRandom(4), 3 * MiB))
     await assert.rejects(add(other), { name: 'QuotaExceededError' })
+  })
+})
+
+describe('adding files in place, of which one is lost before the end', () => {
+  it('fails, and leaves no model of what is left', async () => {
+    await using top = await temporaryDirectory('lost')
+    const source = join(top.path, 'model')
+    await writeTree(source, { 'a.bin': 9_000, 'b.bin': 3 * MiB })
+    const store = fileStore(join(top.path, 'data'))
+    await store.start()
+    try {
+      let stored = 0
+      const lose = async (): Promise<void> => {
+        if (++stored < 2) return
+        const at = store.findBlock(hashBlock(await readFile(join(source, 'a.bin')))) ?? assert.fail('it was stored')
+        await appendFile(join(source, 'a.bin'), 'more')
+        await withSlot(async slot => { assert.equal(await store.readBlock(at, slot), false) }) // a peer asks for it
+      }
+      await assert.rejects(publish({ store, clock: systemClock }, source, { inPlace: true, onStored: lose }), { name: 'SourceChangedError', message: /were lost while it was added/ })
+      assert.deepEqual(store.models(), [])
+      assert.equal((await publish({ store, clock: systemClock }, source, { inPlace: true })).files, 2)
+    } finally {
+      await store.stop()
+    }
   })
 })

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { Bitfield } from '../../../src/base/index.ts'
-import { planEviction } from '../../../src/storage/eviction.ts'
+import { leaving, planEviction } from '../../../src/storage/eviction.ts'
 import { DetailsCache, FileRecord, ModelRecord } from '../../../src/storage/records.ts'
 import { smallModel } from '../../compliance/store-fixtures.ts'
 
@@ -44,5 +44,27 @@ describe('planEviction', () => {
     const kept = file('kept', 100)
     const models = [model('same', 1, [kept]), model('other', 2, [file('a', 5)])]
     assert.deepEqual(plan(models, 5, { keep: ['kept'] }), { models: ['other'], freedBytes: 5 })
+  })
+})
+
+describe('leaving', () => {
+  const none = new Set<string>()
+
+  it('has each file that nobody else names once, and its bytes at the last model that names it', () => {
+    const [own, shared, others, kept] = [file('own', 1), file('shared', 10), file('others', 100), file('kept', 1_000)]
+    const models = [model('one', 1, [own, own, shared]), model('two', 2, [shared, others, kept])]
+    model('stays', 3, [others])
+    assert.deepEqual(leaving(models, new Set(['kept'])), { files: [own, shared], results: [{ cid: 'one', freedBytes: 1 }, { cid: 'two', freedBytes: 10 }] })
+  })
+
+  it('looks at each model once, however many go', () => {
+    let looks = 0
+    const models = Array.from({ length: 300 }, (_, at) => {
+      const one = model(`${at}`, at, [file(`${at}`, 1)])
+      const { distinct } = one
+      return Object.defineProperty(one, 'distinct', { get: () => { looks++; return distinct } })
+    })
+    assert.equal(leaving(models, none).files.length, 300)
+    assert.equal(looks, 300)
   })
 })
