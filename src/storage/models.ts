@@ -104,7 +104,7 @@ export class Models {
     const promised = this.#core.registry.expectedFiles()
     const missing = [...wanted].filter(file => !promised.has(file))
     if (options.whole === true) checkWhole(model.cid, model.files)
-    await this.#room.make(missing.reduce((sum, file) => sum + file.missingBytes, 0), `the model ${model.cid}`)
+    await this.#room.makeFor(() => missing.reduce((sum, file) => sum + this.#room.lackingOf(file), 0), `the model ${model.cid}`)
     for (const file of wanted) model.expected.add(file)
     if (options.published === true && !model.published) await this.#setFlags(model, { pinned: model.pinned, published: true })
     if (model.linksFailed) {
@@ -127,13 +127,15 @@ export class Models {
     const wanted = new Set(wantedFiles(keys, options.wanted))
     const distinct = new Map(content.indexes.map((index, position) => [keys[position] ?? '', index]))
     const promised = registry.expectedFiles()
-    let needed = 0
-    for (const [key, index] of distinct) {
-      const file = registry.files.get(key)
-      if (!wanted.has(key) || (file !== undefined && promised.has(file))) continue
-      needed += file?.missingBytes ?? index.value.size
+    const lacking = (): number => {
+      let bytes = 0
+      for (const [key, index] of distinct) {
+        const file = registry.files.get(key)
+        if (wanted.has(key) && !(file !== undefined && promised.has(file))) bytes += file === undefined ? index.value.size : this.#room.lackingOf(file)
+      }
+      return bytes
     }
-    await this.#room.make(needed, `the model ${cid}`, { keep: new Set(keys) })
+    await this.#room.makeFor(lacking, `the model ${cid}`, new Set(keys))
 
     await this.#room.deletions.without([cid, ...distinct.keys()])
     const made: FileRecord[] = []

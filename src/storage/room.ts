@@ -65,6 +65,24 @@ export class Room {
     await (await this.#drop(plan.models, keep)).deleted
   }
 
+  /** The same for what is `lacking`, which may become more while room is made: somebody lets go of a part for which it was held. */
+  async makeFor (lacking: () => number, what: string, keep: Keys = NONE): Promise<void> {
+    for (let made = -1, bytes = lacking(); bytes > made; bytes = lacking()) {
+      await this.make(bytes, what, { keep })
+      made = bytes
+    }
+  }
+
+  /** Bytes that are missing of a file for which no room is kept as a whole: without those for which it is held. */
+  lackingOf (file: FileRecord): number {
+    return file.missingBytes - this.#heldFor(file)
+  }
+
+  #heldFor (file: FileRecord): number {
+    const blocks = this.#parts.get(file)
+    return blocks === undefined || file.removed || file.inPlace ? 0 : sizeOfBlocks(file, [...blocks.keys()].filter(block => !file.present.has(block)))
+  }
+
   /** Whether there is room for `bytes` more without evicting anything; removes leftovers for it. The caller holds `structure`. */
   async fits (bytes: number, newBytes = bytes): Promise<boolean> {
     if (bytes === 0) return true
@@ -142,9 +160,7 @@ export class Room {
     if (this.#parts.size === 0) return 0
     const expected = this.#core.registry.expectedFiles()
     let sum = 0
-    for (const [file, blocks] of this.#parts) {
-      if (!file.removed && !file.inPlace && !expected.has(file)) sum += sizeOfBlocks(file, [...blocks.keys()].filter(block => !file.present.has(block)))
-    }
+    for (const file of this.#parts.keys()) if (!expected.has(file)) sum += this.#heldFor(file)
     return sum
   }
 

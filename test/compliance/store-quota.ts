@@ -145,6 +145,23 @@ export function quotaCompliance (name: string, harness: StoreHarness): void {
         await assert.rejects(hold(0, 1), { name: 'ModelNotFoundError' })
       })
 
+      it('asks for room that is held for a part no second time when all of the file is wanted', async () => {
+        const sample = smallModel(58)
+        for (const how of ['again', 'anew'] as const) {
+          await restart({ settings: { quota: sample.bytes + 10 } })
+          await store.putModel(sample.model, { wanted: [] })
+          const letGo = await store.holdRoom({ file: fileOf(store, sample), first: 0, count: 3 }, 'a part')
+          const wanted = how === 'again' ? sample : sampleOf([{ path: 'other-name.bin', content: sample.files[0]?.content ?? Buffer.alloc(0), sizes: sample.files[0]?.index.value.sizes ?? [] }])
+          const letGoModel = store.holdModel(wanted.cid)
+          await store.putModel(wanted.model)
+          await assert.rejects(store.makeRoom(11, 'something else'), { name: 'QuotaExceededError' })
+          letGo()
+          await assert.rejects(store.makeRoom(11, 'it is kept for all of the file'), { name: 'QuotaExceededError' })
+          letGoModel()
+          await store.makeRoom(sample.bytes + 10, 'everything')
+        }
+      })
+
       it('never evicts what was promised to others, until it is not any more', async () => {
         const [kept, cached, incoming] = [smallModel(60), smallModel(61), smallModel(62)] as [Sample, Sample, Sample]
         await restart({ settings: { quota: size(kept) + size(cached) + 10 } })
