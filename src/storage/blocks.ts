@@ -12,6 +12,9 @@ import type { Slot } from './slots.ts'
 import type { BlockLocation, FilePart, StoredFile } from './store.ts'
 import { SyncBatch } from './sync-batch.ts'
 
+/** A block in place is taken when no copy of our own is found in so many looks: thousands of files in place may share their header. */
+const LOOKS_FOR_OWN_MAX = 64
+
 /** `generation` says what it was written to, should the file have been made anew or failed to sync meanwhile. */
 interface Written { file: FileRecord, block: number, generation: number }
 type Location = BlockLocation & { readonly file: FileRecord }
@@ -42,9 +45,16 @@ export class Blocks {
   }
 
   find (cid: CID, outside?: ReadonlySet<StoredFile>): Location | undefined {
-    if (cid.code !== RAW) return undefined
+    return this.look(cid, outside).found
+  }
+
+  /** The same; `looks` is how many of its places that took, and so how long. */
+  look (cid: CID, outside?: ReadonlySet<StoredFile>): { found: Location | undefined, looks: number } {
+    let looks = 1
+    if (cid.code !== RAW) return { found: undefined, looks }
     let found: Location | undefined
     this.#core.catalog.locate(cid.multihash.bytes, ({ file: id, block, offset, size }) => {
+      if (++looks > LOOKS_FOR_OWN_MAX && found !== undefined) return 'enough'
       const file = this.#core.registry.fileById(id)
       if (file === undefined || file.present.count === 0 || outside?.has(file) === true) return 'next file'
       if (file.inPlace && found !== undefined) return 'next file' // a copy of our own is surer
@@ -52,7 +62,7 @@ export class Blocks {
       found = { file, block, offset, size }
       return file.inPlace ? 'next file' : 'enough'
     })
-    return found
+    return { found, looks }
   }
 
   async read (location: BlockLocation, slot: Slot): Promise<boolean> {

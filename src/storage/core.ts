@@ -67,7 +67,7 @@ export async function withWorkPair<T> (core: Core, work: (from: Slot, to: Slot) 
   return await core.copying.run(async () => await withWorkSlot(core, async from => await withWorkSlot(core, async to => await work(from, to))))
 }
 
-/** How many blocks are looked up in the catalog, at about 10 us each, before others get a turn. */
+/** How many places of blocks are looked at in the catalog, at up to 10 us each, before others get a turn. */
 export const LOOKUPS_PER_TURN = 200
 
 export async function nextTurn (): Promise<void> {

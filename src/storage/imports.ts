@@ -323,9 +323,14 @@ export class Imports {
   /** Bytes of blocks that no file here has. */
   async #newBytes ({ value }: Encoded<FileIndex>): Promise<number> {
     let bytes = 0
+    let looked = 0
     for (const [block, cid] of value.blocks.entries()) {
-      if (block % LOOKUPS_PER_TURN === LOOKUPS_PER_TURN - 1) await nextTurn()
-      if (this.#blocks.find(cid) === undefined) bytes += value.sizes[block] ?? 0
+      const { found, looks } = this.#blocks.look(cid)
+      if (found === undefined) bytes += value.sizes[block] ?? 0
+      looked += looks
+      if (looked < LOOKUPS_PER_TURN) continue
+      looked = 0
+      await nextTurn()
     }
     return bytes
   }

@@ -12,6 +12,8 @@ import type { FilePart, PutModelOptions } from './store.ts'
 const FILES_PER_TURN = 100
 /** Links that are looked at when a model is opened: some milliseconds. Verify looks at all. */
 const LINKS_LOOKED_AT = 200
+/** Blocks remembered not to be here, some 100 bytes each. */
+const MISSED_MAX = 100_000
 
 /** Models on their way in, and what may change about them. */
 export class Models {
@@ -233,22 +235,28 @@ export class Models {
   }
 
   async #reuseParts (parts: ReadonlyArray<{ file: FileRecord, first: number, count: number }>, { signal }: AbortOptions): Promise<void> {
-    let lookups = 0
+    let looked = 0
     let copied = 0
+    // A file may be the same block many times over, and thousands of files may share one: what was not found once is not looked for again.
+    const missed = new Set<string>()
     if (this.#core.registry.heldBytes() === 0 && ![...this.#core.registry.files.values()].some(file => file.inPlace)) return
     for (const { file, first, count } of parts) {
       if (file.present.full) continue
       const { blocks } = file.index
-      // A file may be the same block many times over: what was not found once is not looked for again.
-      const missed = new Set<string>()
       for (let block = first; block < first + count; block++) {
         const blockCid = blocks.at(block)
         if (blockCid === undefined || file.present.has(block) || missed.has(cidKey(blockCid))) continue
-        if (++lookups % LOOKUPS_PER_TURN === 0) await nextTurn()
+        if (looked >= LOOKUPS_PER_TURN) {
+          looked = 0
+          await nextTurn()
+        }
         throwIfAborted(signal)
-        const from = this.#blocks.find(blockCid)
-        if (from === undefined) { missed.add(cidKey(blockCid)); continue }
-        if (await this.copy(from.file, from.block, file, block)) copied++
+        const { found: from, looks } = this.#blocks.look(blockCid)
+        looked += looks
+        if (from === undefined) {
+          if (missed.size >= MISSED_MAX) missed.clear()
+          missed.add(cidKey(blockCid))
+        } else if (await this.copy(from.file, from.block, file, block)) copied++
       }
     }
     if (copied > 0) await this.#blocks.flush()
