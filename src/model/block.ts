@@ -162,6 +162,13 @@ export function checkBlockCid (cid: CID): CID {
   return checkCid(cid, RAW, 'block', 'raw')
 }
 
+/** The same for the CID_BYTES at `offset`. Makes a CID of them only to say what is wrong. */
+export function checkBlockCidAt (bytes: Uint8Array<ArrayBuffer>, offset: number): void {
+  const hash = bytes[offset + 2]
+  if (bytes[offset] === 1 && bytes[offset + 1] === RAW && (hash === BLAKE3_256 || hash === SHA2_256) && bytes[offset + 3] === DIGEST_BYTES) return
+  checkBlockCid(viewOfCid(bytes.subarray(offset, offset + CID_BYTES)))
+}
+
 /** Throws InvalidCidError unless it can name a manifest or file index: CIDv1, dag-cbor, BLAKE3-256 or SHA2-256. Returns it. */
 export function checkMetadataCid (cid: CID): CID {
   return checkCid(cid, DAG_CBOR, 'model', 'dag-cbor')

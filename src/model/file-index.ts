@@ -1,11 +1,11 @@
-import { encode } from '@ipld/dag-cbor'
 import type { CID } from 'multiformats/cid'
 import {
   BLOCK_BYTES_MAX, FILE_BLOCKS_MAX, FILE_INDEX_BYTES_MAX, FILE_SIZE_MAX, GIT_SHA1_SIZE_MAX, HashMismatchError, InvalidCidError, InvalidFileIndexError,
   LimitExceededError, asError
 } from '../base/index.ts'
-import { CID_BYTES, DIGEST_BYTES, checkBlockCid, checkMetadataCid, hashMetadata, verifyBytes, viewOfCid } from './block.ts'
+import { CID_BYTES, DIGEST_BYTES, checkBlockCid, checkBlockCidAt, checkMetadataCid, hashMetadata, verifyBytes } from './block.ts'
 import { CanonicalReader, NotCanonicalError } from './canonical-reader.ts'
+import { CanonicalWriter } from './canonical-writer.ts'
 import { CidList } from './cid-list.ts'
 import { printable } from './printable.ts'
 import type { Encoded, FileIndex, FileIndexFields } from './types.ts'
@@ -21,13 +21,13 @@ const SHA1_BYTES = 20
  */
 export function encodeFileIndex (index: FileIndexFields): Encoded<FileIndex> {
   const { size, sha256, gitSha1, chunker, sizes } = index
-  const blocks = [...index.blocks]
+  const blocks = ownList(index.blocks)
   if (blocks.length > FILE_BLOCKS_MAX) throw tooLarge(`${blocks.length} blocks, and at most ${FILE_BLOCKS_MAX} are allowed`)
   const value: FileIndex = {
-    version: 1, size, sha256: Uint8Array.from(sha256), ...(gitSha1 === undefined ? {} : { gitSha1: Uint8Array.from(gitSha1) }), chunker, blocks: CidList.from(blocks.map(checkBlockCid)), sizes: [...sizes]
+    version: 1, size, sha256: Uint8Array.from(sha256), ...(gitSha1 === undefined ? {} : { gitSha1: Uint8Array.from(gitSha1) }), chunker, blocks, sizes: [...sizes]
   }
   check(value)
-  const bytes = new Uint8Array(encode({ ...value, blocks })) // out of the encoder's pool
+  const bytes = writeFileIndex(value)
   if (bytes.length > FILE_INDEX_BYTES_MAX) throw tooLarge(`an index of ${bytes.length} bytes, and at most ${FILE_INDEX_BYTES_MAX} are allowed`)
   return { cid: hashMetadata(bytes), bytes, value }
 }
@@ -54,6 +54,38 @@ export function decodeFileIndex (cid: CID, bytes: Uint8Array): Encoded<FileIndex
   }
 }
 
+/** A copy, of block CIDs only. */
+function ownList (blocks: Iterable<CID>): CidList {
+  if (!(blocks instanceof CidList)) return CidList.from(Array.from(blocks, checkBlockCid))
+  const bytes = blocks.bytes.slice()
+  for (let at = 0; at < bytes.length; at += CID_BYTES) checkBlockCidAt(bytes, at)
+  return new CidList(bytes)
+}
+
+function writeFileIndex ({ size, sizes, blocks, sha256, chunker, gitSha1, version }: FileIndex): Uint8Array {
+  const writer = new CanonicalWriter()
+  writer.map(gitSha1 === undefined ? 6 : 7)
+  writer.text('size')
+  writer.uint(size)
+  writer.text('sizes')
+  writer.array(sizes.length)
+  for (const bytes of sizes) writer.uint(bytes)
+  writer.text('blocks')
+  writer.array(blocks.length)
+  for (let at = 0; at < blocks.bytes.length; at += CID_BYTES) writer.link(blocks.bytes.subarray(at, at + CID_BYTES))
+  writer.text('sha256')
+  writer.bytes(sha256)
+  writer.text('chunker')
+  writer.text(chunker)
+  if (gitSha1 !== undefined) {
+    writer.text('gitSha1')
+    writer.bytes(gitSha1)
+  }
+  writer.text('version')
+  writer.uint(version)
+  return writer.end()
+}
+
 /** DAG-CBOR sorts keys by length, then by bytes. The one key that may be missing shows in the number of entries. */
 function readFileIndex (reader: CanonicalReader): FileIndex {
   const entries = reader.mapOf(6, 7)
@@ -66,7 +98,10 @@ function readFileIndex (reader: CanonicalReader): FileIndex {
   reader.key('blocks')
   const links = reader.array(FILE_BLOCKS_MAX, 'blocks')
   const blocks = new Uint8Array(links * CID_BYTES)
-  for (let i = 0; i < links; i++) blocks.set(checkBlockCid(viewOfCid(reader.link('a block'))).bytes, i * CID_BYTES)
+  for (let at = 0; at < blocks.length; at += CID_BYTES) {
+    reader.linkInto(blocks, at, 'a block')
+    checkBlockCidAt(blocks, at)
+  }
   reader.key('sha256')
   const sha256 = reader.bytes(DIGEST_BYTES, 'the sha-256').slice()
   reader.key('chunker')
@@ -90,7 +125,8 @@ function check ({ size, sha256, gitSha1, chunker, blocks, sizes }: FileIndex): v
   if (!CHUNKER.test(chunker)) throw new InvalidFileIndexError(`its chunker ${printable(chunker)} is no name`)
   if (blocks.length !== sizes.length) throw new InvalidFileIndexError(`it has ${blocks.length} blocks and ${sizes.length} block sizes`)
   let total = 0
-  for (const [i, bytes] of sizes.entries()) {
+  for (let i = 0; i < sizes.length; i++) {
+    const bytes = sizes[i] ?? 0
     if (!Number.isInteger(bytes) || bytes < 1 || bytes > BLOCK_BYTES_MAX) throw new InvalidFileIndexError(`block ${i} has ${bytes} bytes; a block has 1 to ${BLOCK_BYTES_MAX}`)
     total += bytes
   }

@@ -1,4 +1,3 @@
-import { encode } from '@ipld/dag-cbor'
 import type { CID } from 'multiformats/cid'
 import {
   EmptyModelError, FILE_SIZE_MAX, HashMismatchError, InvalidCidError, InvalidManifestError, InvalidPathError, LimitExceededError,
@@ -6,6 +5,7 @@ import {
 } from '../base/index.ts'
 import { checkMetadataCid, hashMetadata, verifyBytes, viewOfCid } from './block.ts'
 import { CanonicalReader, NotCanonicalError } from './canonical-reader.ts'
+import { CanonicalWriter } from './canonical-writer.ts'
 import { checkPaths } from './path.ts'
 import { printable } from './printable.ts'
 import type { Encoded, FileIndex, Manifest, ManifestFile } from './types.ts'
@@ -25,7 +25,7 @@ export function encodeManifest (manifest: Manifest): Encoded<Manifest> {
     .sort((a, b) => (a.path < b.path ? -1 : 1))
   checkSizes(files)
   const value: Manifest = { version: 1, files }
-  const bytes = new Uint8Array(encode(value)) // out of the encoder's pool
+  const bytes = writeManifest(value)
   if (bytes.length > MANIFEST_BYTES_MAX) {
     throw new LimitExceededError(`the manifest would have ${bytes.length} bytes, at most ${MANIFEST_BYTES_MAX} are allowed; shorten the paths or publish it in parts`)
   }
@@ -53,6 +53,25 @@ export function decodeManifest (cid: CID, bytes: Uint8Array): Encoded<Manifest> 
     }
     throw error
   }
+}
+
+function writeManifest ({ files, version }: Manifest): Uint8Array {
+  const writer = new CanonicalWriter()
+  writer.map(2)
+  writer.text('files')
+  writer.array(files.length)
+  for (const { path, size, index } of files) {
+    writer.map(3)
+    writer.text('path')
+    writer.text(path)
+    writer.text('size')
+    writer.uint(size)
+    writer.text('index')
+    writer.link(index.bytes)
+  }
+  writer.text('version')
+  writer.uint(version)
+  return writer.end()
 }
 
 /** DAG-CBOR sorts keys by length, then by bytes. */

@@ -10,6 +10,7 @@ const FOREIGN = /[^A-Za-z0-9_.+@=-]/u
 
 /** Throws InvalidPathError unless a model can hold a file of this path. */
 export function checkPath (path: string): void {
+  if (passes(path)) return
   const bad = (why: string): InvalidPathError => new InvalidPathError(`the path ${printable(path)} ${why}`)
   if (path === '') throw new InvalidPathError('a path is empty; each file of a model needs a name')
   if (path.length > PATH_BYTES_MAX) throw bad(`has ${path.length} characters; at most ${PATH_BYTES_MAX} are allowed, so shorten it`)
@@ -29,15 +30,31 @@ export function checkPath (path: string): void {
   }
 }
 
-/** Whether checkPath lets it pass. */
-export function canHold (path: string): boolean {
-  try {
-    checkPath(path)
-    return true
-  } catch {
-    return false
+const SLASH = 0x2f
+const DOT = 0x2e
+/** 1 for each character of SEGMENT. */
+const NAMES = Uint8Array.from({ length: 128 }, (_, code) => SEGMENT.test(String.fromCharCode(code)) ? 1 : 0)
+
+/** Whether no rule of checkPath is broken, in one walk that makes nothing: a manifest has 16 MiB of paths. */
+function passes (path: string): boolean {
+  if (path === '' || path.length > PATH_BYTES_MAX) return false
+  let depth = 0
+  for (let start = 0, at = 0; at <= path.length; at++) {
+    const code = at === path.length ? SLASH : path.charCodeAt(at)
+    if (code !== SLASH) {
+      if (NAMES[code] !== 1) return false
+      continue
+    }
+    const length = at - start
+    if (length === 0 || length > PATH_SEGMENT_BYTES_MAX || ++depth > PATH_DEPTH_MAX) return false
+    if (length <= 2 && path.charCodeAt(start) === DOT && path.charCodeAt(at - 1) === DOT) return false
+    start = at + 1
   }
+  return true
 }
+
+/** Whether checkPath lets it pass. */
+export function canHold (path: string): boolean { return passes(path) }
 
 /**
  * Letters of all kinds, but nothing that ends a line, turns the writing around, or is a drive: for names that are shown and compared, and never
@@ -59,27 +76,28 @@ export function checkForeignPath (path: string): void {
  * another. Throws InvalidPathError. Order does not matter.
  */
 export function checkPaths (paths: readonly string[]): void {
-  const files = new Map<string, string>()
-  for (const path of paths) {
-    checkPath(path)
-    const folded = path.toLowerCase()
-    const other = files.get(folded)
-    if (other !== undefined) {
-      throw new InvalidPathError(other === path
-        ? `the path ${printable(path)} occurs twice; a model holds each path once`
-        : `the paths ${printable(other)} and ${printable(path)} differ only in the case of letters, which not every file system tells apart; rename one`)
+  for (const path of paths) checkPath(path)
+  const sorted = paths.map(path => path.toLowerCase()).sort()
+  /** Those that the one looked at begins with, the shortest first: what sorts between a file and what lies below it begins with it, too. */
+  const beginnings: string[] = []
+  for (const path of sorted) {
+    while (beginnings.length > 0 && !path.startsWith(beginnings.at(-1) ?? '')) beginnings.pop()
+    if (beginnings.at(-1) === path) throw twice(paths.filter(other => other.toLowerCase() === path))
+    for (const file of beginnings) {
+      if (path.charCodeAt(file.length) === SLASH) throw below(paths.find(other => other.toLowerCase() === file), paths.find(other => other.toLowerCase() === path))
     }
-    files.set(folded, path)
+    beginnings.push(path)
   }
-  for (const path of paths) {
-    const folded = path.toLowerCase()
-    for (let slash = folded.indexOf('/'); slash >= 0; slash = folded.indexOf('/', slash + 1)) {
-      const file = files.get(folded.slice(0, slash))
-      if (file !== undefined) {
-        throw new InvalidPathError(`${printable(file)} is a file, and also a directory of ${printable(path)}; rename one`)
-      }
-    }
-  }
+}
+
+function twice ([other = '', path = '']: string[]): InvalidPathError {
+  return new InvalidPathError(other === path
+    ? `the path ${printable(path)} occurs twice; a model holds each path once`
+    : `the paths ${printable(other)} and ${printable(path)} differ only in the case of letters, which not every file system tells apart; rename one`)
+}
+
+function below (file = '', path = ''): InvalidPathError {
+  return new InvalidPathError(`${printable(file)} is a file, and also a directory of ${printable(path)}; rename one`)
 }
 
 /**

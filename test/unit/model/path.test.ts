@@ -58,6 +58,26 @@ describe('model: paths', () => {
     }), { numRuns: 2000 })
   })
 
+  it('are refused together just when one is another, or a directory of it, whatever their case', () => {
+    const name = fc.string({ unit: fc.constantFrom('a', 'A', 'b', '-', '.x', '_'), minLength: 1, maxLength: 3 }).filter(text => text !== '.')
+    const path = fc.array(name, { minLength: 1, maxLength: 3 }).map(names => names.join('/'))
+    let refusals = 0
+    fc.assert(fc.property(fc.array(path, { maxLength: 12 }), paths => {
+      const folded = paths.map(path => path.toLowerCase())
+      const clashes = folded.some((one, at) => folded.some((other, otherAt) => at !== otherAt && (other === one || other.startsWith(`${one}/`))))
+      if (clashes) refusals++
+      if (clashes) assert.throws(() => { checkPaths(paths) }, { name: 'InvalidPathError', message: /twice|only in the case|also a directory/ })
+      else checkPaths(paths)
+    }), { numRuns: 3000 })
+    assert.ok(refusals > 100)
+  })
+
+  it('are refused with the paths that were given', () => {
+    assert.throws(() => { checkPaths(['x', 'D/Weights', 'y', 'd/weights']) }, { message: /"D\/Weights" and "d\/weights" differ only in the case/ })
+    assert.throws(() => { checkPaths(['d/e/f', 'D-x', 'D', 'd.y']) }, { message: /"D" is a file, and also a directory of "d\/e\/f"/ })
+    assert.throws(() => { checkPaths(['b', 'a', 'b']) }, { message: /"b" occurs twice/ })
+  })
+
   it('are checked in time that grows with their number only', () => {
     const deep = Array.from({ length: 10_000 }, (_, i) => `${'d/'.repeat(14)}f${i}`)
     const started = performance.now()
