@@ -36,6 +36,8 @@ export const PATH_BYTES_MAX = 1024
 export const SAFETENSORS_HEADER_BYTES_MAX = 100_000_000
 export const SAFETENSORS_TENSORS_MAX = 1_000_000
 export const SAFETENSORS_RANK_MAX = 32
+/** A name in a header, or blanks between two parts of it, which are read in one go. What its metadata says, and the padding behind it, may be longer. */
+export const SAFETENSORS_NAME_BYTES_MAX = 1 * MiB
 /** A tensor of this size or more starts its own block: model/chunkers.ts says why. */
 export const TENSOR_OWN_BLOCK_BYTES = 1 * MiB
 

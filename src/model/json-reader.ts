@@ -1,7 +1,15 @@
+import { SAFETENSORS_NAME_BYTES_MAX, type Turns } from '../base/index.ts'
+
 const QUOTE = 0x22
 const BACKSLASH = 0x5c
 const COMMA = 0x2c
 const COLON = 0x3a
+const LETTER_U = 0x75
+/** What may stand behind a backslash. */
+const ESCAPES = new Set([QUOTE, BACKSLASH, ...Buffer.from('/bfnrtu')])
+const HEX = new Set(Buffer.from('0123456789abcdefABCDEF'))
+/** Of 2^53 - 1. */
+const DIGITS_MAX = 16
 
 /**
  * Reads JSON whose shape is known beforehand, from bytes that are UTF-8. Unlike JSON.parse it tells of repeated keys,
@@ -58,6 +66,7 @@ export class JsonReader {
         this.#at++
       }
       this.#at++
+      if (this.#at - start > SAFETENSORS_NAME_BYTES_MAX) throw this.#error(`a string of more than ${SAFETENSORS_NAME_BYTES_MAX} bytes`)
     }
     this.#at++
     if (plain) return this.#bytes.toString('utf8', start, this.#at - 1)
@@ -66,6 +75,28 @@ export class JsonReader {
     } catch {
       throw this.#error('a string with a bad escape')
     }
+  }
+
+  /** Passes a string that nobody wants, however long it is: yields each time it has passed that many bytes. */
+  * skipString (bytesPerTurn: number): Turns<void> {
+    this.#expect(QUOTE, 'a string')
+    let turnEnd = this.#at + bytesPerTurn
+    for (let byte = this.#bytes[this.#at]; byte !== QUOTE; byte = this.#bytes[this.#at]) {
+      if (byte === undefined || byte < 0x20) throw this.#error('a string that does not end')
+      if (byte === BACKSLASH) this.#checkEscape()
+      this.#at += byte === BACKSLASH ? 2 : 1
+      if (this.#at < turnEnd) continue
+      turnEnd = this.#at + bytesPerTurn
+      yield
+    }
+    this.#at++
+  }
+
+  #checkEscape (): void {
+    const kind = this.#bytes[this.#at + 1] ?? 0
+    let isRight = ESCAPES.has(kind)
+    if (kind === LETTER_U) for (let at = this.#at + 2; at < this.#at + 6; at++) isRight &&= HEX.has(this.#bytes[at] ?? 0)
+    if (!isRight) throw this.#error('a string with a bad escape')
   }
 
   /** An array of at most `most` whole numbers, none negative, none beyond 2^53 - 1. */
@@ -81,8 +112,14 @@ export class JsonReader {
     return numbers
   }
 
-  end (): void {
-    this.#skipSpace()
+  /** Nothing comes but blanks, however many: a header is padded with them. Yields as `skipString` does. */
+  * end (bytesPerTurn: number): Turns<void> {
+    let turnEnd = this.#at + bytesPerTurn
+    for (; this.#isSpace(); this.#at++) {
+      if (this.#at < turnEnd) continue
+      turnEnd = this.#at + bytesPerTurn
+      yield
+    }
     if (this.#at !== this.#bytes.length) throw this.#error('something after the end')
   }
 
@@ -92,7 +129,7 @@ export class JsonReader {
     let value = 0
     for (let digit = this.#digit(); digit !== undefined; digit = this.#digit()) {
       value = value * 10 + digit
-      if (!Number.isSafeInteger(value)) throw this.#error('a number beyond 2^53 - 1')
+      if (!Number.isSafeInteger(value) || this.#at - start === DIGITS_MAX) throw this.#error('a number beyond 2^53 - 1')
       this.#at++
     }
     const length = this.#at - start
@@ -117,7 +154,14 @@ export class JsonReader {
   }
 
   #skipSpace (): void {
-    for (let byte = this.#bytes[this.#at]; byte === 0x20 || byte === 0x0a || byte === 0x0d || byte === 0x09; byte = this.#bytes[this.#at]) this.#at++
+    for (const start = this.#at; this.#isSpace(); this.#at++) {
+      if (this.#at - start === SAFETENSORS_NAME_BYTES_MAX) throw this.#error(`more than ${SAFETENSORS_NAME_BYTES_MAX} blanks`)
+    }
+  }
+
+  #isSpace (): boolean {
+    const byte = this.#bytes[this.#at]
+    return byte === 0x20 || byte === 0x0a || byte === 0x0d || byte === 0x09
   }
 
   #error (what: string): Error {

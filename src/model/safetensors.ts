@@ -1,5 +1,5 @@
 import { isUtf8 } from 'node:buffer'
-import { InvalidSafetensorsError, KiB, SAFETENSORS_HEADER_BYTES_MAX, SAFETENSORS_RANK_MAX, SAFETENSORS_TENSORS_MAX } from '../base/index.ts'
+import { InvalidSafetensorsError, KiB, SAFETENSORS_HEADER_BYTES_MAX, SAFETENSORS_RANK_MAX, SAFETENSORS_TENSORS_MAX, atOnce, inTurns, type Turns } from '../base/index.ts'
 import { printable } from './printable.ts'
 import { JsonReader } from './json-reader.ts'
 import type { ReadAt, Tensor } from './types.ts'
@@ -60,10 +60,7 @@ export async function readSafetensors (readAt: ReadAt, size: number): Promise<Sa
   if (LENGTH_BYTES + headerLength > size) throw invalid(`the header claims ${headerLength} bytes and the file has ${size}`)
   const header = await readAt(LENGTH_BYTES, headerLength)
   if (header.length !== headerLength) throw invalid('the file ended while its header was read')
-  const parsing = parseInTurns(header, size)
-  let turn = parsing.next()
-  for (; turn.done !== true; turn = parsing.next()) await new Promise(resolve => { setImmediate(resolve) })
-  return { headerBytes: LENGTH_BYTES + headerLength, tensors: turn.value }
+  return { headerBytes: LENGTH_BYTES + headerLength, tensors: await inTurns(parseInTurns(header, size)) }
 }
 
 /**
@@ -73,12 +70,10 @@ export async function readSafetensors (readAt: ReadAt, size: number): Promise<Sa
  * and data_offsets are refused. Throws InvalidSafetensorsError.
  */
 export function parseSafetensorsHeader (header: Uint8Array, fileSize: number): Tensor[] {
-  const parsing = parseInTurns(header, fileSize)
-  for (let turn = parsing.next(); ; turn = parsing.next()) if (turn.done === true) return turn.value
+  return atOnce(parseInTurns(header, fileSize))
 }
 
-/** Yields when it is time for others. */
-function * parseInTurns (header: Uint8Array, fileSize: number): Generator<void, Tensor[]> {
+function * parseInTurns (header: Uint8Array, fileSize: number): Turns<Tensor[]> {
   if (header.length > SAFETENSORS_HEADER_BYTES_MAX) throw invalid(`the header has ${header.length} bytes; at most ${SAFETENSORS_HEADER_BYTES_MAX} are allowed`)
   if (header[0] !== 0x7b) throw invalid('the header does not start with {')
   if (!isUtf8(header)) throw invalid('the header is not UTF-8')
@@ -94,7 +89,7 @@ function * parseInTurns (header: Uint8Array, fileSize: number): Generator<void, 
   return tensors
 }
 
-function * readTensors (json: JsonReader, dataStart: number): Generator<void, Tensor[]> {
+function * readTensors (json: JsonReader, dataStart: number): Turns<Tensor[]> {
   const tensors: Tensor[] = []
   for (const name of keysInTurns(json, 'the header')) {
     if (name === undefined) yield
@@ -104,14 +99,14 @@ function * readTensors (json: JsonReader, dataStart: number): Generator<void, Te
       tensors.push(readTensor(json, name, dataStart))
     }
   }
-  json.end()
+  yield * json.end(BYTES_PER_TURN)
   return tensors
 }
 
-function * readMetadata (json: JsonReader): Generator<void> {
+function * readMetadata (json: JsonReader): Turns<void> {
   for (const key of keysInTurns(json, METADATA)) {
     if (key === undefined) yield
-    else json.string()
+    else yield * json.skipString(BYTES_PER_TURN)
   }
 }
 
@@ -137,7 +132,7 @@ function inOrder (a: Tensor, b: Tensor): number {
 }
 
 /** Merges runs that are each sorted in one go. */
-function * sortInTurns (tensors: Tensor[]): Generator<void, Tensor[]> {
+function * sortInTurns (tensors: Tensor[]): Turns<Tensor[]> {
   if (tensors.length <= TENSORS_PER_TURN) return tensors.sort(inOrder)
   let runs: Tensor[][] = []
   for (let at = 0; at < tensors.length; at += TENSORS_PER_TURN) {
@@ -152,7 +147,7 @@ function * sortInTurns (tensors: Tensor[]): Generator<void, Tensor[]> {
   return runs[0] ?? []
 }
 
-function * mergeInTurns (left: Tensor[], right: Tensor[]): Generator<void, Tensor[]> {
+function * mergeInTurns (left: Tensor[], right: Tensor[]): Turns<Tensor[]> {
   const merged: Tensor[] = []
   for (let fromLeft = 0, fromRight = 0; merged.length < left.length + right.length;) {
     const one = left[fromLeft]

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import fc from 'fast-check'
-import { SAFETENSORS_HEADER_BYTES_MAX, seededRandom, shuffle } from '../../../src/base/index.ts'
+import { MiB, SAFETENSORS_HEADER_BYTES_MAX, seededRandom, shuffle } from '../../../src/base/index.ts'
 import { DTYPE_BITS, parseSafetensorsHeader, readSafetensors, type ReadAt, type Tensor } from '../../../src/model/index.ts'
 
 const parse = (header: string | Uint8Array, dataBytes: number): Tensor[] => {
@@ -130,6 +130,57 @@ describe('model: safetensors header', () => {
         assert.ok(turns > bytes.length / (256 * 1024), `${turns} turns for ${bytes.length} bytes`)
       })
     }
+  })
+
+  describe('of long strings and blanks', () => {
+    const LONG = 3 * MiB
+    const one = JSON.stringify(tensor('U8', [1], 0, 1)).slice(1)
+    const taken: Record<string, string> = {
+      'a value of the metadata': `{"__metadata__":{"a":"${'x'.repeat(LONG)}","b":"c"},"t":{${one}}`,
+      'a value with escapes': `{"__metadata__":{"a":"${'\\n\\u00e9'.repeat(LONG / 8)}"},"t":{${one}}`,
+      'padding behind it': `{"t":{${one}}${' '.repeat(LONG)}`
+    }
+    for (const [what, header] of Object.entries(taken)) {
+      it(`takes ${what}, and lets others have their turn`, async () => {
+        const bytes = file(header, 1)
+        let turns = 0
+        let ended = false
+        const reading = readSafetensors(reader(bytes), bytes.length).finally(() => { ended = true })
+        while (!ended) {
+          await new Promise(resolve => { setImmediate(resolve) })
+          turns++
+        }
+        assert.deepEqual((await reading).tensors.map(({ name }) => name), ['t'])
+        assert.ok(turns > bytes.length / (256 * 1024), `${turns} turns for ${bytes.length} bytes`)
+      })
+    }
+
+    const refused: Record<string, [string, RegExp]> = {
+      'a name': [`{"${'x'.repeat(LONG)}":{${one}}`, /a string of more than 1048576 bytes/],
+      'a key of the metadata': [`{"__metadata__":{"${'x'.repeat(LONG)}":""},"t":{${one}}`, /a string of more than 1048576 bytes/],
+      'a dtype': [`{"t":{"dtype":"${'\\n'.repeat(LONG)}"}}`, /a string of more than 1048576 bytes/],
+      'blanks before a value': [`{"t":${' '.repeat(LONG)}{${one}}`, /more than 1048576 blanks/],
+      'blanks before a comma': [`{"__metadata__":{}${'\n'.repeat(LONG)},"t":{${one}}`, /more than 1048576 blanks/],
+      'a number': [`{"t":{"dtype":"U8","shape":[${'0'.repeat(LONG)}1]}}`, /a number beyond 2\^53 - 1/],
+      'a value that does not end': [`{"__metadata__":{"a":"${'x'.repeat(LONG)}`, /does not end/]
+    }
+    for (const [what, [header, message]] of Object.entries(refused)) {
+      it(`refuses ${what}`, () => { assert.throws(() => parse(header, 1), { name: 'InvalidSafetensorsError', message }) })
+    }
+
+    it('takes names and blanks up to the bound', () => {
+      assert.equal(parse(`{"${'x'.repeat(MiB)}":${' '.repeat(MiB)}{${one}}`, 1)[0]?.name.length, MiB)
+    })
+
+    it('takes of the metadata just what is a string of JSON', () => {
+      fc.assert(fc.property(fc.string({ unit: fc.constantFrom('\\', '"', 'n', 'u', 'x', '0', 'f', 'G', '/', 'é', ' ', '\n'), maxLength: 10 }), text => {
+        let isString = true
+        try { JSON.parse(`{"a":"${text}","b":""}`) } catch { isString = false }
+        const header = `{"__metadata__":{"a":"${text}","b":""},"t":{${one}}`
+        if (isString) assert.equal(parse(header, 1).length, 1)
+        else assert.throws(() => parse(header, 1), { name: 'InvalidSafetensorsError' })
+      }), { numRuns: 3000 })
+    })
   })
 
   it('of a file that shrinks meanwhile is refused, and a failing disk stays itself', async () => {
