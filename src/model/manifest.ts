@@ -1,7 +1,7 @@
 import type { CID } from 'multiformats/cid'
 import {
   EmptyModelError, FILE_SIZE_MAX, HashMismatchError, InvalidCidError, InvalidManifestError, InvalidPathError, LimitExceededError,
-  MANIFEST_BYTES_MAX, MANIFEST_FILES_MAX, PATH_BYTES_MAX, asError
+  MANIFEST_BYTES_MAX, MANIFEST_FILES_MAX, PATH_BYTES_MAX, asError, inTurns, type Turns
 } from '../base/index.ts'
 import { checkMetadataCid, hashMetadata, verifyBytes, viewOfCid } from './block.ts'
 import { CanonicalReader, NotCanonicalError } from './canonical-reader.ts'
@@ -9,6 +9,9 @@ import { CanonicalWriter } from './canonical-writer.ts'
 import { checkPaths } from './path.ts'
 import { printable } from './printable.ts'
 import type { Encoded, FileIndex, Manifest, ManifestFile } from './types.ts'
+
+/** Blocks compared in one go: some ms. */
+const BLOCKS_PER_TURN = 4_096
 
 /**
  * The canonical bytes of a manifest. Files may come in any order and are sorted by path. Throws EmptyModelError,
@@ -112,14 +115,19 @@ function checkSizes (files: readonly ManifestFile[]): void {
 
 /**
  * Throws InvalidManifestError unless `indexes[i]` can be the index of `manifest.files[i]`: equal sizes, and blocks that
- * occur more than once always of the same size.
+ * occur more than once always of the same size. In turns: a model may have more than a million blocks.
  */
-export function checkModel (manifest: Manifest, indexes: readonly FileIndex[]): void {
+export async function checkModel (manifest: Manifest, indexes: readonly FileIndex[]): Promise<void> {
+  await inTurns(checkingModel(manifest, indexes))
+}
+
+function * checkingModel (manifest: Manifest, indexes: readonly FileIndex[]): Turns<void> {
   if (indexes.length !== manifest.files.length) {
     throw new InvalidManifestError(`a model of ${manifest.files.length} files came with ${indexes.length} file indexes`)
   }
   const sizes = new Map<string, number>()
   const seen = new Set<FileIndex>()
+  let compared = 0
   for (const [i, { path, size }] of manifest.files.entries()) {
     const index = indexes[i]
     if (index === undefined || index.size !== size) {
@@ -128,6 +136,7 @@ export function checkModel (manifest: Manifest, indexes: readonly FileIndex[]): 
     if (seen.has(index)) continue
     seen.add(index)
     for (let block = 0; block < index.blocks.length; block++) {
+      if (++compared % BLOCKS_PER_TURN === 0) yield
       const key = index.blocks.keyAt(block) ?? ''
       const blockSize = index.sizes[block] ?? 0
       const known = sizes.get(key)

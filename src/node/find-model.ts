@@ -122,7 +122,7 @@ export async function findModel (components: FindComponents, cid: CID, finding: 
     const index = byCid.get(file.index.toString())
     if (index !== undefined) indexes.push(index)
   }
-  checkModel(manifest.value, indexes.map(index => index.value))
+  await checkModel(manifest.value, indexes.map(index => index.value))
   return { model: { manifest, indexes }, from }
 }
 

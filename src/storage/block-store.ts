@@ -96,7 +96,7 @@ export class BlockStore implements ModelStore {
           catalog.rebuilt()
         }
         const core = this.#core(catalog)
-        loadRegistry(core)
+        await loadRegistry(core)
         return core
       } catch (error) {
         catalog?.[Symbol.dispose]()

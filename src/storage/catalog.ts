@@ -1,8 +1,15 @@
-import { DatabaseSync, type SQLOutputValue, type StatementSync } from 'node:sqlite'
-import { crc32 } from 'node:zlib'
-import { DiskError } from '../base/index.ts'
+import { DatabaseSync, type StatementSync } from 'node:sqlite'
+import { inTurns, type Turns } from '../base/index.ts'
 import type { Encoded, FileIndex, Manifest } from '../model/types.ts'
+import { blockRows, type AddedFile, type BlockValues } from './block-rows.ts'
+import {
+  UnknownSchemaError, blob, fileOf, integer, presenceCrc, text,
+  type BlockRow, type FileRow, type ModelRow, type NewFile, type PlacesChange, type PresenceChange, type Row
+} from './catalog-rows.ts'
 import type { FileGuard } from './store.ts'
+
+export { UnknownSchemaError } from './catalog-rows.ts'
+export type * from './catalog-rows.ts'
 
 /** Of the tables below. Another number means another program wrote it: it is rebuilt from the files. */
 const SCHEMA_VERSION = 1
@@ -10,6 +17,17 @@ const SCHEMA_VERSION = 1
 const PLACES_PER_BLOCK_MAX = 16_384
 /** Places of a file that are skipped one by one, before the next file is looked up: that costs as much as a few of them. */
 const SKIPPED_IN_LINE = 8
+/**
+ * Rows of blocks written in one transaction, before others get a turn: each is in a page of its own where many are held, so these are a
+ * few ms of an empty catalog and some 25 ms of one with 400,000.
+ */
+const ROWS_PER_TURN = 250
+/** Rows looked at in one go when those of files that are gone are looked for: a ms or two where none is. */
+const SWEPT_PER_TURN = 1_000
+/** Sorts behind every multihash. */
+const LAST_HASH = new Uint8Array([0xff])
+/** Files read in one go. */
+const FILES_PER_PAGE = 256
 const SCHEMA = `
 CREATE TABLE state (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
 CREATE TABLE metadata (cid TEXT PRIMARY KEY, bytes BLOB NOT NULL) STRICT;
@@ -34,32 +52,12 @@ const PLACES = `CREATE TABLE IF NOT EXISTS places (
   file INTEGER NOT NULL, position INTEGER NOT NULL, path TEXT NOT NULL, size INTEGER NOT NULL, mtime REAL NOT NULL, ino TEXT NOT NULL, PRIMARY KEY (file, position)
 ) STRICT, WITHOUT ROWID`
 
-export interface FileRow {
-  id: number
-  key: string
-  size: number
-  blocks: number
-  present: Uint8Array
-  presentBytes: number
-  /** The first block whose presence has to be found out by hashing what is on disk; undefined when all is known. */
-  rescan: number | undefined
-  /** The place that is read. */
-  guard: FileGuard | undefined
-  /** Other places of it. */
-  others?: readonly FileGuard[]
-}
-export interface ModelRow { cid: string, pinned: boolean, published: boolean, addedAt: number, usedAt: number }
-export interface BlockRow { file: number, block: number, offset: number, size: number }
-export interface Presence { present: Uint8Array, presentBytes: number, rescan?: number }
-export interface PresenceChange extends Presence { id: number, key: string }
-/** `known`: all places, `guard` among them. */
-export interface PlacesChange extends PresenceChange { guard: FileGuard | undefined, known: readonly FileGuard[] }
-export type NewFile = Omit<FileRow, 'id' | 'key' | 'size' | 'blocks'> & { index: Encoded<FileIndex> }
-
-type Row = Record<string, SQLOutputValue>
+type Bound = [hash: Uint8Array, file: number, block: number]
 
 /**
- * What is here, in SQLite. Synchronous: every call is one small transaction, microseconds to a few milliseconds.
+ * What is here, in SQLite. Synchronous: every call is one small transaction, microseconds to a few milliseconds. But the rows of a large file's
+ * blocks are written and taken away in turns. They say nothing without their file, which is recorded last and forgotten first; `unswept` stands
+ * in the catalog as long as there may be rows of no file.
  *
  * WAL with synchronous = NORMAL does not sync at a commit, so a power cut may take the last records back, in order:
  * their blocks were synced before and are fetched again or found by nobody. What must not come back is a record that
@@ -95,23 +93,17 @@ export class Catalog implements Disposable {
   get rebuilding (): boolean { return this.#find('SELECT value FROM state WHERE name = \'rebuilding\'') !== undefined }
   rebuilt (): void { this.#run('DELETE FROM state WHERE name = \'rebuilding\'') }
 
-  /** Throws UnknownSchemaError for a row that is not what was written: SQLite itself would not notice a flipped bit. */
-  files (): FileRow[] {
+  /** Read page by page, as they are asked for. Throws UnknownSchemaError for a row that is not what was written: SQLite itself would not notice a flipped bit. */
+  * files (): Generator<FileRow> {
     const others = this.#otherPlaces()
-    return this.#all('SELECT id, key, size, blocks, present, present_bytes, rescan, crc, place_path, place_size, place_mtime, place_ino FROM files').map(row => {
-      const key = text(row, 'key')
-      const presence = {
-        present: blob(row, 'present'),
-        presentBytes: integer(row, 'present_bytes'),
-        rescan: row.rescan === null ? undefined : integer(row, 'rescan')
+    const page = `SELECT id, key, size, blocks, present, present_bytes, rescan, crc, place_path, place_size, place_mtime, place_ino FROM files WHERE id > ? ORDER BY id LIMIT ${FILES_PER_PAGE}`
+    for (let after = 0, rows = this.#all(page, after); rows.length > 0; rows = this.#all(page, after)) {
+      for (const row of rows) {
+        const file = fileOf(row)
+        after = file.id
+        yield { ...file, others: others.get(file.id) ?? [] }
       }
-      if (presenceCrc(key, presence) !== integer(row, 'crc')) throw new UnknownSchemaError(`what it says about ${key} is damaged`)
-      const guard = row.place_path === null
-        ? undefined
-        : { path: text(row, 'place_path'), size: integer(row, 'place_size'), mtimeMs: integer(row, 'place_mtime'), ino: Number(text(row, 'place_ino')) }
-      const id = integer(row, 'id')
-      return { id, key, size: integer(row, 'size'), blocks: integer(row, 'blocks'), ...presence, guard, others: others.get(id) ?? [] }
-    })
+    }
   }
 
   #otherPlaces (): Map<number, FileGuard[]> {
@@ -178,30 +170,87 @@ export class Catalog implements Disposable {
     }
   }
 
-  /** Returns its id. A file is all there or not at all, with its blocks. */
-  addFile (file: NewFile, offsets: Float64Array): number {
-    return this.#transaction(() => this.#addFile(file, offsets))
+  /**
+   * All of them or none, with their blocks; returns their ids. One at a time, and not while `sweep` runs: the caller holds `structure`, or
+   * is alone.
+   */
+  async addFiles (files: AddedFile[]): Promise<number[]> { return await inTurns(this.#addFiles(files)) }
+
+  * #addFiles (files: AddedFile[]): Turns<number[]> {
+    const firstId = 1 + this.#lastId()
+    const ids = files.map((_, at) => firstId + at)
+    const rows = blockRows(files, firstId)
+    let left = files.reduce((sum, { file }) => sum + file.index.value.blocks.length, 0)
+    const isLarge = left > ROWS_PER_TURN
+    if (isLarge) {
+      if (this.#unswept) yield * this.#sweep()
+      this.#transaction(() => {
+        this.#unswept = true
+        this.#useIds(firstId + files.length - 1)
+      })
+    }
+    for (; left > ROWS_PER_TURN; left -= ROWS_PER_TURN) {
+      this.#transaction(() => { this.#insertRows(rows, ROWS_PER_TURN) })
+      yield
+    }
+    this.#transaction(() => {
+      this.#insertRows(rows, left)
+      for (const [at, { file }] of files.entries()) this.#addFile(firstId + at, file)
+      if (isLarge) this.#unswept = false
+    })
+    return ids
   }
 
-  /** All of them or none; returns their ids. */
-  addFiles (files: Array<{ file: NewFile, offsets: Float64Array }>): number[] {
-    return this.#transaction(() => files.map(({ file, offsets }) => this.#addFile(file, offsets)))
-  }
-
-  #addFile ({ index, guard, others = [], ...presence }: NewFile, offsets: Float64Array): number {
+  #addFile (id: number, { index, guard, others = [], ...presence }: NewFile): void {
     const { value, cid, bytes } = index
     const key = cid.toString()
     this.#run('INSERT OR IGNORE INTO metadata (cid, bytes) VALUES (?, ?)', key, bytes)
-    const { lastInsertRowid } = this.#prepared('INSERT INTO files (key, size, blocks, present, present_bytes, rescan, crc) VALUES (?, ?, ?, ?, ?, ?, ?)')
-      .run(key, value.size, value.blocks.length, presence.present, presence.presentBytes, presence.rescan ?? null, presenceCrc(key, presence))
-    const id = Number(lastInsertRowid)
+    this.#run('INSERT INTO files (id, key, size, blocks, present, present_bytes, rescan, crc) VALUES (?, ?, ?, ?, ?, ?, ?, ?)',
+      id, key, value.size, value.blocks.length, presence.present, presence.presentBytes, presence.rescan ?? null, presenceCrc(key, presence))
     if (guard !== undefined) this.#setGuard(id, guard)
     this.#addPlaces(id, others)
+  }
+
+  #insertRows (rows: Iterator<BlockValues>, count: number): void {
     const insert = this.#prepared('INSERT INTO blocks (hash, file, block, offset, size) VALUES (?, ?, ?, ?, ?)')
-    for (const [block, blockCid] of value.blocks.entries()) {
-      insert.run(blockCid.multihash.bytes, id, block, offsets[block] ?? 0, value.sizes[block] ?? 0)
+    for (let i = 0; i < count; i++) {
+      const row = rows.next()
+      if (row.done !== true) insert.run(...row.value)
     }
-    return id
+  }
+
+  /** No id is ever used again, also none of a file that was not recorded in the end. */
+  #lastId (): number {
+    const row = this.#find('SELECT seq FROM sqlite_sequence WHERE name = \'files\'')
+    return row === undefined ? 0 : integer(row, 'seq')
+  }
+
+  #useIds (last: number): void {
+    if (this.#prepared('UPDATE sqlite_sequence SET seq = ? WHERE name = \'files\'').run(last).changes === 0) this.#run('INSERT INTO sqlite_sequence (name, seq) VALUES (\'files\', ?)', last)
+  }
+
+  get #unswept (): boolean { return this.#find('SELECT value FROM state WHERE name = \'unswept\'') !== undefined }
+  set #unswept (value: boolean) {
+    if (value) this.#run('INSERT OR IGNORE INTO state (name, value) VALUES (\'unswept\', 1)')
+    else this.#run('DELETE FROM state WHERE name = \'unswept\'')
+  }
+
+  /** Takes away the rows of blocks whose file is gone, where there may be any: walks them all, in turns. The caller holds `structure`, or is alone. */
+  async sweep (): Promise<void> {
+    if (this.#unswept) await inTurns(this.#sweep())
+  }
+
+  * #sweep (): Turns<void> {
+    let after: Bound = [new Uint8Array(0), 0, 0]
+    for (let isEnd = false; !isEnd;) {
+      const row = this.#find(`SELECT hash, file, block FROM blocks WHERE (hash, file, block) > (?, ?, ?) ORDER BY hash, file, block LIMIT 1 OFFSET ${SWEPT_PER_TURN - 1}`, ...after)
+      isEnd = row === undefined
+      const to: Bound = row === undefined ? [LAST_HASH, 0, 0] : [blob(row, 'hash'), integer(row, 'file'), integer(row, 'block')]
+      this.#run('DELETE FROM blocks WHERE (hash, file, block) > (?, ?, ?) AND (hash, file, block) <= (?, ?, ?) AND file NOT IN (SELECT id FROM files)', ...after, ...to)
+      after = to
+      yield
+    }
+    this.#unswept = false
   }
 
   setPresence (changes: PresenceChange[], options: { durable: boolean }): void {
@@ -237,19 +286,21 @@ export class Catalog implements Disposable {
     this.#run('UPDATE models SET used_at = ? WHERE cid = ?', usedAt, cid)
   }
 
-  /** Forgets models and files at once. Walks all blocks: 20 ms where a terabyte is held. */
-  remove (models: string[], files: Array<{ id: number, key: string }>): void {
+  /** Forgets models and files at once. The rows of their blocks, which say nothing any more, are left to `sweep` where they are many. */
+  remove (models: string[], files: Array<{ id: number, key: string, index: FileIndex }>): void {
+    const isLarge = files.reduce((sum, { index }) => sum + index.blocks.length, 0) > ROWS_PER_TURN
     this.#transaction(() => {
       for (const cid of models) {
         this.#run('DELETE FROM models WHERE cid = ?', cid)
         this.#run('DELETE FROM metadata WHERE cid = ?', cid)
       }
-      for (const { id, key } of files) {
+      if (isLarge) this.#unswept = true
+      for (const { id, key, index } of files) {
+        if (!isLarge) for (const { multihash } of index.blocks) this.#run('DELETE FROM blocks WHERE hash = ? AND file = ?', multihash.bytes, id)
         this.#run('DELETE FROM files WHERE id = ?', id)
         this.#run('DELETE FROM places WHERE file = ?', id)
         this.#run('DELETE FROM metadata WHERE cid = ?', key)
       }
-      if (files.length > 0) this.#run('DELETE FROM blocks WHERE file NOT IN (SELECT id FROM files)')
     }, { durable: true })
   }
 
@@ -302,37 +353,12 @@ export class Catalog implements Disposable {
   }
 
   #run (sql: string, ...values: Array<string | number | null | Uint8Array>): void { this.#prepared(sql).run(...values) }
-  #all (sql: string): Row[] { return this.#prepared(sql).all() }
-  #find (sql: string, ...values: Array<string | number>): Row | undefined { return this.#prepared(sql).get(...values) }
+  #all (sql: string, ...values: number[]): Row[] { return this.#prepared(sql).all(...values) }
+  #find (sql: string, ...values: Array<string | number | Uint8Array>): Row | undefined { return this.#prepared(sql).get(...values) }
 
   #get (sql: string): Row {
     const row = this.#find(sql)
     if (row === undefined) throw new UnknownSchemaError(`"${sql}" found nothing`)
     return row
   }
-}
-
-/** The catalog cannot be read as one; it is set aside and rebuilt. */
-export class UnknownSchemaError extends DiskError {}
-
-function presenceCrc (key: string, { present, presentBytes, rescan }: Presence): number {
-  return crc32(present, crc32(`${key} ${presentBytes} ${rescan ?? ''}`))
-}
-
-function integer (row: Row, column: string): number {
-  const value = row[column]
-  if (typeof value !== 'number') throw new UnknownSchemaError(`its column ${column} holds no number`)
-  return value
-}
-
-function text (row: Row, column: string): string {
-  const value = row[column]
-  if (typeof value !== 'string') throw new UnknownSchemaError(`its column ${column} holds no text`)
-  return value
-}
-
-function blob (row: Row, column: string): Uint8Array {
-  const value = row[column]
-  if (!(value instanceof Uint8Array)) throw new UnknownSchemaError(`its column ${column} holds no bytes`)
-  return value
 }

@@ -1,9 +1,9 @@
-import { Bitfield, SourceChangedError, UsageError, asError } from '../base/index.ts'
+import { Bitfield, SourceChangedError, UsageError, asError, nextTurn } from '../base/index.ts'
 import { verifyBytes, type Encoded, type FileIndex } from '../model/index.ts'
 import type { Blocks } from './blocks.ts'
 import { SMALL_FILE_BYTES_MAX, type ImportTarget } from './byte-store.ts'
 import { Grouped, LINKS_AT_ONCE, inParallel } from './concurrency.ts'
-import { LOOKUPS_PER_TURN, nextTurn, withWorkSlot, type Core } from './core.ts'
+import { LOOKUPS_PER_TURN, withWorkSlot, type Core } from './core.ts'
 import { diskError } from './disk-errors.ts'
 import { GuardBrokenError, checkGuard, placesWith, readGuarded, sameGuard } from './in-place.ts'
 import type { FoundPlace, Places } from './places.ts'
@@ -138,7 +138,7 @@ export class Imports {
     const { registry, catalog, bytes, staleFlags } = this.#core
     await this.#room.deletions.without(files.map(({ key }) => key))
     const unknown = new Map(files.filter(({ key }) => !registry.files.has(key)).map(file => [file.key, file]))
-    for (const file of this.#add([...unknown.values()])) this.#blocks.presentAll(file)
+    for (const file of await this.#add([...unknown.values()])) this.#blocks.presentAll(file)
     const known = files.map(({ key }) => {
       const file = registry.files.get(key)
       if (file === undefined) throw new TypeError('a file that was recorded is not there')
@@ -251,7 +251,7 @@ export class Imports {
     }
     await this.#room.deletions.without([...wanted.keys()])
     await bytes.adopt([...wanted.values()])
-    const added = this.#add([...wanted.values()].filter(({ key }) => !registry.files.has(key)).map(({ index }) => ({ index, guard: undefined })))
+    const added = await this.#add([...wanted.values()].filter(({ key }) => !registry.files.has(key)).map(({ index }) => ({ index, guard: undefined })))
     for (const file of added) {
       file.closed = true
       this.#blocks.presentAll(file)
@@ -280,13 +280,13 @@ export class Imports {
   }
 
   /** Records whole files, all or none. */
-  #add (files: Array<{ index: Encoded<FileIndex>, guard: FileGuard | undefined }>): FileRecord[] {
+  async #add (files: Array<{ index: Encoded<FileIndex>, guard: FileGuard | undefined }>): Promise<FileRecord[]> {
     const { catalog, registry, bytes, details } = this.#core
     const rows = files.map(({ index, guard }) => ({
       file: { index, guard, present: Bitfield.full(index.value.blocks.length).bytes, presentBytes: index.value.size, rescan: undefined },
       offsets: offsetsOf(index.value.sizes)
     }))
-    const ids = catalog.addFiles(rows)
+    const ids = await catalog.addFiles(rows)
     return rows.map(({ file: { index: { cid, value }, guard }, offsets }, at) => {
       const key = cid.toString()
       details.keep(key, { index: value, offsets })

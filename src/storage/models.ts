@@ -1,8 +1,8 @@
-import { Bitfield, HashMismatchError, ModelNotFoundError, SourceChangedError, throwIfAborted, type AbortOptions } from '../base/index.ts'
+import { Bitfield, HashMismatchError, ModelNotFoundError, SourceChangedError, nextTurn, throwIfAborted, type AbortOptions } from '../base/index.ts'
 import { checkModel, cidKey, verifyBytes, type Encoded, type FileIndex, type Model } from '../model/index.ts'
 import type { Blocks } from './blocks.ts'
 import { LINKS_AT_ONCE, inParallel } from './concurrency.ts'
-import { LOOKUPS_PER_TURN, nextTurn, withWorkPair, type Core } from './core.ts'
+import { LOOKUPS_PER_TURN, sweepCatalog, withWorkPair, type Core } from './core.ts'
 import { diskError } from './disk-errors.ts'
 import { FileRecord, ModelRecord, offsetsOf } from './records.ts'
 import type { Room } from './room.ts'
@@ -122,7 +122,7 @@ export class Models {
     const { bytes, catalog, registry, clock } = this.#core
     const cid = content.manifest.cid.toString()
     checkBelongsTogether(content)
-    checkModel(content.manifest.value, content.indexes.map(({ value }) => value))
+    await checkModel(content.manifest.value, content.indexes.map(({ value }) => value))
 
     const keys = content.indexes.map(index => index.cid.toString())
     if (options.whole === true) checkWhole(cid, keys.map(key => registry.files.get(key)))
@@ -146,7 +146,7 @@ export class Models {
       const lacking = [...distinct].filter(([key]) => !registry.files.has(key))
       for (const few of turnsOf(lacking)) {
         throwIfAborted(options.signal)
-        made.push(...this.#newFiles(few))
+        made.push(...await this.#newFiles(few))
         await nextTurn()
       }
       await inParallel(LINKS_AT_ONCE, made, async file => { await bytes.create(file) })
@@ -177,13 +177,13 @@ export class Models {
     }
   }
 
-  #newFiles (files: Array<[string, Encoded<FileIndex>]>): FileRecord[] {
+  async #newFiles (files: Array<[string, Encoded<FileIndex>]>): Promise<FileRecord[]> {
     const { bytes, catalog, details, registry } = this.#core
     const rows = files.map(([, index]) => {
       const present = new Bitfield(index.value.blocks.length).bytes
       return { file: { index, present, presentBytes: 0, rescan: undefined, guard: undefined }, offsets: offsetsOf(index.value.sizes) }
     })
-    const ids = catalog.addFiles(rows)
+    const ids = await catalog.addFiles(rows)
     return files.map(([key, { value }], at) => {
       const offsets = rows[at]?.offsets ?? offsetsOf(value.sizes)
       details.keep(key, { index: value, offsets })
@@ -204,6 +204,7 @@ export class Models {
       }
       if (model !== undefined) await bytes.removeModel(model)
       catalog.remove([], made)
+      await sweepCatalog(this.#core)
     } catch (error) {
       logger.warn({ error: diskError(error, 'cannot clean up').message }, 'a model that could not be registered left files behind, until the next gc')
     }

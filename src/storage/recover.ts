@@ -1,13 +1,13 @@
 import { rename, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { CID } from 'multiformats/cid'
-import { Bitfield, DiskError, HashMismatchError, InvalidManifestError, asError, syncDirectory, throwIfAborted } from '../base/index.ts'
+import { Bitfield, DiskError, HashMismatchError, InvalidManifestError, KiB, asError, nextTurn, syncDirectory, throwIfAborted } from '../base/index.ts'
 import { decodeFileIndex, decodeManifest, parseModelCid, verifyBytes } from '../model/index.ts'
 import type { Blocks } from './blocks.ts'
 import type { ByteStore, SavedModel } from './byte-store.ts'
 import { UnknownSchemaError, type Catalog, type FileRow } from './catalog.ts'
 import { LINKS_AT_ONCE, inParallel } from './concurrency.ts'
-import { withWorkSlot, type Core } from './core.ts'
+import { sweepCatalog, withWorkSlot, type Core } from './core.ts'
 import { isCatalogCorrupt, isUnreadable } from './disk-errors.ts'
 import { GuardBrokenError, readGuarded } from './in-place.ts'
 import type { Places } from './places.ts'
@@ -15,6 +15,10 @@ import { FileRecord, ModelRecord, offsetsOf, type FileDetails } from './records.
 
 /** How much is hashed between two notes of how far it got, so that a long rescan can be cut short and go on. */
 const RESCAN_STEP_BYTES = 256 * 1024 * 1024
+
+/** Rows of the catalog that are looked at in one go at the start: a few ms. As much as one row counts so much of a large one, which is hashed. */
+const LOOKED_PER_TURN = 250
+const LOOKED_BYTES = 16 * KiB
 
 /**
  * Sets a catalog aside that cannot be read, or no more be trusted. Its log goes later than itself: cut short, a log without a catalog
@@ -33,24 +37,25 @@ export function isDamage (error: unknown): boolean {
 
 /** Fills the catalog from what was kept of the models. Their blocks are found out by `rescan`. Can be cut short and go on. */
 export async function rebuildCatalog (catalog: Catalog, bytes: ByteStore, signal: AbortSignal): Promise<number> {
-  const files = new Set(catalog.files().map(({ key }) => key))
+  const files = new Set(Array.from(catalog.files(), ({ key }) => key))
   const models = new Set(catalog.models().map(({ cid }) => cid))
   let count = 0
   for await (const saved of bytes.savedModels()) {
     throwIfAborted(signal)
     count++
-    addSaved(catalog, saved, files, models)
+    await addSaved(catalog, saved, files, models)
   }
   return count
 }
 
-function addSaved (catalog: Catalog, { model, pinned, published, addedAt, guards, others }: SavedModel, files: Set<string>, models: Set<string>): void {
+async function addSaved (catalog: Catalog, { model, pinned, published, addedAt, guards, others }: SavedModel, files: Set<string>, models: Set<string>): Promise<void> {
   for (const index of model.indexes) {
     const key = index.cid.toString()
     if (files.has(key)) continue
     files.add(key)
     const present = new Bitfield(index.value.blocks.length).bytes
-    catalog.addFile({ index, present, presentBytes: 0, rescan: 0, guard: guards.get(key), others: others.get(key) }, offsetsOf(index.value.sizes))
+    const file = { index, present, presentBytes: 0, rescan: 0, guard: guards.get(key), others: others.get(key) }
+    await catalog.addFiles([{ file, offsets: offsetsOf(index.value.sizes) }])
   }
   const cid = model.manifest.cid.toString()
   if (!models.has(cid)) catalog.addModel(model.manifest, { cid, pinned, published, addedAt, usedAt: addedAt })
@@ -65,23 +70,40 @@ export function loadDetails (catalog: Catalog, key: string): FileDetails {
   return { index: value, offsets: offsetsOf(value.sizes) }
 }
 
-/** Brings what the catalog has into the registry. Throws UnknownSchemaError when its parts do not fit together. */
-export function loadRegistry (core: Core): void {
+/** Brings what the catalog has into the registry, in turns. Throws UnknownSchemaError when its parts do not fit together. */
+export async function loadRegistry (core: Core): Promise<void> {
   const { catalog, registry } = core
+  let looked = 0
+  /** Of `size` small things, or what takes as long. */
+  const pause = async (size: number): Promise<void> => {
+    looked += size
+    if (looked < LOOKED_PER_TURN) return
+    looked = 0
+    await nextTurn()
+  }
+  await sweepCatalog(core)
   for (const cid of catalog.metadataCids()) {
     const bytes = catalog.metadata(cid)
     if (bytes === undefined || !verifyBytes(CID.parse(cid), bytes)) throw new UnknownSchemaError(`its copy of ${cid} is damaged`)
+    await pause(1 + bytes.length / LOOKED_BYTES)
   }
   for (const row of catalog.files()) {
-    if (catalog.metadata(row.key) === undefined) throw new UnknownSchemaError(`it lacks the file index ${row.key}`)
+    if (!catalog.hasMetadata(row.key)) throw new UnknownSchemaError(`it lacks the file index ${row.key}`)
     registry.addFile(recordOfRow(core, row))
+    await pause(1)
   }
   for (const row of catalog.models()) {
     const bytes = catalog.metadata(row.cid)
     if (bytes === undefined) throw new UnknownSchemaError(`it lacks the manifest ${row.cid}`)
     const manifest = decodeManifest(parseModelCid(row.cid), bytes)
-    const files = manifest.value.files.map(({ index }) => registry.files.get(index.toString())).filter(file => file !== undefined)
-    if (files.length !== manifest.value.files.length) throw new UnknownSchemaError(`it lacks files of the model ${row.cid}`)
+    await pause(1 + bytes.length / LOOKED_BYTES)
+    const files: FileRecord[] = []
+    for (const { index } of manifest.value.files) {
+      const file = registry.files.get(index.toString())
+      if (file === undefined) throw new UnknownSchemaError(`it lacks files of the model ${row.cid}`)
+      files.push(file)
+      await pause(1)
+    }
     registry.addModel(new ModelRecord({ ...row, manifest, files, ownDirectory: core.bytes.directoryOf(row.cid) }))
   }
 }
@@ -91,7 +113,7 @@ export function loadRegistry (core: Core): void {
  * dead mount, does not keep the rest from being used.
  */
 export async function settleFiles (core: Core, { blocks, places }: { blocks: Blocks, places: Places }, signal: AbortSignal): Promise<void> {
-  const rescans = new Map(core.catalog.files().map(({ id, rescan: from }) => [id, from]))
+  const rescans = new Map(Array.from(core.catalog.files(), ({ id, rescan: from }) => [id, from]))
   const files = [...core.registry.files.values()]
   let ended = false
   const settled = async (what: string, work: () => Promise<void>): Promise<void> => {

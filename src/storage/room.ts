@@ -1,6 +1,6 @@
 import { ModelInUseError, ModelNotFoundError, OutOfSpaceError, QuotaExceededError, asError, throwIfAborted, type ShoalError } from '../base/index.ts'
 import type { Blocks } from './blocks.ts'
-import type { Core } from './core.ts'
+import { sweepCatalog, type Core } from './core.ts'
 import { Deletions, deleteAll } from './deletions.ts'
 import { diskError } from './disk-errors.ts'
 import { leaving, planEviction, type Keys } from './eviction.ts'
@@ -229,6 +229,7 @@ export class Room {
     })
     const deleted = this.deletions.start(models, files)
     for (const { cid } of models) events.emit('model:removed', { cid })
+    if (files.length > 0) await sweepCatalog(this.#core)
     return { results, deleted }
   }
 
@@ -261,6 +262,7 @@ export class Room {
         for (const file of unnamed) {
           if (!file.inPlace) await bytes.remove(file).catch(error => { logger.warn({ file: file.key, error: asError(error).message }, 'a file that no model names cannot be deleted') })
         }
+        await sweepCatalog(this.#core)
       }
       const leftovers = await bytes.leftovers(registry)
       freed += dryRun ? leftovers.bytes : await leftovers.remove()

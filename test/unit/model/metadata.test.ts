@@ -7,6 +7,7 @@ import { BLOCK_BYTES_MAX, FILE_BLOCKS_MAX, FILE_INDEX_BYTES_MAX, GIT_SHA1_SIZE_M
 import {
   blockCid, checkModel, decodeFileIndex, decodeManifest, encodeFileIndex, encodeManifest, hashBlock, hashMetadata, shardsOf, CidList, type FileIndex, type FileIndexFields, type Manifest
 } from '../../../src/model/index.ts'
+import { countTurns } from '../../support/turns.ts'
 
 const block = (name: string): CID => hashBlock(Buffer.from(name))
 const link = (name: string): CID => hashMetadata(Buffer.from(name))
@@ -316,15 +317,24 @@ describe('model: manifest', () => {
     }), { numRuns: 3000 })
   })
 
-  it('and its indexes agree on sizes', () => {
+  it('and its indexes agree on sizes', async () => {
     const index = encodeFileIndex(INDEX)
     const one = { path: 'a', size: 30, index: index.cid }
-    checkModel({ version: 1, files: [one, { ...one, path: 'b' }] }, [index.value, index.value])
-    assert.throws(() => { checkModel({ version: 1, files: [{ ...one, size: 31 }] }, [index.value]) }, { name: 'InvalidManifestError' })
-    assert.throws(() => { checkModel({ version: 1, files: [one] }, []) }, { name: 'InvalidManifestError' })
-    assert.throws(() => { checkModel({ version: 1, files: [one] }, [index.value, index.value]) }, { name: 'InvalidManifestError' })
+    await checkModel({ version: 1, files: [one, { ...one, path: 'b' }] }, [index.value, index.value])
+    await assert.rejects(checkModel({ version: 1, files: [{ ...one, size: 31 }] }, [index.value]), { name: 'InvalidManifestError' })
+    await assert.rejects(checkModel({ version: 1, files: [one] }, []), { name: 'InvalidManifestError' })
+    await assert.rejects(checkModel({ version: 1, files: [one] }, [index.value, index.value]), { name: 'InvalidManifestError' })
     const other = { ...index.value, size: 40, sizes: [20, 20] }
-    assert.throws(() => { checkModel({ version: 1, files: [one, { ...one, path: 'b', size: 40 }] }, [index.value, other]) }, { name: 'InvalidManifestError', message: /elsewhere/ })
+    await assert.rejects(checkModel({ version: 1, files: [one, { ...one, path: 'b', size: 40 }] }, [index.value, other]), { name: 'InvalidManifestError', message: /elsewhere/ })
+  })
+
+  it('of very many blocks is compared in turns', async () => {
+    const count = 40_000
+    const random = seededRandom(2)
+    const blocks = Array.from({ length: count }, () => blockCid(random.bytes(32)))
+    const index = encodeFileIndex({ ...INDEX, size: count, blocks, sizes: Array<number>(count).fill(1) })
+    const { turns } = await countTurns(async () => { await checkModel({ version: 1, files: [{ path: 'a', size: count, index: index.cid }] }, [index.value]) })
+    assert.ok(turns > count / 10_000, `${turns} turns`)
   })
 })
 
