@@ -1,24 +1,20 @@
 import { rename, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { CID } from 'multiformats/cid'
-import { Bitfield, DiskError, HashMismatchError, InvalidManifestError, KiB, asError, nextTurn, syncDirectory, throwIfAborted } from '../base/index.ts'
-import { decodeFileIndex, decodeManifest, parseModelCid, verifyBytes } from '../model/index.ts'
+import { Bitfield, DiskError, HashMismatchError, InvalidManifestError, asError, syncDirectory, throwIfAborted } from '../base/index.ts'
+import { decodeFileIndex, verifyBytes } from '../model/index.ts'
 import type { Blocks } from './blocks.ts'
 import type { ByteStore, SavedModel } from './byte-store.ts'
-import { UnknownSchemaError, type Catalog, type FileRow } from './catalog.ts'
+import { UnknownSchemaError, type Catalog } from './catalog.ts'
 import { LINKS_AT_ONCE, inParallel } from './concurrency.ts'
-import { sweepCatalog, withWorkSlot, type Core } from './core.ts'
+import { withWorkSlot, type Core } from './core.ts'
 import { isCatalogCorrupt, isUnreadable } from './disk-errors.ts'
 import { GuardBrokenError, readGuarded } from './in-place.ts'
 import type { Places } from './places.ts'
-import { FileRecord, ModelRecord, offsetsOf, type FileDetails } from './records.ts'
+import { offsetsOf, type FileDetails, type FileRecord } from './records.ts'
 
 /** How much is hashed between two notes of how far it got, so that a long rescan can be cut short and go on. */
 const RESCAN_STEP_BYTES = 256 * 1024 * 1024
-
-/** Rows of the catalog that are looked at in one go at the start: a few ms. As much as one row counts so much of a large one, which is hashed. */
-const LOOKED_PER_TURN = 250
-const LOOKED_BYTES = 16 * KiB
 
 /**
  * Sets a catalog aside that cannot be read, or no more be trusted. Its log goes later than itself: cut short, a log without a catalog
@@ -68,44 +64,6 @@ export function loadDetails (catalog: Catalog, key: string): FileDetails {
   if (bytes === undefined) throw new UnknownSchemaError(`the catalog lacks the file index ${key}`)
   const { value } = decodeFileIndex(CID.parse(key), bytes)
   return { index: value, offsets: offsetsOf(value.sizes) }
-}
-
-/** Brings what the catalog has into the registry, in turns. Throws UnknownSchemaError when its parts do not fit together. */
-export async function loadRegistry (core: Core): Promise<void> {
-  const { catalog, registry } = core
-  let looked = 0
-  /** Of `size` small things, or what takes as long. */
-  const pause = async (size: number): Promise<void> => {
-    looked += size
-    if (looked < LOOKED_PER_TURN) return
-    looked = 0
-    await nextTurn()
-  }
-  await sweepCatalog(core)
-  for (const cid of catalog.metadataCids()) {
-    const bytes = catalog.metadata(cid)
-    if (bytes === undefined || !verifyBytes(CID.parse(cid), bytes)) throw new UnknownSchemaError(`its copy of ${cid} is damaged`)
-    await pause(1 + bytes.length / LOOKED_BYTES)
-  }
-  for (const row of catalog.files()) {
-    if (!catalog.hasMetadata(row.key)) throw new UnknownSchemaError(`it lacks the file index ${row.key}`)
-    registry.addFile(recordOfRow(core, row))
-    await pause(1)
-  }
-  for (const row of catalog.models()) {
-    const bytes = catalog.metadata(row.cid)
-    if (bytes === undefined) throw new UnknownSchemaError(`it lacks the manifest ${row.cid}`)
-    const manifest = decodeManifest(parseModelCid(row.cid), bytes)
-    await pause(1 + bytes.length / LOOKED_BYTES)
-    const files: FileRecord[] = []
-    for (const { index } of manifest.value.files) {
-      const file = registry.files.get(index.toString())
-      if (file === undefined) throw new UnknownSchemaError(`it lacks files of the model ${row.cid}`)
-      files.push(file)
-      await pause(1)
-    }
-    registry.addModel(new ModelRecord({ ...row, manifest, files, ownDirectory: core.bytes.directoryOf(row.cid) }))
-  }
 }
 
 /**
@@ -172,20 +130,6 @@ function forgetBlocks (file: FileRecord): void {
     file.present.set(block, false)
   }
   file.presentBytes = 0
-}
-
-function recordOfRow ({ bytes, details }: Core, row: FileRow): FileRecord {
-  return new FileRecord({
-    id: row.id,
-    key: row.key,
-    size: row.size,
-    recorded: new Bitfield(row.blocks, row.present),
-    presentBytes: row.presentBytes,
-    guard: row.guard,
-    others: row.others,
-    ownPath: bytes.pathOf(row.key),
-    details
-  })
 }
 
 /** Makes one file of our own and what is recorded about it agree. */

@@ -6,8 +6,9 @@ import { blockCid, encodeFileIndex, encodeManifest, type FileIndex } from '../..
 import type { AddedFile } from '../../../src/storage/block-rows.ts'
 import { Catalog } from '../../../src/storage/catalog.ts'
 import type { Core } from '../../../src/storage/core.ts'
+import { loadRegistry } from '../../../src/storage/load-registry.ts'
 import { DetailsCache, Registry, offsetsOf } from '../../../src/storage/records.ts'
-import { loadDetails, loadRegistry } from '../../../src/storage/recover.ts'
+import { loadDetails } from '../../../src/storage/recover.ts'
 import { temporaryDirectory } from '../../compliance/store-fixtures.ts'
 import { countTurns } from '../../support/turns.ts'
 
