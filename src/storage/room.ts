@@ -262,13 +262,13 @@ export class Room {
         for (const file of unnamed) {
           if (!file.inPlace) await bytes.remove(file).catch(error => { logger.warn({ file: file.key, error: asError(error).message }, 'a file that no model names cannot be deleted') })
         }
-        await sweepCatalog(this.#core)
       }
       const leftovers = await bytes.leftovers(registry)
       freed += dryRun ? leftovers.bytes : await leftovers.remove()
     } catch (error) {
       throw diskError(error, 'cannot remove leftovers')
     }
+    if (!dryRun) await sweepCatalog(this.#core)
     return freed
   }
 
