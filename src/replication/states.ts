@@ -259,15 +259,14 @@ function nothingOf (model: string, shards: number): ModelClaim {
 }
 
 function claimOf (view: ModelView, to: string, { self, peers, settings, now }: Context): ModelClaim {
-  // Who is up comes first. Who went a moment ago may be waited for by who hears of it; who has been gone for longer only fills the places of others.
-  const members: string[] = []
-  for (const wanted of ['alive', 'suspect', 'down']) {
-    for (const id of view.claims.keys()) {
-      if (members.length >= MEMBERS_TOLD_MAX) break
-      const peer = peers.get(id)
-      if (id === to || peer?.liveness !== wanted || (wanted === 'down' && now - peer.downAt >= settings.graceDefaultMs)) continue
-      members.push(id)
-    }
+  // Who went a moment ago may be waited for by who hears of it; who has been gone for longer only fills the places of others.
+  let members = [...view.claims.keys()].filter(id => {
+    const peer = peers.get(id)
+    return id !== to && (peer?.liveness !== 'down' || now - peer.downAt < settings.graceDefaultMs)
+  })
+  if (members.length > MEMBERS_TOLD_MAX) {
+    const isUp = (id: string): boolean => peers.get(id)?.liveness === 'alive'
+    members = [...members.filter(isUp), ...members.filter(id => !isUp(id))].slice(0, MEMBERS_TOLD_MAX)
   }
   return {
     model: view.cid,

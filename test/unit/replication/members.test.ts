@@ -67,23 +67,29 @@ describe('those who are said to have to do with a model', () => {
     at.run(300, () => { assert.equal(at.replicator.brake, false) })
   })
 
-  it('are named to others when they are up, and those that have gone lately after them', () => {
+  it('are named to others when they are up or went lately, and where there are many the first before the last', () => {
     const at = bench()
-    const holders = [...Array.from({ length: 70 }, (_, i) => `dead ${i}`), 'late', 'live 1', 'live 2']
+    const dead = Array.from({ length: 70 }, (_, i) => `dead ${i}`)
+    const late = Array.from({ length: 70 }, (_, i) => `late ${i}`)
+    const holders = [...dead, ...late, 'live 1', 'live 2']
     const answers = at.answers
     let told: string[] = []
     at.answers = (to, message) => {
-      if (message.type === 'state' && to === 'newcomer') told = message.models[0]?.members ?? []
+      if (message.type === 'state' && to.startsWith('newcomer')) told = message.models[0]?.members ?? []
       return message.type === 'state' && holders.includes(to) ? [at.state(to, [{ committed: at.all }], { ackIncarnation: message.incarnation, ackVersion: message.version })] : answers(to, message)
     }
     for (const id of holders) at.says(id, [{ committed: at.all }])
     at.tick()
-    for (const id of holders.slice(0, 70)) at.silent.add(id)
+    for (const id of dead) at.silent.add(id)
     at.run(3_600)
-    at.silent.add('late')
+    for (const id of late) at.silent.add(id)
     at.run(60)
     at.says('newcomer', [{ cached: at.all }], { wantsReply: true })
     at.tick()
-    assert.deepEqual(told, ['live 1', 'live 2', 'late'])
+    assert.deepEqual([told.length, ...told.slice(0, 3)], [64, 'live 1', 'live 2', 'late 0'])
+    at.run(3_600)
+    at.says('newcomer 2', [{ cached: at.all }], { wantsReply: true })
+    at.tick()
+    assert.deepEqual(told.filter(id => !id.startsWith('newcomer')), ['live 1', 'live 2'])
   })
 })
