@@ -117,7 +117,7 @@ export const DHT_PROVIDERS_PER_ANSWER_MAX = 128
 /** Provider records kept on disk for others (about 150 bytes each), and in memory (a test's swarm). */
 export const DHT_RECORDS_MAX = 8_000_000
 export const DHT_RECORDS_IN_MEMORY_MAX = 2_000_000
-/** Of those from one peer: it holds 8 TiB in full blocks, and four such peers still fit. */
+/** Of those from one peer: it holds 8 TiB in full blocks, and three such peers still fit. Of what is left then each may have half, and leaves half. */
 export const DHT_RECORDS_PER_PEER_MAX = 2_000_000
 /** One entry of the DHT's datastore: a peer with its addresses, keys and tags has 1 or 2 KiB. */
 export const DHT_ENTRY_BYTES_MAX = 64 * KiB

@@ -71,7 +71,9 @@ export class ProviderRecords extends BaseDatastore implements Startable {
     if (peer !== undefined && !await this.#init.inner.has(key, options)) {
       const held = this.#byPeer.get(peer) ?? 0
       if (this.#count >= this.#init.recordsMax) throw new LimitExceededError(`there is no room for more than ${this.#init.recordsMax} provider records`)
-      if (held >= DHT_RECORDS_PER_PEER_MAX) throw new LimitExceededError(`no more than ${DHT_RECORDS_PER_PEER_MAX} provider records are kept for one peer`)
+      // No more than is left for all others, so that a few who have much leave room for those who come after them.
+      const share = Math.min(DHT_RECORDS_PER_PEER_MAX, this.#init.recordsMax - this.#count)
+      if (held >= share) throw new LimitExceededError(`no more than ${share} provider records are kept for one peer now`)
       this.#byPeer.set(peer, held + 1)
       this.#count++
     }

@@ -63,6 +63,21 @@ describe('provider records', () => {
     assert.ok(seen > 2, `the honest one was named ${seen} times of 100`)
   })
 
+  it('of a few who have much leave room for others', async () => {
+    const store = records(1_000)
+    const put = async (peer: string, count: number): Promise<number> => {
+      let taken = 0
+      for (let i = 0; i < count; i++) {
+        const key = `/dht/provider/${base32.baseEncode(multihashOf(seededRandom(i + 1).bytes(32)))}/${peer}`
+        await store.put(new Key(key), stamp(Date.now())).then(() => { taken++ }, (error: unknown) => { assert.equal(error instanceof Error && error.name, 'LimitExceededError') })
+      }
+      return taken
+    }
+    assert.deepEqual([await put('a', 1_000), await put('b', 1_000), await put('c', 1_000)], [500, 250, 125])
+    assert.equal(await put('small', 50), 50)
+    assert.equal(await put('a', 500), 500, 'renewed, not more')
+  })
+
   it('are bounded', async () => {
     const store = records(10)
     for (let i = 0; i < 10; i++) await store.put(new Key(`${PREFIX}/peer${i}`), stamp(Date.now()))
