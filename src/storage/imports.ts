@@ -95,7 +95,7 @@ export class Imports {
   }
 
   mayHold (size: number): boolean {
-    for (const file of this.#core.registry.files.values()) if (file.size === size && isWholeOwn(file)) return true
+    for (const file of this.#core.registry.filesOf(size)) if (isWholeOwn(file)) return true
     return false
   }
 

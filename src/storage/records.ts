@@ -231,21 +231,31 @@ export class Registry {
   readonly files = new Map<string, FileRecord>()
   readonly models = new Map<string, ModelRecord>()
   readonly #byId = new Map<number, FileRecord>()
+  readonly #bySize = new Map<number, Set<FileRecord>>()
   readonly #holds = new Map<string, number>()
   readonly #kept = new Set<string>()
   readonly #spare = new Map<string, readonly FilePart[]>()
 
   fileById (id: number): FileRecord | undefined { return this.#byId.get(id) }
 
+  /** All files of that size. */
+  filesOf (size: number): Iterable<FileRecord> { return this.#bySize.get(size) ?? [] }
+
   addFile (file: FileRecord): void {
     this.files.set(file.key, file)
     this.#byId.set(file.id, file)
+    const sameSize = this.#bySize.get(file.size)
+    if (sameSize === undefined) this.#bySize.set(file.size, new Set([file]))
+    else sameSize.add(file)
   }
 
   removeFile (file: FileRecord): void {
     file.removed = true
     this.files.delete(file.key)
     this.#byId.delete(file.id)
+    const sameSize = this.#bySize.get(file.size)
+    sameSize?.delete(file)
+    if (sameSize?.size === 0) this.#bySize.delete(file.size)
   }
 
   addModel (model: ModelRecord): void {

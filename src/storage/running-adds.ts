@@ -7,6 +7,8 @@ const ALONE_MS = 10 * 60_000
 export class RunningAdd {
   /** Of the files that came in with it. */
   readonly keys = new Set<string>()
+  /** What lies about was looked for, to make room for this one. */
+  hasTidied = false
   readonly #end: (add: RunningAdd) => void
 
   constructor (end: (add: RunningAdd) => void) {

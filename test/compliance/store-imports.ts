@@ -116,6 +116,17 @@ export function importCompliance (name: string, harness: StoreHarness): void {
         }
       })
 
+      it('are known by their size as long as they are here', async () => {
+        const [one, two] = [sampleFile(65), sampleFile(66)] as [Sample, Sample]
+        assert.equal(store.mayHold(one.bytes), false)
+        await store.putModel(one.model)
+        assert.equal(store.mayHold(one.bytes), false, 'nothing of it has come')
+        await load(store, one)
+        assert.deepEqual([store.mayHold(one.bytes), store.mayHold(two.bytes)], [true, false])
+        await store.removeModel(one.cid)
+        assert.equal(store.mayHold(one.bytes), false)
+      })
+
       it('take an empty file', async () => {
         const sample = sampleOf([{ path: 'empty', content: Buffer.alloc(0) }])
         const given = sample.files[0]

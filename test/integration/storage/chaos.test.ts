@@ -77,6 +77,13 @@ async function chaos (store: ModelStore, seed: number, userDirectory: string): P
   const lanes = await Promise.allSettled([1, 2, 3, 4].map(async number => { await lane(seededRandom(seed + number * 1_000_003)) }))
   for (const outcome of lanes) if (outcome.status === 'rejected') throw asError(outcome.reason)
   await store.flush()
+  // Whatever was promised to anybody was used, or given back: the rest of the quota is free to the byte.
+  const { heldBytes, quotaBytes } = await store.status()
+  const rest = (quotaBytes ?? 0) - heldBytes
+  assert.ok(rest >= 0, `SHOAL_SEED=${seed}: ${-rest} bytes beyond the quota`)
+  const all = await store.importFile(rest, { evict: false })
+  assert.ok(all !== undefined, `SHOAL_SEED=${seed}: ${heldBytes} bytes are held, and the other ${rest} cannot be had`)
+  await all.abort()
 }
 
 async function oneThing (store: ModelStore, sample: Sample, random: Random, userDirectory: string): Promise<void> {
@@ -111,6 +118,29 @@ async function oneThing (store: ModelStore, sample: Sample, random: Random, user
     await store.gc()
   } else if (what < 0.95) {
     await store.setPinned(sample.cid, random.next() < 0.3)
+  } else if (what < 0.97) {
+    const file = store.model(sample.cid)?.files[position]
+    if (file === undefined || file.present.length === 0) return
+    const part = { file, first: 0, count: file.present.length }
+    const letGo = await store.holdRoom(part, 'a part')
+    try {
+      await store.reusePart(part)
+      await writeBlock(store, file, given.content, 0)
+    } finally {
+      letGo()
+    }
+  } else if (what < 0.98) {
+    await (await store.importFile(given.content.length)).abort()
+  } else if (what < 0.99) {
+    const parts = (store.model(sample.cid)?.files ?? []).filter(({ present }) => present.length > 0).map(file => ({ file, first: 0, count: 1 }))
+    store.keepModel(sample.cid, true)
+    store.spareParts(sample.cid, parts)
+    try {
+      await store.evictParts(parts, 1_000_000)
+    } finally {
+      store.spareParts(sample.cid, [])
+      store.keepModel(sample.cid, false)
+    }
   } else {
     const file = store.model(sample.cid)?.files[position]
     const [first] = file?.present ?? []

@@ -16,10 +16,16 @@ const FILES = 600
 class CountedBytes extends DiskBytes {
   adopted: number[] = []
   batches: number[] = []
+  tidied = 0
 
   override async adopt (...args: Parameters<DiskBytes['adopt']>): Promise<void> {
     this.adopted.push(args[0].length)
     await super.adopt(...args)
+  }
+
+  override async leftovers (...args: Parameters<DiskBytes['leftovers']>): ReturnType<DiskBytes['leftovers']> {
+    this.tidied++
+    return await super.leftovers(...args)
   }
 
   override async sync (...args: Parameters<DiskBytes['sync']>): Promise<void> {
@@ -37,9 +43,9 @@ describe('files: a model of many small files', function () {
   const at = (...names: string[]): string => join(directory.path, ...names)
   const contents = new Map<string, Buffer>()
 
-  const make = async (name: string): Promise<void> => {
+  const make = async (name: string, { quota }: { quota?: number } = {}): Promise<void> => {
     bytes = new CountedBytes({ directory: at(name), directIo: 'auto', random: seededRandom(7), logger: silentLogger })
-    store = new BlockStore(bytes, { clock: systemClock, logger: silentLogger, settings })
+    store = new BlockStore(bytes, { clock: systemClock, logger: silentLogger, settings: { ...settings, quota } })
     await store.start()
   }
   before(async () => {
@@ -104,5 +110,20 @@ describe('files: a model of many small files', function () {
     await assert.rejects(publish({ store, clock: systemClock }, at('other'), { onProgress }), { name: 'UnreadableSourceError' })
     assert.equal(store.models().length, 1)
     assert.deepEqual(await readdir(at('loader/tmp')), [])
+  })
+
+  it('is added in the place of others with one look for what lies about', async () => {
+    await store.stop()
+    for (const part of ['one', 'two']) {
+      await mkdir(at(part))
+      for (let i = 0; i < 200; i++) await writeFile(at(part, `${i}.bin`), `${part} of many small files, number ${100 + i}`)
+    }
+    const bytesOfOne = 200 * 'one of many small files, number 100'.length
+    await make('full', { quota: bytesOfOne + 10 })
+    const { cid } = await publish({ store, clock: systemClock }, at('one'), { published: false })
+    assert.equal(bytes.tidied, 0)
+    await publish({ store, clock: systemClock }, at('two'))
+    assert.equal(store.model(cid), undefined)
+    assert.equal(bytes.tidied, 1)
   })
 })
