@@ -30,7 +30,7 @@ export class Deletions {
 
   /** Until nothing that is deleted has one of these names: whoever makes a model or a file anew waits for that. */
   async without (names: readonly string[]): Promise<void> {
-    for (const { names: going, ended } of [...this.#running]) if (names.some(name => going.has(name))) await ended
+    for (const { names: going, ended } of this.#running) if (names.some(name => going.has(name))) await ended
   }
 
   /** Until the room of all that goes now is there. Says whether anything went. */
