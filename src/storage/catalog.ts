@@ -106,6 +106,11 @@ export class Catalog implements Disposable {
     }
   }
 
+  /** The files of which some block's presence has to be found out by hashing, and from which block on. */
+  rescans (): Map<number, number> {
+    return new Map(this.#all('SELECT id, rescan FROM files WHERE rescan IS NOT NULL').map(row => [integer(row, 'id'), integer(row, 'rescan')]))
+  }
+
   #otherPlaces (): Map<number, FileGuard[]> {
     const found = new Map<number, FileGuard[]>()
     for (const row of this.#all('SELECT file, path, size, mtime, ino FROM places ORDER BY file, position')) {

@@ -71,7 +71,7 @@ export function loadDetails (catalog: Catalog, key: string): FileDetails {
  * dead mount, does not keep the rest from being used.
  */
 export async function settleFiles (core: Core, { blocks, places }: { blocks: Blocks, places: Places }, signal: AbortSignal): Promise<void> {
-  const rescans = new Map(Array.from(core.catalog.files(), ({ id, rescan: from }) => [id, from]))
+  const rescans = core.catalog.rescans()
   const files = [...core.registry.files.values()]
   let ended = false
   const settled = async (what: string, work: () => Promise<void>): Promise<void> => {
