@@ -278,7 +278,7 @@ export class Node implements ShoalNode {
   async #stop (): Promise<void> {
     const { announcer, replication, loads, adds, descriptions, exchange, router, peers, network, origin, leftovers, store, logger } = this.#components
     this.#stopping.abort(new NodeStoppedError('the node is stopping'))
-    announcer.stop()
+    await announcer.stop()
     descriptions.stop()
     const steps: Array<[string, () => Promise<unknown>]> = [
       ['origin', async () => {
