@@ -15,8 +15,8 @@ export class Peer {
   /** Since when it has been alive without a break, if there was one. */
   aliveSince = -Infinity
   incarnation = ''
-  /** Former ones, so that what was said then and comes late is not taken for a new life. */
-  readonly former: string[] = []
+  /** Former ones, and when the next one was heard, so that what was said then and comes late is not taken for a new life. */
+  readonly former = new Map<string, number>()
   /** The newest of its states of which something came, the parts of it that came, and the newest that came whole. */
   version = 0
   readonly parts = new Set<number>()

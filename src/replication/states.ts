@@ -24,6 +24,8 @@ const ANSWER_MS = 5_000
 const MODELS_PER_MESSAGE = 64
 const UNKNOWN_MAX = 256
 const FORMER_MAX = 8
+/** What comes of a former life later than this is the present one: a word that came late had been taken for a new life. */
+const LATE_MAX_MS = 15 * 60_000
 
 /**
  * Who has what, told by those who have it: each node tells the peers it shares models with what it holds, whenever that
@@ -83,10 +85,11 @@ export class States {
     const peer = peers.get(from) ?? (shares ? peers.track(from, now, strangers.get(from)) : strangers.get(from) ?? this.#stranger(from))
     if (shares) strangers.delete(from)
     if (state.incarnation !== peer.incarnation) {
-      if (peer.former.includes(state.incarnation)) return
+      if (now - (peer.former.get(state.incarnation) ?? -Infinity) < LATE_MAX_MS) return
+      peer.former.delete(state.incarnation)
       if (peer.incarnation !== '') {
-        peer.former.push(peer.incarnation)
-        if (peer.former.length > FORMER_MAX) peer.former.shift()
+        peer.former.set(peer.incarnation, now)
+        for (const oldest of peer.former.keys()) if (peer.former.size > FORMER_MAX) peer.former.delete(oldest)
         for (const view of views.values()) view.claims.get(from)?.doubt(view.hearing(now, settings.proofTtlMs))
       }
       peer.incarnation = state.incarnation

@@ -8,6 +8,9 @@ import { action, checkPathOption, type Context } from '../context.ts'
 import { count, duration, size } from '../format.ts'
 import { parseReplicas } from '../units.ts'
 
+/** While replicas are waited for the node is asked so often what is in their way. */
+const WHY_EVERY_MS = 30_000
+
 interface Options { inPlace?: boolean, follow?: boolean, replicas?: string, wait?: boolean, fromHfCache?: string, revision?: string, cacheDir?: string }
 
 export function addAdd (program: Command): void {
@@ -75,6 +78,17 @@ async function add (context: Context, path: string, options: AddOptions): Promis
 async function waitForReplicas (context: Context, cid: string): Promise<void> {
   context.note('waiting for its replicas; Ctrl-C ends only the waiting')
   const progress = context.progress('replicating')
+  const told = new Set<string>()
+  /** What the node says of it, each once: it may be that nothing comes before a person does something. */
+  const tellWhy = async (): Promise<void> => {
+    const { problems } = await context.client.status()
+    for (const problem of problems) {
+      if (!problem.includes(cid) || told.has(problem)) continue
+      told.add(problem)
+      context.note(`shoal: ${problem}`)
+    }
+  }
+  const asking = setInterval(() => { tellWhy().catch(() => undefined) }, WHY_EVERY_MS) // without an answer there is nothing to tell
   try {
     const { seconds } = await context.client.replicated(cid, { signal: context.signal, onProgress: now => { progress.update(now) } })
     progress.stop()
@@ -83,6 +97,7 @@ async function waitForReplicas (context: Context, cid: string): Promise<void> {
     if (context.signal.aborted) throw new AbortError(`interrupted; ${cid} is added and goes on being replicated, see: shoal status`, { cause: error })
     throw error
   } finally {
+    clearInterval(asking)
     progress.stop()
   }
 }

@@ -41,6 +41,24 @@ describe('what replication cannot mend by itself', () => {
     assert.deepEqual(left.problems(state(1, alone), 20 * MINUTE), [], 'what was removed is forgotten')
   })
 
+  it('is told where a model stays below its target, when nothing of it has been on its way for long', () => {
+    const trouble = new Trouble()
+    const coming = { ...model(2), repairing: 1 }
+    for (let minute = 0; minute <= 20; minute++) trouble.look([coming], undefined, minute * MINUTE)
+    assert.deepEqual(trouble.problems({ ...state(2), models: [coming] }, 20 * MINUTE), [])
+    for (let minute = 21; minute <= 40; minute++) {
+      trouble.note({ type: 'declined', model: 'm', shard: 0, by: 'p', reason: 'space' }, minute * MINUTE)
+      trouble.look([model(2)], undefined, minute * MINUTE)
+      assert.equal(trouble.problems(state(2), minute * MINUTE).length, minute < 36 ? 0 : 1, `minute ${minute}`)
+    }
+    assert.match(trouble.problems(state(2), 40 * MINUTE)[0] ?? '', /^m has 2 of the 3 replicas that it is to have: nobody gives space; .*; ask for fewer with shoal pin m --replicas 2 /)
+    trouble.look([model(3)], undefined, 41 * MINUTE)
+    assert.deepEqual(trouble.problems(state(3), 41 * MINUTE), [])
+    const single = new Trouble()
+    for (let minute = 0; minute <= 60; minute++) single.look([{ ...model(1), min: 1 }], undefined, minute * MINUTE)
+    assert.deepEqual(single.problems({ ...state(1, { connected: false, reachable: 0 }), models: [{ ...model(1), min: 1 }] }, 60 * MINUTE), [], 'a first node that never had others')
+  })
+
   it('is the brake, and a drain that does not get on', () => {
     const trouble = new Trouble()
     assert.equal(trouble.problems(state(3, { brake: true }), 0).length, 1)
