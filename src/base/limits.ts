@@ -184,6 +184,11 @@ export const REPLICA_POLICIES_MAX = 16
  * data after as long as a scrub takes: who means to come back has by then.
  */
 export const LEDGER_REBUILD_MS_MAX = 7 * 24 * 60 * 60_000
+/**
+ * What one tick looks at: a shard counts for eight, and one for each claim to it; that takes some 10 ms of the event loop. What is left follows at the
+ * next ticks.
+ */
+export const REPLICA_LOOKS_MAX = 65_536
 /** Shards for which candidates are looked for in one tick: at some 30 us each, 15 ms of the event loop. The others follow at the next ones. */
 export const REPLICA_CANDIDATE_LOOKS_MAX = 512
 /** Shards that are fetched at once because whoever offers them says that they are last copies: as many as one may offer at once; and of one peer. */

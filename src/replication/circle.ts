@@ -27,6 +27,7 @@ export class Circle {
   readonly #rebuild: Rebuild
   readonly #hearsay: Hearsay
   #watched: ReadonlySet<string> = new Set()
+  #viewsBefore = 0
 
   constructor (context: Context, { models, states, rebuild }: { models: Models, states: States, rebuild: Rebuild }) {
     this.#context = context
@@ -43,6 +44,7 @@ export class Circle {
     if (ports.heardAt(peerId) === undefined && by !== peerId && !this.#hearsay.add(peerId, by, now)) return
     if (!this.#hasRoom(view)) return
     view.members.set(peerId, now)
+    view.circleChanged = true
     view.metAt = now
     const peer = peers.get(peerId) ?? strangers.get(peerId)
     // What it has heard of this node did not speak of this model; and an answer to that may still come, so it is another version.
@@ -51,7 +53,7 @@ export class Circle {
       peer.tries = 0
       this.#states.changed()
     }
-    touch()
+    touch(view)
   }
 
   /** Who was asked and did not answer makes room for others: of hundreds of names most may be of those that are gone. */
@@ -67,19 +69,29 @@ export class Circle {
 
   regroup (): void {
     const { views, peers, strangers, now, ports, self, wake } = this.#context
-    const group = new Set<string>()
-    const named = new Set<string>()
+    // Names have their turns whether or not anything changed.
+    let changed = this.#hearsay.size > 0 || peers.peers.size !== this.#watched.size || views.size !== this.#viewsBefore
     for (const view of views.values()) {
       // Offered, and it did not come: whoever has a share in it offers it again.
       if (view.isForeign) view.idleSince = view.hasAny(Own.Pulling) ? undefined : view.idleSince ?? now
       const goneAt = view.isForeign ? view.idleSince : view.forgottenAt
-      if (goneAt !== undefined && now - goneAt >= FORGET_MODEL_MS) { this.#models.drop(view); continue }
+      if (goneAt !== undefined && now - goneAt >= FORGET_MODEL_MS) { this.#models.drop(view); changed = true; continue }
       // Nothing is kept of it: all who had to know do by now, and who comes back with it is met again.
       if (view.policy.target === 0 && now - view.metAt >= FORGET_MODEL_MS && view.metAt !== -Infinity && !this.#rebuild.awaits(view)) {
         for (const id of view.claims.keys()) view.dropClaim(id)
+        if (view.members.size > 0) view.circleChanged = true
         view.members.clear()
       }
-      this.#sift(view)
+      // Those of the others are sifted when they are looked at.
+      if (view.isForeign) this.sift(view)
+      if (view.circleChanged) changed = true
+    }
+    this.#viewsBefore = views.size
+    if (!changed) return
+    const group = new Set<string>()
+    const named = new Set<string>()
+    for (const view of views.values()) {
+      view.circleChanged = false
       for (const id of view.claims.keys()) group.add(id)
       for (const id of view.members.keys()) {
         if (this.#hearsay.has(id) && ports.heardAt(id) === undefined) named.add(id)
@@ -104,7 +116,7 @@ export class Circle {
     }
     if (group.size === this.#watched.size && [...group].every(id => this.#watched.has(id))) return
     this.#watched = group
-    ports.watch(group)
+    this.#context.ports.watch(group)
   }
 
   find (view: ModelView): void {
@@ -118,7 +130,7 @@ export class Circle {
   }
 
   /** Claims of those who have nothing of it, or are gone for good, go. */
-  #sift (view: ModelView): void {
+  sift (view: ModelView): void {
     const { peers, now, settings } = this.#context
     for (const [id, claim] of view.claims) {
       const peer = peers.get(id)

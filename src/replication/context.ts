@@ -20,15 +20,19 @@ export interface Context extends Scene {
   /** It drains, and waits for nobody who may come back: it has a deadline, or did so for long. */
   inHaste: boolean
   settled: boolean
-  /** Something is to be looked at again at the next tick. */
-  touch: () => void
-  /** What this node says of itself has changed: others are to be told. */
-  changed: () => void
+  /** Whose look this is: what is to be looked at later is that model. */
+  looking: ModelView | undefined
+  /** Something has to be done at the next tick; this model is to be looked at again then. */
+  touch: (view?: ModelView) => void
+  /** All models that this peer has to do with. */
+  touchPeer: (peerId: string) => void
+  /** What this node says of this model, or of itself, has changed: others are to be told. */
+  changed: (view?: ModelView) => void
   /** Somebody came, went, or has other replicas than before: after a start, that is not settled yet. */
   viewChanged: () => void
   /** This peer is said to have to do with this model, by that peer or by a search: to be asked, and told what this node has of it. */
   met: (view: ModelView, peerId: string, by?: string) => void
-  /** Look again no later than then. */
+  /** Look again no later than then: at the model that is being looked at, if one is. */
   wake: (at: number) => void
 }
 

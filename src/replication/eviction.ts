@@ -8,8 +8,8 @@ const ANY_SHARD = 0
 
 /** It may not be evicted: something of it is promised, on its way, or the last copy known of what somebody wants. */
 export function keepsModel (view: ModelView, scene: Scene): boolean {
-  if (view.own.some(own => own >= Own.Pulling)) return true
-  return view.policy.target > 0 && view.own.some((own, shard) => own === Own.Held && !othersHave(view, shard, scene))
+  if (view.hasAny(Own.Committed, Own.Pulling, Own.Broken)) return true
+  return view.policy.target > 0 && view.hasAny(Own.Held) && view.own.some((own, shard) => own === Own.Held && !othersHave(view, shard, scene))
 }
 
 /** It is promised to nobody, and not the last copy known of what somebody wants. */

@@ -134,7 +134,7 @@ export class Handover {
     if (!drain) state.releasedAt = now
     this.#rebalance.released(view, shard)
     // Told at once to all who counted on it, in the next state.
-    this.#context.touch()
+    this.#context.touch(view)
   }
 
   #refused (asking: Asking): void {
@@ -173,7 +173,7 @@ export class Handover {
   #end (asking: Asking): void {
     this.#asking.delete(asking.id)
     this.#byShard.delete(key(asking.view, asking.shard))
-    this.#context.touch()
+    this.#context.touch(asking.view)
   }
 }
 

@@ -28,6 +28,8 @@ export class Hearsay {
   /** `dropped`: who made room for another. */
   constructor (dropped: (id: string) => void) { this.#dropped = dropped }
 
+  get size (): number { return this.#names.size }
+
   has (id: string): boolean { return this.#names.has(id) }
 
   /** False where there is no room: `by` has named as many as anybody, and all of them are still to be asked or may yet answer. */

@@ -93,7 +93,7 @@ export class Holding {
       view.offeredBy = from
     }
     this.#pull(view, shard, [from, ...holders.filter(holder => holder !== from && holder !== this.#context.self.id)], urgent, from)
-    this.#context.changed()
+    this.#context.changed(view)
     ports.note({ type: 'pulling', model: view.cid, shard, bytes })
     return undefined
   }
@@ -138,7 +138,7 @@ export class Holding {
       if (ok) {
         view.own[shard] = Own.Committed
         if (state !== undefined) state.mendedAt = now
-        this.#context.changed()
+        this.#context.changed(view)
         ports.note({ type: 'committed', model: view.cid, shard, bytes: view.bytes[shard] ?? 0 })
       } else if (state !== undefined) {
         mendLater(state, now)
@@ -148,12 +148,12 @@ export class Holding {
       if (ok) view.isForeign = false
       const done = ok && view.policy.target > 0 && this.commit(view, shard)
       if (!done) {
-        this.#context.changed()
+        this.#context.changed(view)
         ports.note({ type: 'abandoned', model: view.cid, shard, bytes: view.bytes[shard] ?? 0 })
       }
       if (pull.coordinator !== undefined) ports.send(pull.coordinator, { type: done ? 'commit' : 'abandon', model: view.cid, shard })
     }
-    this.#context.touch()
+    this.#context.touch(view)
   }
 
   /** Promises to keep what is here. False when that could not be made durable. */
@@ -175,7 +175,7 @@ export class Holding {
       if (state !== undefined) state.committedAt = now
       ports.note({ type: 'committed', model: view.cid, shard, bytes: view.bytes[shard] ?? 0 })
     }
-    this.#context.changed()
+    this.#context.changed(view)
     return true
   }
 
@@ -205,7 +205,7 @@ export class Holding {
       changed = true
       ports.note({ type: why, model: view.cid, shard, bytes: view.bytes[shard] ?? 0 })
     }
-    if (changed) this.#context.changed()
+    if (changed) this.#context.changed(view)
     return saved
   }
 
@@ -216,10 +216,10 @@ export class Holding {
       view.isForeign = false
       const state = view.states[shard]
       if (state !== undefined) state.heldAt = this.#context.now
-      this.#context.changed()
+      this.#context.changed(view)
     } else if (own === Own.Broken && !this.#pulls.has(key(view, shard))) {
       view.own[shard] = Own.Committed
-      this.#context.changed()
+      this.#context.changed(view)
     }
   }
 
@@ -242,7 +242,7 @@ export class Holding {
       claim.askedAt[shard] = -Infinity
     }
     this.#context.ports.note({ type: 'lost', model: view.cid, shard, bytes: view.bytes[shard] ?? 0 })
-    this.#context.changed()
+    this.#context.changed(view)
   }
 
   /** The user removed the model here: nothing of it is left to keep. */
@@ -254,7 +254,7 @@ export class Holding {
       this.#cancel(view, shard)
       view.own[shard] = Own.None
     }
-    this.#context.changed()
+    this.#context.changed(view)
   }
 
   /** The ledger has a promise of a model that is not here any more: it is told so as soon as it can be. */
@@ -270,7 +270,8 @@ export class Holding {
         continue
       }
       if (view.isForeign) continue
-      if (view.kept && view.local && !this.#context.draining) this.commitAll(view, shardsWith(view, Own.Held))
+      if (view.kept && view.local && !this.#context.draining && view.hasAny(Own.Held)) this.commitAll(view, shardsWith(view, Own.Held))
+      if (!view.hasAny(Own.Broken)) continue
       const broken = shardsWith(view, Own.Broken)
       const needless = new Set(broken.filter(shard => this.#isNeedless(view, shard)))
       if (needless.size > 0) this.#releaseAll(view, [...needless], 'released')

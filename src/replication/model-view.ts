@@ -3,6 +3,7 @@ import { Credit, type Spent } from './credit.ts'
 import { NO_POLICY, effectivePolicy, mergePolicies, type Merged } from './policies.ts'
 import { RepairPace } from './repair-pace.ts'
 import { nameHash } from './rendezvous.ts'
+import type { ShardCount } from './report.ts'
 import type { LocalModel, ModelClaim, Policy, PolicyRecord } from './types.ts'
 
 /** What this node has of a shard, and what it promised. */
@@ -171,6 +172,19 @@ export class ModelView {
   /** By whom, and since when nothing of it is on its way. */
   offeredBy: string | undefined
   idleSince: number | undefined
+  /** When it is to be looked at next, in which tick it last was, and which shard is the next of a look that is not over (looks.ts). */
+  lookAt = -Infinity
+  lookedIn = 0
+  lookedTo = 0
+  /** How few replicas the most urgent of what was lacking had. */
+  fewest = Infinity
+  /** What the look that is going on, and the last one that is over, found of its replicas. */
+  counting: ShardCount | undefined
+  count: ShardCount | undefined
+  /** Others have to do with it than before. */
+  circleChanged = true
+  /** Bytes by what this node has of a shard; undefined: to be summed up anew. */
+  #sums: Float64Array | undefined
 
   constructor (cid: string, shards: number, self = '') {
     this.cid = cid
@@ -185,10 +199,20 @@ export class ModelView {
   get states (): readonly ShardState[] { return this.#states ??= Array.from({ length: this.shards }, () => new ShardState()) }
   get statesMade (): readonly ShardState[] { return this.#states ?? [] }
 
+  /** This peer has to do with it, or is said to. */
+  concerns (peer: string): boolean { return this.claims.has(peer) || this.members.has(peer) }
+
+  /** Look at it no later than then. */
+  wake (at: number): void { if (at < this.lookAt) this.lookAt = at }
+
+  /** Call it when `own` or `bytes` was written to. */
+  changed (): void { this.#sums = undefined }
+
   hasAny (...wanted: Own[]): boolean { return wanted.some(own => this.own.includes(own)) }
 
   learn ({ shardBytes, kept }: LocalModel): void {
     for (const [shard, bytes] of shardBytes.entries()) this.bytes[shard] = bytes
+    this.changed()
     this.kept = kept
     this.local = true
     this.forgottenAt = undefined
@@ -205,7 +229,10 @@ export class ModelView {
 
   claim (peer: string): Claim {
     let claim = this.claims.get(peer)
-    if (claim === undefined) this.claims.set(peer, claim = new Claim(this.shards, this.spent.get(peer)))
+    if (claim === undefined) {
+      this.claims.set(peer, claim = new Claim(this.shards, this.spent.get(peer)))
+      this.circleChanged = true
+    }
     return claim
   }
 
@@ -219,6 +246,7 @@ export class ModelView {
       if (this.spent.size <= PEERS_TRACKED_MAX) break
       this.spent.delete(oldest)
     }
+    this.circleChanged = true
     return this.claims.delete(peer)
   }
 
@@ -265,10 +293,12 @@ export class ModelView {
   }
 
   bytesOf (...wanted: Own[]): number {
-    if (!this.hasAny(...wanted)) return 0
-    const isWanted = tableOf(wanted)
+    if (this.#sums === undefined) {
+      this.#sums = new Float64Array(Object.keys(Own).length)
+      for (const [shard, own] of this.own.entries()) this.#sums[own] = (this.#sums[own] ?? 0) + (this.bytes[shard] ?? 0)
+    }
     let sum = 0
-    for (let shard = 0; shard < this.shards; shard++) if (isWanted[this.own[shard] as Own] === 1) sum += this.bytes[shard] ?? 0
+    for (const own of wanted) sum += this.#sums[own] ?? 0
     return sum
   }
 }

@@ -130,7 +130,7 @@ export class Models {
     for (let shard = 0; shard < view.shards; shard++) {
       if (promised?.has(shard) === true && view.own[shard] === Own.None) {
         view.own[shard] = held.has(shard) ? Own.Committed : Own.Broken
-        this.#context.changed()
+        this.#context.changed(view)
       } else if (held.has(shard)) {
         this.#holding.held(view, shard)
       }

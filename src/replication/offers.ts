@@ -277,7 +277,7 @@ export class Offers {
     offers?.delete(offer)
     if (offers?.size === 0) this.#byShard.delete(key(offer.view, offer.shard))
     if (backOffMs > 0) offer.view.states[offer.shard]?.declined.set(offer.to, this.#context.now + backOffMs)
-    this.#context.touch()
+    this.#context.touch(offer.view)
   }
 }
 

@@ -49,8 +49,8 @@ export class Proofs {
     this.#context = context
   }
 
-  /** Challenges whoever's proof is missing or getting old. */
-  tick (view: ModelView): void {
+  /** Challenges whoever's proof of one of these shards is missing or getting old. */
+  tick (view: ModelView, from: number, to: number): void {
     if (view.policy.target === 0 || !view.local) return
     const { peers, now, wake } = this.#context
     for (const [id, claim] of view.claims) {
@@ -59,7 +59,7 @@ export class Proofs {
       const pace = this.#pace(peer)
       const room = this.#isAsking(view, peer) ? 0 : Math.min(CHALLENGE_SHARDS_MAX, pace.room)
       if (pace.isMute(peer.aliveSince)) {
-        const due = this.#due(view, peer, claim, Infinity)
+        const due = this.#due(view, peer, claim, { from, to, max: Infinity })
         // Who answers nothing would not answer this either, and to ask for all of it takes long.
         for (const shard of due) {
           claim.askedAt[shard] = now
@@ -70,7 +70,7 @@ export class Proofs {
       }
       if (this.#isAsking(view, peer)) continue
       if (room === 0) { wake(now + NEXT_MS); continue }
-      const due = this.#due(view, peer, claim, room)
+      const due = this.#due(view, peer, claim, { from, to, max: room })
       if (due.length > 0) this.#ask(view, peer, claim, due)
     }
   }
@@ -148,7 +148,7 @@ export class Proofs {
         // It may be this node's copy that is bad.
         this.#context.ports.scrub(view.cid, shard)
       }
-      this.#context.touch()
+      this.#context.touch(view)
     })
   }
 
@@ -175,14 +175,14 @@ export class Proofs {
   #failed ({ view, peer }: { view: ModelView, peer: Peer }, claim: Claim, shard: number, times: number): void {
     claim.failed[shard] = Math.max(claim.failed[shard] ?? 0, times)
     this.#context.ports.note({ type: 'proof-failed', peerId: peer.id, model: view.cid, shard })
-    this.#context.touch()
+    this.#context.touch(view)
   }
 
-  #due (view: ModelView, peer: Peer, claim: Claim, max: number): number[] {
+  #due (view: ModelView, peer: Peer, claim: Claim, { from, to, max }: { from: number, to: number, max: number }): number[] {
     const { now, settings, wake } = this.#context
     const due: number[] = []
     let next = Infinity
-    for (let shard = 0; shard < view.shards; shard++) {
+    for (let shard = from; shard < to; shard++) {
       if (!claim.committed.has(shard) || !isHere(view, shard)) continue
       const provenAt = claim.provenAt[shard] ?? -Infinity
       const failed = claim.failed[shard] ?? 0

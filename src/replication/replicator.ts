@@ -6,6 +6,7 @@ import { Doubts } from './doubts.ts'
 import { Handover } from './handover.ts'
 import { Holding } from './holding.ts'
 import { Own, type ModelView } from './model-view.ts'
+import { Looks } from './looks.ts'
 import { Models } from './models.ts'
 import { Offers, type Task } from './offers.ts'
 import { Peer, PeerTable } from './peer-table.ts'
@@ -14,7 +15,7 @@ import { Proofs } from './proofs.ts'
 import { Rebalance } from './rebalance.ts'
 import { Rebuild } from './rebuild.ts'
 import { States } from './states.ts'
-import { drainStatus, holdersOf, modelStatus } from './report.ts'
+import { drainStatus, holdersOf, modelStatuses, sumOf } from './report.ts'
 import { Upkeep } from './upkeep.ts'
 import type { Context } from './context.ts'
 import type {
@@ -32,6 +33,8 @@ export interface ReplicatorInit {
   policies: Iterable<PolicyRecord>
   /** That was lost so many milliseconds ago, and is not rebuilt yet; undefined: it was not lost. */
   ledgerLostMs?: number | undefined
+  /** How much one tick looks at (looks.ts). */
+  looksMax?: number | undefined
 }
 
 /** While something is going on, look again at least this often. */
@@ -45,7 +48,7 @@ const SETTLE_TIMES_MAX = 10
 /**
  * Keeps each shard of each pinned model at its target number of proven replicas, together with the replicators of
  * the other nodes and with no master. Level-triggered: messages and events only change what is known and mark it
- * for a look; tick() looks at everything and acts on what is so now. What failed is simply still needed at the next tick.
+ * for a look; tick() looks at what is marked or due, and acts on what is so now. What failed is simply still needed at the next tick.
  *
  * Pure: time comes with each call, everything else goes through the ports. scripts/sim runs thousands of these.
  */
@@ -61,6 +64,7 @@ export class Replicator {
   readonly #models: Models
   readonly #circle: Circle
   readonly #upkeep: Upkeep
+  readonly #looks: Looks
   readonly #rebuild: Rebuild
   readonly #ledgerLostMs: number | undefined
   #dirty = true
@@ -70,16 +74,17 @@ export class Replicator {
   #changedAt = 0
   #drainSince = -Infinity
 
-  constructor ({ self, labels, settings, random, ports, commitments, policies, ledgerLostMs }: ReplicatorInit) {
+  constructor ({ self, labels, settings, random, ports, commitments, policies, ledgerLostMs, looksMax }: ReplicatorInit) {
     const peers = new PeerTable(settings, {
       heardAt: ports.heardAt,
       ask: (observer, about) => { ports.send(observer, { type: 'ask', peer: about }) },
       changed: (peer, from) => {
         ports.note({ type: 'peer', peerId: peer.id, from, to: peer.liveness })
         this.#context.viewChanged()
+        this.#context.touchPeer(peer.id)
         this.#dirty = true
       },
-      brake: on => { ports.note({ type: 'brake', on }); this.#dirty = true }
+      brake: on => { ports.note({ type: 'brake', on }); this.#touchAll() }
     })
     const own = new Peer(self, 0)
     own.labels = labels
@@ -96,11 +101,20 @@ export class Replicator {
       draining: false,
       inHaste: false,
       settled: false,
-      touch: () => { this.#dirty = true },
-      changed: () => { this.#dirty = true; this.#states.changed() },
+      looking: undefined,
+      touch: view => { this.#dirty = true; view?.wake(-Infinity) },
+      touchPeer: id => { for (const view of this.#context.views.values()) if (view.concerns(id)) this.#context.touch(view) },
+      changed: view => {
+        view?.changed()
+        this.#context.touch(view)
+        this.#states.changed()
+      },
       viewChanged: () => { this.#changedAt = this.#context.now },
       met: (view, peerId, by) => { this.#circle.met(view, peerId, by) },
-      wake: at => { if (at < this.#wakeAt) this.#wakeAt = at }
+      wake: at => {
+        this.#context.looking?.wake(at)
+        if (at < this.#wakeAt) this.#wakeAt = at
+      }
     }
     this.#holding = new Holding(this.#context)
     this.#states = new States(this.#context, this.#holding)
@@ -113,6 +127,7 @@ export class Replicator {
     this.#ledgerLostMs = ledgerLostMs
     this.#circle = new Circle(this.#context, { models: this.#models, states: this.#states, rebuild: this.#rebuild })
     this.#upkeep = new Upkeep(this.#context, { holding: this.#holding, offers: this.#offers, rebalance: this.#rebalance, handover: this.#handover })
+    this.#looks = new Looks(this.#context, { circle: this.#circle, proofs: this.#proofs, upkeep: this.#upkeep, rebuild: this.#rebuild }, looksMax)
   }
 
   get brake (): boolean { return this.#context.peers.brake }
@@ -120,10 +135,12 @@ export class Replicator {
   get draining (): boolean { return this.#context.draining }
   /** It drains, and waits for nobody who may come back. */
   get inHaste (): boolean { return this.#context.inHaste }
-  get committedBytes (): number { return this.#sum(Own.Committed) }
-  get pendingBytes (): number { return this.#sum(Own.Pulling, Own.Broken) }
+  get committedBytes (): number { return sumOf(this.#context.views.values(), Own.Committed) }
+  get pendingBytes (): number { return sumOf(this.#context.views.values(), Own.Pulling, Own.Broken) }
   /** Models that are here since before the ledger was lost, and of which it is not known yet what was promised. */
   get rebuilding (): number { return this.#rebuild.left }
+  /** Something is due, and was left for the next tick. */
+  get isBehind (): boolean { return this.#looks.isBehind }
   get pulling (): number { return this.#holding.pulling }
   /** Bytes of the donation that are promised or on their way. */
   get promisedBytes (): number { return this.#holding.bytes(Own.Committed, Own.Pulling, Own.Broken) }
@@ -170,15 +187,9 @@ export class Replicator {
     this.#handover.expire()
     this.#upkeep.begin()
     const tasks: Task[] = []
-    for (const view of context.views.values()) {
-      // Of what is not here and was only offered nothing is to be looked after.
-      if (view.isForeign) continue
-      if (view.policy.target > 0 || this.#rebuild.awaits(view)) this.#circle.find(view)
-      if (view.policy.target === 0) continue
-      this.#proofs.tick(view)
-      this.#upkeep.look(view, tasks)
-    }
+    this.#looks.tick(tasks)
     this.#offers.make(tasks)
+    this.#looks.settle(tasks)
     this.#states.tick()
     if (tasks.length > 0 || this.#offers.size > 0 || !context.settled || context.draining || context.peers.brake) context.wake(context.now + BUSY_LOOK_MS)
   }
@@ -199,7 +210,7 @@ export class Replicator {
       }
       case 'seen': peers.seen(from, message.peer, message.ageMs, now); break
       case 'offer': this.#offered(from, message); break
-      case 'accept': this.#offers.accepted(from, message); this.#dirty = true; break
+      case 'accept': this.#offers.accepted(from, message); this.#context.touch(views.get(message.model)); break
       case 'decline': this.#offers.declined(from, message); break
       case 'commit': case 'abandon': {
         const view = views.get(message.model)
@@ -207,7 +218,7 @@ export class Replicator {
         this.#context.met(view, from, from)
         view.ended(from, message.shard, message.type === 'commit', view.hearing(now, this.#context.settings.proofTtlMs))
         this.#offers.settled(from, view, message.shard, message.type === 'commit')
-        this.#dirty = true
+        this.#context.touch(view)
         break
       }
       case 'challenge': this.#challenged(from, message); break
@@ -226,7 +237,7 @@ export class Replicator {
   model (local: LocalModel, now: number): void {
     this.#context.now = now
     this.#models.told(local)
-    this.#dirty = true
+    this.#context.touch(this.#context.views.get(local.cid))
   }
 
   forget (cid: string, now: number): void {
@@ -269,7 +280,7 @@ export class Replicator {
     view.adopt(merged)
     view.findAt = -Infinity
     view.metAt = now
-    this.#context.changed()
+    this.#context.changed(view)
     return true
   }
 
@@ -289,7 +300,8 @@ export class Replicator {
     if (context.draining === on && context.inHaste === hasty) return
     context.draining = on
     context.inHaste = hasty
-    this.#context.changed()
+    this.#touchAll()
+    context.changed()
   }
 
   drainStatus (now: number): DrainStatus {
@@ -316,7 +328,7 @@ export class Replicator {
 
   models (now: number): ModelReplication[] {
     this.#context.now = now
-    return [...this.#context.views.values()].filter(view => view.policy.target > 0 && !view.isForeign).map(view => modelStatus(view, this.#context, shard => this.#holding.bytesLeft(view, shard)))
+    return modelStatuses(this.#context.views.values(), this.#context, (view, shard) => this.#holding.bytesLeft(view, shard))
   }
 
   shards (cid: string, now: number): ShardStatus[] | undefined {
@@ -352,7 +364,7 @@ export class Replicator {
     for (const peerId of [from, ...offer.holders]) this.#context.met(taken, peerId, from)
     ports.send(from, { type: 'accept', id, model, shard })
     if (taken.own[shard] === Own.Committed) ports.send(from, { type: 'commit', model, shard })
-    this.#dirty = true
+    this.#context.touch(taken)
   }
 
   /** What an offer says of a model that nobody here knows may be anything: nothing is made of it, or written, before it is decided. */
@@ -382,12 +394,11 @@ export class Replicator {
     if (!quiet && now - this.#startedAt < settings.settleMs * SETTLE_TIMES_MAX) return
     this.#context.settled = true
     for (const view of views.values()) for (const state of view.statesMade) if (state.belowSince !== undefined) state.belowSince = now
-    this.#dirty = true
+    this.#touchAll()
   }
 
-  #sum (...states: Own[]): number {
-    let sum = 0
-    for (const view of this.#context.views.values()) sum += view.bytesOf(...states)
-    return sum
+  #touchAll (): void {
+    for (const view of this.#context.views.values()) this.#context.touch(view)
+    this.#dirty = true
   }
 }

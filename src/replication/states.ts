@@ -75,7 +75,7 @@ export class States {
       // An answer carries the acknowledgement.
       this.#send(peer, unknown || peer.ackVersion < this.#version)
       wake(now + RETRY_FIRST_MS)
-      if (peer.stateAt === undefined && peer.tries > SILENT_TRIES_MAX) for (const view of this.#context.views.values()) view.members.delete(peer.id)
+      if (peer.stateAt === undefined && peer.tries > SILENT_TRIES_MAX) for (const view of this.#context.views.values()) if (view.members.delete(peer.id)) view.circleChanged = true
     }
   }
 

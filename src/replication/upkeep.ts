@@ -31,32 +31,34 @@ export class Upkeep {
   /** At each tick, before all looks. */
   begin (): void { this.#freeBytes = undefined }
 
-  look (view: ModelView, tasks: Task[]): void {
+  /** At its shards from one to before another; `seen` is told of each what there is of it. */
+  look (view: ModelView, tasks: Task[], { from, to, seen: tell }: { from: number, to: number, seen: (shard: number, seen: ShardLook) => void }): void {
     const { draining } = this.#context
     const adopted: number[] = []
-    for (let shard = 0; shard < view.shards; shard++) {
+    for (let shard = from; shard < to; shard++) {
       const committed = view.own[shard] === Own.Committed
+      const seen = look(view, shard, this.#context)
+      tell(shard, seen)
       // What is added or pinned while this node drains is promised by nobody yet, and nobody else may have what is only cached: it is handed over all the same.
-      if (committed || (draining && view.own[shard] === Own.Held && (view.kept || this.#isLeft(view, shard)))) this.#consider(view, shard, tasks, committed)
-      else if (this.#overlook(view, shard)) adopted.push(shard)
+      if (committed || (draining && view.own[shard] === Own.Held && (view.kept || this.#isLeft(view, shard, seen)))) this.#consider({ view, shard, seen, committed }, tasks)
+      else if (this.#overlook(view, shard, seen)) adopted.push(shard)
     }
     this.#holding.commitAll(view, adopted)
   }
 
   /** Nobody else is known to have it, and nobody who said goodbye to come back with it. */
-  #isLeft (view: ModelView, shard: number): boolean {
+  #isLeft (view: ModelView, shard: number, seen: ShardLook): boolean {
     const { settled, inHaste, settings, now, wake } = this.#context
     if (!settled || othersHave(view, shard, this.#context)) return false
-    const until = inHaste ? -Infinity : Math.max(-Infinity, ...look(view, shard, this.#context).missing.filter(peer => peer.leaving && !peer.draining).map(peer => peer.leftAt + settings.graceDefaultMs))
+    const until = inHaste ? -Infinity : Math.max(-Infinity, ...seen.missing.filter(peer => peer.leaving && !peer.draining).map(peer => peer.leftAt + settings.graceDefaultMs))
     if (now < until) wake(until)
     return now >= until
   }
 
-  #consider (view: ModelView, shard: number, tasks: Task[], committed: boolean): void {
+  #consider ({ view, shard, seen, committed }: { view: ModelView, shard: number, seen: ShardLook, committed: boolean }, tasks: Task[]): void {
     const { now } = this.#context
     const state = view.states[shard]
     if (state === undefined) return
-    const seen = look(view, shard, this.#context)
     this.#remember(view, shard, seen)
     const offered = this.#offers.offered(view, shard)
     if (seen.replicas > 1 || seen.pending.length + offered === 0) state.pendingSince = undefined
@@ -89,23 +91,23 @@ export class Upkeep {
   }
 
   /** Only who has it can tell who else has. Says whether this node should promise it. */
-  #overlook (view: ModelView, shard: number): boolean {
+  #overlook (view: ModelView, shard: number, seen: ShardLook): boolean {
     const state = view.states[shard]
     if (state === undefined) return false
     state.belowSince = undefined
     state.replicas = 0
-    return this.#adopts(view, shard)
+    return this.#adopts(view, shard, seen)
   }
 
   /**
    * Nobody is left who promised to keep it, or those who are do nothing about what is lacking, and this node happens to
    * have it: it promises, the first in rank first.
    */
-  #adopts (view: ModelView, shard: number): boolean {
+  #adopts (view: ModelView, shard: number, seen: ShardLook): boolean {
     const { self, peers, settled, draining, settings, now, wake } = this.#context
     const state = view.states[shard]
     if (view.own[shard] !== Own.Held || state === undefined) return false
-    const { proven, claimed, missing, draining: leaving, pending } = look(view, shard, this.#context)
+    const { proven, claimed, missing, draining: leaving, pending } = seen
     const alone = proven.length + claimed.length + leaving.length === 0
     const few = proven.length < view.policy.target
     const bytes = view.bytes[shard] ?? 0
