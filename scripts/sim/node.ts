@@ -10,6 +10,10 @@ import { Volume } from './volume.ts'
 import type { World } from './world.ts'
 
 const TICK_MS = 5 * SECOND
+/** To the next one, when one has left something. */
+const BEHIND_MS = 100
+/** What a tick of each third node looks at: two or three shards. */
+const LOOKS_MAX = 40
 /** From waking up until the first pings are answered again. */
 const WAKE_MS = 2 * SECOND
 
@@ -131,7 +135,8 @@ export class SimNode {
       ports: plant?.ports?.(ports, this, (model, shard) => keyOf(world.modelOf(model)?.index ?? -1, shard)) ?? ports,
       commitments: [...this.disk.committed, ...this.disk.stale].map(key => ({ model: world.modelAt(key).cid, shard: shardOf(key) })),
       policies: [...this.disk.policies.values()],
-      ledgerLostMs: this.disk.ledgerLostAt === undefined ? undefined : world.now - this.disk.ledgerLostAt
+      ledgerLostMs: this.disk.ledgerLostAt === undefined ? undefined : world.now - this.disk.ledgerLostAt,
+      looksMax: this.index % 3 === 2 ? LOOKS_MAX : undefined
     }
     const replicator = new Replicator(plant?.init?.(init) ?? init)
     plant?.patch?.(replicator, this)
@@ -153,7 +158,7 @@ export class SimNode {
         world.stats.ticks++
         this.#tick()
       }
-      world.queue.after(TICK_MS, tick)
+      world.queue.after(this.replicator.isBehind ? BEHIND_MS : TICK_MS, tick)
     }
     world.queue.after(offset, tick)
   }

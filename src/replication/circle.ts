@@ -48,11 +48,7 @@ export class Circle {
     view.metAt = now
     const peer = peers.get(peerId) ?? strangers.get(peerId)
     // What it has heard of this node did not speak of this model; and an answer to that may still come, so it is another version.
-    if (peer !== undefined) {
-      peer.ackVersion = 0
-      peer.tries = 0
-      this.#states.changed()
-    }
+    if (peer !== undefined) this.#states.met(peer, view)
     touch(view)
   }
 

@@ -6,6 +6,7 @@ import type { Task } from './offers.ts'
 import type { Proofs } from './proofs.ts'
 import type { Rebuild } from './rebuild.ts'
 import { ShardCount, weightOf } from './report.ts'
+import type { States } from './states.ts'
 import type { Upkeep } from './upkeep.ts'
 
 /** What nothing has changed of and nothing is due of is looked at again after this long all the same. */
@@ -15,7 +16,7 @@ const LACKING_LOOK_MS = 2_000
 /** Of a model of very many holders so many shards are looked at together at least. */
 const SHARDS_MIN = 16
 
-export interface LooksComponents { circle: Circle, proofs: Proofs, upkeep: Upkeep, rebuild: Rebuild }
+export interface LooksComponents { circle: Circle, proofs: Proofs, upkeep: Upkeep, rebuild: Rebuild, states: States }
 
 /**
  * Which models a tick looks at: those that something has changed of or something is due of, as far as the bound goes, and as far as the same bound goes for
@@ -117,7 +118,7 @@ export class Looks {
 
   /** Looks at a model, or at as many of its shards as there is room for. */
   #look (view: ModelView, room: number, tasks: Task[]): void {
-    const { circle, proofs, upkeep, rebuild } = this.#components
+    const { circle, proofs, upkeep, rebuild, states } = this.#components
     const context = this.#context
     const from = view.lookedTo
     const isFirst = from === 0
@@ -126,6 +127,7 @@ export class Looks {
     try {
       if (isFirst) {
         view.lookAt = context.now + IDLE_LOOK_MS
+        states.sift(view)
         circle.sift(view)
         if (view.policy.target > 0 || rebuild.awaits(view)) circle.find(view)
       }

@@ -1,4 +1,6 @@
 import { nameHash } from './rendezvous.ts'
+import type { ModelView } from './model-view.ts'
+import type { Said } from './states.ts'
 import type { Liveness, ReplicationSettings } from './types.ts'
 
 /** What this node knows about another, whatever models they share. */
@@ -22,8 +24,10 @@ export class Peer {
   readonly parts = new Set<number>()
   partsOf = 1
   wholeVersion = 0
-  /** In how many the last of our states went to it. */
-  partsSent = 1
+  /** When a state of it last came whole. */
+  wholeAt = -Infinity
+  /** When it was last looked what it had nothing to say of. */
+  siftedAt = -Infinity
   freeBytes = 0
   draining = false
   /**
@@ -37,6 +41,18 @@ export class Peer {
   stateAt: number | undefined
   /** The newest of our states that it has. */
   ackVersion = 0
+  ackedAt = -Infinity
+  /** An older one was said to it before its present life; Infinity: nothing has been said to it in that. */
+  ackFrom = Infinity
+  /** The models of which it has to be told, and as of which version of our states. */
+  readonly owed = new Map<ModelView, number>()
+  /** Those that the next of our states names beside these. */
+  readonly spokenOf = new Set<ModelView>()
+  /** How many models it shares with this node, and when it was last told of so many at once. */
+  shared = 0
+  refreshedAt = -Infinity
+  /** The one of our states that goes to it in parts, until it has acknowledged it, and what of it is still to be sent. */
+  round: { version: number, of: number, left: Map<number, Said[]>, asks: boolean } | undefined
   sentAt = -Infinity
   /** States sent since the last answer. */
   tries = 0
@@ -64,6 +80,14 @@ export class Peer {
     this.hash = nameHash(id)
     this.heardAt = now
     this.#domains = domainsOf(this.#labels, id)
+  }
+
+  /** It may have started anew: nothing of what it was told counts. */
+  knowsNothing (): void {
+    this.ackVersion = 0
+    this.ackFrom = Infinity
+    this.owed.clear()
+    this.round = undefined
   }
 
   get labels (): Record<string, string> { return this.#labels }
@@ -194,7 +218,7 @@ export class PeerTable {
     if (from === 'down') {
       // It may have started anew meanwhile: both tell each other where they stand.
       peer.stateAt = undefined
-      peer.ackVersion = 0
+      peer.knowsNothing()
       this.#believed.delete(peer)
     }
     this.#hooks.changed(peer, from)

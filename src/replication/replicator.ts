@@ -11,6 +11,7 @@ import { Models } from './models.ts'
 import { Offers, type Task } from './offers.ts'
 import { Peer, PeerTable } from './peer-table.ts'
 import { effectivePolicy, mergePolicies } from './policies.ts'
+import { PolicySaves } from './policy-saves.ts'
 import { Proofs } from './proofs.ts'
 import { Rebalance } from './rebalance.ts'
 import { Rebuild } from './rebuild.ts'
@@ -56,6 +57,7 @@ export class Replicator {
   readonly #context: Context
   readonly #doubts = new Doubts()
   readonly #holding: Holding
+  readonly #policies: PolicySaves
   readonly #states: States
   readonly #proofs: Proofs
   readonly #offers: Offers
@@ -107,7 +109,7 @@ export class Replicator {
       changed: view => {
         view?.changed()
         this.#context.touch(view)
-        this.#states.changed()
+        this.#states.changed(view)
       },
       viewChanged: () => { this.#changedAt = this.#context.now },
       met: (view, peerId, by) => { this.#circle.met(view, peerId, by) },
@@ -117,7 +119,8 @@ export class Replicator {
       }
     }
     this.#holding = new Holding(this.#context)
-    this.#states = new States(this.#context, this.#holding)
+    this.#policies = new PolicySaves(this.#context)
+    this.#states = new States(this.#context, { holding: this.#holding, policies: this.#policies })
     this.#proofs = new Proofs(this.#context)
     this.#offers = new Offers(this.#context, peer => { this.#states.probe(peer) })
     this.#rebalance = new Rebalance(this.#context, this.#holding)
@@ -127,7 +130,7 @@ export class Replicator {
     this.#ledgerLostMs = ledgerLostMs
     this.#circle = new Circle(this.#context, { models: this.#models, states: this.#states, rebuild: this.#rebuild })
     this.#upkeep = new Upkeep(this.#context, { holding: this.#holding, offers: this.#offers, rebalance: this.#rebalance, handover: this.#handover })
-    this.#looks = new Looks(this.#context, { circle: this.#circle, proofs: this.#proofs, upkeep: this.#upkeep, rebuild: this.#rebuild }, looksMax)
+    this.#looks = new Looks(this.#context, { circle: this.#circle, proofs: this.#proofs, upkeep: this.#upkeep, rebuild: this.#rebuild, states: this.#states }, looksMax)
   }
 
   get brake (): boolean { return this.#context.peers.brake }
@@ -139,8 +142,8 @@ export class Replicator {
   get pendingBytes (): number { return sumOf(this.#context.views.values(), Own.Pulling, Own.Broken) }
   /** Models that are here since before the ledger was lost, and of which it is not known yet what was promised. */
   get rebuilding (): number { return this.#rebuild.left }
-  /** Something is due, and was left for the next tick. */
-  get isBehind (): boolean { return this.#looks.isBehind }
+  /** Something was left for the next tick. */
+  get isBehind (): boolean { return this.#looks.isBehind || this.#states.isBehind }
   get pulling (): number { return this.#holding.pulling }
   /** Bytes of the donation that are promised or on their way. */
   get promisedBytes (): number { return this.#holding.bytes(Own.Committed, Own.Pulling, Own.Broken) }
@@ -178,7 +181,7 @@ export class Replicator {
 
   #act (): void {
     const context = this.#context
-    this.#states.savePolicies()
+    this.#policies.save()
     this.#circle.regroup()
     this.#rebuild.tick()
     this.#holding.tick()
@@ -376,11 +379,11 @@ export class Replicator {
     const known = spokenOf?.isForeign === true && spokenOf.shards !== offer.shards ? undefined : spokenOf
     const reason = this.#holding.refuses(from, offer, known)
     if (reason !== undefined) return reason
-    const { records } = mergePolicies(spokenOf?.policies ?? new Map(), [...this.#models.remembered(model), ...this.#states.read(model, policies)], self.id)
+    const { records } = mergePolicies(spokenOf?.policies ?? new Map(), [...this.#models.remembered(model), ...this.#policies.read(model, policies)], self.id)
     if (effectivePolicy(records.values()).target === 0) return 'unknown-model'
     if (known === undefined && !this.#models.hasRoom(from)) return 'busy'
     const view = known ?? this.#models.offered(from, offer)
-    this.#states.policies(view, policies)
+    this.#policies.take(view, policies)
     const notYet = view.policyRefused ? 'space' : 'busy'
     const refused = view.policy.target === 0 ? notYet : this.#holding.take(from, offer, view)
     if (refused === undefined) return view
