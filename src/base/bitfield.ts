@@ -53,6 +53,9 @@ export class Bitfield {
     }
   }
 
+  /** Whether it is packed into the same bytes. */
+  hasBytes (bytes: Uint8Array): boolean { return this.bytes.length === bytes.length && this.bytes.every((byte, at) => byte === bytes[at]) }
+
   clone (): Bitfield { return new Bitfield(this.length, this.bytes.slice()) }
 }
 

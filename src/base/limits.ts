@@ -225,6 +225,8 @@ export const REPLICA_QUEUE_MESSAGES_MAX = 256
 export const REPLICA_QUEUE_BYTES_MAX = 4 * MiB
 /** Messages that came in and wait for the next turn of the replicator. */
 export const REPLICA_INBOX_MAX = 4_096
+/** Models that what others say in one tick names, each message one more: at some 20 us each, 10 ms of the event loop. The others follow at the next ticks. */
+export const REPLICA_HEARD_MAX = 512
 /** Messages and bytes one peer may send at once, and a second; beyond it this node reads slower. */
 export const REPLICA_INBOUND_BURST = 1_024
 export const REPLICA_INBOUND_PER_SECOND = 200

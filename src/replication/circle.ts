@@ -11,6 +11,8 @@ const FIND_ALONE_MS = 30_000
 const FIND_AGAIN_MS = 20_000
 /** A holder that has been down for this long is not coming back. */
 const FORGET_DOWN_MS = 24 * 60 * 60_000
+/** Of a model, of those that are down and not waited for, where as many as its `max` are up. */
+const DOWN_CLAIMS_MAX = 32
 /** Peers that are said to have to do with a model and have not said so. */
 const MEMBERS_MAX = 256
 /** Longer than a question and its answer take. */
@@ -47,7 +49,7 @@ export class Circle {
     view.circleChanged = true
     view.metAt = now
     const peer = peers.get(peerId) ?? strangers.get(peerId)
-    // What it has heard of this node did not speak of this model; and an answer to that may still come, so it is another version.
+    // What it has heard of this node did not speak of this model.
     if (peer !== undefined) this.#states.met(peer, view)
     touch(view)
   }
@@ -128,6 +130,7 @@ export class Circle {
   /** Claims of those who have nothing of it, or are gone for good, go. */
   sift (view: ModelView): void {
     const { peers, now, settings } = this.#context
+    if (view.claims.size > DOWN_CLAIMS_MAX) this.#siftDown(view)
     for (const [id, claim] of view.claims) {
       const peer = peers.get(id)
       const gone = peer?.liveness === 'down' && now - peer.downAt >= FORGET_DOWN_MS
@@ -137,5 +140,14 @@ export class Circle {
     }
     for (const [id, { claimed, pending }] of view.spent) if (now - Math.max(claimed, pending) >= settings.proofTtlMs) view.spent.delete(id)
     for (const [id, at] of view.without) if (now - at >= WITHOUT_MS) view.without.delete(id)
+  }
+
+  /** Hosts that come and go under ever new names leave claims that make each look longer: where enough others are up, few of those nobody waits for stay. */
+  #siftDown (view: ModelView): void {
+    const { peers, now, settings } = this.#context
+    const known = [...view.claims.keys()].map(id => peers.get(id)).filter(peer => peer !== undefined)
+    if (known.filter(peer => peer.liveness === 'alive').length < view.policy.max) return
+    const down = known.filter(peer => peer.liveness === 'down' && now - peer.downAt >= settings.graceDefaultMs).sort((a, b) => a.downAt - b.downAt)
+    for (const { id } of down.slice(0, Math.max(0, down.length - DOWN_CLAIMS_MAX))) view.dropClaim(id)
   }
 }

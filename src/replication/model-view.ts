@@ -254,6 +254,12 @@ export class ModelView {
     return { now, proofTtlMs, isAsked: shard => this.policy.target > 0 && (this.own[shard] === Own.Held || this.own[shard] === Own.Committed) }
   }
 
+  /** It says what it said before. */
+  repeats (peer: string, { committed, pending, cached }: ModelClaim): boolean {
+    const claim = this.claims.get(peer)
+    return claim !== undefined && claim.doubtedAt === undefined && claim.committed.hasBytes(committed) && claim.pending.hasBytes(pending) && claim.cached.hasBytes(cached)
+  }
+
   /** A peer told what it has: says whether what it has committed changed. */
   told (peer: string, told: ModelClaim, hearing: Hearing): boolean {
     const claim = this.claim(peer)

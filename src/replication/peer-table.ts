@@ -57,6 +57,8 @@ export class Peer {
   /** States sent since the last answer. */
   tries = 0
   wantsReply = false
+  /** For all that this node shares with it. */
+  asksForAll = false
   /** Models it spoke of that this node knows nothing of, and how many shards they have: it is told so, once. */
   readonly unknown = new Map<string, number>()
   /** No offers to it before then. */

@@ -1,4 +1,3 @@
-import type { Random } from '../base/index.ts'
 import { challengeSeed } from './challenge.ts'
 import { Circle } from './circle.ts'
 import { isSpare, keepsModel } from './eviction.ts'
@@ -20,23 +19,10 @@ import { drainStatus, holdersOf, modelStatuses, sumOf } from './report.ts'
 import { Upkeep } from './upkeep.ts'
 import type { Context } from './context.ts'
 import type {
-  DeclineReason, DrainStatus, LocalModel, ModelReplication, Policy, PolicyRecord, ReplicaMessage, ReplicaPorts, ReplicationSettings, ShardStatus
+  DeclineReason, DrainStatus, LocalModel, ModelReplication, Policy, PolicyRecord, ReplicaMessage, ReplicatorInit, ShardStatus
 } from './types.ts'
 
-export interface ReplicatorInit {
-  self: string
-  labels: Record<string, string>
-  settings: ReplicationSettings
-  random: Random
-  ports: ReplicaPorts
-  /** What save() kept in former lives. */
-  commitments: Iterable<{ model: string, shard: number }>
-  policies: Iterable<PolicyRecord>
-  /** That was lost so many milliseconds ago, and is not rebuilt yet; undefined: it was not lost. */
-  ledgerLostMs?: number | undefined
-  /** How much one tick looks at (looks.ts). */
-  looksMax?: number | undefined
-}
+export type { ReplicatorInit }
 
 /** While something is going on, look again at least this often. */
 const BUSY_LOOK_MS = 5_000
@@ -174,7 +160,7 @@ export class Replicator {
     try {
       this.#act()
     } catch (error) {
-      this.#dirty = true // the rest is still to be done
+      this.#touchAll() // the rest is still to be done
       throw error
     }
   }

@@ -1,5 +1,5 @@
 import type { Libp2p, PrivateKey } from '@libp2p/interface'
-import { ModelNotFoundError, REPLICA_INBOX_MAX, asError, type Clock, type Logger, type Random } from '../base/index.ts'
+import { ModelNotFoundError, REPLICA_HEARD_MAX, REPLICA_INBOX_MAX, asError, type Clock, type Logger, type Random } from '../base/index.ts'
 import type { ContentRouter, Provider } from '../discovery/index.ts'
 import type { ModelStore } from '../storage/store.ts'
 import type { RateWindow } from '../transfer/index.ts'
@@ -82,7 +82,7 @@ export class Replication {
   readonly #watch: StoreWatch
   readonly #cache: SwarmCache
   /** What others said, and answers to what was asked for, in order. */
-  #inbox: Array<(now: number) => void> = []
+  #inbox: Array<{ weight: number, work: (now: number) => void }> = []
   #cancelTick: () => void = () => undefined
   #soon = false
   #tickMs = 0
@@ -294,13 +294,14 @@ export class Replication {
 
   /** Beyond the bound what came last is dropped: it is said again if it matters. */
   #received (from: string, message: ReplicaMessage): void {
-    if (this.#inbox.length < REPLICA_INBOX_MAX) this.#later(now => { this.#replicator.receive(from, message, now) })
+    if (this.#inbox.length >= REPLICA_INBOX_MAX) return
+    this.#later(now => { this.#replicator.receive(from, message, now) }, message.type === 'state' ? 1 + message.models.length : 1)
   }
 
-  /** At the next tick. */
-  #later (work: (now: number) => void): void {
+  /** At the next tick that has room for it. */
+  #later (work: (now: number) => void, weight = 1): void {
     if (!this.#running) return
-    this.#inbox.push(work)
+    this.#inbox.push({ weight, work })
     this.#tickSoon()
   }
 
@@ -330,7 +331,7 @@ export class Replication {
     this.#protocol.awake()
     const now = clock.monotonic()
     guarded('the store could not be looked at', () => { this.#watch.look(now) })
-    for (const work of this.#inbox.splice(0)) guarded('what a peer said could not be dealt with', () => { work(now) })
+    for (const { work } of this.#inbox.splice(0, heardAtOnce(this.#inbox))) guarded('what a peer said could not be dealt with', () => { work(now) })
     this.#replicator.drain(this.#drainAsked || this.#scrubber.suspect, now, this.#inHaste)
     guarded('a tick of the replicator failed', () => { this.#replicator.tick(now) })
     guarded('it could not be recorded that the ledger is rebuilt', () => { this.#noteRebuilt() })
@@ -345,6 +346,14 @@ export class Replication {
       })
     }
     this.#tickMs = clock.monotonic() - now
+    if (this.#replicator.isBehind || this.#inbox.length > 0) this.#tickSoon()
     if (!this.#soon) this.#schedule(TICK_MS * (0.9 + 0.2 * random.next()))
   }
+}
+
+/** How many of those that wait one tick deals with. */
+export function heardAtOnce (inbox: ReadonlyArray<{ weight: number }>): number {
+  let left = REPLICA_HEARD_MAX
+  const at = inbox.findIndex(({ weight }) => (left -= weight) < 0)
+  return at === -1 ? inbox.length : Math.max(1, at)
 }

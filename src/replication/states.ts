@@ -192,6 +192,7 @@ export class States {
     }
     peer.stateAt = now
     peer.tries = 0
+    if (state.draining !== peer.draining || state.leaving !== peer.leaving) this.#context.touchPeer(from)
     peer.draining = state.draining
     if (state.leaving && !peer.leaving) peer.leftAt = now
     peer.leaving = state.leaving
@@ -206,7 +207,7 @@ export class States {
     this.#policies.saveIfFew()
     if (peers.get(from) !== undefined && peer.wholeAt === now) this.#siftUnheard(peer)
     // Who asks in parts asks for all.
-    if (state.wantsReply && of > 1) this.#refresh(peer)
+    if (state.wantsReply && of > 1) peer.asksForAll = true
     if (state.wantsReply || peer.unknown.size > 0) {
       if (peers.get(from) === undefined) this.#send(peer, false)
       else peer.wantsReply = true
@@ -225,8 +226,10 @@ export class States {
       view.metAt = now
     }
     if (isAnswered) peer.spokenOf.add(view)
-    if (view.told(peer.id, told, view.hearing(now, settings.proofTtlMs))) this.#context.viewChanged()
-    this.#context.touch(view)
+    if (!view.repeats(peer.id, told)) {
+      if (view.told(peer.id, told, view.hearing(now, settings.proofTtlMs))) this.#context.viewChanged()
+      this.#context.touch(view)
+    }
     for (const member of told.members) this.#context.met(view, member, peer.id)
   }
 
@@ -269,6 +272,7 @@ export class States {
   #refresh (peer: Peer): void {
     for (const view of this.#context.views.values()) if (view.concerns(peer.id)) peer.spokenOf.add(view)
     peer.shared = peer.spokenOf.size
+    peer.asksForAll = false
   }
 
   #toSay (peer: Peer): Said[] {
@@ -289,6 +293,7 @@ export class States {
 
   #send (peer: Peer, asks: boolean): void {
     this.#spread()
+    if (peer.asksForAll) this.#refresh(peer)
     const said = this.#toSay(peer)
     peer.sentAt = this.#context.now
     peer.tries++

@@ -5,6 +5,7 @@
  * A shard is named by its model's CID and its number: the shards of the model's distinct files, in manifest order.
  * Times are milliseconds of the injected monotonic clock unless a name says otherwise; sizes are bytes.
  */
+import type { Random } from '../base/index.ts'
 
 /** How many replicas each shard of a model is to have. `target` 0: no more than what users load; nothing is kept for it. */
 export interface Policy {
@@ -270,4 +271,19 @@ export interface ReplicationReport {
   durability: number | undefined
   scrub: ScrubStatus
   counters: ReplicationCounters
+}
+
+export interface ReplicatorInit {
+  self: string
+  labels: Record<string, string>
+  settings: ReplicationSettings
+  random: Random
+  ports: ReplicaPorts
+  /** What save() kept in former lives. */
+  commitments: Iterable<{ model: string, shard: number }>
+  policies: Iterable<PolicyRecord>
+  /** That was lost so many milliseconds ago, and is not rebuilt yet; undefined: it was not lost. */
+  ledgerLostMs?: number | undefined
+  /** How much one tick looks at (looks.ts). */
+  looksMax?: number | undefined
 }
