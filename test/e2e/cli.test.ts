@@ -326,7 +326,7 @@ describe('the command line', function () {
     })
 
     it('takes a name that is linked wherever it takes a CID', async () => {
-      const { run } = await start('named')
+      const { run } = await start('by-name')
       const cid = (await run('--quiet', 'add', model)).stdout.trim()
       assert.equal((await run('link', 'org/name@v2', cid)).code, 0)
       assert.equal((await run('link', 'name', 'org/name@v2')).stdout, `linked name to ${cid}\n`)

@@ -22,9 +22,14 @@ export function addShow (program: Command): void {
 /** So long after a model came here those who hold it may not have told what they know of it: a search for them takes as long at most (docs/REPLICATION.md). */
 const NEW_MS = 20_000
 
+/** Nobody else has told anything of it yet. */
+function isUnheard ({ published, addedAt, shards }: ShownModel): boolean {
+  return !published && Date.now() - addedAt < NEW_MS && shards.every(({ holders }) => holders.length <= 1)
+}
+
 function * describe (model: ShownModel, withThem: { tensors: boolean, shards: boolean }): Generator<string> {
   const tensorCount = model.fileList.reduce((sum, file) => sum + file.tensorCount, 0)
-  const isNew = !model.published && Date.now() - model.addedAt < NEW_MS
+  const isNew = isUnheard(model)
   yield fields([
     ['model', model.cid],
     ['size', `${size(model.bytes)} in ${count(model.files, 'file')}, ${count(model.blocks, 'block')}, ${count(model.shardCount, 'shard')}, ${count(tensorCount, 'tensor')}`],
