@@ -241,7 +241,7 @@ class StoreLockedError(ShoalError):
 
 
 class StoreVersionError(ShoalError):
-    """The data directory was written by a newer version. Use that version, or another `--data`."""
+    """The data directory was written by a newer version; or it is none, and somebody's files stand where Shoal's would. Use that version, or another `--data`."""
 
     _kind = "failed"
     _retryable = False
