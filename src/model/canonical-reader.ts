@@ -1,15 +1,8 @@
 import { CID_BYTES } from './block.ts'
+import { ARRAY, BYTES, LINK_TAG, MAP, STRING, TAG, UINT } from './cbor.ts'
 
 const TEXT = new TextDecoder('utf-8', { fatal: true })
-const UINT = 0
-const BYTES = 2
-const STRING = 3
-const ARRAY = 4
-const MAP = 5
-const TAG = 6
 const NAMES = ['a whole number', 'a negative number', 'bytes', 'text', 'an array', 'a map', 'a tag', 'a special value']
-/** DAG-CBOR links are tag 42 over the CID's bytes behind a zero (ipld.io/specs/codecs/dag-cbor). */
-const LINK_TAG = 42
 
 /** What the bytes were instead of what the reader was asked for. */
 export class NotCanonicalError extends Error {

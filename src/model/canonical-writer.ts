@@ -1,11 +1,4 @@
-const UINT = 0
-const BYTES = 2
-const STRING = 3
-const ARRAY = 4
-const MAP = 5
-const TAG = 6
-/** A link is this tag over the CID's bytes behind a zero (ipld.io/specs/codecs/dag-cbor). */
-const LINK_TAG = 42
+import { ARRAY, BYTES, LINK_TAG, MAP, STRING, TAG, UINT } from './cbor.ts'
 
 /**
  * Writes the DAG-CBOR that CanonicalReader reads: the caller gives each item in its canonical place, numbers take their
